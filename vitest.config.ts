@@ -1,0 +1,23 @@
+import { defineConfig } from 'vitest/config'
+
+// Four projects, from "needs nothing" to "needs a kubelet". tools/test.ts runs them one after another and adds up the counts.
+const project = (name: string, timeout: number, parallel: boolean) => ({
+  test: {
+    name,
+    include: [`tests/${name}/**/*.test.ts`],
+    testTimeout: timeout,
+    hookTimeout: timeout,
+    fileParallelism: parallel,
+  },
+})
+
+export default defineConfig({
+  test: {
+    projects: [
+      project('unit', 30_000, true),
+      project('native', 120_000, false),
+      project('api', 120_000, false),
+      project('cluster', 600_000, false),
+    ],
+  },
+})
