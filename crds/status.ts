@@ -1,0 +1,117 @@
+// The status of an ScMoEJob: one source for the CRD's status schema and for what the operator reads back.
+// All integers, units in the names, never a list per rank. `progress`, `throughput` and `lastCheckpoint` belong to the
+// field owner OWNER_PROGRESS, everything else to OWNER_CONTROLLER.
+
+import { z } from 'zod'
+
+const count = z.int().min(0)
+/** RFC 3339, UTC, as Kubernetes writes times. */
+const time = z.iso.datetime()
+
+/** The one computed word of the STATE column. */
+export const State = z.enum(['Pending', 'Starting', 'Running', 'Restarting', 'Suspended', 'Complete', 'Failed'])
+export type State = z.infer<typeof State>
+
+/** Complete and Failed are terminal and exclude each other. */
+export const ConditionType = z.enum(['Suspended', 'WorkersReady', 'Running', 'Restarting', 'Complete', 'Failed'])
+export type ConditionType = z.infer<typeof ConditionType>
+
+const reason = z
+  .string()
+  .max(64)
+  .regex(/^[A-Za-z][A-Za-z0-9_]*$/)
+
+/** metav1.Condition. */
+export const Condition = z.strictObject({
+  type: z
+    .string()
+    .max(64)
+    .regex(/^[A-Za-z]+$/)
+    .describe('Name of the condition.'),
+  status: z.enum(['True', 'False', 'Unknown']).describe('Whether it holds.'),
+  observedGeneration: count.optional().describe('Generation of the spec it was judged by.'),
+  lastTransitionTime: time.describe('When status last changed.'),
+  reason: reason.describe('One CamelCase word: why.'),
+  message: z.string().max(1024).describe('The same for a human.'),
+})
+export type Condition = z.infer<typeof Condition>
+
+const WorkersStatus = z
+  .strictObject({
+    desired: count.describe('Pods that should exist; 0 while suspended.'),
+    ready: count.describe('Pods of this attempt that are ready.'),
+    active: count.describe('Pods of this attempt that have neither succeeded nor failed.'),
+    succeeded: count.describe('Pods of this attempt that did all steps.'),
+    failed: count.describe('Pods of this attempt that failed.'),
+    selector: z.string().max(256).describe('Label selector of the pods, for the scale subresource.'),
+  })
+  .describe('Pods of the current attempt; those of an earlier one are never counted.')
+export type WorkersStatus = z.infer<typeof WorkersStatus>
+
+export const ProgressStatus = z
+  .strictObject({
+    step: count.describe('Optimizer steps done.'),
+    totalSteps: count.describe('Optimizer steps asked for.'),
+    percent: z.int().min(0).max(100).describe('100 * step / totalSteps, rounded down.'),
+    lossMilli: z.int().optional().describe('Training loss in thousandths of a nat per token.'),
+    initialLossMilli: z.int().optional().describe('The same at the first step.'),
+    evaluationLossMilli: z.int().optional().describe('Loss on held-out text, thousandths of a nat per token.'),
+    initialEvaluationLossMilli: z.int().optional().describe('The same before the first step.'),
+    estimatedRemainingSeconds: count.optional().describe('Remaining steps times the present step time.'),
+  })
+  .describe('How far training is, as rank 0 last reported.')
+export type ProgressStatus = z.infer<typeof ProgressStatus>
+
+export const ThroughputStatus = z
+  .strictObject({
+    tokensPerSecond: count.optional().describe('Tokens per second over all ranks.'),
+    tokensPerSecondPerRank: count.optional().describe('The same for one rank.'),
+    stepTimeMilliseconds: count.optional().describe('Time of one optimizer step.'),
+    communicationMilliseconds: count.optional().describe('Time the all-to-alls took per step.'),
+    overlapPercent: z.int().min(0).max(100).optional().describe('Share of that time hidden behind computation.'),
+    schedule: z.string().max(128).optional().describe('The schedule in use, e.g. "shortcut K=3, 1 chunk".'),
+    observedTime: time.describe('When the worker measured it; an old time means that it no longer answers.'),
+  })
+  .describe('How fast training is, as rank 0 last reported.')
+export type ThroughputStatus = z.infer<typeof ThroughputStatus>
+
+export const CheckpointStatus = z
+  .strictObject({
+    step: count.describe('Optimizer steps it holds.'),
+    time: time.optional().describe('When it was complete.'),
+  })
+  .describe('The newest complete checkpoint.')
+export type CheckpointStatus = z.infer<typeof CheckpointStatus>
+
+export const FailureStatus = z
+  .strictObject({
+    attempt: count.describe('Attempt it ended.'),
+    podName: z.string().max(253).describe('The pod that failed first.'),
+    nodeName: z.string().max(253).optional().describe('Node it ran on.'),
+    exitCode: z.int().min(-1).max(255).optional().describe('Exit code of its worker container.'),
+    reason: reason.describe('One word, e.g. internal, OOMKilled, PodDeleted.'),
+    message: z.string().max(1024).describe("The worker's own words where it left any."),
+  })
+  .describe(
+    'The failure that ended the last failed attempt: of the pod that failed first, not of those it took with it.',
+  )
+export type FailureStatus = z.infer<typeof FailureStatus>
+
+export const ScMoEJobStatus = z.strictObject({
+  observedGeneration: count.optional().describe('Generation of the spec that this status answers.'),
+  state: State.optional().describe('One word for the whole job.'),
+  reason: reason.optional().describe('Why it is in that state, one word, e.g. ImagePull, Unschedulable.'),
+  message: z.string().max(1024).optional().describe('The same for a human.'),
+  conditions: z.array(Condition).max(16).optional().describe('Conditions, by type.'),
+  startTime: time.optional().describe('When the first pods were created, or created again after a suspension.'),
+  completionTime: time.optional().describe('When the job became Complete or Failed.'),
+  restarts: count.optional().describe('Restarts of the gang so far.'),
+  attempt: count.optional().describe('Number of the current gang of pods; grows with restarts and resumptions.'),
+  nextRestartTime: time.optional().describe('When the next attempt may start.'),
+  workers: WorkersStatus.optional(),
+  progress: ProgressStatus.optional(),
+  throughput: ThroughputStatus.optional(),
+  lastCheckpoint: CheckpointStatus.optional(),
+  lastFailure: FailureStatus.optional(),
+})
+export type ScMoEJobStatus = z.infer<typeof ScMoEJobStatus>
