@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# From a fresh clone to everything `npm run demo` and `npm test` need: Debian packages, npm packages with the pinned Node, the native engine.
+# Each step is skipped when its result is there already. Needs: Node >= 20 with npm, g++, cmake, Go (for the embedded cluster).
+#   tools/bootstrap.sh [--for demo|test|build]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+purpose=demo
+[ "${1:-}" = --for ] && purpose=${2:?--for needs demo, test or build}
+
+say() { printf '\033[2m%s\033[0m\n' "bootstrap: $*"; }
+die() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
+
+[ "$(uname -sm)" = "Linux x86_64" ] || die "this is $(uname -sm); ScMoE is built for Linux x86_64"
+
+# What is looked for -> the Debian package that has it. A command is looked up on PATH, an absolute path as a file.
+declare -A need=([g++]=g++ [cmake]=cmake [ninja]=ninja-build
+  [/usr/include/nlohmann/json.hpp]=nlohmann-json3-dev
+  [/usr/lib/x86_64-linux-gnu/openblas-pthread/libopenblas.so.0]=libopenblas0-pthread)
+uses_kind() { command -v kind >/dev/null && docker info >/dev/null 2>&1; }
+if [ "$purpose" != build ] && ! uses_kind; then
+  need+=([containerd]=containerd [runc]=runc [/usr/lib/cni/bridge]=containernetworking-plugins
+    [iptables]=iptables [ip]=iproute2 [tc]=iproute2 [nsenter]=util-linux [openssl]=openssl)
+fi
+[ "$purpose" != test ] || need+=([clang-format]=clang-format)
+
+missing=()
+for what in "${!need[@]}"; do
+  case $what in
+    /*) [ -e "$what" ] || missing+=("${need[$what]}") ;;
+    *) PATH=$PATH:/usr/sbin:/sbin command -v "$what" >/dev/null || missing+=("${need[$what]}") ;;
+  esac
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+  command -v apt-get >/dev/null || die "these packages are missing and this is not Debian: ${missing[*]}"
+  [ "$(id -u)" = 0 ] || die "these packages are missing; run: sudo apt-get install -y ${missing[*]}"
+  say "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  log=$(mktemp)
+  apt-get install -qq -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 ||
+    { apt-get update -qq >"$log" 2>&1 && apt-get install -qq -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1; } ||
+    { cat "$log" >&2; die "apt-get install ${missing[*]} failed (above)"; }
+  rm -f "$log"
+fi
+
+command -v npm >/dev/null || die "npm is missing; run: apt-get install -y nodejs npm"
+stamp=node_modules/.bootstrap
+if ! [ -e $stamp ] || ! cmp -s package-lock.json $stamp; then
+  say "npm ci"
+  npm ci --no-fund --no-audit --loglevel=error
+  cp package-lock.json $stamp
+fi
+export PATH=$PWD/node_modules/.bin:$PATH
+
+say "native engine"
+[ -e build/native/build.ninja ] ||
+  cmake -S worker/native -B build/native -G Ninja -DCMAKE_BUILD_TYPE=Release >build-native.log 2>&1 ||
+  { cat build-native.log >&2; die "cmake failed (above)"; }
+rm -f build-native.log
+nice ninja -C build/native --quiet scmoe
+say "ready: node $(node --version), $(npm --version | sed 's/^/npm /')"
