@@ -1,0 +1,18 @@
+// Command coredns holds only the plugins that a cluster's own names need.
+package main
+
+import (
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+
+	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/ready"
+)
+
+// The order of directives is the order in which a query passes the plugins.
+func init() { dnsserver.Directives = []string{"bind", "ready", "errors", "cache", "kubernetes"} }
+
+func main() { coremain.Run() }
