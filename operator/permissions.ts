@@ -1,0 +1,23 @@
+// Everything the operator asks the API server for, as data. The chart's roles are compared with it by a test.
+
+import { GROUP, PLURAL } from '../crds/contract.ts'
+
+/** One rule of a Role or ClusterRole. */
+export type Rule = { readonly apiGroups: readonly string[]; readonly resources: readonly string[]; readonly verbs: readonly string[] }
+
+/** In every watched namespace (or the whole cluster). */
+export const NAMESPACE_RULES: readonly Rule[] = [
+  { apiGroups: [GROUP], resources: [PLURAL], verbs: ['get', 'list', 'watch'] },
+  { apiGroups: [GROUP], resources: [`${PLURAL}/status`], verbs: ['patch'] },
+  // Owner references that block deletion need it where the OwnerReferencesPermissionEnforcement admission plugin is on.
+  { apiGroups: [GROUP], resources: [`${PLURAL}/finalizers`], verbs: ['update'] },
+  { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list', 'watch', 'create', 'delete'] },
+  { apiGroups: [''], resources: ['services'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
+  { apiGroups: ['policy'], resources: ['poddisruptionbudgets'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
+  { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create'] },
+]
+
+/** In the operator's own namespace, for leader election. */
+export const LEADER_ELECTION_RULES: readonly Rule[] = [
+  { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: ['get', 'create', 'update'] },
+]
