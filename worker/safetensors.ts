@@ -1,0 +1,146 @@
+// The safetensors format: 8 bytes header length (little endian), a JSON header, raw bytes without gaps. Opens in Python's `safetensors`.
+// Written and read by position, with a SHA-256 of the whole file on the way, so no copy of the tensors is made.
+
+import { createHash } from 'node:crypto'
+import { type FileHandle, open } from 'node:fs/promises'
+import { z } from 'zod'
+
+export interface Tensor {
+  name: string
+  shape: readonly number[]
+  data: Float32Array
+}
+
+export interface Written {
+  bytes: number
+  sha256: string
+}
+
+export interface Entry {
+  shape: number[]
+  /** Bytes from the start of the file. */
+  start: number
+  end: number
+}
+
+export interface Header {
+  entries: Map<string, Entry>
+  metadata: Record<string, string>
+}
+
+const HeaderJson = z.object({ __metadata__: z.record(z.string(), z.string()).optional() }).catchall(
+  z.object({
+    dtype: z.literal('F32'),
+    shape: z.array(z.int().min(0)),
+    data_offsets: z.tuple([z.int().min(0), z.int().min(0)]),
+  }),
+)
+
+const CHUNK = 4 << 20
+const MAX_HEADER = 100 << 20
+
+/** Writes and fsyncs a new file; fails when it exists. */
+export async function writeSafetensors(
+  path: string,
+  tensors: readonly Tensor[],
+  metadata: Record<string, string>,
+): Promise<Written> {
+  const head = encodeHeader(tensors, metadata)
+  const hash = createHash('sha256')
+  const file = await open(path, 'wx')
+  try {
+    let bytes = 0
+    for (const part of [head, ...tensors.map(tensor => bytesOf(tensor.data))]) {
+      for (let at = 0; at < part.length; at += CHUNK) {
+        const chunk = part.subarray(at, at + CHUNK)
+        hash.update(chunk)
+        await writeAll(file, chunk)
+      }
+      bytes += part.length
+    }
+    await file.sync()
+    return { bytes, sha256: hash.digest('hex') }
+  } finally {
+    await file.close()
+  }
+}
+
+/** Reads the header of an open file. Throws when it is not well formed. */
+export async function readHeader(file: FileHandle): Promise<Header> {
+  const { size } = await file.stat()
+  const length = size < 8 ? 0 : Number(new DataView((await readExactly(file, 0, 8)).buffer).getBigUint64(0, true))
+  if (length < 2 || length > MAX_HEADER || length > size - 8)
+    throw new Error('not a safetensors file: its header does not fit')
+  const json: unknown = JSON.parse(new TextDecoder().decode(await readExactly(file, 8, length)))
+  const { __metadata__: metadata = {}, ...tensors } = HeaderJson.parse(json)
+  const entries = new Map<string, Entry>()
+  for (const [name, { shape, data_offsets: offsets }] of Object.entries(tensors)) {
+    const entry = { shape, start: 8 + length + offsets[0], end: 8 + length + offsets[1] }
+    const elements = shape.reduce((product, n) => product * n, 1)
+    if (entry.end - entry.start !== 4 * elements || entry.end > size) {
+      throw new Error(`not a usable safetensors file: tensor ${name} does not have the bytes its shape needs`)
+    }
+    entries.set(name, entry)
+  }
+  return { entries, metadata }
+}
+
+/** Reads `target.length` values from `start` bytes into the file. */
+export async function readFloats(file: FileHandle, start: number, target: Float32Array): Promise<void> {
+  const bytes = bytesOf(target)
+  for (let at = 0; at < bytes.length; ) {
+    const { bytesRead } = await file.read(bytes, at, Math.min(CHUNK, bytes.length - at), start + at)
+    if (bytesRead === 0) throw new Error(`the file ended ${bytes.length - at} bytes early`)
+    at += bytesRead
+  }
+}
+
+/** SHA-256 of a whole open file. */
+export async function hashFile(file: FileHandle): Promise<Written> {
+  const hash = createHash('sha256')
+  const chunk = new Uint8Array(CHUNK)
+  let bytes = 0
+  for (;;) {
+    const { bytesRead } = await file.read(chunk, 0, CHUNK, bytes)
+    if (bytesRead === 0) return { bytes, sha256: hash.digest('hex') }
+    hash.update(chunk.subarray(0, bytesRead))
+    bytes += bytesRead
+  }
+}
+
+function encodeHeader(tensors: readonly Tensor[], metadata: Record<string, string>): Uint8Array {
+  const header: Record<string, unknown> = { __metadata__: metadata }
+  let offset = 0
+  for (const { name, shape, data } of tensors) {
+    const elements = shape.reduce((product, n) => product * n, 1)
+    if (elements !== data.length)
+      throw new Error(`tensor ${name}: shape ${shape.join('x')} does not hold ${data.length} values`)
+    header[name] = { dtype: 'F32', shape, data_offsets: [offset, offset + data.byteLength] }
+    offset += data.byteLength
+  }
+  const json = new TextEncoder().encode(JSON.stringify(header))
+  const padded = Math.ceil(json.length / 8) * 8
+  const bytes = new Uint8Array(8 + padded).fill(0x20, 8)
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true)
+  bytes.set(json, 8)
+  return bytes
+}
+
+/** The values' own memory as bytes; the machine must be little endian, as every supported one is. */
+function bytesOf(data: Float32Array): Uint8Array {
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+}
+
+async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length; ) at += (await file.write(bytes, at)).bytesWritten
+}
+
+async function readExactly(file: FileHandle, position: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(length)
+  for (let at = 0; at < length; ) {
+    const { bytesRead } = await file.read(bytes, at, length - at, position + at)
+    if (bytesRead === 0) throw new Error('the file ends within its header')
+    at += bytesRead
+  }
+  return bytes
+}
