@@ -54,7 +54,11 @@ export const EXIT = {
   checkpoint: { code: 73, permanent: false, meaning: 'a checkpoint could not be written' },
   rendezvous: { code: 74, permanent: false, meaning: 'the ranks did not find each other in time' },
   peerLost: { code: 75, permanent: false, meaning: 'another rank died or stopped answering' },
-  terminated: { code: 143, permanent: false, meaning: 'told to stop (SIGTERM); a checkpoint was written where one is configured' },
+  terminated: {
+    code: 143,
+    permanent: false,
+    meaning: 'told to stop (SIGTERM); a checkpoint was written where one is configured',
+  },
 } as const
 
 const count = z.int().min(0)

@@ -1,0 +1,223 @@
+// The CustomResourceDefinition as an object: zod schemas -> structural OpenAPI schema, rules, printer columns, subresources.
+
+import { z } from 'zod'
+import { GROUP, KIND, PLURAL, VERSION } from './contract.ts'
+import podSchemas from './pod-template.generated.json' with { type: 'json' }
+import { RULES, type SchemaRule, TRANSITIONS } from './rules.ts'
+import { ScMoEJobSpec } from './scmoejob.ts'
+import { ScMoEJobStatus } from './status.ts'
+
+/** A structural schema (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/). */
+export interface Schema {
+  type?: string
+  description?: string
+  default?: unknown
+  format?: string
+  pattern?: string
+  enum?: unknown[]
+  minimum?: number
+  maximum?: number
+  minLength?: number
+  maxLength?: number
+  maxItems?: number
+  required?: string[]
+  properties?: Record<string, Schema>
+  additionalProperties?: Schema | boolean
+  items?: Schema
+  'x-kubernetes-validations'?: { rule: string; messageExpression: string; fieldPath?: string }[]
+  'x-kubernetes-list-type'?: string
+  'x-kubernetes-list-map-keys'?: string[]
+  'x-kubernetes-int-or-string'?: boolean
+  'x-kubernetes-map-type'?: string
+}
+
+export interface Column {
+  name: string
+  type: 'string' | 'integer' | 'date'
+  jsonPath: string
+  description: string
+  priority?: 1
+}
+
+export const COLUMNS: readonly Column[] = [
+  { name: 'State', type: 'string', jsonPath: '.status.state', description: 'One word for the whole job.' },
+  { name: 'Ready', type: 'integer', jsonPath: '.status.workers.ready', description: 'Workers that are ready.' },
+  { name: 'Workers', type: 'integer', jsonPath: '.spec.workers.replicas', description: 'Workers asked for.' },
+  { name: 'Step', type: 'integer', jsonPath: '.status.progress.step', description: 'Optimizer steps done.' },
+  {
+    name: 'Tok/s',
+    type: 'integer',
+    jsonPath: '.status.throughput.tokensPerSecond',
+    description: 'Tokens per second over all ranks.',
+  },
+  {
+    name: 'Overlap',
+    type: 'integer',
+    jsonPath: '.status.throughput.overlapPercent',
+    description: 'Percent of the all-to-all time hidden behind computation.',
+  },
+  {
+    name: 'ETA',
+    type: 'integer',
+    jsonPath: '.status.progress.estimatedRemainingSeconds',
+    description: 'Seconds until the last step.',
+  },
+  { name: 'Restarts', type: 'integer', jsonPath: '.status.restarts', description: 'Restarts of the gang so far.' },
+  { name: 'Age', type: 'date', jsonPath: '.metadata.creationTimestamp', description: 'Time since creation.' },
+  {
+    name: 'Total',
+    type: 'integer',
+    jsonPath: '.spec.training.steps',
+    description: 'Optimizer steps asked for.',
+    priority: 1,
+  },
+  {
+    name: 'Loss',
+    type: 'integer',
+    jsonPath: '.status.progress.lossMilli',
+    description: 'Training loss, thousandths of a nat per token.',
+    priority: 1,
+  },
+  {
+    name: 'Step-ms',
+    type: 'integer',
+    jsonPath: '.status.throughput.stepTimeMilliseconds',
+    description: 'Milliseconds of one optimizer step.',
+    priority: 1,
+  },
+  {
+    name: 'Schedule',
+    type: 'string',
+    jsonPath: '.status.throughput.schedule',
+    description: 'The schedule in use.',
+    priority: 1,
+  },
+  {
+    name: 'Ckpt',
+    type: 'integer',
+    jsonPath: '.status.lastCheckpoint.step',
+    description: 'Step of the newest complete checkpoint.',
+    priority: 1,
+  },
+  {
+    name: 'Reason',
+    type: 'string',
+    jsonPath: '.status.reason',
+    description: 'Why the job is in its state.',
+    priority: 1,
+  },
+]
+
+/** Safe-integer bounds say nothing that `type: integer` does not. */
+const isUnbounded = (value: number | undefined) => value !== undefined && Math.abs(value) >= Number.MAX_SAFE_INTEGER
+
+/** What zod emits, made structural: no `additionalProperties: false` beside properties, a patternless date-time, list types. */
+function structural(schema: Schema): Schema {
+  const { additionalProperties: _, ...kept } = schema
+  if (isUnbounded(kept.minimum)) delete kept.minimum
+  if (isUnbounded(kept.maximum)) delete kept.maximum
+  if (kept.type === 'integer') kept.format = 'int64'
+  if (kept.format === 'date-time') delete kept.pattern
+  if (kept.properties) {
+    kept.properties = Object.fromEntries(
+      Object.entries(kept.properties).map(([name, child]) => [name, structural(child)]),
+    )
+  }
+  if (kept.items) {
+    kept.items = structural(kept.items)
+    // Conditions and the like: objects with a `type` are told apart by it.
+    const keyed = kept.items.properties?.['type'] !== undefined
+    Object.assign(
+      kept,
+      keyed
+        ? { 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['type'] }
+        : { 'x-kubernetes-list-type': 'atomic' },
+    )
+  }
+  return kept
+}
+
+const openApi = (type: z.ZodType, io: 'input' | 'output') =>
+  structural(z.toJSONSchema(type, { target: 'openapi-3.0', io }) as Schema)
+
+/** The schema at a dotted path from the object's root; '' is the root. Throws when there is none. */
+export function schemaAt(root: Schema, path: string): Schema {
+  let schema = root
+  for (const name of path.split('.').filter(Boolean)) {
+    const child = schema.properties?.[name]
+    if (!child) throw new Error(`${path}: the schema has no property ${name}`)
+    schema = child
+  }
+  return schema
+}
+
+function addRule(root: Schema, { at, field, rule, messageExpression }: SchemaRule): void {
+  const target = schemaAt(root, at)
+  const fieldPath = field.slice(at.length)
+  if (fieldPath !== '' && !field.startsWith('metadata')) schemaAt(root, field)
+  const validations = (target['x-kubernetes-validations'] ??= [])
+  validations.push({ rule, messageExpression, ...(fieldPath.startsWith('.') && { fieldPath }) })
+}
+
+/** `openAPIV3Schema` of ScMoEJob. */
+export function jobSchema(): Schema {
+  const spec = openApi(ScMoEJobSpec, 'input')
+  Object.assign(schemaAt(spec, 'workers.template'), podSchemas.template)
+  Object.assign(schemaAt(spec, 'checkpoint.volume'), podSchemas.volume)
+  spec.description = 'What to train, on what, and how. Defaults are filled in when the job is created.'
+  const status: Schema = {
+    ...openApi(ScMoEJobStatus, 'input'),
+    description: 'What the operator observed; written by it alone.',
+  }
+  const root: Schema = {
+    type: 'object',
+    description: 'A training run of a mixture-of-experts model on a gang of workers.',
+    required: ['spec'],
+    properties: {
+      apiVersion: { type: 'string' },
+      kind: { type: 'string' },
+      metadata: { type: 'object' },
+      spec,
+      status,
+    },
+  }
+  for (const rule of [...RULES, ...TRANSITIONS]) addRule(root, rule)
+  return root
+}
+
+export function customResourceDefinition() {
+  return {
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata: { name: `${PLURAL}.${GROUP}` },
+    spec: {
+      group: GROUP,
+      scope: 'Namespaced',
+      names: {
+        kind: KIND,
+        listKind: `${KIND}List`,
+        plural: PLURAL,
+        singular: KIND.toLowerCase(),
+        shortNames: ['scmoe'],
+        categories: ['all'],
+      },
+      versions: [
+        {
+          name: VERSION,
+          served: true,
+          storage: true,
+          subresources: {
+            status: {},
+            scale: {
+              specReplicasPath: '.spec.workers.replicas',
+              statusReplicasPath: '.status.workers.active',
+              labelSelectorPath: '.status.workers.selector',
+            },
+          },
+          additionalPrinterColumns: COLUMNS.map(column => ({ ...column })),
+          schema: { openAPIV3Schema: jobSchema() },
+        },
+      ],
+    },
+  }
+}

@@ -1,0 +1,289 @@
+// Rules between fields, each written once: as CEL for the API server and as a check for programs that have no API server at hand.
+// `{term}` in a rule or a message stands for one value of the spec; its CEL and its TypeScript reading lie side by side in TERMS.
+
+import { PORT } from './contract.ts'
+import type { ScMoEJobSpec } from './scmoejob.ts'
+
+/** Pods are called `<job>-worker-<i>` with i < 1024, which is also their host name: at most 63 characters. */
+export const MAX_NAME_LENGTH = 63 - '-worker-1023'.length
+
+/** A rule as the CRD carries it. `at` is the object `self` stands for, `field` the one the error names; both start at the object's root. */
+export interface SchemaRule {
+  at: string
+  field: string
+  rule: string
+  messageExpression: string
+}
+
+/** A rule that one object alone can break. */
+export interface Rule extends SchemaRule {
+  /** The message if the rule is broken, else undefined. Expects a spec with its defaults. */
+  check(spec: ScMoEJobSpec, name: string): string | undefined
+}
+
+type Value = string | number | boolean
+interface Term {
+  cel: string
+  of(spec: ScMoEJobSpec): Value
+}
+
+const TERMS = {
+  kind: { cel: 'self.model.kind', of: s => s.model.kind },
+  blocks: { cel: 'self.model.blocks', of: s => s.model.blocks },
+  hiddenSize: { cel: 'self.model.hiddenSize', of: s => s.model.hiddenSize },
+  heads: { cel: 'self.model.heads', of: s => s.model.heads },
+  experts: { cel: 'self.model.experts', of: s => s.model.experts },
+  topK: {
+    cel: "(has(self.model.topK) ? self.model.topK : self.model.kind == 'Top2' ? 2 : 1)",
+    of: s => s.model.topK ?? (s.model.kind === 'Top2' ? 2 : 1),
+  },
+  capacityFactor: { cel: 'self.model.capacityFactor', of: s => s.model.capacityFactor },
+  learningRate: { cel: 'self.training.optimizer.learningRate', of: s => s.training.optimizer.learningRate },
+  gradientClipNorm: { cel: 'self.training.optimizer.gradientClipNorm', of: s => s.training.optimizer.gradientClipNorm },
+  globalBatchSequences: { cel: 'self.training.globalBatchSequences', of: s => s.training.globalBatchSequences },
+  replicas: { cel: 'self.workers.replicas', of: s => s.workers.replicas },
+  expertParallelSize: {
+    cel: '(has(self.parallelism.expertParallelSize) ? self.parallelism.expertParallelSize : self.workers.replicas)',
+    of: s => s.parallelism.expertParallelSize ?? s.workers.replicas,
+  },
+  hasBuiltin: { cel: 'has(self.data.builtin)', of: s => s.data.builtin !== undefined },
+  hasPath: { cel: 'has(self.data.path)', of: s => s.data.path !== undefined },
+  strategy: { cel: 'self.overlap.strategy', of: s => s.overlap.strategy },
+  slot: { cel: '(has(self.overlap.slot) ? self.overlap.slot : 0)', of: s => s.overlap.slot ?? 0 },
+  port: { cel: 'self.network.port', of: s => s.network.port },
+  initialSeconds: { cel: 'self.failurePolicy.backoff.initialSeconds', of: s => s.failurePolicy.backoff.initialSeconds },
+  maxSeconds: { cel: 'self.failurePolicy.backoff.maxSeconds', of: s => s.failurePolicy.backoff.maxSeconds },
+  subPath: {
+    cel: "(has(self.checkpoint) && has(self.checkpoint.subPath) ? self.checkpoint.subPath : 'x')",
+    of: s => s.checkpoint?.subPath ?? 'x',
+  },
+} as const satisfies Record<string, Term>
+
+type Terms = { [K in keyof typeof TERMS]: ReturnType<(typeof TERMS)[K]['of']> }
+
+function isTerm(name: string): name is keyof typeof TERMS {
+  return Object.hasOwn(TERMS, name)
+}
+
+function fill(template: string, value: (term: Term) => string): string {
+  return template.replace(/\{(\w+)\}/g, (_, name: string) => {
+    if (!isTerm(name)) throw new Error(`rule refers to {${name}}, which TERMS does not define`)
+    return value(TERMS[name])
+  })
+}
+
+/** A CEL string literal. */
+const quoted = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
+
+/** The template as a CEL expression that yields the message. `+` and string() would break the API server's cost limit, format does not. */
+function messageExpression(template: string): string {
+  const terms = template.match(/\{\w+\}/g) ?? []
+  const text = quoted(template.replaceAll('%', '%%').replace(/\{\w+\}/g, '%s'))
+  return terms.length === 0 ? text : `${text}.format([${terms.map(term => fill(term, ({ cel }) => cel)).join(', ')}])`
+}
+
+const rule = (field: string, cel: string, message: string, holds: (terms: Terms) => boolean): Rule => ({
+  at: 'spec',
+  field: `spec.${field}`,
+  rule: fill(cel, term => term.cel),
+  messageExpression: messageExpression(message),
+  check(spec) {
+    const terms = Object.fromEntries(Object.entries(TERMS).map(([name, term]) => [name, term.of(spec)])) as Terms
+    return holds(terms) ? undefined : fill(message, term => String(term.of(spec)))
+  },
+})
+
+const NAME = /^[a-z]([-a-z0-9]*[a-z0-9])?$/
+const NAME_MESSAGE = `must be a DNS label that starts with a letter (a-z, 0-9, -) of at most ${MAX_NAME_LENGTH} characters, because pods are called <name>-worker-<i>: choose another name`
+
+const nameRule: Rule = {
+  at: '',
+  field: 'metadata.name',
+  rule: `self.metadata.name.size() <= ${MAX_NAME_LENGTH} && self.metadata.name.matches('${NAME.source}')`,
+  messageExpression: messageExpression(NAME_MESSAGE),
+  check: (_, name) => (name.length <= MAX_NAME_LENGTH && NAME.test(name) ? undefined : NAME_MESSAGE),
+}
+
+export const RULES: readonly Rule[] = [
+  nameRule,
+  rule(
+    'model.blocks',
+    '{blocks} % 2 == 0',
+    'model.blocks is {blocks}, but every second block carries the MoE layer: use an even number',
+    t => t.blocks % 2 === 0,
+  ),
+  rule(
+    'model.heads',
+    '{hiddenSize} % {heads} == 0',
+    'model.heads is {heads}, which does not divide model.hiddenSize {hiddenSize}: change one of them',
+    t => t.hiddenSize % t.heads === 0,
+  ),
+  rule(
+    'model.topK',
+    "{kind} != 'Top2' || {topK} == 2",
+    'model.topK is {topK}, but kind Top2 sends every token to 2 experts: remove topK or choose another kind',
+    t => t.kind !== 'Top2' || t.topK === 2,
+  ),
+  rule(
+    'model.topK',
+    "{kind} != 'SharedExpert' || {topK} == 1",
+    'model.topK is {topK}, but kind SharedExpert sends every token to 1 routed expert: remove topK or choose another kind',
+    t => t.kind !== 'SharedExpert' || t.topK === 1,
+  ),
+  rule(
+    'model.topK',
+    '{topK} <= {experts}',
+    'every token goes to {topK} experts (model.topK, or its default for kind {kind}), but model.experts is {experts}: use more experts or a smaller topK',
+    t => t.topK <= t.experts,
+  ),
+  rule(
+    'model.capacityFactor',
+    'double({capacityFactor}) > 0.0',
+    'model.capacityFactor is {capacityFactor}, so every token would be dropped: use a number above 0, such as "2"',
+    t => Number(t.capacityFactor) > 0,
+  ),
+  rule(
+    'training.optimizer.learningRate',
+    'double({learningRate}) > 0.0',
+    'training.optimizer.learningRate is {learningRate}, so nothing would be learnt: use a number above 0, such as "6e-4"',
+    t => Number(t.learningRate) > 0,
+  ),
+  rule(
+    'training.optimizer.gradientClipNorm',
+    'double({gradientClipNorm}) > 0.0',
+    'training.optimizer.gradientClipNorm is {gradientClipNorm}, so every gradient would be scaled to 0: use a number above 0, such as "1"',
+    t => Number(t.gradientClipNorm) > 0,
+  ),
+  rule(
+    'training.globalBatchSequences',
+    '{globalBatchSequences} % {replicas} == 0',
+    'training.globalBatchSequences is {globalBatchSequences}, which is not a multiple of workers.replicas {replicas}: every worker takes an equal share, so change one of them',
+    t => t.globalBatchSequences % t.replicas === 0,
+  ),
+  rule(
+    'data',
+    '{hasBuiltin} != {hasPath}',
+    'set exactly one of data.builtin and data.path, or leave data out to train on builtin moby-dick',
+    t => t.hasBuiltin !== t.hasPath,
+  ),
+  rule(
+    'parallelism.expertParallelSize',
+    '{experts} % {expertParallelSize} == 0',
+    '{expertParallelSize} ranks (parallelism.expertParallelSize, or by default workers.replicas) cannot share model.experts {experts} equally: use a size that divides model.experts',
+    t => t.experts % t.expertParallelSize === 0,
+  ),
+  rule(
+    'parallelism.expertParallelSize',
+    '{replicas} % {expertParallelSize} == 0',
+    'parallelism.expertParallelSize is {expertParallelSize}, which does not divide workers.replicas {replicas}: use a size that does, or leave it out for one group of all workers',
+    t => t.replicas % t.expertParallelSize === 0,
+  ),
+  rule(
+    'overlap.strategy',
+    "{strategy} != 'Shortcut' || {kind} != 'Top2'",
+    'overlap.strategy is Shortcut, but model.kind Top2 has no shortcut to overlap with: use Auto or Sequential, or model.kind ScMoE',
+    t => t.strategy !== 'Shortcut' || t.kind !== 'Top2',
+  ),
+  rule(
+    'overlap.slot',
+    "{slot} == 0 || ({kind} == 'ScMoE' && {strategy} != 'Sequential')",
+    'overlap.slot is {slot}, which only model.kind ScMoE with overlap.strategy Auto or Shortcut has (here: {kind}, {strategy}): remove overlap.slot',
+    t => t.slot === 0 || (t.kind === 'ScMoE' && t.strategy !== 'Sequential'),
+  ),
+  rule(
+    'network.port',
+    `{port} != ${PORT.http}`,
+    `network.port is {port}, where the worker answers probes and progress requests: use another port`,
+    t => t.port !== PORT.http,
+  ),
+  rule(
+    'failurePolicy.backoff.initialSeconds',
+    '{initialSeconds} <= {maxSeconds}',
+    'failurePolicy.backoff.initialSeconds is {initialSeconds}, more than maxSeconds {maxSeconds}: raise maxSeconds or lower initialSeconds',
+    t => t.initialSeconds <= t.maxSeconds,
+  ),
+  rule(
+    'checkpoint.subPath',
+    "!{subPath}.startsWith('/') && !{subPath}.split('/').exists(part, part == '..')",
+    'checkpoint.subPath is {subPath}: use a path inside the volume, without a leading / and without ..',
+    t => !t.subPath.startsWith('/') && !t.subPath.split('/').includes('..'),
+  ),
+]
+
+const CHANGE = 'create a job under another name instead'
+
+const immutable = (path: string): SchemaRule => ({
+  at: `spec.${path}`,
+  field: `spec.${path}`,
+  rule: 'self == oldSelf',
+  messageExpression: messageExpression(`${path} cannot be changed once the job exists: ${CHANGE}`),
+})
+
+const onChange = (path: string, cel: string, message: string): SchemaRule => ({
+  at: 'spec',
+  field: `spec.${path}`,
+  rule: cel,
+  messageExpression: message,
+})
+
+/** An optional object without default: a rule on it is not asked when it comes or goes, so its parent has to compare. */
+const same = (parent: string, child: string) => {
+  const [now, old] = [`self${parent}`, `oldSelf${parent}`]
+  return `has(${now}.${child}) == has(${old}.${child}) && (!has(${now}.${child}) || ${now}.${child} == ${old}.${child})`
+}
+
+/** What an update may change: suspend, training.steps (upward), checkpoint.everySteps and keep, reporting; workers while suspended. */
+export const TRANSITIONS: readonly SchemaRule[] = [
+  ...[
+    'managedBy',
+    'model',
+    'training.globalBatchSequences',
+    'training.sequenceLength',
+    'training.seed',
+    'training.optimizer',
+    'training.evaluation',
+    'data',
+    'parallelism',
+    'overlap',
+    'network',
+    'failurePolicy',
+  ].map(immutable),
+  {
+    at: 'spec.training.steps',
+    field: 'spec.training.steps',
+    rule: 'self >= oldSelf',
+    messageExpression: "'training.steps can only be raised, not lowered from %d to %d'.format([oldSelf, self])",
+  },
+  onChange(
+    'workers.replicas',
+    'self.workers.replicas == oldSelf.workers.replicas || oldSelf.suspend',
+    "'workers.replicas can change from %d to %d only while the job is suspended: set suspend: true first'.format([oldSelf.workers.replicas, self.workers.replicas])",
+  ),
+  onChange(
+    'workers.template',
+    `(${same('.workers', 'template')}) || oldSelf.suspend`,
+    "'workers.template can change only while the job is suspended: set suspend: true first'",
+  ),
+  onChange(
+    'checkpoint',
+    'has(self.checkpoint) == has(oldSelf.checkpoint)',
+    `'checkpoint cannot be added or removed once the job exists: ${CHANGE}'`,
+  ),
+  {
+    ...immutable('checkpoint.volume'),
+  },
+  {
+    at: 'spec.checkpoint',
+    field: 'spec.checkpoint.subPath',
+    rule: same('', 'subPath'),
+    messageExpression: messageExpression(`checkpoint.subPath cannot be changed once the job exists: ${CHANGE}`),
+  },
+]
+
+/** The error lines of a spec that has its defaults and the right types: `field: message`. */
+export function brokenRules(spec: ScMoEJobSpec, name: string): { field: string; message: string }[] {
+  return RULES.flatMap(({ field, check }) => {
+    const message = check(spec, name)
+    return message === undefined ? [] : [{ field, message }]
+  })
+}
