@@ -137,8 +137,12 @@ function structural(schema: Schema): Schema {
   return kept
 }
 
-const openApi = (type: z.ZodType, io: 'input' | 'output') =>
-  structural(z.toJSONSchema(type, { target: 'openapi-3.0', io }) as Schema)
+const openApi = (type: z.ZodType) =>
+  structural(
+    z
+      .custom<Schema>(value => typeof value === 'object')
+      .parse(z.toJSONSchema(type, { target: 'openapi-3.0', io: 'input' })),
+  )
 
 /** The schema at a dotted path from the object's root; '' is the root. Throws when there is none. */
 export function schemaAt(root: Schema, path: string): Schema {
@@ -153,20 +157,20 @@ export function schemaAt(root: Schema, path: string): Schema {
 
 function addRule(root: Schema, { at, field, rule, messageExpression }: SchemaRule): void {
   const target = schemaAt(root, at)
-  const fieldPath = field.slice(at.length)
-  if (fieldPath !== '' && !field.startsWith('metadata')) schemaAt(root, field)
+  const fieldPath = at === '' ? `.${field}` : field.slice(at.length)
+  schemaAt(root, field)
   const validations = (target['x-kubernetes-validations'] ??= [])
-  validations.push({ rule, messageExpression, ...(fieldPath.startsWith('.') && { fieldPath }) })
+  validations.push({ rule, messageExpression, ...(fieldPath !== '' && { fieldPath }) })
 }
 
 /** `openAPIV3Schema` of ScMoEJob. */
 export function jobSchema(): Schema {
-  const spec = openApi(ScMoEJobSpec, 'input')
+  const spec = openApi(ScMoEJobSpec)
   Object.assign(schemaAt(spec, 'workers.template'), podSchemas.template)
   Object.assign(schemaAt(spec, 'checkpoint.volume'), podSchemas.volume)
   spec.description = 'What to train, on what, and how. Defaults are filled in when the job is created.'
   const status: Schema = {
-    ...openApi(ScMoEJobStatus, 'input'),
+    ...openApi(ScMoEJobStatus),
     description: 'What the operator observed; written by it alone.',
   }
   const root: Schema = {
@@ -176,7 +180,7 @@ export function jobSchema(): Schema {
     properties: {
       apiVersion: { type: 'string' },
       kind: { type: 'string' },
-      metadata: { type: 'object' },
+      metadata: { type: 'object', properties: { name: { type: 'string' } } },
       spec,
       status,
     },
@@ -214,7 +218,7 @@ export function customResourceDefinition() {
               labelSelectorPath: '.status.workers.selector',
             },
           },
-          additionalPrinterColumns: COLUMNS.map(column => ({ ...column })),
+          additionalPrinterColumns: [...COLUMNS],
           schema: { openAPIV3Schema: jobSchema() },
         },
       ],

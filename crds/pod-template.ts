@@ -24,9 +24,11 @@ interface OpenApiSchema extends Omit<Structural, 'properties' | 'additionalPrope
   additionalProperties?: OpenApiSchema
   items?: OpenApiSchema
 }
-export interface OpenApi {
-  components: { schemas: Record<string, OpenApiSchema> }
-}
+const isObject = (value: unknown) => typeof value === 'object' && value !== null
+export const OpenApi = z.object({
+  components: z.object({ schemas: z.record(z.string(), z.custom<OpenApiSchema>(isObject)) }),
+})
+export type OpenApi = z.infer<typeof OpenApi>
 
 const CORE = 'io.k8s.api.core.v1.'
 const INT_OR_STRING = new Set([
@@ -55,12 +57,12 @@ function structural(api: OpenApi, schema: OpenApiSchema, keys: readonly string[]
   if (schema.additionalProperties) result.additionalProperties = structural(api, schema.additionalProperties)
   if (schema.properties) {
     const kept = Object.entries(schema.properties).filter(([name]) => !OMITTED.has(name))
-    result.properties = Object.fromEntries(kept.map(([name, property]) => [name, structural(api, property)]))
+    result.properties = Object.fromEntries(kept.map(([name, child]) => [name, structural(api, child)]))
     // Most defaults of core types ("" or 0) would be refused; only keys of list maps need theirs.
     for (const key of keys) {
-      const property = result.properties[key]
+      const child = result.properties[key]
       const fallback = schema.properties[key]?.default
-      if (property && fallback !== undefined && !schema.required?.includes(key)) property.default = fallback
+      if (child && fallback !== undefined && !schema.required?.includes(key)) child.default = fallback
     }
   }
   if (schema.required) result.required = schema.required
@@ -93,6 +95,6 @@ export function podSchemas(api: OpenApi): { template: Structural; volume: Struct
 export const podSchemasFile = new URL('pod-template.generated.json', import.meta.url)
 
 if (import.meta.main) {
-  const api = JSON.parse(readFileSync(0, 'utf8')) as OpenApi
+  const api = OpenApi.parse(JSON.parse(readFileSync(0, 'utf8')))
   writeFileSync(podSchemasFile, `${JSON.stringify(podSchemas(api))}\n`)
 }

@@ -46,8 +46,6 @@ const TERMS = {
     cel: '(has(self.parallelism.expertParallelSize) ? self.parallelism.expertParallelSize : self.workers.replicas)',
     of: s => s.parallelism.expertParallelSize ?? s.workers.replicas,
   },
-  hasBuiltin: { cel: 'has(self.data.builtin)', of: s => s.data.builtin !== undefined },
-  hasPath: { cel: 'has(self.data.path)', of: s => s.data.path !== undefined },
   strategy: { cel: 'self.overlap.strategy', of: s => s.overlap.strategy },
   slot: { cel: '(has(self.overlap.slot) ? self.overlap.slot : 0)', of: s => s.overlap.slot ?? 0 },
   port: { cel: 'self.network.port', of: s => s.network.port },
@@ -58,8 +56,6 @@ const TERMS = {
     of: s => s.checkpoint?.subPath ?? 'x',
   },
 } as const satisfies Record<string, Term>
-
-type Terms = { [K in keyof typeof TERMS]: ReturnType<(typeof TERMS)[K]['of']> }
 
 function isTerm(name: string): name is keyof typeof TERMS {
   return Object.hasOwn(TERMS, name)
@@ -82,15 +78,12 @@ function messageExpression(template: string): string {
   return terms.length === 0 ? text : `${text}.format([${terms.map(term => fill(term, ({ cel }) => cel)).join(', ')}])`
 }
 
-const rule = (field: string, cel: string, message: string, holds: (terms: Terms) => boolean): Rule => ({
+const rule = (field: string, cel: string, message: string, holds: (spec: ScMoEJobSpec) => boolean): Rule => ({
   at: 'spec',
   field: `spec.${field}`,
   rule: fill(cel, term => term.cel),
   messageExpression: messageExpression(message),
-  check(spec) {
-    const terms = Object.fromEntries(Object.entries(TERMS).map(([name, term]) => [name, term.of(spec)])) as Terms
-    return holds(terms) ? undefined : fill(message, term => String(term.of(spec)))
-  },
+  check: spec => (holds(spec) ? undefined : fill(message, term => String(term.of(spec)))),
 })
 
 const NAME = /^[a-z]([-a-z0-9]*[a-z0-9])?$/
@@ -110,103 +103,103 @@ export const RULES: readonly Rule[] = [
     'model.blocks',
     '{blocks} % 2 == 0',
     'model.blocks is {blocks}, but every second block carries the MoE layer: use an even number',
-    t => t.blocks % 2 === 0,
+    s => s.model.blocks % 2 === 0,
   ),
   rule(
     'model.heads',
     '{hiddenSize} % {heads} == 0',
     'model.heads is {heads}, which does not divide model.hiddenSize {hiddenSize}: change one of them',
-    t => t.hiddenSize % t.heads === 0,
+    s => s.model.hiddenSize % s.model.heads === 0,
   ),
   rule(
     'model.topK',
     "{kind} != 'Top2' || {topK} == 2",
     'model.topK is {topK}, but kind Top2 sends every token to 2 experts: remove topK or choose another kind',
-    t => t.kind !== 'Top2' || t.topK === 2,
+    s => s.model.kind !== 'Top2' || TERMS.topK.of(s) === 2,
   ),
   rule(
     'model.topK',
     "{kind} != 'SharedExpert' || {topK} == 1",
     'model.topK is {topK}, but kind SharedExpert sends every token to 1 routed expert: remove topK or choose another kind',
-    t => t.kind !== 'SharedExpert' || t.topK === 1,
+    s => s.model.kind !== 'SharedExpert' || TERMS.topK.of(s) === 1,
   ),
   rule(
     'model.topK',
     '{topK} <= {experts}',
     'every token goes to {topK} experts (model.topK, or its default for kind {kind}), but model.experts is {experts}: use more experts or a smaller topK',
-    t => t.topK <= t.experts,
+    s => TERMS.topK.of(s) <= s.model.experts,
   ),
   rule(
     'model.capacityFactor',
     'double({capacityFactor}) > 0.0',
     'model.capacityFactor is {capacityFactor}, so every token would be dropped: use a number above 0, such as "2"',
-    t => Number(t.capacityFactor) > 0,
+    s => Number(s.model.capacityFactor) > 0,
   ),
   rule(
     'training.optimizer.learningRate',
     'double({learningRate}) > 0.0',
     'training.optimizer.learningRate is {learningRate}, so nothing would be learnt: use a number above 0, such as "6e-4"',
-    t => Number(t.learningRate) > 0,
+    s => Number(s.training.optimizer.learningRate) > 0,
   ),
   rule(
     'training.optimizer.gradientClipNorm',
     'double({gradientClipNorm}) > 0.0',
     'training.optimizer.gradientClipNorm is {gradientClipNorm}, so every gradient would be scaled to 0: use a number above 0, such as "1"',
-    t => Number(t.gradientClipNorm) > 0,
+    s => Number(s.training.optimizer.gradientClipNorm) > 0,
   ),
   rule(
     'training.globalBatchSequences',
     '{globalBatchSequences} % {replicas} == 0',
     'training.globalBatchSequences is {globalBatchSequences}, which is not a multiple of workers.replicas {replicas}: every worker takes an equal share, so change one of them',
-    t => t.globalBatchSequences % t.replicas === 0,
+    s => s.training.globalBatchSequences % s.workers.replicas === 0,
   ),
   rule(
     'data',
-    '{hasBuiltin} != {hasPath}',
+    'has(self.data.builtin) != has(self.data.path)',
     'set exactly one of data.builtin and data.path, or leave data out to train on builtin moby-dick',
-    t => t.hasBuiltin !== t.hasPath,
+    s => (s.data.builtin === undefined) !== (s.data.path === undefined),
   ),
   rule(
     'parallelism.expertParallelSize',
     '{experts} % {expertParallelSize} == 0',
     '{expertParallelSize} ranks (parallelism.expertParallelSize, or by default workers.replicas) cannot share model.experts {experts} equally: use a size that divides model.experts',
-    t => t.experts % t.expertParallelSize === 0,
+    s => s.model.experts % TERMS.expertParallelSize.of(s) === 0,
   ),
   rule(
     'parallelism.expertParallelSize',
     '{replicas} % {expertParallelSize} == 0',
     'parallelism.expertParallelSize is {expertParallelSize}, which does not divide workers.replicas {replicas}: use a size that does, or leave it out for one group of all workers',
-    t => t.replicas % t.expertParallelSize === 0,
+    s => s.workers.replicas % TERMS.expertParallelSize.of(s) === 0,
   ),
   rule(
     'overlap.strategy',
     "{strategy} != 'Shortcut' || {kind} != 'Top2'",
     'overlap.strategy is Shortcut, but model.kind Top2 has no shortcut to overlap with: use Auto or Sequential, or model.kind ScMoE',
-    t => t.strategy !== 'Shortcut' || t.kind !== 'Top2',
+    s => s.overlap.strategy !== 'Shortcut' || s.model.kind !== 'Top2',
   ),
   rule(
     'overlap.slot',
     "{slot} == 0 || ({kind} == 'ScMoE' && {strategy} != 'Sequential')",
     'overlap.slot is {slot}, which only model.kind ScMoE with overlap.strategy Auto or Shortcut has (here: {kind}, {strategy}): remove overlap.slot',
-    t => t.slot === 0 || (t.kind === 'ScMoE' && t.strategy !== 'Sequential'),
+    s => TERMS.slot.of(s) === 0 || (s.model.kind === 'ScMoE' && s.overlap.strategy !== 'Sequential'),
   ),
   rule(
     'network.port',
     `{port} != ${PORT.http}`,
     `network.port is {port}, where the worker answers probes and progress requests: use another port`,
-    t => t.port !== PORT.http,
+    s => s.network.port !== PORT.http,
   ),
   rule(
     'failurePolicy.backoff.initialSeconds',
     '{initialSeconds} <= {maxSeconds}',
     'failurePolicy.backoff.initialSeconds is {initialSeconds}, more than maxSeconds {maxSeconds}: raise maxSeconds or lower initialSeconds',
-    t => t.initialSeconds <= t.maxSeconds,
+    s => s.failurePolicy.backoff.initialSeconds <= s.failurePolicy.backoff.maxSeconds,
   ),
   rule(
     'checkpoint.subPath',
     "!{subPath}.startsWith('/') && !{subPath}.split('/').exists(part, part == '..')",
     'checkpoint.subPath is {subPath}: use a path inside the volume, without a leading / and without ..',
-    t => !t.subPath.startsWith('/') && !t.subPath.split('/').includes('..'),
+    s => !TERMS.subPath.of(s).startsWith('/') && !TERMS.subPath.of(s).split('/').includes('..'),
   ),
 ]
 
@@ -269,9 +262,7 @@ export const TRANSITIONS: readonly SchemaRule[] = [
     'has(self.checkpoint) == has(oldSelf.checkpoint)',
     `'checkpoint cannot be added or removed once the job exists: ${CHANGE}'`,
   ),
-  {
-    ...immutable('checkpoint.volume'),
-  },
+  immutable('checkpoint.volume'),
   {
     at: 'spec.checkpoint',
     field: 'spec.checkpoint.subPath',
@@ -282,8 +273,8 @@ export const TRANSITIONS: readonly SchemaRule[] = [
 
 /** The error lines of a spec that has its defaults and the right types: `field: message`. */
 export function brokenRules(spec: ScMoEJobSpec, name: string): { field: string; message: string }[] {
-  return RULES.flatMap(({ field, check }) => {
-    const message = check(spec, name)
-    return message === undefined ? [] : [{ field, message }]
+  return RULES.flatMap(broken => {
+    const message = broken.check(spec, name)
+    return message === undefined ? [] : [{ field: broken.field, message }]
   })
 }
