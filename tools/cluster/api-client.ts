@@ -1,0 +1,102 @@
+// Just enough of a client to wait for an API server and to give it its first objects, read from one of our kubeconfigs.
+
+import { readFileSync } from 'node:fs'
+import { Agent, request } from 'node:https'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { ApiObject } from './bootstrap.ts'
+
+export type Answer = { readonly status: number; readonly body: string }
+
+type Kubeconfig = {
+  clusters: [{ cluster: { server: string; 'certificate-authority-data': string } }]
+  users: [{ user: { 'client-certificate-data': string; 'client-key-data': string } }]
+}
+
+const REQUEST_MILLISECONDS = 3000
+
+export class ApiClient {
+  readonly server: string
+  readonly #agent: Agent
+
+  constructor(kubeconfigPath: string) {
+    const config = JSON.parse(readFileSync(kubeconfigPath, 'utf8')) as Kubeconfig
+    const { cluster } = config.clusters[0]
+    const { user } = config.users[0]
+    const decode = (data: string): Buffer => Buffer.from(data, 'base64')
+    this.server = cluster.server
+    this.#agent = new Agent({
+      keepAlive: true,
+      ca: decode(cluster['certificate-authority-data']),
+      cert: decode(user['client-certificate-data']),
+      key: decode(user['client-key-data']),
+    })
+  }
+
+  /** Status and body of one request; throws if there is no answer within 3 s. */
+  request(method: 'GET' | 'POST', path: string, body?: unknown): Promise<Answer> {
+    const headers = body === undefined ? {} : { 'content-type': 'application/json' }
+    return new Promise((resolve, reject) => {
+      const outgoing = request(
+        new URL(path, this.server),
+        { method, headers, agent: this.#agent, timeout: REQUEST_MILLISECONDS },
+        response => {
+          let text = ''
+          response.setEncoding('utf8').on('data', part => {
+            text += part
+          })
+          response.on('error', reject).on('end', () => resolve({ status: response.statusCode ?? 0, body: text }))
+        },
+      )
+      outgoing.on('timeout', () =>
+        outgoing.destroy(new Error(`${method} ${path}: no answer in ${REQUEST_MILLISECONDS} ms`)),
+      )
+      outgoing.on('error', reject)
+      outgoing.end(body === undefined ? undefined : JSON.stringify(body))
+    })
+  }
+
+  /** Whether the server says that it can serve. */
+  async isReady(): Promise<boolean> {
+    try {
+      return (await this.request('GET', '/readyz')).status === 200
+    } catch {
+      return false
+    }
+  }
+
+  /** Creates an object; one that exists already is left as it is. */
+  async create(object: ApiObject): Promise<void> {
+    const { status, body } = await this.request('POST', object.path, object.body)
+    if (status >= 300 && status !== 409) throw new Error(`POST ${object.path}: HTTP ${status}: ${body}`)
+  }
+
+  /** Whether the node reports the condition Ready. */
+  async isNodeReady(name: string): Promise<boolean> {
+    const { status, body } = await this.request('GET', `/api/v1/nodes/${name}`)
+    if (status !== 200) return false
+    const node = JSON.parse(body) as { status?: { conditions?: { type: string; status: string }[] } }
+    return node.status?.conditions?.some(c => c.type === 'Ready' && c.status === 'True') ?? false
+  }
+
+  async exists(path: string): Promise<boolean> {
+    return (await this.request('GET', path)).status === 200
+  }
+
+  close(): void {
+    this.#agent.destroy()
+  }
+}
+
+/** Asks again every 50 ms until `check` is true; throws, naming `what`, when the time is over. */
+export async function waitUntil(what: string, milliseconds: number, check: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + milliseconds
+  for (;;) {
+    const last = await check().catch((error: unknown) => error)
+    if (last === true) return
+    if (performance.now() > deadline) {
+      const reason = last instanceof Error ? `: ${last.message}` : ''
+      throw new Error(`${what}: still not true after ${milliseconds / 1000} s${reason}`)
+    }
+    await sleep(50)
+  }
+}

@@ -1,0 +1,78 @@
+// The control groups of one cluster's pods: a folder of its own in every hierarchy, so that clusters do not meet there.
+
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+export type Hierarchy = { readonly path: string; readonly version: 1 | 2 }
+
+/**
+ * The hierarchies that have controllers, out of the text of /proc/mounts: every one of version 1, or the single one
+ * of version 2. Where both are mounted, the version 2 one has no controllers.
+ */
+export function hierarchies(mounts: string): Hierarchy[] {
+  const found: Hierarchy[] = []
+  for (const line of mounts.split('\n')) {
+    const [, path, type] = line.split(' ')
+    if (path !== undefined && type === 'cgroup') found.push({ path, version: 1 })
+    if (path !== undefined && type === 'cgroup2') found.push({ path, version: 2 })
+  }
+  const first = found.filter(hierarchy => hierarchy.version === 1)
+  return first.length > 0 ? first : found.slice(0, 1)
+}
+
+export function makeCgroups(name: string, mounts = readFileSync('/proc/mounts', 'utf8')): void {
+  for (const { path, version } of hierarchies(mounts)) {
+    if (version === 2) enableControllers(path)
+    const folder = join(path, name)
+    mkdirSync(folder, { recursive: true })
+    if (version === 2) enableControllers(folder)
+    // A new cpuset of version 1 has no processors, and nothing can be moved into it.
+    for (const file of ['cpuset.cpus', 'cpuset.mems']) copyFromParent(path, folder, file)
+  }
+}
+
+/** Removes what is left of `name` in every hierarchy; its processes must have ended. */
+export async function removeCgroups(name: string, mounts = readFileSync('/proc/mounts', 'utf8')): Promise<void> {
+  for (const { path } of hierarchies(mounts)) await removeFolder(join(path, name))
+}
+
+async function removeFolder(folder: string): Promise<void> {
+  for (const entry of subfolders(folder)) await removeFolder(join(folder, entry))
+  const deadline = performance.now() + 5000
+  for (;;) {
+    try {
+      rmdirSync(folder)
+      return
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'ENOENT') return
+      // The kernel lets go of a control group a moment after its last process has ended.
+      if (code !== 'EBUSY' || performance.now() > deadline) throw error
+    }
+    await sleep(50)
+  }
+}
+
+function subfolders(folder: string): string[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true }).flatMap(entry => (entry.isDirectory() ? [entry.name] : []))
+  } catch {
+    return []
+  }
+}
+
+/** Each controller is switched on by itself: one that the machine does not have is no reason to go without the rest. */
+function enableControllers(folder: string): void {
+  for (const controller of ['cpuset', 'cpu', 'io', 'memory', 'hugetlb', 'pids']) {
+    try {
+      writeFileSync(join(folder, 'cgroup.subtree_control'), `+${controller}`)
+    } catch {}
+  }
+}
+
+function copyFromParent(parent: string, folder: string, file: string): void {
+  try {
+    writeFileSync(join(folder, file), readFileSync(join(parent, file), 'utf8').trim())
+  } catch {}
+}

@@ -1,0 +1,118 @@
+// Real Kubernetes for the demo and the tests: one that the user points to, kind, or one of our own without Docker.
+
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Progress } from './binaries.ts'
+import type { Mode } from './config.ts'
+import { embeddedStatus, upEmbedded } from './embedded.ts'
+import { kindDown, kindIsUsable, kindStatus, upKind } from './kind.ts'
+import { withLock } from './lock.ts'
+import { killTree } from './process.ts'
+import { checkedStateDir, clean, defaultStateDir, readRecord } from './state.ts'
+
+export type Provider = 'existing' | 'kind' | 'embedded'
+
+export type UpOptions = {
+  /** `api`: etcd and an API server, without root; `node` (the default): a node that runs pods. */
+  readonly mode?: Mode
+  /** `auto` (the default): kind where a Docker engine and kind answer, else embedded. */
+  readonly provider?: Provider | 'auto'
+  /** Everything the cluster writes. Clusters with different folders live side by side. */
+  readonly stateDir?: string
+  /** `process` (the default): the cluster ends with the calling process, however that ends. `detached`: with `down`. */
+  readonly lifetime?: 'process' | 'detached'
+  readonly onProgress?: Progress
+}
+
+export type Cluster = {
+  readonly provider: Provider
+  readonly mode: Mode
+  readonly stateDir: string
+  /** A file for any ordinary client on this machine. */
+  readonly kubeconfig: string
+  /** Put before a command, runs it where pods' and services' addresses are reached; empty if there is no such place. */
+  readonly enter: readonly string[]
+  /** Makes the images of a docker-archive known to the node. */
+  imageImport(tar: string): Promise<void>
+  down(): Promise<void>
+}
+
+export type Status = {
+  readonly provider: Provider
+  readonly mode: Mode
+  readonly healthy: boolean
+  /** Sentences for people, one per line. */
+  readonly details: readonly string[]
+}
+
+/** Which provider `auto` means here. Kind cannot give an API server alone. */
+export async function chooseProvider(mode: Mode, wanted: Provider | 'auto' = 'auto'): Promise<Provider> {
+  if (wanted !== 'auto') return wanted
+  return mode === 'node' && (await kindIsUsable()) ? 'kind' : 'embedded'
+}
+
+/** Starts a cluster, or finds the healthy one that the state folder already holds; what is half started is removed first. */
+export async function up(options: UpOptions = {}): Promise<Cluster> {
+  const mode = options.mode ?? 'node'
+  const stateDir = checkedStateDir(options.stateDir ?? defaultStateDir(mode))
+  const provider = await chooseProvider(mode, options.provider)
+  if (provider === 'existing') return existing(mode, stateDir)
+  const request = {
+    mode,
+    stateDir,
+    lifetime: options.lifetime ?? 'process',
+    onProgress: options.onProgress ?? ((): void => {}),
+  }
+  const waiting = (): void => request.onProgress('waiting for another process that works on this cluster')
+  const parts = await withLock(stateDir, () => (provider === 'kind' ? upKind(request) : upEmbedded(request)), waiting)
+  return { provider, mode, stateDir, down: async () => void (await down(stateDir)), ...parts }
+}
+
+/**
+ * Ends the cluster and removes every trace of it, whatever state it is in; says whether there was one.
+ * A cluster that is just being started ends too, and its `up` fails.
+ */
+export async function down(stateDir: string): Promise<boolean> {
+  const folder = checkedStateDir(stateDir)
+  const record = readRecord(folder)
+  if (record !== undefined) await killTree(record.processes)
+  return withLock(folder, async () => {
+    const last = readRecord(folder) ?? record
+    if (last?.provider === 'kind') await kindDown(folder)
+    await clean(folder)
+    return last !== undefined
+  })
+}
+
+/** What the state folder holds; undefined if nothing. */
+export async function status(stateDir: string): Promise<Status | undefined> {
+  const record = readRecord(checkedStateDir(stateDir))
+  if (record === undefined) return undefined
+  return record.provider === 'kind' ? kindStatus(stateDir, record) : embeddedStatus(stateDir, record)
+}
+
+/** The file that `up` wrote for clients. */
+export function kubeconfigPath(stateDir: string): string {
+  return join(checkedStateDir(stateDir), 'kubeconfig')
+}
+
+function existing(mode: Mode, stateDir: string): Cluster {
+  const kubeconfig = process.env['KUBECONFIG']
+  if (kubeconfig === undefined || !existsSync(kubeconfig)) {
+    throw new Error(
+      `provider 'existing' uses the cluster of KUBECONFIG, which is ${kubeconfig ?? 'not set'}; set it to a kubeconfig file`,
+    )
+  }
+  return {
+    provider: 'existing',
+    mode,
+    stateDir,
+    kubeconfig,
+    enter: [],
+    imageImport: () =>
+      Promise.reject(
+        new Error('images cannot be imported into an existing cluster; push them to a registry it pulls from'),
+      ),
+    down: () => Promise.resolve(),
+  }
+}

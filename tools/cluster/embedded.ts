@@ -1,0 +1,201 @@
+// The cluster without Docker, seen from outside: starts the keeper, hands it its listening socket, and records it.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { EventEmitter, once } from 'node:events'
+import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { join } from 'node:path'
+import { pauseImage } from '../images/pause.ts'
+import { ApiClient } from './api-client.ts'
+import { binaries, type Progress } from './binaries.ts'
+import type { Cluster, Status } from './cluster.ts'
+import { type Mode, NODE_NAME } from './config.ts'
+import type { FromKeeper, Plan, ToKeeper } from './keeper.ts'
+import { API_BINARIES, NODE_BINARIES } from './modules.ts'
+import { inNewNamespaces } from './namespaces.ts'
+import { cniPlugins, missingPackages, packagesError, searchPath } from './packages.ts'
+import { allProcesses, identify, isAlive, run } from './process.ts'
+import { type ClusterRecord, clean, clusterId, readRecord, writeRecord } from './state.ts'
+import { tail } from './supervisor.ts'
+
+export type UpRequest = {
+  readonly mode: Mode
+  readonly stateDir: string
+  readonly lifetime: 'process' | 'detached'
+  readonly onProgress: Progress
+}
+
+export type ClusterParts = Pick<Cluster, 'kubeconfig' | 'enter' | 'imageImport'>
+
+// Below the range the kernel takes for outgoing connections, so that only another server could hold one of these.
+const PORTS = { first: 20_000, count: 10_000 }
+
+export async function upEmbedded(request: UpRequest): Promise<ClusterParts> {
+  const { mode, stateDir, onProgress } = request
+  const found = readRecord(stateDir)
+  if (found !== undefined && (await isHealthy(stateDir, found))) {
+    if (found.mode === mode) return parts(stateDir, found)
+    throw new Error(
+      `'${stateDir}' holds a running cluster of mode '${found.mode}'; end it, or choose another folder with --state`,
+    )
+  }
+  await clean(stateDir)
+  requireMachine(mode)
+  const assets = mode === 'api' ? process.env['KUBEBUILDER_ASSETS'] : undefined
+  const programs = await binaries(mode === 'api' ? API_BINARIES : NODE_BINARIES, onProgress, assets)
+  const image = mode === 'node' ? { pauseImage: await pauseImage() } : {}
+  const door = await freePort()
+  const layout = {
+    mode,
+    port: door.port,
+    binaries: programs,
+    cniPlugins: cniPlugins() ?? '',
+    cgroup: clusterId(stateDir),
+  }
+  try {
+    return parts(stateDir, await launch(request, { stateDir, layout, ...image }, door.server))
+  } catch (error) {
+    await clean(stateDir)
+    throw error
+  }
+}
+
+function requireMachine(mode: Mode): void {
+  const problem = packagesError(missingPackages(mode))
+  if (problem !== undefined) throw new Error(problem)
+  if (mode === 'node' && process.getuid?.() !== 0) {
+    throw new Error(
+      "a node needs root for its namespaces and containers; run as root, or start Docker and kind, or use mode 'api'",
+    )
+  }
+}
+
+async function launch(request: UpRequest, plan: Plan, door: Server): Promise<ClusterRecord> {
+  const { mode, stateDir } = request
+  const record: ClusterRecord = { provider: 'embedded', mode, port: plan.layout.port, processes: [], ready: false }
+  // Written first: a folder with a record is one that may be removed.
+  writeRecord(stateDir, record)
+  const keeper = spawnKeeper(mode, stateDir)
+  try {
+    const next = messages(request, keeper)
+    await next('hello')
+    // Inside, the first process is the shell before the keeper; it may be killed from outside by its pid out here.
+    const pid = keeper.pid ?? 0
+    const inside = mode === 'api' ? [] : allProcesses().filter(p => p.parent === pid)
+    const started: ClusterRecord = { ...record, processes: [identify(pid), ...inside.map(p => identify(p.pid))] }
+    writeRecord(stateDir, started)
+    await handOver(keeper, plan, door)
+    await next('ready')
+    const ready = { ...started, ready: true }
+    writeRecord(stateDir, ready)
+    if (request.lifetime === 'detached') await tell(keeper, { type: 'detach' })
+    return ready
+  } catch (error) {
+    keeper.kill('SIGKILL')
+    throw error
+  } finally {
+    keeper.removeAllListeners()
+    keeper.channel?.unref()
+    keeper.unref()
+    door.close()
+  }
+}
+
+function spawnKeeper(mode: Mode, stateDir: string): ChildProcess {
+  mkdirSync(join(stateDir, 'logs'), { recursive: true })
+  const log = openSync(join(stateDir, 'logs', 'keeper.log'), 'a')
+  const node = [process.execPath, join(import.meta.dirname, 'keeper.ts')]
+  const [command = '', ...args] = mode === 'node' ? inNewNamespaces(node) : node
+  const env = { ...process.env, PATH: searchPath(), NODE_OPTIONS: '' }
+  const child = spawn(command, args, { env, detached: true, cwd: '/', stdio: ['ignore', log, log, 'ipc'] })
+  closeSync(log)
+  return child
+}
+
+/** At API level the server takes the port itself; a node's keeper listens for it. */
+async function handOver(keeper: ChildProcess, plan: Plan, door: Server): Promise<void> {
+  const message: ToKeeper = { type: 'start', plan }
+  if (plan.layout.mode === 'node') return tell(keeper, message, door)
+  await new Promise(resolve => door.close(resolve))
+  return tell(keeper, message)
+}
+
+function tell(keeper: ChildProcess, message: ToKeeper, door?: Server): Promise<void> {
+  return new Promise((resolve, reject) => {
+    keeper.send(message, door, error => (error === null ? resolve() : reject(error)))
+  })
+}
+
+/** Passes progress on, and gives a function that waits for a kind of message; a keeper that fails or ends is an error. */
+function messages(request: UpRequest, keeper: ChildProcess): (type: FromKeeper['type']) => Promise<void> {
+  const arrived = new EventEmitter()
+  const failure = new Promise<never>((_, reject) => {
+    keeper.on('message', (message: FromKeeper) => {
+      if (message.type === 'progress') request.onProgress(message.line)
+      else if (message.type === 'failed') reject(new Error(`the cluster did not start: ${message.message}`))
+      else arrived.emit(message.type)
+    })
+    keeper.once('error', reject)
+    keeper.once('exit', (code, signal) => {
+      const log = tail(readFileSync(join(request.stateDir, 'logs', 'keeper.log'), 'utf8'))
+      reject(new Error(`the cluster's keeper ended with ${signal ?? `exit code ${code}`}${log === '' ? '' : `:\n${log}`}`))
+    })
+  })
+  failure.catch(() => {})
+  return async type => {
+    await Promise.race([once(arrived, type), failure])
+  }
+}
+
+async function freePort(): Promise<{ server: Server; port: number }> {
+  for (;;) {
+    const port = PORTS.first + Math.floor(Math.random() * PORTS.count)
+    const server = createServer()
+    const free = await new Promise<boolean>(resolve => {
+      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true))
+    })
+    if (free) return { server, port }
+  }
+}
+
+function parts(stateDir: string, record: ClusterRecord): ClusterParts {
+  const inside = record.processes[1]
+  const socket = join(stateDir, 'containerd.sock')
+  return {
+    kubeconfig: join(stateDir, 'kubeconfig'),
+    enter: inside === undefined ? [] : ['nsenter', '--target', String(inside.pid), '--net', '--'],
+    imageImport: async tar => {
+      if (record.mode === 'api')
+        throw new Error("a cluster of mode 'api' runs no pods and takes no images; start one of mode 'node'")
+      await run('ctr', ['--address', socket, '--namespace', 'k8s.io', 'images', 'import', tar])
+    },
+  }
+}
+
+async function isHealthy(stateDir: string, record: ClusterRecord): Promise<boolean> {
+  if (!record.ready || !record.processes.every(isAlive)) return false
+  const api = new ApiClient(join(stateDir, 'kubeconfig'))
+  try {
+    return (await api.isReady()) && (record.mode === 'api' || (await api.isNodeReady(NODE_NAME)))
+  } catch {
+    return false
+  } finally {
+    api.close()
+  }
+}
+
+export async function embeddedStatus(stateDir: string, record: ClusterRecord): Promise<Status> {
+  const healthy = await isHealthy(stateDir, record)
+  const alive = record.processes.filter(isAlive).length
+  return {
+    provider: 'embedded',
+    mode: record.mode,
+    healthy,
+    details: [
+      `embedded cluster, mode ${record.mode}, ${healthy ? 'healthy' : 'not healthy'}`,
+      `state ${stateDir}`,
+      `server https://127.0.0.1:${record.port}`,
+      `processes ${record.processes.map(p => p.pid).join(', ')} (${alive} of ${record.processes.length} alive)`,
+    ],
+  }
+}
