@@ -20,6 +20,8 @@ export interface Schema {
   minLength?: number
   maxLength?: number
   maxItems?: number
+  minProperties?: number
+  maxProperties?: number
   required?: string[]
   properties?: Record<string, Schema>
   additionalProperties?: Schema | boolean
@@ -167,7 +169,8 @@ function addRule(root: Schema, { at, field, rule, messageExpression }: SchemaRul
 export function jobSchema(): Schema {
   const spec = openApi(ScMoEJobSpec)
   Object.assign(schemaAt(spec, 'workers.template'), podSchemas.template)
-  Object.assign(schemaAt(spec, 'checkpoint.volume'), podSchemas.volume)
+  // Kubernetes takes a volume without a source for an emptyDir, where a checkpoint would be lost.
+  Object.assign(schemaAt(spec, 'checkpoint.volume'), podSchemas.volume, { minProperties: 1, maxProperties: 1 })
   spec.description = 'What to train, on what, and how. Defaults are filled in when the job is created.'
   const status: Schema = {
     ...openApi(ScMoEJobStatus),

@@ -86,6 +86,10 @@ const rule = (field: string, cel: string, message: string, holds: (spec: ScMoEJo
   check: spec => (holds(spec) ? undefined : fill(message, term => String(term.of(spec)))),
 })
 
+/** A rule is also asked of values that their own bounds refuse; without the guard the API server would add an error about a division by zero. */
+const multiple = (of: string, by: string) => `{${by}} < 1 || {${of}} % {${by}} == 0`
+const isMultiple = (of: number, by: number) => by < 1 || of % by === 0
+
 const NAME = /^[a-z]([-a-z0-9]*[a-z0-9])?$/
 const NAME_MESSAGE = `must be a DNS label that starts with a letter (a-z, 0-9, -) of at most ${MAX_NAME_LENGTH} characters, because pods are called <name>-worker-<i>: choose another name`
 
@@ -107,9 +111,9 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'model.heads',
-    '{hiddenSize} % {heads} == 0',
+    multiple('hiddenSize', 'heads'),
     'model.heads is {heads}, which does not divide model.hiddenSize {hiddenSize}: change one of them',
-    s => s.model.hiddenSize % s.model.heads === 0,
+    s => isMultiple(s.model.hiddenSize, s.model.heads),
   ),
   rule(
     'model.topK',
@@ -149,9 +153,9 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'training.globalBatchSequences',
-    '{globalBatchSequences} % {replicas} == 0',
+    multiple('globalBatchSequences', 'replicas'),
     'training.globalBatchSequences is {globalBatchSequences}, which is not a multiple of workers.replicas {replicas}: every worker takes an equal share, so change one of them',
-    s => s.training.globalBatchSequences % s.workers.replicas === 0,
+    s => isMultiple(s.training.globalBatchSequences, s.workers.replicas),
   ),
   rule(
     'data',
@@ -161,15 +165,15 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'parallelism.expertParallelSize',
-    '{experts} % {expertParallelSize} == 0',
+    multiple('experts', 'expertParallelSize'),
     '{expertParallelSize} ranks (parallelism.expertParallelSize, or by default workers.replicas) cannot share model.experts {experts} equally: use a size that divides model.experts',
-    s => s.model.experts % TERMS.expertParallelSize.of(s) === 0,
+    s => isMultiple(s.model.experts, TERMS.expertParallelSize.of(s)),
   ),
   rule(
     'parallelism.expertParallelSize',
-    '{replicas} % {expertParallelSize} == 0',
+    multiple('replicas', 'expertParallelSize'),
     'parallelism.expertParallelSize is {expertParallelSize}, which does not divide workers.replicas {replicas}: use a size that does, or leave it out for one group of all workers',
-    s => s.workers.replicas % TERMS.expertParallelSize.of(s) === 0,
+    s => isMultiple(s.workers.replicas, TERMS.expertParallelSize.of(s)),
   ),
   rule(
     'overlap.strategy',

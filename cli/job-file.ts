@@ -1,0 +1,191 @@
+// YAML (or JSON) files with ScMoEJobs: every problem the API server would find, each with its line.
+
+import { readFileSync } from 'node:fs'
+import { isMap, isNode, isPair, isScalar, LineCounter, type ParsedNode, parseAllDocuments } from 'yaml'
+import { API_VERSION, GROUP, KIND } from '../crds/contract.ts'
+import { jobSchema } from '../crds/definition.ts'
+import { brokenRules } from '../crds/rules.ts'
+import { ScMoEJobSpec } from '../crds/scmoejob.ts'
+import {
+  isFields,
+  type Path,
+  type Problem,
+  pathText,
+  schemaProblems,
+  unknownFields,
+  withDefaults,
+} from './structural.ts'
+
+/** A ScMoEJob that the API server would take, with its defaults. */
+export interface Job {
+  name: string
+  namespace: string | undefined
+  spec: ScMoEJobSpec
+  /** As written, with defaults in spec. */
+  object: Record<string, unknown>
+}
+
+export type Finding =
+  | { kind: 'job'; line: number; job: Job }
+  | { kind: 'error'; line: number; message: string }
+  /** Something that is not ours, and therefore not judged. */
+  | { kind: 'note'; line: number; message: string }
+
+const NOT_CHECKED =
+  'some validation rules were not checked because the object was invalid; correct the existing errors to complete validation'
+
+/** ObjectMeta as the API server decodes it. */
+const METADATA = new Set(
+  'name generateName namespace selfLink uid resourceVersion generation creationTimestamp deletionTimestamp deletionGracePeriodSeconds labels annotations ownerReferences finalizers managedFields'.split(
+    ' ',
+  ),
+)
+
+const line = (problem: Problem): string =>
+  problem.message.startsWith('unknown field') ? problem.message : `${pathText(problem.path)}: ${problem.message}`
+
+function metadataProblems(metadata: unknown): Problem[] {
+  if (!isFields(metadata))
+    return [{ path: ['metadata', 'name'], message: 'Required value: name or generateName is required', blocking: true }]
+  const problems: Problem[] = Object.keys(metadata)
+    .filter(name => !METADATA.has(name))
+    .map(name => ({ path: ['metadata', name], message: `unknown field "metadata.${name}"`, blocking: true }))
+  if (!metadata['name'] && !metadata['generateName']) {
+    problems.push({
+      path: ['metadata', 'name'],
+      message: 'Required value: name or generateName is required',
+      blocking: true,
+    })
+  }
+  for (const field of ['name', 'generateName', 'namespace']) {
+    const value = metadata[field]
+    if (value !== undefined && value !== null && typeof value !== 'string') {
+      problems.push({ path: ['metadata', field], message: 'must be a string: put it in quotes', blocking: true })
+    }
+  }
+  for (const field of ['labels', 'annotations']) {
+    for (const [key, value] of Object.entries(isFields(metadata[field]) ? metadata[field] : {})) {
+      if (typeof value !== 'string') {
+        problems.push({ path: ['metadata', field, key], message: 'must be a string: put it in quotes', blocking: true })
+      }
+    }
+  }
+  return problems
+}
+
+/** The job with its defaults, or everything that is wrong with it. */
+export function checkJob(object: Record<string, unknown>): Job | Problem[] {
+  const schema = jobSchema()
+  const { metadata, ...rest } = object
+  const { metadata: _, ...properties } = schema.properties ?? {}
+  const ours: typeof schema = { ...schema, properties }
+  const filled = withDefaults(rest, ours)
+  const { status: __, ...judged } = isFields(filled) ? filled : {}
+  const problems = [...unknownFields(rest, ours), ...metadataProblems(metadata), ...schemaProblems(judged, ours)]
+  if (problems.some(({ blocking }) => blocking))
+    return [...problems, { path: [], message: NOT_CHECKED, blocking: true }]
+  const { name, generateName, namespace } = isFields(metadata) ? metadata : {}
+  // The API server appends five characters to a generateName before it asks the rules.
+  const finalName = typeof name === 'string' ? name : `${String(generateName)}xxxxx`
+  const spec = ScMoEJobSpec.safeParse(judged['spec'])
+  const broken = spec.success ? brokenRules(spec.data, finalName) : []
+  problems.push(
+    ...broken.map(({ field, message }) => ({
+      path: field.split('.'),
+      message: `Invalid value: ${message}`,
+      blocking: true,
+    })),
+  )
+  if (problems.length > 0) return problems
+  if (!spec.success) throw new Error(`the CRD's schema and crds/scmoejob.ts disagree: ${spec.error.message}`)
+  return {
+    name: finalName,
+    namespace: typeof namespace === 'string' ? namespace : undefined,
+    spec: spec.data,
+    object: { ...judged, metadata },
+  }
+}
+
+/** The line of the deepest part of `path` that is written. */
+function lineOf(contents: ParsedNode | null, path: Path, lines: LineCounter): number {
+  let node: unknown = contents
+  let offset = contents?.range[0] ?? 0
+  for (const part of path) {
+    if (isMap(node)) {
+      const pair = node.items.find(({ key }) => isScalar(key) && String(key.value) === part)
+      if (!isPair(pair)) break
+      if (isNode(pair.key)) offset = pair.key.range?.[0] ?? offset
+      node = pair.value
+    } else {
+      const item: unknown =
+        typeof part === 'number' && isNode(node) && 'items' in node && Array.isArray(node.items)
+          ? node.items[part]
+          : undefined
+      if (!isNode(item)) break
+      offset = item.range?.[0] ?? offset
+      node = item
+    }
+  }
+  return lines.linePos(offset).line
+}
+
+/** What is in one file's text, document by document, errors in the order of their lines. */
+export function readJobs(text: string): Finding[] {
+  const lines = new LineCounter()
+  // Kubernetes reads YAML 1.1 (yes and no are booleans).
+  const documents = parseAllDocuments(text, { lineCounter: lines, version: '1.1' })
+  return ('empty' in documents ? [] : documents).flatMap((document): Finding[] => {
+    const syntax = document.errors.map(
+      ({ message, pos }): Finding => ({
+        kind: 'error',
+        line: lines.linePos(pos[0]).line,
+        message: message.split('\n')[0] ?? message,
+      }),
+    )
+    if (syntax.length > 0) return syntax
+    const object: unknown = document.toJS()
+    const start = lineOf(document.contents, [], lines)
+    if (object === null) return []
+    const { apiVersion, kind } = isFields(object) ? object : {}
+    const isOurs = kind === KIND || String(apiVersion).startsWith(`${GROUP}/`)
+    if (!isFields(object) || !isOurs)
+      return [{ kind: 'note', line: start, message: `${String(kind ?? 'no kind')}: not a ${KIND}, not checked` }]
+    if (kind !== KIND || apiVersion !== API_VERSION) {
+      const message = `no matches for kind "${String(kind)}" in version "${String(apiVersion)}": use kind ${KIND}, apiVersion ${API_VERSION}`
+      return [{ kind: 'error', line: start, message }]
+    }
+    const result = checkJob(object)
+    if (!Array.isArray(result)) return [{ kind: 'job', line: start, job: result }]
+    return result
+      .map(
+        (problem): Finding => ({
+          kind: 'error',
+          line: problem.path.length === 0 ? start : lineOf(document.contents, problem.path, lines),
+          message: problem.path.length === 0 ? problem.message : line(problem),
+        }),
+      )
+      .toSorted((a, b) => a.line - b.line)
+  })
+}
+
+/** The text of a file, or of standard input for `-`. */
+export function readText(file: string): string {
+  return readFileSync(file === '-' ? 0 : file, 'utf8')
+}
+
+/** The one job of a file. Throws, saying why, when there is none, more than one, or one that would be refused. */
+export function readJob(file: string): Job {
+  const findings = readJobs(readText(file))
+  const errors = findings.filter(finding => finding.kind === 'error')
+  if (errors.length > 0)
+    throw new JobFileError(errors.map(({ line: at, message }) => `${file}:${at}: ${message}`).join('\n'))
+  const [job, ...others] = findings.filter(finding => finding.kind === 'job')
+  if (!job) throw new JobFileError(`${file}: no ${KIND} in it`)
+  if (others.length > 0) throw new JobFileError(`${file}: ${others.length + 1} ${KIND}s in it; give a file with one`)
+  return job.job
+}
+
+/** The user's file cannot be used; the message says where and why. */
+export class JobFileError extends Error {
+  override name = 'JobFileError'
+}

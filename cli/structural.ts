@@ -1,0 +1,157 @@
+// What the API server does with an object before it asks the CEL rules: refuse unknown fields, fill in defaults, check types and bounds;
+// in the server's own words. tests/api/crd-validate.test.ts holds the two together.
+
+import type { Schema } from '../crds/definition.ts'
+
+export type Path = readonly (string | number)[]
+
+export interface Problem {
+  path: Path
+  /** What follows `path: `; for an unknown field the whole line. */
+  message: string
+  /** The API server does not ask the CEL rules while there is one of these. */
+  blocking: boolean
+}
+
+type Fields = Record<string, unknown>
+export const isFields = (value: unknown): value is Fields =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** `spec.containers[0].name` */
+export const pathText = (path: Path): string =>
+  path.map((part, i) => (typeof part === 'number' ? `[${part}]` : i === 0 ? part : `.${part}`)).join('')
+
+/** Go's name of a value's type. */
+function typeName(value: unknown): string {
+  if (value === null) return 'null'
+  if (Array.isArray(value)) return 'array'
+  if (typeof value === 'number') return Number.isInteger(value) ? 'integer' : 'number'
+  return typeof value
+}
+
+function* children(value: unknown, schema: Schema, path: Path): Generator<[unknown, Schema | undefined, Path]> {
+  if (Array.isArray(value)) {
+    for (const [i, item] of value.entries()) yield [item, schema.items, [...path, i]]
+  } else if (isFields(value)) {
+    const rest = typeof schema.additionalProperties === 'object' ? schema.additionalProperties : undefined
+    for (const [name, item] of Object.entries(value)) yield [item, schema.properties?.[name] ?? rest, [...path, name]]
+  }
+}
+
+/** Fields that the schema does not have. */
+export function unknownFields(value: unknown, schema: Schema, path: Path = []): Problem[] {
+  return [...children(value, schema, path)].flatMap(([item, child, at]) => {
+    if (child) return unknownFields(item, child, at)
+    // A list where an object belongs, or the other way round, is a wrong type, not an unknown field.
+    if (!isFields(value) || !(schema.properties || schema.additionalProperties)) return []
+    return [{ path: at, message: `unknown field "${pathText(at)}"`, blocking: true }]
+  })
+}
+
+/** A copy with the schema's defaults; a null stands for a field that was left out. */
+export function withDefaults(value: unknown, schema: Schema): unknown {
+  if (Array.isArray(value)) return value.map(item => (schema.items ? withDefaults(item, schema.items) : item))
+  if (!isFields(value)) return value
+  const filled: Fields = Object.fromEntries(Object.entries(value).filter(([, item]) => item !== null))
+  for (const [name, child] of Object.entries(schema.properties ?? {})) {
+    if (filled[name] === undefined && child.default !== undefined) filled[name] = structuredClone(child.default)
+  }
+  for (const [item, child, at] of children(filled, schema, [])) {
+    if (child) filled[String(at[0])] = withDefaults(item, child)
+  }
+  return filled
+}
+
+/** Expects defaults. Everything the schema alone refuses. */
+export function schemaProblems(value: unknown, schema: Schema, path: Path = []): Problem[] {
+  const problem = (message: string, blocking = true): Problem => ({ path, message, blocking })
+  const inBody = (text: string) => `${pathText(path)} in body ${text}`
+  if (!hasType(value, schema)) {
+    const wanted = schema['x-kubernetes-int-or-string'] ? 'integer,string' : schema.type
+    const found = `"${typeName(value)}"`
+    return [problem(`Invalid value: ${found}: ${inBody(`must be of type ${wanted}: ${found}`)}`)]
+  }
+  const own = [...bounds(value, schema)].map(({ text, message, blocking }) =>
+    problem(message ?? `Invalid value: ${JSON.stringify(value)}: ${inBody(text ?? '')}`, blocking ?? false),
+  )
+  if (isFields(value)) {
+    for (const name of schema.required ?? []) {
+      if (value[name] === undefined) own.push({ path: [...path, name], message: 'Required value', blocking: true })
+    }
+    if (schema.minProperties && Object.keys(value).length < schema.minProperties) {
+      own.push(
+        problem(
+          `Invalid value: ${Object.keys(value).length}: ${inBody(`should have at least ${schema.minProperties} properties`)}`,
+          false,
+        ),
+      )
+    }
+  }
+  if (Array.isArray(value)) own.push(...duplicates(value, schema, path))
+  return [
+    ...own,
+    ...[...children(value, schema, path)].flatMap(([item, child, at]) =>
+      child ? schemaProblems(item, child, at) : [],
+    ),
+  ]
+}
+
+function hasType(value: unknown, schema: Schema): boolean {
+  const type = typeName(value)
+  if (schema['x-kubernetes-int-or-string']) return type === 'integer' || type === 'string'
+  return schema.type === undefined || type === schema.type || (schema.type === 'number' && type === 'integer')
+}
+
+interface Refusal {
+  /** Follows `<path> in body `. */
+  text?: string
+  /** Instead of the usual form. */
+  message?: string
+  blocking?: boolean
+}
+
+function* bounds(value: unknown, schema: Schema): Generator<Refusal> {
+  if (typeof value === 'number') {
+    if (schema.minimum !== undefined && value < schema.minimum)
+      yield { text: `should be greater than or equal to ${schema.minimum}` }
+    if (schema.maximum !== undefined && value > schema.maximum)
+      yield { text: `should be less than or equal to ${schema.maximum}` }
+  }
+  if (typeof value === 'string') {
+    const length = Array.from(value).length
+    if (schema.minLength !== undefined && length < schema.minLength)
+      yield { text: `should be at least ${schema.minLength} chars long` }
+    if (schema.maxLength !== undefined && length > schema.maxLength) {
+      yield { message: `Too long: may not be more than ${schema.maxLength} bytes`, blocking: true }
+    }
+    if (schema.pattern !== undefined && !new RegExp(schema.pattern, 'u').test(value))
+      yield { text: `should match '${schema.pattern}'` }
+  }
+  if (schema.enum && !schema.enum.includes(value)) {
+    const supported = schema.enum.map(word => JSON.stringify(word)).join(', ')
+    yield { message: `Unsupported value: ${JSON.stringify(value)}: supported values: ${supported}`, blocking: true }
+  }
+  if (isFields(value) && schema.maxProperties !== undefined && Object.keys(value).length > schema.maxProperties) {
+    const limit = schema.maxProperties === 1 ? '1 item' : `${schema.maxProperties} items`
+    yield { message: `Too many: ${Object.keys(value).length}: must have at most ${limit}`, blocking: true }
+  }
+}
+
+/** Items of a set, or of a map by its keys, that were there before. */
+function duplicates(items: readonly unknown[], schema: Schema, path: Path): Problem[] {
+  const kind = schema['x-kubernetes-list-type']
+  if (kind !== 'set' && kind !== 'map') return []
+  const keys = [...(schema['x-kubernetes-list-map-keys'] ?? [])].toSorted()
+  const seen = new Set<string>()
+  return items.flatMap((item, i) => {
+    if (kind === 'map' && !(isFields(item) && keys.every(key => item[key] !== undefined))) return []
+    const identity = JSON.stringify(
+      isFields(item) && kind === 'map' ? Object.fromEntries(keys.map(key => [key, item[key]])) : item,
+    )
+    if (!seen.has(identity)) {
+      seen.add(identity)
+      return []
+    }
+    return [{ path: [...path, i], message: `Duplicate value: ${identity}`, blocking: false }]
+  })
+}
