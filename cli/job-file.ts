@@ -1,7 +1,7 @@
 // YAML (or JSON) files with ScMoEJobs: every problem the API server would find, each with its line.
 
 import { readFileSync } from 'node:fs'
-import { isMap, isNode, isPair, isScalar, LineCounter, type ParsedNode, parseAllDocuments } from 'yaml'
+import { type Document, isMap, isNode, isPair, isScalar, LineCounter, type ParsedNode, parseAllDocuments } from 'yaml'
 import { z } from 'zod'
 import { API_VERSION, GROUP, KIND } from '../crds/contract.ts'
 import { jobSchema } from '../crds/definition.ts'
@@ -41,9 +41,6 @@ const METADATA = new Set(
     ' ',
   ),
 )
-
-const line = (problem: Problem): string =>
-  problem.message.startsWith('unknown field') ? problem.message : `${pathText(problem.path)}: ${problem.message}`
 
 function metadataProblems(metadata: unknown): Problem[] {
   if (!isFields(metadata))
@@ -134,42 +131,42 @@ export function readJobs(text: string): Finding[] {
   const lines = new LineCounter()
   // Kubernetes reads YAML 1.1 (yes and no are booleans).
   const documents = parseAllDocuments(text, { lineCounter: lines, version: '1.1' })
-  return ('empty' in documents ? [] : documents).flatMap((document): Finding[] => {
-    const syntax = document.errors.map(
-      ({ message, pos }): Finding => ({
-        kind: 'error',
-        line: lines.linePos(pos[0]).line,
-        message: message.split('\n')[0] ?? message,
-      }),
-    )
-    if (syntax.length > 0) return syntax
-    const object: unknown = document.toJS()
-    const start = lineOf(document.contents, [], lines)
-    if (object === null) return []
-    const { apiVersion, kind } = isFields(object) ? object : {}
-    const isOurs = kind === KIND || String(apiVersion).startsWith(`${GROUP}/`)
-    if (!isFields(object) || !isOurs) {
-      const found = typeof kind === 'string' ? kind : 'a document without kind'
-      return [{ kind: 'note', line: start, message: `${found}: not a ${KIND}, not checked` }]
+  if ('empty' in documents) return []
+  // What follows a mistake in the syntax is read wrongly: only the first counts.
+  const syntax = documents.flatMap(({ errors }) => errors)[0]
+  if (syntax) return [{ kind: 'error', line: lines.linePos(syntax.pos[0]).line, message: firstLine(syntax.message) }]
+  return documents.flatMap(document => judge(document, lines))
+}
+
+const firstLine = (text: string) => text.split('\n', 1)[0]?.replace(/:$/, '') ?? text
+
+function judge(document: Document.Parsed, lines: LineCounter): Finding[] {
+  const object: unknown = document.toJS()
+  if (object === null) return []
+  const start = lineOf(document.contents, [], lines)
+  const { apiVersion, kind } = isFields(object) ? object : {}
+  const isOurs = kind === KIND || String(apiVersion).startsWith(`${GROUP}/`)
+  if (!isFields(object) || !isOurs) {
+    const found = typeof kind === 'string' ? kind : 'a document without kind'
+    return [{ kind: 'note', line: start, message: `${found}: not a ${KIND}, not checked` }]
+  }
+  if (kind !== KIND || apiVersion !== API_VERSION) {
+    const message = `no matches for kind "${String(kind)}" in version "${String(apiVersion)}": use kind ${KIND}, apiVersion ${API_VERSION}`
+    return [{ kind: 'error', line: start, message }]
+  }
+  const result = checkJob(object)
+  if (!Array.isArray(result)) return [{ kind: 'job', line: start, job: result }]
+  const findings = result.map((problem): Finding => {
+    const text = problem.message.startsWith('unknown field') ? '' : `${pathText(problem.path)}: `
+    return {
+      kind: 'error',
+      line: lineOf(document.contents, problem.path, lines),
+      message: `${text}${problem.message}`,
     }
-    if (kind !== KIND || apiVersion !== API_VERSION) {
-      const message = `no matches for kind "${String(kind)}" in version "${String(apiVersion)}": use kind ${KIND}, apiVersion ${API_VERSION}`
-      return [{ kind: 'error', line: start, message }]
-    }
-    const result = checkJob(object)
-    if (!Array.isArray(result)) return [{ kind: 'job', line: start, job: result }]
-    const errors = result
-      .map(
-        (problem): Finding => ({
-          kind: 'error',
-          line: lineOf(document.contents, problem.path, lines),
-          message: line(problem),
-        }),
-      )
-      .toSorted((one, other) => one.line - other.line)
-    const isPartial = result.some(({ blocking }) => blocking)
-    return isPartial ? [...errors, { kind: 'note', line: start, message: NOT_CHECKED }] : errors
   })
+  findings.sort((one, other) => one.line - other.line)
+  if (result.some(({ blocking }) => blocking)) findings.push({ kind: 'note', line: start, message: NOT_CHECKED })
+  return findings
 }
 
 /** The text of a file, or of standard input for `-`. */
