@@ -1,0 +1,31 @@
+// Persistent buffers that JavaScript writes before a run or reads after it, beside the tensors of model.ts.
+
+import type { Emitter } from './emitter.ts'
+
+export const BUFFER = {
+  /** i32 [B, T+1]: inputs are the first T columns, targets the last T. */
+  tokens: 'tokens',
+  /** f32 [4]: learning rate, 1 - beta1^t, 1 - beta2^t, 0. */
+  hyper: 'hyper',
+  /** f32 [1]: cross entropy, mean over the world's tokens. */
+  loss: 'loss',
+  /** f32 [1]: global gradient norm before clipping (train only). */
+  norm: 'norm',
+  /** f32 [1]: load-balance loss of a pair, without its coefficient, of the whole world. */
+  aux: (pair: number) => `pair${pair}.aux`,
+} as const
+
+/** Loss and balance losses: what all ranks sum after the forward pass. */
+export function statistics(pairs: number): string[] {
+  return [BUFFER.loss, ...Array.from({ length: pairs }, (_, pair) => BUFFER.aux(pair))]
+}
+
+/** Every program of a rank declares the same persistent buffers in the same order, so each lies at the same place in all of them. */
+export function declarePersistent(e: Emitter): void {
+  const { batch, sequence, pairs } = e.config
+  e.persistTensors()
+  e.persistent(BUFFER.tokens, batch * (sequence + 1), 'i32')
+  e.persistent(BUFFER.hyper, 4)
+  for (const name of statistics(pairs)) e.persistent(name, 1)
+  e.persistent(BUFFER.norm, 1)
+}

@@ -1,0 +1,71 @@
+// What ranks do together with gradients, and the optimizer step.
+// Every gradient is a sum over the world's tokens: dense ones over all ranks; of experts, the ranks of one EP group saw all tokens of that
+// group already, so what is left is the sum over their replicas (edp).
+
+import { gradientOf, meanOf, type Tensor, varianceOf } from '../model.ts'
+import { BUFFER, statistics } from './buffers.ts'
+import { groupSize } from './cost.ts'
+import { type Emitter, gradients, localElements } from './emitter.ts'
+
+function allReduce(e: Emitter, buffers: string[], io: { group: 'world' | 'ep' | 'edp'; label: string }): void {
+  if (groupSize(io.group, e.config) === 1) return
+  e.at({ part: 'reduce' })
+  e.op('all_reduce', { inputs: buffers, outputs: buffers, attrs: { group: io.group }, label: io.label })
+}
+
+/** Sums the gradients of one bucket; emitted where the last of them is complete. */
+export function reduceBucket(e: Emitter, bucket: string): void {
+  const members = e.tensors.filter(tensor => tensor.bucket === bucket)
+  const group = members[0]?.kind === 'expert' ? 'edp' : 'world'
+  allReduce(e, gradients(members), { group, label: bucket })
+}
+
+export function reduceStatistics(e: Emitter): void {
+  allReduce(e, statistics(e.config.pairs), { group: 'world', label: 'statistics' })
+}
+
+export function zeroGradients(e: Emitter): void {
+  e.at({ pair: -1, phase: 'forward', part: 'other' })
+  e.op('zero', { inputs: [], outputs: gradients(e.tensors), label: 'zero' })
+}
+
+/**
+ * norm^2 = |dense|^2 + |experts|^2 of one expert-data-parallel replica, summed over its EP group: the same number on every rank.
+ * Experts first: their squares need no dense bucket, which may still be under way.
+ */
+export function gradientNorm(e: Emitter): void {
+  squares(e, 'expert')
+  allReduce(e, ['norm.expert'], { group: 'ep', label: 'norm' })
+  squares(e, 'dense')
+  e.op('global_norm', { inputs: ['norm.dense', 'norm.expert'], outputs: [BUFFER.norm], label: 'norm' })
+}
+
+function squares(e: Emitter, kind: Tensor['kind']): void {
+  e.at({ pair: -1, phase: 'update', part: 'other' })
+  const inputs = gradients(e.tensors.filter(tensor => tensor.kind === kind))
+  e.op('square_sum', { inputs, outputs: [e.transient(`norm.${kind}`, 1)], label: `squares.${kind}` })
+}
+
+/** AdamW on every tensor, decay on matrices only. */
+export function optimizerStep(e: Emitter): void {
+  e.at({ pair: -1, phase: 'update', part: 'other' })
+  for (const tensor of e.tensors) adamw(e, tensor)
+}
+
+function adamw(e: Emitter, tensor: Tensor): void {
+  const { beta1, beta2, epsilon, weightDecay, clip } = e.config
+  const { name, decay } = tensor
+  e.op('adamw', {
+    inputs: [gradientOf(name), BUFFER.hyper, BUFFER.norm],
+    outputs: [name, meanOf(name), varianceOf(name)],
+    attrs: {
+      elements: localElements(tensor, e),
+      beta1,
+      beta2,
+      epsilon,
+      weightDecay: decay ? weightDecay : 0,
+      clip,
+    },
+    label: `adamw.${name}`,
+  })
+}
