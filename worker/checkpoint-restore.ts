@@ -7,6 +7,7 @@ import { type CheckpointPlace, type Held, removeLeftovers } from './checkpoint.t
 import { type CheckpointIndex, folderOf, INDEX, listSteps, modelDifference, readIndex } from './checkpoint-index.ts'
 import { errnoCode, errnoText, WorkerFailure } from './failure.ts'
 import { type Header, hashFile, readFloats, readHeader } from './safetensors.ts'
+import { everywhere } from './together.ts'
 
 export interface Restored {
   index: CheckpointIndex
@@ -45,7 +46,8 @@ export async function restoreCheckpoint(
     const step = proposal[0] ?? -1
     if (step < 0) return conclude(place, problems, { warn, restored: undefined })
     const folder = join(place.directory, folderOf(step))
-    const found = await examine(place, folder, held)
+    const outcome = await everywhere(place.reduce, () => examine(place, folder, held))
+    const found: Finding = 'value' in outcome ? outcome.value : { unreadable: errnoText(outcome.error) }
     const verdict = await agree(place, found)
     if (verdict.difference) {
       throw new WorkerFailure(

@@ -15,9 +15,7 @@ import {
 import { errnoText, WorkerFailure } from './failure.ts'
 import { type ModelConfig, meanOf, type Slice, sliceOf, type Tensor, tensors, varianceOf } from './model.ts'
 import { type Tensor as FileTensor, writeSafetensors } from './safetensors.ts'
-
-/** Small control-plane sum over all ranks; with it the ranks agree on what was written and what is read. */
-export type Reduce = (values: Float64Array) => Promise<Float64Array>
+import { everywhere, type Reduce } from './together.ts'
 
 export interface CheckpointPlace {
   /** `<output>/checkpoints`, the same folder for all ranks. */
@@ -86,27 +84,22 @@ export async function saveCheckpoint(
 
 /** Runs `work` on every rank; when it fails anywhere, all ranks throw, the failing one with its own error. */
 async function together(place: CheckpointPlace, temporary: string, work: () => Promise<void>): Promise<void> {
-  let own: WorkerFailure | undefined
+  const outcome = await everywhere(place.reduce, work)
   const failed = new Float64Array(place.model.worldSize)
-  try {
-    await work()
-  } catch (error) {
-    failed[place.rank] = 1
-    own = new WorkerFailure(
-      'checkpoint',
-      `The checkpoint ${temporary} could not be written: ${errnoText(error)}. The previous checkpoint is intact; check the volume's free space and permissions.`,
-    )
-  }
+  failed[place.rank] = 'error' in outcome ? 1 : 0
   const peer = (await place.reduce(failed)).findIndex(value => value > 0)
   if (peer < 0) return
   if (place.rank === 0) await rm(temporary, { recursive: true, force: true }).catch(() => undefined)
-  throw (
-    own ??
-    new WorkerFailure(
+  if ('error' in outcome) {
+    throw new WorkerFailure(
       'checkpoint',
-      `Rank ${peer} could not write its part of the checkpoint ${temporary}; its log says why.`,
-      { peer },
+      `The checkpoint ${temporary} could not be written: ${errnoText(outcome.error)}. The previous checkpoint is intact; check the volume's free space and permissions.`,
     )
+  }
+  throw new WorkerFailure(
+    'checkpoint',
+    `Rank ${peer} could not write its part of the checkpoint ${temporary}; its log says why.`,
+    { peer },
   )
 }
 

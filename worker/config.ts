@@ -22,7 +22,15 @@ export interface WorkerConfig {
   terminationLog: string
   httpPort: number
   computeThreads: number
+  /** Deadline of every collective. */
+  peerTimeoutSeconds: number
+  /** How long the ranks may take to find each other. */
+  rendezvousTimeoutSeconds: number
 }
+
+/** Not part of the contract, for unusual machines: set in the pod template. */
+const PEER_TIMEOUT = 'SCMOE_PEER_TIMEOUT_SECONDS'
+const RENDEZVOUS_TIMEOUT = 'SCMOE_RENDEZVOUS_TIMEOUT_SECONDS'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
@@ -46,6 +54,8 @@ export function readConfig(env: Environment): WorkerConfig {
     terminationLog: env[ENV.terminationLog] || '/dev/termination-log',
     httpPort: integer(env, ENV.httpPort, { least: 0, most: 65_535, fallback: PORT.http }),
     computeThreads: integer(env, ENV.computeThreads, { least: 1, most: 1024, fallback: defaultThreads() }),
+    peerTimeoutSeconds: integer(env, PEER_TIMEOUT, { least: 1, most: 86_400, fallback: 60 }),
+    rendezvousTimeoutSeconds: integer(env, RENDEZVOUS_TIMEOUT, { least: 1, most: 86_400, fallback: 300 }),
   }
   checkTogether(config)
   return config

@@ -1,0 +1,112 @@
+// One rank of a job, from its environment to its exit code.
+
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { pino } from 'pino'
+import { EXIT } from '../crds/contract.ts'
+import { readConfig, type WorkerConfig } from './config.ts'
+import { dataPath, TextData } from './data.ts'
+import { createEngine, type Engine } from './engine.ts'
+import { asFailure, errnoText, WorkerFailure } from './failure.ts'
+import { WorkerMetrics } from './metrics.ts'
+import { modelConfig } from './model.ts'
+import { RunRecord } from './record.ts'
+import { meet } from './rendezvous.ts'
+import { type Reported, serveReport, writeTermination } from './report.ts'
+import { onStopSignals, type Stop } from './stop.ts'
+import { type Ending, train } from './train.ts'
+
+const log = pino({ base: { rank: Number(process.env['SCMOE_RANK'] ?? 0) }, timestamp: pino.stdTimeFunctions.isoTime })
+const running: { engine?: Engine; record?: RunRecord } = {}
+
+const stop = onStopSignals(
+  () => end(new WorkerFailure('terminated', 'Told to stop twice: ended at once, without a checkpoint.')),
+  (signal, again) =>
+    log.warn(again ? `${signal} again: ending at once` : `${signal}: stopping after this step; once more ends at once`),
+)
+
+try {
+  const config = readConfig(process.env)
+  const ending = await work(config, stop)
+  end(
+    ending === 'done'
+      ? undefined
+      : new WorkerFailure('terminated', `Told to stop: stopped after step ${running.record?.step}.`),
+  )
+} catch (error) {
+  end(asFailure(error))
+}
+
+async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
+  const { spec, rank, worldSize } = config
+  const record = new RunRecord(config)
+  running.record = record
+  const metrics = new WorkerMetrics(record)
+  const reported: Reported = { record, metrics, rank, ready: false, trace: undefined }
+  await serveReport(reported, config.httpPort)
+
+  // What is wrong with this rank alone shows before it waits for the others.
+  const model = modelConfig(spec, worldSize)
+  const path = dataPath(spec.data, config.dataDirectory, join(import.meta.dirname, '../build/data'))
+  const data = new TextData(path, spec.training.sequenceLength)
+  makeOutputDirectory(config)
+  const engine = createEngine({
+    rank,
+    worldSize,
+    expertParallelSize: config.expertParallelSize,
+    computeThreads: config.computeThreads,
+    timeoutMilliseconds: config.peerTimeoutSeconds * 1000,
+  })
+  running.engine = engine
+  log.info({ worldSize, expertParallelSize: config.expertParallelSize, data: path }, engine.description)
+
+  const { port } = await engine.listen()
+  const mesh = await meet({
+    ...config,
+    enginePort: port,
+    deadlineMilliseconds: config.rendezvousTimeoutSeconds * 1000,
+    signal,
+    log: message => log.info(message),
+  })
+  await engine.connect(mesh.peers, mesh.token)
+  reported.ready = true
+  return train({
+    config,
+    model,
+    engine,
+    data,
+    record,
+    metrics,
+    log,
+    stopRequested: () => signal.aborted,
+    traced: trace => {
+      reported.trace = trace
+    },
+  })
+}
+
+function makeOutputDirectory({ outputDirectory }: WorkerConfig): void {
+  if (outputDirectory === undefined) return
+  try {
+    mkdirSync(join(outputDirectory, 'checkpoints'), { recursive: true })
+  } catch (error) {
+    throw new WorkerFailure(
+      'checkpoint',
+      `The output folder ${outputDirectory} cannot be made or written: ${errnoText(error)}. Check the volume and its permissions.`,
+    )
+  }
+}
+
+/** The only way out: says once why, leaves the termination message, exits with the code of the contract. */
+function end(failure: WorkerFailure | undefined): never {
+  const rank = Number(process.env['SCMOE_RANK'] ?? 0)
+  if (failure?.reason === 'terminated') log.info(failure.message)
+  else if (failure) log.fatal({ reason: failure.reason, op: failure.op, peer: failure.peer }, failure.message)
+  writeTermination(process.env['SCMOE_TERMINATION_LOG'] || '/dev/termination-log', {
+    rank: Number.isSafeInteger(rank) ? rank : 0,
+    ...(running.record && { progress: running.record.progress() }),
+    ...(failure && { failure }),
+  })
+  running.engine?.abort()
+  process.exit(EXIT[failure?.reason ?? 'ok'].code)
+}

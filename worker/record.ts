@@ -1,0 +1,143 @@
+// What a run has to say for itself, as plain data: the progress record of the contract, kept up to date by the training loop.
+
+import type { Progress } from '../crds/contract.ts'
+import type { Beginning } from './checkpoint-index.ts'
+import type { WorkerConfig } from './config.ts'
+
+/** One optimizer step. Times in milliseconds, averaged over the ranks. */
+export interface StepFigures {
+  loss: number
+  milliseconds: number
+  /** What the all-to-alls took, and for how much of that the compute queue stood still. */
+  communication: number
+  waited: number
+}
+
+/** Steps that the reported rates are taken over. */
+const WINDOW = 20
+
+const milli = (value: number) => Math.round(value * 1000)
+
+export class RunRecord {
+  readonly #config: WorkerConfig
+  readonly #tokensPerStep: number
+  #step = 0
+  #loss: number | undefined
+  #evaluationLoss: number | undefined
+  #window: StepFigures[] = []
+  #schedule: string | undefined
+  #checkpoint: { step: number; time: string } | undefined
+  /** Losses at step 0, also of a run that was resumed. */
+  beginning: Beginning = {}
+
+  constructor(config: WorkerConfig) {
+    this.#config = config
+    this.#tokensPerStep = config.spec.training.globalBatchSequences * config.spec.training.sequenceLength
+  }
+
+  resumeAt(step: number, beginning: Beginning, savedTime: string): void {
+    this.#step = step
+    this.beginning = beginning
+    this.#checkpoint = { step, time: savedTime }
+  }
+
+  /** `step` counts steps done. */
+  stepDone(step: number, figures: StepFigures): void {
+    this.#step = step
+    this.#loss = figures.loss
+    this.beginning.loss ??= figures.loss
+    this.#window.push(figures)
+    if (this.#window.length > WINDOW) this.#window.shift()
+  }
+
+  evaluated(loss: number): void {
+    this.#evaluationLoss = loss
+    this.beginning.evaluationLoss ??= loss
+  }
+
+  /** A new schedule: rates of the old one no longer count. */
+  scheduled(description: string): void {
+    if (description !== this.#schedule) this.#window = []
+    this.#schedule = description
+  }
+
+  checkpointed(step: number): void {
+    this.#checkpoint = { step, time: new Date().toISOString() }
+  }
+
+  get step(): number {
+    return this.#step
+  }
+
+  get loss(): number | undefined {
+    return this.#loss
+  }
+
+  get evaluationLoss(): number | undefined {
+    return this.#evaluationLoss
+  }
+
+  get schedule(): string | undefined {
+    return this.#schedule
+  }
+
+  get checkpointStep(): number | undefined {
+    return this.#checkpoint?.step
+  }
+
+  /** Rates over the window: median step time, tokens of the world per second, communication per step, share of it hidden. */
+  rates():
+    | { stepMilliseconds: number; tokensPerSecond: number; communicationMilliseconds: number; overlapPercent: number }
+    | undefined {
+    if (this.#window.length === 0) return undefined
+    const stepMilliseconds = median(this.#window.map(step => step.milliseconds))
+    const communication = sum(this.#window.map(step => step.communication))
+    const waited = sum(this.#window.map(step => step.waited))
+    return {
+      stepMilliseconds,
+      tokensPerSecond: (1000 * this.#tokensPerStep) / stepMilliseconds,
+      communicationMilliseconds: communication / this.#window.length,
+      overlapPercent: communication === 0 ? 100 : Math.min(100, Math.max(0, 100 * (1 - waited / communication))),
+    }
+  }
+
+  progress(): Progress {
+    const { jobUid, attempt, rank, spec } = this.#config
+    const rates = this.rates()
+    const optional = {
+      lossMilli: this.#loss === undefined ? undefined : milli(this.#loss),
+      initialLossMilli: this.beginning.loss === undefined ? undefined : milli(this.beginning.loss),
+      evaluationLossMilli: this.#evaluationLoss === undefined ? undefined : milli(this.#evaluationLoss),
+      initialEvaluationLossMilli:
+        this.beginning.evaluationLoss === undefined ? undefined : milli(this.beginning.evaluationLoss),
+      ...(rates && {
+        tokensPerSecond: Math.round(rates.tokensPerSecond),
+        stepTimeMilliseconds: Math.round(rates.stepMilliseconds),
+        communicationMilliseconds: Math.round(rates.communicationMilliseconds),
+        overlapPercent: Math.round(rates.overlapPercent),
+        estimatedRemainingSeconds: Math.ceil(((spec.training.steps - this.#step) * rates.stepMilliseconds) / 1000),
+      }),
+      schedule: this.#schedule,
+      lastCheckpointStep: this.#checkpoint?.step,
+      lastCheckpointTime: this.#checkpoint?.time,
+    }
+    return {
+      jobUid,
+      attempt,
+      rank,
+      step: this.#step,
+      totalSteps: spec.training.steps,
+      ...Object.fromEntries(Object.entries(optional).filter(([, value]) => value !== undefined)),
+      observedTime: new Date().toISOString(),
+    }
+  }
+}
+
+const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  const middle = sorted.length >> 1
+  const upper = sorted[middle] ?? Number.NaN
+  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2
+}

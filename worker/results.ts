@@ -1,0 +1,71 @@
+// What rank 0 leaves in the output folder beside checkpoints. losses.jsonl: one line per step, `{"step":12,"loss":2.31,…}`; a resumed run drops
+// the lines of steps it does again. At the end: summary.json and trace-rank0.json.
+
+import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { errnoCode, errnoText, WorkerFailure } from './failure.ts'
+
+export interface LossLine {
+  /** Steps done. */
+  step: number
+  loss?: number
+  auxLoss?: number
+  gradientNorm?: number
+  evaluationLoss?: number
+}
+
+export class LossLog {
+  readonly #path: string
+
+  /** Keeps the lines up to `step`. */
+  constructor(folder: string, step: number) {
+    this.#path = join(folder, 'losses.jsonl')
+    guard(this.#path, () => {
+      const temporary = `${this.#path}.tmp`
+      writeFileSync(temporary, linesUpTo(readIfThere(this.#path), step))
+      renameSync(temporary, this.#path)
+    })
+  }
+
+  append(line: LossLine): void {
+    guard(this.#path, () => appendFileSync(this.#path, `${JSON.stringify(line)}\n`))
+  }
+}
+
+export function writeResults(folder: string, summary: object, trace: string | undefined): void {
+  const write = (name: string, text: string) => guard(join(folder, name), () => writeFileSync(join(folder, name), text))
+  write('summary.json', `${JSON.stringify(summary, null, 2)}\n`)
+  if (trace !== undefined) write('trace-rank0.json', trace)
+}
+
+function guard(path: string, write: () => void): void {
+  try {
+    write()
+  } catch (error) {
+    throw new WorkerFailure(
+      'checkpoint',
+      `${path} cannot be written: ${errnoText(error)}. Check the output folder's free space and permissions.`,
+    )
+  }
+}
+
+function readIfThere(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    if (errnoCode(error) === 'ENOENT') return ''
+    throw error
+  }
+}
+
+/** Whole lines of steps 0 .. step; a line that a dying process left unfinished is dropped. */
+function linesUpTo(text: string, step: number): string {
+  return text
+    .split('\n')
+    .filter(line => {
+      const found = /^\{"step":(\d+),.*\}$/.exec(line)
+      return found !== null && Number(found[1]) <= step
+    })
+    .map(line => `${line}\n`)
+    .join('')
+}

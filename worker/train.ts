@@ -1,0 +1,273 @@
+// The training loop: one optimizer step after another, evaluated, reported and saved; stopped by all ranks after the same step.
+
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import { type CheckpointPlace, type Held, heldTensors, saveCheckpoint } from './checkpoint.ts'
+import { restoreCheckpoint } from './checkpoint-restore.ts'
+import type { WorkerConfig } from './config.ts'
+import type { TextData } from './data.ts'
+import type { Engine, RunTimes } from './engine.ts'
+import { WorkerFailure } from './failure.ts'
+import { hyperParameters, type LearningRate } from './learning-rate.ts'
+import type { WorkerMetrics } from './metrics.ts'
+import { initialise, type ModelConfig } from './model.ts'
+import { Plan, type Replanned } from './profile.ts'
+import { BUFFER } from './program/emit.ts'
+import { median, type RunRecord, type StepFigures } from './record.ts'
+import { LossLog, writeResults } from './results.ts'
+import { everywhere } from './together.ts'
+import { chromeTrace } from './trace.ts'
+
+export interface Job {
+  config: WorkerConfig
+  model: ModelConfig
+  engine: Engine
+  data: TextData
+  record: RunRecord
+  metrics: WorkerMetrics
+  log: Logger
+  /** True once this rank was told to stop. */
+  stopRequested: () => boolean
+  /** Called after every step with a way to make its trace. */
+  traced: (trace: () => string) => void
+}
+
+export type Ending = 'done' | 'stopped'
+
+/** Trains from the newest checkpoint, or from the start, to the last step or until any rank is told to stop; collective. */
+export async function train(job: Job): Promise<Ending> {
+  const trainer = new Trainer(job)
+  await trainer.begin()
+  return trainer.run()
+}
+
+class Trainer {
+  readonly #job: Job
+  readonly #plan: Plan
+  readonly #rate: LearningRate
+  readonly #place: CheckpointPlace | undefined
+  #held: Held[] = []
+  #losses: LossLog | undefined
+  #step = 0
+  #lastLog = 0
+  #replanned: Replanned | undefined
+  #runsSincePlan: number[] = []
+  #trace: (() => string) | undefined
+
+  constructor(job: Job) {
+    const { config, model, engine } = job
+    const { overlap, training, checkpoint } = config.spec
+    this.#job = job
+    this.#plan = new Plan({ engine, model, rank: config.rank, strategy: overlap.strategy, slot: overlap.slot })
+    this.#rate = {
+      peak: Number(training.optimizer.learningRate),
+      warmupSteps: training.optimizer.warmupSteps,
+      totalSteps: training.steps,
+    }
+    this.#place =
+      config.outputDirectory === undefined
+        ? undefined
+        : {
+            directory: join(config.outputDirectory, 'checkpoints'),
+            keep: checkpoint?.keep ?? 2,
+            model,
+            rank: config.rank,
+            jobUid: config.jobUid,
+            seed: training.seed,
+            reduce: values => engine.allReduce(values),
+          }
+  }
+
+  /** Programs, parameters, the first evaluation. */
+  async begin(): Promise<void> {
+    const { config, model, engine, record, log } = this.#job
+    this.#plan.load()
+    record.scheduled(this.#plan.description)
+    this.#held = heldTensors(model, config.rank, name => this.#floats(name))
+    const restored = this.#place && (await restoreCheckpoint(this.#place, this.#held, message => log.warn(message)))
+    if (restored) {
+      const { step, beginning, savedTime, seed } = restored.index
+      this.#step = step
+      record.resumeAt(step, beginning, savedTime)
+      log.info({ step, checkpoint: restored.folder }, `continuing after step ${step}`)
+      if (seed !== config.spec.training.seed)
+        log.warn(`the checkpoint was made with seed ${seed}: the data order changes here`)
+    } else {
+      const outcome = await everywhere(
+        values => engine.allReduce(values),
+        async () => this.#initialise(),
+      )
+      if ('error' in outcome) throw outcome.error
+    }
+    if (config.outputDirectory !== undefined && config.rank === 0)
+      this.#losses = new LossLog(config.outputDirectory, this.#step)
+    if (this.#step === 0 || this.#step >= config.spec.training.steps) await this.#evaluate()
+  }
+
+  async run(): Promise<Ending> {
+    const { config } = this.#job
+    const { steps, evaluation } = config.spec.training
+    const everySteps = config.spec.checkpoint?.everySteps ?? 100
+    let stopping = false
+    while (this.#step < steps && !stopping) {
+      stopping = await this.#trainStep()
+      const last = this.#step === steps
+      if (last || this.#step % evaluation.everySteps === 0) await this.#evaluate()
+      if (last || stopping || this.#step % everySteps === 0) await this.#save()
+    }
+    if (config.rank === 0) this.#summarise()
+    return this.#step < steps ? 'stopped' : 'done'
+  }
+
+  /** One optimizer step; true when a rank was told to stop. */
+  async #trainStep(): Promise<boolean> {
+    const { engine, config, model, data, metrics, record } = this.#job
+    const started = performance.now()
+    data.fill(this.#tokens(), { ...this.#slice('train'), step: this.#step })
+    this.#floats(BUFFER.hyper).set(hyperParameters(this.#step, this.#rate))
+    const times = await engine.run('train')
+    const loss = this.#scalar(BUFFER.loss)
+    const norm = this.#scalar(BUFFER.norm)
+    this.#checkFinite(loss, norm)
+    const scheduled = this.#plan.scheduled
+    this.#trace = () => chromeTrace(scheduled.ops, times, config.rank)
+    this.#job.traced(this.#trace)
+    const { communication, waited } = this.#plan.overlap(times)
+    const own = [this.#job.stopRequested() ? 1 : 0, performance.now() - started, communication / 1000, waited / 1000]
+    const [stop = 0, ...sums] = await engine.allReduce(Float64Array.from(own))
+    const [milliseconds = 0, communicated = 0, stood = 0] = sums.map(sum => sum / model.worldSize)
+    const figures: StepFigures = { loss, milliseconds, communication: communicated, waited: stood }
+    this.#step++
+    record.stepDone(this.#step, figures)
+    metrics.stepDone(figures)
+    this.#losses?.append({ step: this.#step, loss, auxLoss: this.#auxLoss(), gradientNorm: norm })
+    await this.#follow(times)
+    this.#logStep()
+    return stop > 0
+  }
+
+  /** Re-plans after the profiled steps, then compares what was predicted with what the next steps take. */
+  async #follow(times: RunTimes): Promise<void> {
+    const { log, record, config } = this.#job
+    if (this.#plan.observe(times)) {
+      this.#replanned = await this.#plan.replan()
+      record.scheduled(this.#plan.description)
+      if (config.rank === 0) log.info(this.#replanned, `schedule from measured times: ${this.#plan.description}`)
+      return
+    }
+    if (this.#replanned === undefined || this.#runsSincePlan.length >= 5) return
+    this.#runsSincePlan.push(times.end.reduce((latest, end) => Math.max(latest, end), 0) / 1000)
+    if (this.#runsSincePlan.length < 5 || config.rank !== 0) return
+    const measuredMilliseconds = median(this.#runsSincePlan)
+    const { predictedMilliseconds } = this.#replanned
+    log.info({ predictedMilliseconds, measuredMilliseconds }, 'step as predicted and as measured')
+  }
+
+  async #evaluate(): Promise<void> {
+    const { engine, data, config, record, log } = this.#job
+    const { batches } = config.spec.training.evaluation
+    let total = 0
+    for (let batch = 0; batch < batches; batch++) {
+      data.fill(this.#tokens(), { ...this.#slice('validation'), step: batch })
+      await engine.run('evaluate')
+      total += this.#scalar(BUFFER.loss)
+    }
+    const evaluationLoss = total / batches
+    record.evaluated(evaluationLoss)
+    this.#losses?.append({ step: this.#step, evaluationLoss })
+    if (config.rank === 0) log.info({ step: this.#step, evaluationLoss }, 'evaluation')
+  }
+
+  async #save(): Promise<void> {
+    const { record, log, config } = this.#job
+    if (!this.#place || record.checkpointStep === this.#step) return
+    const started = performance.now()
+    const bytes = await saveCheckpoint(this.#place, this.#step, { held: this.#held, beginning: record.beginning })
+    record.checkpointed(this.#step)
+    const milliseconds = Math.round(performance.now() - started)
+    if (config.rank === 0) log.info({ step: this.#step, bytes, milliseconds }, 'checkpoint written')
+  }
+
+  #initialise(): void {
+    for (const { name, tensor, slice, data } of this.#held) {
+      if (name === tensor.name) data.set(initialise(tensor, this.#job.config.spec.training.seed, slice))
+      else data.fill(0)
+    }
+  }
+
+  #checkFinite(loss: number, norm: number): void {
+    if (Number.isFinite(loss) && Number.isFinite(norm)) return
+    const what = Number.isFinite(loss) ? `gradient norm is ${norm}` : `loss is ${loss}`
+    throw new WorkerFailure(
+      'badConfig',
+      `The ${what} in step ${this.#step + 1}: training diverged. Lower spec.training.optimizer.learningRate (${this.#rate.peak}) or raise warmupSteps (${this.#rate.warmupSteps}).`,
+    )
+  }
+
+  #logStep(): void {
+    const { record, config, log } = this.#job
+    if (config.rank !== 0) return
+    const now = performance.now()
+    const due = now - this.#lastLog >= config.spec.reporting.intervalSeconds * 1000
+    if (!due && this.#step !== config.spec.training.steps) return
+    this.#lastLog = now
+    const rates = record.rates()
+    log.info(
+      {
+        step: this.#step,
+        loss: record.loss,
+        evaluationLoss: record.evaluationLoss,
+        tokensPerSecond: Math.round(rates?.tokensPerSecond ?? 0),
+        overlapPercent: Math.round(rates?.overlapPercent ?? 0),
+      },
+      'step',
+    )
+  }
+
+  #summarise(): void {
+    const { config, record, log, engine } = this.#job
+    const summary = {
+      steps: this.#step,
+      totalSteps: config.spec.training.steps,
+      worldSize: config.worldSize,
+      loss: { first: record.beginning.loss, last: record.loss },
+      evaluationLoss: { first: record.beginning.evaluationLoss, last: record.evaluationLoss },
+      ...record.rates(),
+      schedule: record.schedule,
+      ...this.#replanned,
+      measuredMilliseconds: this.#runsSincePlan.length > 0 ? median(this.#runsSincePlan) : undefined,
+      engine: engine.description,
+      checkpointStep: record.checkpointStep,
+    }
+    log.info(summary, 'finished')
+    if (config.outputDirectory !== undefined) writeResults(config.outputDirectory, summary, this.#trace?.())
+  }
+
+  #slice(split: 'train' | 'validation') {
+    const { config, model } = this.#job
+    const { seed, globalBatchSequences } = config.spec.training
+    return { split, seed, globalBatch: globalBatchSequences, first: config.rank * model.batch, count: model.batch }
+  }
+
+  #auxLoss(): number {
+    let sum = 0
+    for (let pair = 0; pair < this.#job.model.pairs; pair++) sum += this.#scalar(BUFFER.aux(pair))
+    return sum
+  }
+
+  #scalar(name: string): number {
+    return this.#floats(name)[0] ?? Number.NaN
+  }
+
+  #floats(name: string): Float32Array {
+    const view = this.#job.engine.view(name)
+    if (view instanceof Float32Array) return view
+    throw new WorkerFailure('internal', `buffer ${name} does not hold f32`)
+  }
+
+  #tokens(): Int32Array {
+    const view = this.#job.engine.view(BUFFER.tokens)
+    if (view instanceof Int32Array) return view
+    throw new WorkerFailure('internal', `buffer ${BUFFER.tokens} does not hold i32`)
+  }
+}
