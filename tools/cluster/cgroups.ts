@@ -6,19 +6,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 export type Hierarchy = { readonly path: string; readonly version: 1 | 2 }
 
-/**
- * The hierarchies that have controllers, out of the text of /proc/mounts: every one of version 1, or the single one
- * of version 2. Where both are mounted, the version 2 one has no controllers.
- */
+/** Every mounted hierarchy, out of the text of /proc/mounts. */
 export function hierarchies(mounts: string): Hierarchy[] {
-  const found: Hierarchy[] = []
-  for (const line of mounts.split('\n')) {
+  return mounts.split('\n').flatMap(line => {
     const [, path, type] = line.split(' ')
-    if (path !== undefined && type === 'cgroup') found.push({ path, version: 1 })
-    if (path !== undefined && type === 'cgroup2') found.push({ path, version: 2 })
-  }
-  const first = found.filter(hierarchy => hierarchy.version === 1)
-  return first.length > 0 ? first : found.slice(0, 1)
+    if (path === undefined || (type !== 'cgroup' && type !== 'cgroup2')) return []
+    return [{ path, version: type === 'cgroup' ? 1 : 2 }]
+  })
 }
 
 export function makeCgroups(name: string, mounts = readFileSync('/proc/mounts', 'utf8')): void {

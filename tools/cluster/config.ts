@@ -106,6 +106,9 @@ export function nodeComponents(layout: Layout): Component[] {
       'use-service-account-credentials': true,
       'leader-elect': false,
       'allocate-node-cidrs': false,
+      // At the default of 20 requests/s the controllers' own accounts alone take four seconds.
+      'kube-api-qps': 400,
+      'kube-api-burst': 400,
       'bind-address': '127.0.0.1',
     }),
     kube('kube-scheduler', {

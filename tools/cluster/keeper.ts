@@ -79,8 +79,9 @@ async function startNode(layout: Layout, supervisor: Supervisor, pauseImage: str
   const [containerd, ...rest] = nodeComponents(layout)
   if (containerd !== undefined) supervisor.start(containerd)
   const [api] = await Promise.all([startApi(layout, supervisor), importImage(layout, pauseImage)])
+  // First: DNS that is refused, because its rights do not exist yet, asks again only seconds later.
+  await Promise.all(bootstrapObjects(layout.root).map(object => api.create(object)))
   for (const component of rest) supervisor.start(component)
-  for (const object of bootstrapObjects(layout.root)) await api.create(object)
   await waitUntil('node Ready', READY_MILLISECONDS, () => api.isNodeReady(NODE_NAME))
   send({ type: 'progress', line: 'node Ready' })
   // The first pod is refused before its service account exists.
