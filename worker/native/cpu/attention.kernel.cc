@@ -1,0 +1,188 @@
+// Causal attention, one (sequence, head) at a time and in it one block of queries against all keys up to its last:
+// memory grows with the sequence, not with its square, and blocks above the diagonal are never touched (arXiv
+// 2205.14135 without the split over keys, as a block's scores fit the cache).
+//
+// Scores S, probabilities P and their gradients are strips [kQueries, strip_stride].
+#include "cpu/gemm.h"
+#include "cpu/vec.h"
+
+namespace scmoe::SCMOE_ISA {
+namespace {
+
+constexpr int64_t kQueries = 64 / kTileRows * kTileRows;
+
+struct Shape {
+  int64_t batch, sequence, heads, dim, head_dim;
+  float scale;
+  int64_t strip_stride, strip;  // elements
+};
+
+Shape shape_of(const Attrs& a) {
+  const int64_t head_dim = a.dim / a.heads;
+  const int64_t stride = round_up(a.sequence, kLanes) + kLanes;  // odd in vectors: rows do not share cache sets
+  return {a.batch, a.sequence,       a.heads, a.dim, head_dim, 1.0f / __builtin_sqrtf(static_cast<float>(head_dim)),
+          stride,  kQueries * stride};
+}
+
+// One thread's memory, handed out piece by piece.
+struct Space {
+  float* next;
+  float* take(int64_t elements) {
+    float* piece = next;
+    next += round_up(elements, 16);
+    return piece;
+  }
+};
+
+struct Head {
+  const float *q, *k, *v;  // [T, head_dim], stride 3 d
+  int64_t stride;
+};
+
+Head head_of(const Shape& s, const float* qkv, int64_t b, int64_t h) {
+  const float* q = qkv + b * s.sequence * 3 * s.dim + h * s.head_dim;
+  return {q, q + s.dim, q + 2 * s.dim, 3 * s.dim};
+}
+
+void clear(float* y, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; i++) y[i] = 0.0f;
+}
+
+void scale_row(float* y, float factor, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) y[i] *= factor;
+}
+
+void copy_rows(const float* x, int64_t rows, int64_t dim, float* y, int64_t stride) {
+  for (int64_t n = 0; n < rows; n++, x += dim, y += stride) {
+#pragma omp simd
+    for (int64_t j = 0; j < dim; j++) y[j] = x[j];
+  }
+}
+
+int64_t forward_space(const Shape& s) {
+  return packed_elements(s.sequence, s.head_dim) + packed_elements(s.head_dim, s.sequence) + s.strip + gemm_space() +
+         64;
+}
+
+// o: [T, head_dim] with stride d. lse: [T].
+void forward_head(const Shape& s, const Head& head, float* o, float* lse, Space space) {
+  const Packed keys =
+      pack({head.k, head.stride, true}, s.sequence, s.head_dim, space.take(packed_elements(s.sequence, s.head_dim)));
+  const Packed values =
+      pack({head.v, head.stride}, s.head_dim, s.sequence, space.take(packed_elements(s.head_dim, s.sequence)));
+  float *strip = space.take(s.strip), *gemm = space.take(gemm_space());
+  float total[kQueries];
+  for (int64_t first = 0; first < s.sequence; first += kQueries) {
+    const int64_t rows = min(s.sequence - first, kQueries), seen = first + rows;
+    gemm_packed({.m = rows,
+                 .n = seen,
+                 .k = s.head_dim,
+                 .a = {head.q + first * head.stride, head.stride},
+                 .b = {},
+                 .c = strip,
+                 .ldc = s.strip_stride},
+                keys, gemm);
+    for (int64_t i = 0; i < rows; i++) {
+      float* p = strip + i * s.strip_stride;
+      const int64_t valid = first + i + 1;
+      const float top = maximum(p, valid) * s.scale;
+      total[i] = exp_row(p, p, valid, s.scale, top);
+      clear(p, valid, seen);
+      lse[first + i] = top + __builtin_logf(total[i]);
+    }
+    float* y = o + first * s.dim;
+    gemm_packed({.m = rows, .n = s.head_dim, .k = seen, .a = {strip, s.strip_stride}, .b = {}, .c = y, .ldc = s.dim},
+                values, gemm);
+    for (int64_t i = 0; i < rows; i++) scale_row(y + i * s.dim, 1.0f / total[i], s.head_dim);
+  }
+}
+
+// What backward reads of one head; grad and o have stride d.
+struct Outcome {
+  const float *grad, *o, *lse;
+};
+
+int64_t backward_space(const Shape& s) {
+  return 2 * packed_elements(s.sequence, s.head_dim) + packed_elements(s.head_dim, s.sequence) +
+         2 * packed_elements(s.head_dim, kQueries) + 2 * s.strip + 2 * s.sequence * s.head_dim + gemm_space() + 256;
+}
+
+// From scores S and dP = dO V^T: P = exp(S scale - lse) into `scores`, dS = P (dP - <dO, O>) scale into `grads`; zero
+// above the diagonal.
+void softmax_backward(const Shape& s, const Outcome& y, int64_t first, int64_t rows, float* scores, float* grads) {
+  for (int64_t i = 0; i < rows; i++) {
+    float *p = scores + i * s.strip_stride, *d = grads + i * s.strip_stride;
+    const int64_t valid = first + i + 1, at = (first + i) * s.dim;
+    const float inner = dot(y.grad + at, y.o + at, s.head_dim), lse = y.lse[first + i], scale = s.scale;
+#pragma omp simd
+    for (int64_t j = 0; j < valid; j++) {
+      p[j] = exp_fast(p[j] * scale - lse);
+      d[j] = p[j] * (d[j] - inner) * scale;
+    }
+    clear(p, valid, first + rows);
+    clear(d, valid, first + rows);
+  }
+}
+
+// dq: [T, head_dim], stride 3 d; dk and dv follow it at d and 2 d.
+void backward_head(const Shape& s, const Head& head, const Outcome& y, float* dq, Space space) {
+  const int64_t t = s.sequence, dim = s.head_dim, stride = head.stride;
+  const Packed keys_t = pack({head.k, stride, true}, t, dim, space.take(packed_elements(t, dim)));
+  const Packed values_t = pack({head.v, stride, true}, t, dim, space.take(packed_elements(t, dim)));
+  const Packed keys = pack({head.k, stride}, dim, t, space.take(packed_elements(dim, t)));
+  float *q_space = space.take(packed_elements(dim, kQueries)), *grad_space = space.take(packed_elements(dim, kQueries));
+  float *scores = space.take(s.strip), *grads = space.take(s.strip);
+  float *dk = space.take(t * dim), *dv = space.take(t * dim), *gemm = space.take(gemm_space());
+  clear(dk, 0, t * dim);
+  clear(dv, 0, t * dim);
+  for (int64_t first = 0; first < t; first += kQueries) {
+    const int64_t rows = min(t - first, kQueries), seen = first + rows, ld = s.strip_stride;
+    const Matrix q{head.q + first * stride, stride}, grad{y.grad + first * s.dim, s.dim};
+    gemm_packed({.m = rows, .n = seen, .k = dim, .a = q, .b = {}, .c = scores, .ldc = ld}, keys_t, gemm);
+    gemm_packed({.m = rows, .n = seen, .k = dim, .a = grad, .b = {}, .c = grads, .ldc = ld}, values_t, gemm);
+    softmax_backward(s, y, first, rows, scores, grads);
+    gemm_packed({.m = rows, .n = dim, .k = seen, .a = {grads, ld}, .b = {}, .c = dq + first * stride, .ldc = stride},
+                keys, gemm);
+    gemm_packed(
+        {.m = seen, .n = dim, .k = rows, .a = {grads, ld, true}, .b = {}, .c = dk, .ldc = dim, .accumulate = true},
+        pack(q, dim, rows, q_space), gemm);
+    gemm_packed(
+        {.m = seen, .n = dim, .k = rows, .a = {scores, ld, true}, .b = {}, .c = dv, .ldc = dim, .accumulate = true},
+        pack(grad, dim, rows, grad_space), gemm);
+  }
+  copy_rows(dk, t, dim, dq + s.dim, stride);
+  copy_rows(dv, t, dim, dq + 2 * s.dim, stride);
+}
+
+}  // namespace
+
+void attention(const OpCall& call, Stream* stream) {
+  const Shape s = shape_of(*call.attrs);
+  const float* qkv = in(call, 0);
+  float *o = out(call, 0), *lse = out(call, 1);
+  parallel_for(stream, s.batch * s.heads, 1, [=](int64_t begin, int64_t end, int thread) {
+    const Space space{scratch(stream, thread, forward_space(s))};
+    for (int64_t unit = begin; unit < end; unit++) {
+      const int64_t b = unit / s.heads, h = unit % s.heads;
+      forward_head(s, head_of(s, qkv, b, h), o + b * s.sequence * s.dim + h * s.head_dim, lse + unit * s.sequence,
+                   space);
+    }
+  });
+}
+
+void attention_backward(const OpCall& call, Stream* stream) {
+  const Shape s = shape_of(*call.attrs);
+  const float *grad = in(call, 0), *qkv = in(call, 1), *o = in(call, 2), *lse = in(call, 3);
+  float* dqkv = out(call, 0);
+  parallel_for(stream, s.batch * s.heads, 1, [=](int64_t begin, int64_t end, int thread) {
+    const Space space{scratch(stream, thread, backward_space(s))};
+    for (int64_t unit = begin; unit < end; unit++) {
+      const int64_t b = unit / s.heads, h = unit % s.heads, at = b * s.sequence * s.dim + h * s.head_dim;
+      const Outcome y{grad + at, o + at, lse + unit * s.sequence};
+      backward_head(s, head_of(s, qkv, b, h), y, dqkv + b * s.sequence * 3 * s.dim + h * s.head_dim, space);
+    }
+  });
+}
+
+}  // namespace scmoe::SCMOE_ISA

@@ -1,0 +1,197 @@
+#include "cpu/gemm.h"
+
+#include "cpu/vec.h"
+
+namespace scmoe::SCMOE_ISA {
+namespace {
+
+constexpr int kTileCols = kTileVecs * kLanes;
+constexpr int64_t kBlockRows = 8 * kTileRows;   // rows of A packed at a time: stay in L2
+constexpr int64_t kBlockCols = 32 * kTileCols;  // columns of B packed at a time by gemm_team
+
+// --- Packing.
+
+// Interleaves the lanes of a and b: half 0 gives a0 b0 a1 b1 …, half 1 the rest.
+template <int half>
+SCMOE_INLINE Vec interleave(Vec a, Vec b) {
+  VecInt mask;
+  for (int i = 0; i < kLanes; i++) mask[i] = half * kLanes / 2 + i / 2 + (i % 2) * kLanes;
+  return __builtin_shuffle(a, b, mask);
+}
+
+// out[c * out_stride + r] = x[r * stride + c] for kLanes columns c and `rows` <= kLanes rows r: log2(kLanes) rounds of
+// interleaving row i with row i + kLanes / 2. Whole vectors are stored, in order of c: with out_stride < kLanes each
+// overwrites what the one before wrote beyond its end.
+SCMOE_INLINE void transpose_block(const float* x, int64_t stride, int rows, float* out, int64_t out_stride) {
+  Vec a[kLanes], b[kLanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; i++) a[i] = load(x + (i < rows ? i : 0) * stride);
+#pragma GCC unroll 4
+  for (int round = 1; round < kLanes; round *= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes / 2; i++) {
+      b[2 * i] = interleave<0>(a[i], a[i + kLanes / 2]);
+      b[2 * i + 1] = interleave<1>(a[i], a[i + kLanes / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; i++) a[i] = b[i];
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; i++) store(out + i * out_stride, a[i]);
+}
+
+// A panel is [depth][width]. `used` of its lines come from x; what the others hold only reaches elements of C that are
+// thrown away. Lines are columns of x's memory when `along` (a row of memory holds one step of depth), else rows. out
+// has kLanes elements to spare behind it.
+template <int width>
+void pack_panel(const float* x, int64_t stride, bool along, int used, int64_t depth, float* out) {
+  static_assert(width <= kLanes || width % kLanes == 0);
+  if (along) {
+    for (int64_t p = 0; p < depth; p++, x += stride, out += width) {
+      if (used == width) {
+        for (int j = 0; j < width; j++) out[j] = x[j];
+      } else {
+        for (int j = 0; j < used; j++) out[j] = x[j];
+      }
+    }
+    return;
+  }
+  int64_t p = 0;
+  for (; p + kLanes <= depth; p += kLanes)
+    for (int line = 0; line < used; line += kLanes)
+      transpose_block(x + line * stride + p, stride, used - line, out + p * width + line, width);
+  for (; p < depth; p++)
+    for (int line = 0; line < used; line++) out[p * width + line] = x[line * stride + p];
+}
+
+// --- The kernel: one tile of C in registers. The only loop that matters.
+
+SCMOE_INLINE void tile(int64_t depth, const float* a, const float* b, float* c, int64_t ldc, bool accumulate) {
+  Vec sum[kTileRows][kTileVecs];
+#pragma GCC unroll 16
+  for (int i = 0; i < kTileRows; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < kTileVecs; j++) sum[i][j] = accumulate ? load(c + i * ldc + j * kLanes) : Vec{};
+  for (int64_t p = 0; p < depth; p++, a += kTileRows, b += kTileCols) {
+    Vec row[kTileVecs];
+#pragma GCC unroll 4
+    for (int j = 0; j < kTileVecs; j++) row[j] = load(b + j * kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < kTileRows; i++) {
+      const Vec x = splat(a[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kTileVecs; j++) sum[i][j] += x * row[j];
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kTileRows; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < kTileVecs; j++) store(c + i * ldc + j * kLanes, sum[i][j]);
+}
+
+// The chain of an element starts from what C, bias and residual say.
+void start_tile(const Gemm& g, int64_t row, int64_t col, int64_t rows, int64_t cols, float* c, int64_t ldc) {
+  for (int64_t i = 0; i < rows; i++) {
+    const int64_t at = (row + i) * g.ldc + col;
+    for (int64_t j = 0; j < cols; j++) {
+      float x = g.bias ? g.bias[col + j] : 0.0f;
+      if (g.residual) x += g.residual[at + j];
+      if (g.accumulate) x += g.c[at + j];
+      c[i * ldc + j] = x;
+    }
+  }
+}
+
+void tile_of(const Gemm& g, int64_t row, int64_t col, int64_t depth, bool first, const float* a, const float* b) {
+  const int64_t rows = min(g.m - row, kTileRows), cols = min(g.n - col, kTileCols);
+  const bool starts = first && (g.bias || g.residual);
+  const bool accumulate = !first || starts || g.accumulate;
+  float* c = g.c + row * g.ldc + col;
+  if (rows == kTileRows && cols == kTileCols) {
+    if (starts) start_tile(g, row, col, rows, cols, c, g.ldc);
+    return tile(depth, a, b, c, g.ldc, accumulate);
+  }
+  float edge[kTileRows * kTileCols] __attribute__((aligned(64)));
+  if (starts) {
+    start_tile(g, row, col, rows, cols, edge, kTileCols);
+  } else if (accumulate) {
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t j = 0; j < cols; j++) edge[i * kTileCols + j] = c[i * g.ldc + j];
+  }
+  tile(depth, a, b, edge, kTileCols, accumulate);
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t j = 0; j < cols; j++) c[i * g.ldc + j] = edge[i * kTileCols + j];
+}
+
+const float* at(const Matrix& x, int64_t row, int64_t col) {
+  return x.data + (x.transposed ? col * x.stride + row : row * x.stride + col);
+}
+
+void gemm_part(const Gemm& g, Stream* stream, int thread) {
+  const int64_t cols = min(g.n, kBlockCols), size = packed_elements(cols, g.k);
+  float* space = scratch(stream, thread, size + gemm_space());
+  for (int64_t col = 0; col < g.n; col += cols) {
+    Gemm part = g;
+    part.n = min(g.n - col, cols);
+    part.c = g.c + col;
+    if (g.bias) part.bias = g.bias + col;
+    if (g.residual) part.residual = g.residual + col;
+    gemm_packed(part, pack({at(g.b, 0, col), g.b.stride, g.b.transposed}, part.n, g.k, space), space + size);
+  }
+}
+
+}  // namespace
+
+int64_t packed_elements(int64_t n, int64_t k) {
+  return round_up(n, kTileCols) * k + 64;
+}
+
+// [k / kBlockDepth][n / kTileCols][<= kBlockDepth][kTileCols]
+Packed pack(const Matrix& b, int64_t n, int64_t k, float* out) {
+  float* panel = out;
+  for (int64_t p = 0; p < k; p += kBlockDepth) {
+    const int64_t depth = min(k - p, kBlockDepth);
+    for (int64_t col = 0; col < n; col += kTileCols, panel += depth * kTileCols)
+      pack_panel<kTileCols>(at(b, p, col), b.stride, !b.transposed, static_cast<int>(min(n - col, kTileCols)), depth,
+                            panel);
+  }
+  return {out, n, k};
+}
+
+int64_t gemm_space() {
+  return kBlockRows * kBlockDepth + 64;
+}
+
+void gemm_packed(const Gemm& g, const Packed& b, float* space) {
+  const int64_t b_cols = round_up(b.n, kTileCols);
+  for (int64_t p = 0; p < g.k; p += kBlockDepth) {
+    const int64_t depth = min(g.k - p, kBlockDepth), b_depth = min(b.k - p, kBlockDepth);
+    for (int64_t block = 0; block < g.m; block += kBlockRows) {
+      const int64_t rows = min(g.m - block, kBlockRows);
+      for (int64_t i = 0; i < rows; i += kTileRows)
+        pack_panel<kTileRows>(at(g.a, block + i, p), g.a.stride, g.a.transposed,
+                              static_cast<int>(min(rows - i, kTileRows)), depth, space + i * depth);
+      for (int64_t col = 0; col < g.n; col += kTileCols)
+        for (int64_t i = 0; i < rows; i += kTileRows)
+          tile_of(g, block + i, col, depth, p == 0, space + i * depth, b.data + p * b_cols + col * b_depth);
+    }
+  }
+}
+
+void gemm_team(const Gemm& g, Stream* stream) {
+  const bool by_rows = g.m >= g.n || g.m >= 4 * kTileRows * stream_threads(stream);
+  parallel_for(stream, by_rows ? g.m : g.n, by_rows ? kTileRows : kTileCols,
+               [&](int64_t begin, int64_t end, int thread) {
+                 Gemm part = g;
+                 const int64_t row = by_rows ? begin : 0, col = by_rows ? 0 : begin;
+                 (by_rows ? part.m : part.n) = end - begin;
+                 part.a.data = at(g.a, row, 0);
+                 part.b.data = at(g.b, 0, col);
+                 part.c = g.c + row * g.ldc + col;
+                 if (g.bias) part.bias = g.bias + col;
+                 if (g.residual) part.residual = g.residual + row * g.ldc + col;
+                 gemm_part(part, stream, thread);
+               });
+}
+
+}  // namespace scmoe::SCMOE_ISA

@@ -1,0 +1,67 @@
+// What every kernel file includes. A kernel file is compiled once per instruction set, with SCMOE_ISA the namespace it
+// lives in. Such files use no inline function or template from outside that namespace (see stream.h); tests/native
+// checks the symbols they define.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend.h"
+#include "cpu/ops.h"
+#include "cpu/stream.h"
+
+namespace scmoe::SCMOE_ISA {
+
+#define SCMOE_DECLARE(name) void name(const OpCall& call, Stream* stream);
+SCMOE_COMPUTE_OPS(SCMOE_DECLARE)
+#undef SCMOE_DECLARE
+
+template <class T = float>
+inline const T* in(const OpCall& call, int i) {
+  return static_cast<const T*>(call.in[i]);
+}
+
+template <class T = float>
+inline T* out(const OpCall& call, int i) {
+  return static_cast<T*>(call.out[i]);
+}
+
+inline int64_t min(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+inline int64_t max(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+inline int64_t round_up(int64_t n, int64_t step) {
+  return (n + step - 1) / step * step;
+}
+
+inline float* scratch(Stream* stream, int thread, int64_t elements) {
+  return static_cast<float*>(stream_scratch(stream, thread, static_cast<size_t>(elements) * sizeof(float)));
+}
+
+// body(begin, end, thread) over [0, n) in one contiguous range per thread, cut at multiples of `grain`. Every op is
+// written so that its result does not depend on where the cuts are.
+template <class Body>
+inline void parallel_for(Stream* stream, int64_t n, int64_t grain, const Body& body) {
+  struct Split {
+    const Body* body;
+    int64_t n, grain, blocks, parts;
+  };
+  const int64_t blocks = (n + grain - 1) / grain;
+  Split split{&body, n, grain, blocks, min(blocks, stream_threads(stream))};
+  if (n <= 0) return;
+  if (split.parts == 1) return body(int64_t{0}, n, 0);
+  stream_run(
+      stream,
+      [](void* context, int thread) {
+        const Split& s = *static_cast<const Split*>(context);
+        if (thread >= s.parts) return;
+        const int64_t begin = s.blocks * thread / s.parts * s.grain;
+        const int64_t end = min(s.n, s.blocks * (thread + 1) / s.parts * s.grain);
+        (*s.body)(begin, end, thread);
+      },
+      &split);
+}
+
+}  // namespace scmoe::SCMOE_ISA

@@ -1,0 +1,33 @@
+// The plain loops that define every op, in the notation of worker/program/ops.ts. Sums are in double. Real is what the
+// floating-point buffers hold: float to compare kernels with, double to take central differences of.
+#pragma once
+
+#include "backend.h"
+#include "cpu/ops.h"
+
+namespace scmoe::reference {
+
+#define SCMOE_DECLARE(name) \
+  template <class Real>     \
+  void name(const OpCall& call, Stream*);
+SCMOE_COMPUTE_OPS(SCMOE_DECLARE)
+#undef SCMOE_DECLARE
+
+template <class T>
+const T* in(const OpCall& call, int i) {
+  return static_cast<const T*>(call.in[i]);
+}
+
+template <class T>
+T* out(const OpCall& call, int i) {
+  return static_cast<T*>(call.out[i]);
+}
+
+}  // namespace scmoe::reference
+
+namespace scmoe {
+
+// reference_backend(), its floating-point buffers double.
+const Backend* reference_backend_f64();
+
+}  // namespace scmoe
