@@ -1,0 +1,126 @@
+// A schedule as text for a person: two rows per pair and phase, drawn to scale.
+//
+//   rank 0 of 2   ScMoE   shortcut K=2, backward K=2, 1 chunk   predicted 774 ms   measured 769 ms   hidden 100 %
+//
+//   pair 1 forward, 31.4 ms
+//   compute |attention ----|gate|enc|MLP ------------|experts -------|attention ---------|SE ------|dec|
+//   comm                        |dispatch ----|                      |combine ----|
+
+import type { Part, Scheduled, ScheduledOp } from '../program/program.ts'
+import { overlap } from './overlap.ts'
+import type { Spans } from './types.ts'
+
+export interface TimelineOptions {
+  /** e.g. `ScMoE   shortcut K=2, backward K=2, 1 chunk`. */
+  title: string
+  rank: number
+  worldSize: number
+  predicted: Spans
+  /** Drawn instead of the prediction where it is known. */
+  measured?: Spans
+  /** Characters per line, the row's name included. */
+  width?: number
+  /** Block pairs to draw; all by default. */
+  pairs?: readonly number[]
+}
+
+const NAME: Partial<Record<Part, string>> = {
+  attn0: 'attention',
+  attn1: 'attention',
+  mlp: 'MLP',
+  shared: 'SE',
+  encode: 'enc',
+  decode: 'dec',
+  reduce: 'sum',
+}
+const MARGIN = 8
+const DEFAULT_WIDTH = 120
+
+/** Consecutive ops of one part on one queue. */
+interface Bar {
+  name: string
+  start: number
+  end: number
+}
+
+export function timeline(scheduled: Scheduled, options: TimelineOptions): string {
+  const { title, rank, worldSize, predicted, measured } = options
+  const spans = measured ?? predicted
+  const head = [`rank ${rank} of ${worldSize}`, title, `predicted ${milliseconds(totalOf(predicted))}`]
+  if (measured) head.push(`measured ${milliseconds(totalOf(measured))}`)
+  head.push(`hidden ${Math.round(overlap(scheduled, spans).hiddenPercent)} %`)
+  const blocks = groups(scheduled.ops)
+    .filter(({ pair }) => options.pairs?.includes(pair) ?? true)
+    .map(group => block(scheduled.ops, spans, { ...group, width: options.width ?? DEFAULT_WIDTH }))
+  return [head.join('   '), ...blocks].join('\n\n')
+}
+
+interface Group {
+  pair: number
+  phase: string
+  members: number[]
+}
+
+/** Compute ops by pair and phase, in the order in which they run. */
+function groups(ops: readonly ScheduledOp[]): Group[] {
+  const found = new Map<string, Group>()
+  for (const [index, { queue, segment }] of ops.entries()) {
+    if (queue !== 'compute' || segment.pair < 0) continue
+    const key = `pair ${segment.pair} ${segment.phase}`
+    const group = found.get(key) ?? { pair: segment.pair, phase: segment.phase, members: [] }
+    group.members.push(index)
+    found.set(key, group)
+  }
+  return [...found.values()]
+}
+
+function block(ops: readonly ScheduledOp[], spans: Spans, group: Group & { width: number }): string {
+  const begin = spans.start[group.members[0] ?? 0] ?? 0
+  const end = spans.end[group.members.at(-1) ?? 0] ?? 0
+  const within = (index: number) => (spans.end[index] ?? 0) > begin && (spans.start[index] ?? 0) < end
+  const comm = ops.flatMap((op, index) => (op.queue === 'comm' && within(index) ? [index] : []))
+  const window = { begin, end, width: group.width - MARGIN }
+  const rows = [
+    `pair ${group.pair} ${group.phase}, ${milliseconds(end - begin)}`,
+    'compute'.padEnd(MARGIN) + draw(bars(ops, spans, group.members), window),
+    'comm'.padEnd(MARGIN) + draw(bars(ops, spans, comm), window),
+  ]
+  return rows.map(row => row.trimEnd()).join('\n')
+}
+
+function bars(ops: readonly ScheduledOp[], spans: Spans, members: readonly number[]): Bar[] {
+  const result: Bar[] = []
+  let last = ''
+  for (const index of members) {
+    const segment = ops[index]?.segment
+    if (!segment) continue
+    const key = `${segment.pair} ${segment.part}`
+    const end = spans.end[index] ?? 0
+    const open = result.at(-1)
+    if (open && key === last) open.end = end
+    else result.push({ name: NAME[segment.part] ?? segment.part, start: spans.start[index] ?? 0, end })
+    last = key
+  }
+  return result
+}
+
+function draw(list: readonly Bar[], window: { begin: number; end: number; width: number }): string {
+  const row = Array.from({ length: window.width }, () => ' ')
+  const scale = (window.width - 1) / Math.max(window.end - window.begin, Number.MIN_VALUE)
+  const column = (time: number) =>
+    Math.round(Math.min(Math.max(time - window.begin, 0), window.end - window.begin) * scale)
+  for (const { name, start, end } of list) {
+    const [from, to] = [column(start), column(end)]
+    const inside = Math.max(0, to - from - 1)
+    const text = name.length < inside ? `${name} `.padEnd(inside, '-') : name.slice(0, inside)
+    row.splice(from, inside + 2, ...`|${text}|`.split(''))
+  }
+  return row.slice(0, window.width).join('')
+}
+
+const totalOf = ({ end }: Spans) => end.reduce((latest, time) => Math.max(latest, time), 0)
+
+function milliseconds(microseconds: number): string {
+  const value = microseconds / 1000
+  return `${value >= 100 ? value.toFixed(0) : value.toPrecision(3)} ms`
+}
