@@ -25,6 +25,9 @@ const stop = onStopSignals(
     log.warn(again ? `${signal} again: ending at once` : `${signal}: stopping after this step; once more ends at once`),
 )
 
+// Started by `scmoe run`: without that process nobody would stop this one.
+process.on('disconnect', () => end(new WorkerFailure('terminated', 'The process that started this rank is gone.')))
+
 try {
   const config = readConfig(process.env)
   const ending = await work(config, stop)

@@ -1,0 +1,160 @@
+// `scmoe run FILE`: trains a job on this machine, one process per rank, without Kubernetes.
+
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { createLogUpdate } from 'log-update'
+import pc from 'picocolors'
+import { EXIT, Progress } from '../crds/contract.ts'
+import { brokenRules } from '../crds/rules.ts'
+import { ScMoEJobSpec } from '../crds/scmoejob.ts'
+import { Gang, type RankEnd } from './gang.ts'
+import { readJob } from './job-file.ts'
+
+export interface RunOptions {
+  /** Folder for checkpoints, losses and the trace. Default: ./scmoe-out/<name>. */
+  output?: string | undefined
+  /** Instead of spec.workers.replicas. */
+  replicas?: number | undefined
+  /** Instead of spec.training.steps. */
+  steps?: number | undefined
+  /** One JSON object at the end instead of text. */
+  json?: boolean | undefined
+}
+
+/** Trains to the end, from the newest checkpoint in the output folder if there is one. Returns the exit code; throws JobFileError. */
+export async function runCommand(file: string, options: RunOptions = {}): Promise<number> {
+  const { name, spec } = localJob(file, options)
+  const output = resolve(options.output ?? join('scmoe-out', name))
+  mkdirSync(output, { recursive: true })
+  const scratch = mkdtempSync(join(tmpdir(), 'scmoe-run-'))
+  const gang = await Gang.start({ name, spec, output, scratch })
+  const view = new LiveView(name, options.json ? 'silent' : process.stdout.isTTY ? 'terminal' : 'lines')
+  const stop = () => {
+    view.note('stopping after this step, with a checkpoint; once more kills')
+    gang.stop()
+  }
+  process.on('SIGINT', stop)
+  process.on('SIGTERM', stop)
+  const watching = watchProgress(gang.progressPort, progress => view.show(progress))
+  try {
+    const ends = await gang.finished()
+    watching.stop()
+    view.close()
+    return conclude(ends, { name, output, json: options.json === true })
+  } finally {
+    watching.stop()
+    process.off('SIGINT', stop)
+    process.off('SIGTERM', stop)
+    rmSync(scratch, { recursive: true, force: true })
+  }
+}
+
+/** The job of a file with the options applied and checked again. */
+function localJob(file: string, options: RunOptions): { name: string; spec: ScMoEJobSpec } {
+  const { name, spec: written } = readJob(file)
+  const { steps = written.training.steps, replicas = written.workers.replicas } = options
+  const spec = ScMoEJobSpec.parse({
+    ...written,
+    training: { ...written.training, steps },
+    workers: { ...written.workers, replicas },
+    suspend: false,
+  })
+  const broken = brokenRules(spec, name)
+  if (broken.length > 0) throw new Error(broken.map(({ field, message }) => `${field}: ${message}`).join('\n'))
+  return { name, spec }
+}
+
+function watchProgress(port: number, show: (progress: Progress) => void): { stop: () => void } {
+  let stopped = false
+  const ask = async () => {
+    const answer = await fetch(`http://127.0.0.1:${port}/progress`, { signal: AbortSignal.timeout(2000) })
+    const parsed = Progress.safeParse(await answer.json())
+    if (parsed.success && !stopped) show(parsed.data)
+  }
+  // Before rank 0 listens and after it has ended there is nothing to show.
+  const timer = setInterval(() => void ask().catch(() => undefined), 500)
+  return {
+    stop: () => {
+      stopped = true
+      clearInterval(timer)
+    },
+  }
+}
+
+const LINE_EVERY_MILLISECONDS = 5000
+
+/** One line that changes on a terminal; a line now and then anywhere else. */
+class LiveView {
+  readonly #name: string
+  readonly #mode: 'terminal' | 'lines' | 'silent'
+  readonly #update = createLogUpdate(process.stdout)
+  #lastLine = 0
+
+  constructor(name: string, mode: 'terminal' | 'lines' | 'silent') {
+    this.#name = name
+    this.#mode = mode
+  }
+
+  show(progress: Progress): void {
+    if (progress.step === 0 && this.#mode !== 'terminal') return
+    if (this.#mode === 'terminal') this.#update(`${pc.bold(this.#name)}  ${progressLine(progress)}`)
+    else if (this.#mode === 'lines' && Date.now() - this.#lastLine >= LINE_EVERY_MILLISECONDS) {
+      this.#lastLine = Date.now()
+      console.log(`${this.#name}  ${progressLine(progress)}`)
+    }
+  }
+
+  note(text: string): void {
+    if (this.#mode === 'terminal') this.#update.clear()
+    console.error(text)
+  }
+
+  close(): void {
+    if (this.#mode === 'terminal') this.#update.done()
+  }
+}
+
+const loss = (milli: number) => (milli / 1000).toFixed(3)
+
+export function progressLine(progress: Progress): string {
+  const { step, totalSteps, lossMilli, evaluationLossMilli, tokensPerSecond, overlapPercent } = progress
+  const parts = [
+    `step ${step}/${totalSteps}`,
+    lossMilli !== undefined && `loss ${loss(lossMilli)}`,
+    evaluationLossMilli !== undefined && `evaluation ${loss(evaluationLossMilli)}`,
+    tokensPerSecond !== undefined && `${tokensPerSecond} tokens/s`,
+    overlapPercent !== undefined && `overlap ${overlapPercent} %`,
+    progress.schedule,
+    progress.estimatedRemainingSeconds !== undefined && `${progress.estimatedRemainingSeconds} s left`,
+  ]
+  return parts.filter(Boolean).join('  ')
+}
+
+/** Says how it ended: the summary, or the failure of the rank that failed first. */
+function conclude(ends: readonly RankEnd[], run: { name: string; output: string; json: boolean }): number {
+  const first = ends[0]
+  const code = first?.code ?? EXIT.internal.code
+  const summary: unknown = code === 0 || code === EXIT.terminated.code ? readSummary(run.output) : undefined
+  if (run.json) {
+    const failure = code === 0 ? undefined : first?.failure
+    console.log(JSON.stringify({ name: run.name, exitCode: code, output: run.output, failure, summary }))
+  } else if (code === 0) {
+    console.log(`${pc.green('done')}  ${run.output}: summary.json, losses.jsonl, trace-rank0.json, checkpoints/`)
+  } else if (code === EXIT.terminated.code) {
+    console.log(`stopped; the same command continues from the checkpoint in ${run.output}`)
+  } else {
+    const why = first?.failure?.message ?? `ended with code ${code} without saying why`
+    console.error(`${pc.red('failed')}  rank ${first?.rank}: ${why}`)
+    console.error(`Logs: ${join(run.output, 'logs')}`)
+  }
+  return code
+}
+
+function readSummary(output: string): unknown {
+  try {
+    return JSON.parse(readFileSync(join(output, 'summary.json'), 'utf8'))
+  } catch {
+    return undefined
+  }
+}
