@@ -1,5 +1,9 @@
 // The engine: the only loader of the native addon (build/native/scmoe.node, or SCMOE_ADDON). Plain data across the border, a promise out.
 
+import { createHash } from 'node:crypto'
+import { createRequire } from 'node:module'
+import { resolve } from 'node:path'
+
 import type { Program } from './program/program.ts'
 
 export interface EngineOptions {
@@ -51,6 +55,8 @@ export class EngineError extends Error {
 export interface Engine {
   /** ISA and GEMM library chosen, e.g. `cpu-avx512, OpenBLAS SkylakeX, 1 thread`. */
   readonly description: string
+  /** By collectives since the engine was made, headers included. */
+  readonly bytesSent: number
   /** Opens the mesh's listening socket on all interfaces; port 0 = any free. */
   listen(port?: number): Promise<{ port: number }>
   /** Connects the full mesh (higher rank dials lower). `token` keeps strangers and older attempts out; garbage is dropped, not fatal. */
@@ -65,4 +71,137 @@ export interface Engine {
   /** Makes a pending call fail with `ABORTED`; safe from a signal handler's callback. */
   abort(): void
   close(): void
+}
+
+/** What the addon exports; its errors carry `code`, `op` and `peer` as plain properties. */
+interface NativeEngine {
+  readonly description: string
+  readonly bytesSent: number
+  listen(port: number): number
+  connect(peers: readonly PeerAddress[], tokenDigest: Uint8Array): Promise<void>
+  load(json: string): void
+  run(name: string): Promise<RunTimes>
+  view(buffer: string): Float32Array | Int32Array
+  allReduce(values: Float64Array): Promise<Float64Array>
+  abort(): void
+  close(): void
+}
+
+interface Addon {
+  NativeEngine: new (options: EngineOptions) => NativeEngine
+  /** Rows of the loader's op table, in the form of `OPS`. */
+  opTable(): Record<string, { queue: string; inputs: string[]; outputs: string[]; attrs: string[] }>
+}
+
+const addonPath = (): string => {
+  const chosen = process.env['SCMOE_ADDON']
+  return chosen ? resolve(chosen) : resolve(import.meta.dirname, '../build/native/scmoe.node')
+}
+
+/** Throws `ADDON_MISSING` with what to do. */
+export function loadAddon(path: string = addonPath()): Addon {
+  try {
+    return createRequire(import.meta.url)(path) as Addon
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new EngineError(
+      'ADDON_MISSING',
+      `cannot load the native addon ${path}: ${reason}
+Possible solutions:
+ - build it: cmake -S worker/native -B build/native -G Ninja && ninja -C build/native
+ - if it lies elsewhere, set SCMOE_ADDON to its path
+ - if it was built on another system or for another CPU architecture, build it here
+ - if a shared library is missing, install it`,
+    )
+  }
+}
+
+const CODES: ReadonlySet<string> = new Set<EngineErrorCode>([
+  'BAD_PROGRAM',
+  'OUT_OF_MEMORY',
+  'PEER_LOST',
+  'PEER_TIMEOUT',
+  'BAD_PEER',
+  'LISTEN_FAILED',
+  'ABORTED',
+])
+
+const toEngineError = (error: unknown): unknown => {
+  if (!(error instanceof Error)) return error
+  const { code, op, peer } = error as Error & { code?: EngineErrorCode; op?: string; peer?: number }
+  if (code === undefined || !CODES.has(code)) return error
+  const where = op === undefined ? error.message : `op '${op}': ${error.message}`
+  return new EngineError(code, where, { ...(op !== undefined && { op }), ...(peer !== undefined && { peer }) })
+}
+
+/** Calls made on a native object, its errors given their class. */
+const translate = <T>(call: () => T): T => {
+  try {
+    return call()
+  } catch (error) {
+    throw toEngineError(error)
+  }
+}
+
+const translateAsync = async <T>(call: () => T | Promise<T>): Promise<T> => {
+  try {
+    return await call()
+  } catch (error) {
+    throw toEngineError(error)
+  }
+}
+
+class AddonEngine implements Engine {
+  readonly #native: NativeEngine
+
+  constructor(options: EngineOptions) {
+    const { NativeEngine } = loadAddon()
+    this.#native = translate(() => new NativeEngine(options))
+  }
+
+  get description(): string {
+    return this.#native.description
+  }
+
+  get bytesSent(): number {
+    return this.#native.bytesSent
+  }
+
+  async listen(port = 0): Promise<{ port: number }> {
+    return { port: await translateAsync(() => this.#native.listen(port)) }
+  }
+
+  async connect(peers: readonly PeerAddress[], token: string): Promise<void> {
+    const digest = createHash('sha256').update(token).digest()
+    await translateAsync(() => this.#native.connect(peers, digest))
+  }
+
+  load(program: Program): void {
+    translate(() => this.#native.load(JSON.stringify(program)))
+  }
+
+  async run(name: string): Promise<RunTimes> {
+    return translateAsync(() => this.#native.run(name))
+  }
+
+  view(buffer: string): Float32Array | Int32Array {
+    return translate(() => this.#native.view(buffer))
+  }
+
+  async allReduce(values: Float64Array): Promise<Float64Array> {
+    return translateAsync(() => this.#native.allReduce(values))
+  }
+
+  abort(): void {
+    this.#native.abort()
+  }
+
+  close(): void {
+    this.#native.close()
+  }
+}
+
+/** Throws `ADDON_MISSING`, or a RangeError naming the option that is out of range. */
+export function createEngine(options: EngineOptions): Engine {
+  return new AddonEngine(options)
 }

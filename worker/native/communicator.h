@@ -1,0 +1,60 @@
+// The collectives of the op table over the mesh. Used by the communication thread alone.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "exchange.h"
+#include "interrupt.h"
+#include "program.h"
+#include "socket.h"
+
+namespace scmoe {
+
+class Communicator {
+ public:
+  Communicator(const Topology& topology, std::chrono::milliseconds timeout, Interrupt& interrupt)
+      : topology_(topology), timeout_(timeout), interrupt_(interrupt) {}
+
+  void attach(std::vector<Socket> sockets) { sockets_ = std::move(sockets); }
+  bool connected() const { return topology_.world_size == 1 || !sockets_.empty(); }
+  // Closes every connection; the peers see PEER_LOST in whatever they wait for.
+  void close() { sockets_.clear(); }
+
+  // One op of a program; `index` is its place there. Throws what Exchange::run throws, with `op` set.
+  void run(const ProgramOp& op, uint32_t index);
+
+  // Sum over all ranks, in rank order, so the same bits on each.
+  void all_reduce(std::span<double> values);
+
+  // Sleeps until the interrupt rings. Throws PEER_LOST as soon as one of `peers` hangs up.
+  void sleep(const std::vector<int>& peers);
+
+  // Ranks other than this one that take part in an op.
+  std::vector<int> peers_of(const ProgramOp& op) const;
+
+  // By collectives, headers included. For any thread.
+  uint64_t bytes_sent() const { return bytes_sent_; }
+
+ private:
+  std::vector<Lane> lanes_to(const std::vector<int>& group) const;
+  void exchange(std::vector<Lane>& lanes, std::function<void()> advance = {});
+  void all_gather_counts(const ProgramOp& op);
+  void all_to_all(const ProgramOp& op);
+  void all_reduce(const ProgramOp& op);
+
+  const Topology topology_;
+  const std::chrono::milliseconds timeout_;
+  Interrupt& interrupt_;
+  std::vector<Socket> sockets_;  // by rank
+  std::vector<float> scratch_;   // all_reduce: blocks received, not yet summed
+  Header header_{};              // of the collective under way
+  uint32_t sequence_ = 0;
+  std::atomic<uint64_t> bytes_sent_{0};
+};
+
+}  // namespace scmoe

@@ -1,0 +1,98 @@
+// Moves segments of memory to and from all peers at once, without copies of its own: what every collective is made of.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "interrupt.h"
+#include "socket.h"
+
+namespace scmoe {
+
+// Precedes the bytes of one collective from one rank to another. A rank that is elsewhere in the program is noticed
+// before it overwrites anything.
+struct Header {
+  uint32_t sequence;     // of collectives since the mesh was connected
+  uint32_t op;           // index in the program; kControl outside any
+  uint64_t bytes;        // that follow
+  uint32_t fingerprint;  // of program, label and op
+  uint32_t reserved;
+};
+inline constexpr uint32_t kControl = ~0u;
+
+// One direction of one connection: segments in the order they travel. Segment 0 is the header.
+class Flow {
+ public:
+  Flow() { segments_.push_back({}); }
+
+  void add(const void* data, size_t bytes) {
+    segments_.push_back({const_cast<void*>(data), bytes});
+    total_ += bytes;
+  }
+
+  // Segments from this one on may not travel yet.
+  void set_limit(size_t limit) { limit_ = limit; }
+  size_t size() const { return segments_.size(); }
+  uint64_t total() const { return total_; }  // bytes, without header
+  size_t finished() const { return next_; }  // segments
+  bool done() const { return next_ == size(); }
+  bool open() const { return next_ < std::min(limit_, size()); }
+
+ private:
+  friend class Exchange;
+  bool settle();               // steps over empty segments; whether there were any
+  void consume(size_t bytes);  // that were moved
+
+  std::vector<iovec> segments_;
+  uint64_t total_ = 0;
+  size_t next_ = 0;
+  size_t limit_ = ~size_t{0};
+  Clock::time_point moved_{};  // last progress
+};
+
+struct Lane {
+  int peer = -1;
+  int fd = -1;
+  Flow send, receive;
+
+ private:
+  friend class Exchange;
+  Header sent{}, received{};
+};
+
+class Exchange {
+ public:
+  struct Options {
+    Header header;  // `bytes` is filled in for each lane
+    std::chrono::milliseconds timeout;
+    // Called after progress; may release segments by raising limits. May be empty.
+    std::function<void()> advance;
+  };
+
+  Exchange(std::vector<Lane>& lanes, Options options, Interrupt& interrupt)
+      : lanes_(lanes), options_(std::move(options)), interrupt_(interrupt) {}
+
+  // Returns when every segment has travelled; bytes sent, headers included. Throws PEER_LOST, PEER_TIMEOUT, BAD_PEER or
+  // ABORTED.
+  uint64_t run();
+
+ private:
+  bool finished() const;
+  bool move(Lane& lane);
+  bool move_some(Lane& lane, Flow& flow, bool sending);
+  void check_header(const Lane& lane) const;
+  void wait();
+  [[noreturn]] void time_out() const;
+
+  std::vector<Lane>& lanes_;
+  Options options_;
+  Interrupt& interrupt_;
+  Clock::time_point deadline_{};
+  uint64_t bytes_sent_ = 0;
+};
+
+}  // namespace scmoe

@@ -1,0 +1,35 @@
+// How other threads reach the communication thread, which sleeps in poll(2) among its sockets.
+#pragma once
+
+#include <atomic>
+
+namespace scmoe {
+
+class Interrupt {
+ public:
+  Interrupt();
+  ~Interrupt() { close(); }
+  Interrupt(const Interrupt&) = delete;
+  Interrupt& operator=(const Interrupt&) = delete;
+
+  // Gives the descriptor back; nothing may ring or wait afterwards.
+  void close();
+
+  // Wakes one poll; nothing else changes.
+  void ring();
+  // From now on everything the communication thread does fails with ABORTED.
+  void raise();
+  bool raised() const { return raised_.load(); }
+  // Throws ABORTED if raised.
+  void check() const;
+
+  // Readable after ring(), until drained.
+  int fd() const { return fd_; }
+  void drain();
+
+ private:
+  std::atomic<bool> raised_{false};
+  int fd_;
+};
+
+}  // namespace scmoe

@@ -1,0 +1,373 @@
+#include "program.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "error.h"
+#include "op_table.h"
+
+namespace scmoe {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kMaxBytes = int64_t{1} << 48;  // what an address can say
+constexpr int64_t kMaxAttr = int64_t{1} << 53;   // what a JSON number can say
+constexpr int64_t kAlignment = 64;
+
+const struct {
+  const char* name;
+  int64_t Attrs::*field;
+} kIntegerAttrs[] = {
+    {"rows", &Attrs::rows},
+    {"dim", &Attrs::dim},
+    {"in", &Attrs::in},
+    {"out", &Attrs::out},
+    {"batch", &Attrs::batch},
+    {"sequence", &Attrs::sequence},
+    {"heads", &Attrs::heads},
+    {"vocabulary", &Attrs::vocabulary},
+    {"experts", &Attrs::experts},
+    {"topK", &Attrs::topK},
+    {"capacity", &Attrs::capacity},
+    {"rank", &Attrs::rank},
+    {"worldSize", &Attrs::worldSize},
+    {"expertParallelSize", &Attrs::expertParallelSize},
+    {"elements", &Attrs::elements},
+    {"accumulate", &Attrs::accumulate},
+};
+
+const struct {
+  const char* name;
+  float Attrs::*field;
+} kFloatAttrs[] = {
+    {"scale", &Attrs::scale},     {"auxCoefficient", &Attrs::auxCoefficient},
+    {"beta1", &Attrs::beta1},     {"beta2", &Attrs::beta2},
+    {"epsilon", &Attrs::epsilon}, {"weightDecay", &Attrs::weightDecay},
+    {"clip", &Attrs::clip},
+};
+
+// A value as it may stand in a message: bounded, whatever the file holds.
+std::string shown(const json& value) {
+  if (value.is_object()) return "an object";
+  if (value.is_array()) return "a list";
+  std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
+  return text.size() <= 80 ? text : text.substr(0, 77) + "...";
+}
+
+// One JSON object and what to call it in a message: "program 'train'", "op 'pair0.encode'".
+struct Object {
+  const json& value;
+  std::string name;
+
+  [[noreturn]] void fail(const std::string& what) const { throw Error(kBadProgram, name + ": " + what); }
+
+  [[noreturn]] void fail(const std::string& field, const json& found, const std::string& wanted) const {
+    fail(field + " is " + shown(found) + ", wants " + wanted);
+  }
+
+  const json& at(const char* field) const {
+    const auto found = value.find(field);
+    if (found == value.end()) fail(std::string(field) + " is missing");
+    return *found;
+  }
+
+  int64_t integer(const std::string& field, const json& found, int64_t least, int64_t most) const {
+    const double number = found.is_number() ? found.get<double>() : NAN;
+    if (!(number >= double(least) && number <= double(most)) || number != std::floor(number)) {
+      fail(field, found, "an integer from " + std::to_string(least) + " to " + std::to_string(most));
+    }
+    return int64_t(number);
+  }
+
+  int64_t integer(const char* field, int64_t least, int64_t most) const {
+    return integer(field, at(field), least, most);
+  }
+
+  std::string text(const char* field) const {
+    const json& found = at(field);
+    if (!found.is_string() || found.get_ref<const std::string&>().empty()) fail(field, found, "a name");
+    return found.get<std::string>();
+  }
+
+  // Which of `words` the field says.
+  size_t word(const std::string& field, const json& found, std::initializer_list<const char*> words) const {
+    std::string wanted;
+    size_t i = 0;
+    for (const char* word : words) {
+      if (found.is_string() && found.get_ref<const std::string&>() == word) return i;
+      wanted += std::string(i++ > 0 ? " or '" : "'") + word + "'";
+    }
+    fail(field, found, wanted);
+  }
+
+  const json& list(const char* field) const {
+    const json& found = at(field);
+    if (!found.is_array()) fail(field, found, "a list");
+    return found;
+  }
+};
+
+Object object(const json& value, const std::string& name) {
+  if (!value.is_object()) throw Error(kBadProgram, name + " is " + shown(value) + ", wants an object");
+  return {value, name};
+}
+
+Buffer parse_buffer(const Object& from, const Program& program) {
+  Buffer buffer;
+  buffer.name = from.text("name");
+  buffer.dtype = from.word("dtype", from.at("dtype"), {"f32", "i32"}) == 0 ? DType::kF32 : DType::kI32;
+  buffer.persistent = from.word("arena", from.at("arena"), {"persistent", "transient"}) == 0;
+  const int64_t bytes = buffer.persistent ? program.persistent_bytes : program.transient_bytes;
+  buffer.elements = from.integer("elements", 0, kMaxBytes / 4);
+  buffer.offset = from.integer("offset", 0, kMaxBytes);
+  if (buffer.offset % kAlignment != 0) from.fail("offset", from.at("offset"), "a multiple of 64");
+  if (buffer.offset + buffer.elements * 4 > bytes) {
+    from.fail("offset " + std::to_string(buffer.offset) + " + 4 * elements " + std::to_string(buffer.elements) +
+              " is past the end of its arena, " + std::to_string(bytes) + " bytes");
+  }
+  return buffer;
+}
+
+// Attributes that may be left out: `accumulate` (0), and where the rows are routed if they are not.
+bool optional_attr(const std::string& attr, const std::string& op, size_t num_inputs) {
+  if (attr == "accumulate") return true;
+  const bool dense_gelu = (op == "gelu" && num_inputs == 1) || (op == "gelu_backward" && num_inputs == 2);
+  return dense_gelu && attr != "rows" && attr != "dim";
+}
+
+void parse_attr(const Object& from, const std::string& name, const json& value, ProgramOp& op) {
+  const std::string field = "attr '" + name + "'";
+  if (name == "direction") {
+    const bool dispatch = from.word(field, value, {"dispatch", "combine"}) == 0;
+    op.collective = dispatch ? Collective::kDispatch : Collective::kCombine;
+    return;
+  }
+  if (name == "group") {
+    op.group = Group(from.word(field, value, {"world", "ep", "edp"}));
+    return;
+  }
+  for (const auto& attr : kIntegerAttrs) {
+    if (name == attr.name) op.attrs.*attr.field = from.integer(field, value, 0, kMaxAttr);
+  }
+  for (const auto& attr : kFloatAttrs) {
+    if (name != attr.name) continue;
+    const double number = value.is_number() ? value.get<double>() : NAN;
+    if (!std::isfinite(float(number))) from.fail(field, value, "a finite number");
+    op.attrs.*attr.field = float(number);
+  }
+}
+
+void parse_attrs(const Object& from, const OpSpec& spec, ProgramOp& op) {
+  const Object attrs = object(from.at("attrs"), from.name + ": attrs");
+  const std::vector<std::string> known = words(spec.attrs);
+  for (const std::string& name : known) {
+    const auto found = attrs.value.find(name);
+    if (found != attrs.value.end()) {
+      parse_attr(from, name, *found, op);
+    } else if (!optional_attr(name, op.name, op.inputs.size())) {
+      from.fail("attr '" + name + "' is missing");
+    }
+  }
+  for (const auto& [name, value] : attrs.value.items()) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      from.fail("attr '" + name + "' is " + shown(value) + ", but " + op.name + " has no such attribute");
+    }
+  }
+}
+
+std::vector<int> parse_indices(const Object& from, const char* field, size_t count) {
+  std::vector<int> indices;
+  for (const json& index : from.list(field)) {
+    indices.push_back(int(from.integer(field, index, 0, int64_t(count) - 1)));
+  }
+  return indices;
+}
+
+// The number of buffers and, where attributes say it, their size and kind. Buffers that hold indices or counts are i32,
+// all others f32.
+void check_buffers(const Object& from, const Program& program, const char* side, const char* row,
+                   const std::vector<int>& indices, const std::vector<double>& extents) {
+  const std::vector<std::string> names = words(row);
+  const bool any = !names.empty() && names.back().ends_with("...");
+  const size_t least = any ? 0 : std::count_if(names.begin(), names.end(), [](auto& n) { return !n.ends_with("?"); });
+  if (indices.size() < least || (!any && indices.size() > names.size())) {
+    from.fail(std::string(side) + ": " + std::to_string(indices.size()) + " buffers given, wants (" + row + ")");
+  }
+  for (size_t i = 0; i < indices.size(); ++i) {
+    const Buffer& buffer = program.buffers[indices[i]];
+    std::string name = any ? "" : names[i];
+    if (const size_t mark = name.find_first_of("?+"); mark != std::string::npos) name.resize(mark);
+    const std::string which = std::string(side) + " '" + (any ? "buffers" : name) + "' (buffer '" + buffer.name + "')";
+    static const std::set<std::string> kIntegers = {"tokens", "expert", "slot", "counts", "allCounts"};
+    const bool integers = kIntegers.count(name) > 0 && !(from.value.at("op") == "global_norm");
+    const bool either = any && from.value.at("op") == "zero";
+    if (!either && integers != (buffer.dtype == DType::kI32)) {
+      from.fail(which + " is " + (integers ? "f32, wants i32" : "i32, wants f32"));
+    }
+    const double wanted = i < extents.size() ? extents[i] : 0;
+    if (double(buffer.elements) < wanted) {
+      char number[32];
+      std::snprintf(number, sizeof number, "%.0f", wanted);
+      from.fail(which + " has " + std::to_string(buffer.elements) + " elements, its attributes say " + number);
+    }
+  }
+}
+
+// The collectives read their attributes once a step and trust them, so they are held to the topology here.
+void check_collective(const Object& from, const Topology& topology, ProgramOp& op) {
+  if (op.name == "all_gather_counts") op.collective = Collective::kAllGatherCounts;
+  if (op.name == "all_reduce") {
+    op.collective = Collective::kAllReduce;
+    if (op.inputs != op.outputs) from.fail("outputs differ from inputs; all_reduce works in place");
+  }
+  if (op.name != "all_to_all") return;
+  const Attrs& attrs = op.attrs;
+  if (attrs.experts % topology.expert_parallel_size != 0) {
+    from.fail("attr 'experts' is " + std::to_string(attrs.experts) + ", wants a multiple of expertParallelSize, " +
+              std::to_string(topology.expert_parallel_size));
+  }
+  if (op.inputs[0] == op.outputs[0]) from.fail("output 'out' is its input 'rows'; all_to_all does not work in place");
+}
+
+void check_topology(const Object& from, const ProgramOp& op, const OpSpec& spec, const Topology& topology) {
+  const auto expect = [&](const char* name, int64_t found, int64_t wanted) {
+    const std::vector<std::string> known = words(spec.attrs);
+    if (!from.at("attrs").contains(name) || std::find(known.begin(), known.end(), name) == known.end()) return;
+    if (found != wanted)
+      from.fail("attr '" + std::string(name) + "' is " + std::to_string(found) + ", the engine's is " +
+                std::to_string(wanted));
+  };
+  expect("rank", op.attrs.rank, topology.rank);
+  expect("worldSize", op.attrs.worldSize, topology.world_size);
+  expect("expertParallelSize", op.attrs.expertParallelSize, topology.expert_parallel_size);
+}
+
+void parse_waits(const Object& from, const Program& program, ProgramOp& op) {
+  const int index = int(program.ops.size());
+  for (const json& value : from.list("waits")) {
+    const int64_t wait = from.integer("waits", value, 0, int64_t{1} << 31);
+    if (wait >= index) from.fail("waits", value, "an op before this one, which is op " + std::to_string(index));
+    const ProgramOp& other = program.ops[wait];
+    if (other.queue == op.queue) {
+      from.fail("waits", value, "an op of the other queue; '" + other.label + "' is on this op's own");
+    }
+    // The wait is met when the other queue has finished everything up to and including that op.
+    const std::vector<int>& queue = program.queues[int(other.queue)];
+    const auto position = std::lower_bound(queue.begin(), queue.end(), int(wait)) - queue.begin();
+    op.wait_count = std::max(op.wait_count, uint32_t(position) + 1);
+  }
+}
+
+uint32_t fingerprint(const std::string& program, const ProgramOp& op) {
+  uint32_t hash = 2166136261u;  // FNV-1a: tells programs apart by mistake, not by malice
+  for (const std::string& part : {program, op.label, op.name}) {
+    for (const char c : part + '\n') hash = (hash ^ uint8_t(c)) * 16777619u;
+  }
+  return hash;
+}
+
+ProgramOp parse_op(const Object& from, const Program& program, const Backend& backend, const Topology& topology) {
+  ProgramOp op;
+  op.label = from.text("label");
+  op.name = from.text("op");
+  const OpSpec* spec = find_op(op.name);
+  if (spec == nullptr) from.fail("op", from.at("op"), "a name from the op table");
+  op.queue = from.word("queue", from.at("queue"), {"compute", "comm"}) == 0 ? Queue::kCompute : Queue::kComm;
+  if (spec->comm != (op.queue == Queue::kComm)) {
+    from.fail("queue", from.at("queue"), spec->comm ? "'comm' for " + op.name : "'compute' for " + op.name);
+  }
+  op.inputs = parse_indices(from, "inputs", program.buffers.size());
+  op.outputs = parse_indices(from, "outputs", program.buffers.size());
+  parse_attrs(from, *spec, op);
+  check_topology(from, op, *spec, topology);
+  const Extents extents = spec->extents(op.attrs, topology.world_size);
+  check_buffers(from, program, "inputs", spec->inputs, op.inputs, extents.in);
+  check_buffers(from, program, "outputs", spec->outputs, op.outputs, extents.out);
+  if (spec->comm) {
+    check_collective(from, topology, op);
+  } else {
+    for (int i = 0; i < backend.num_ops; ++i) {
+      if (op.name == backend.ops[i].name) op.run = backend.ops[i].run;
+    }
+    if (op.run == nullptr) from.fail("op '" + op.name + "' is not implemented by backend " + backend.name);
+  }
+  parse_waits(from, program, op);
+  op.fingerprint = fingerprint(program.name, op);
+  return op;
+}
+
+json parse_json(std::string_view text) {
+  try {
+    return json::parse(text);
+  } catch (const json::exception& error) {
+    throw Error(kBadProgram, std::string("program is not JSON: ") + error.what());
+  }
+}
+
+}  // namespace
+
+std::vector<int> group_ranks(const Topology& topology, Group group) {
+  const int size = topology.expert_parallel_size;
+  std::vector<int> ranks;
+  for (int rank = 0; rank < topology.world_size; ++rank) {
+    if (group == Group::kExpertParallel && rank / size != topology.rank / size) continue;
+    if (group == Group::kExpertDataParallel && rank % size != topology.rank % size) continue;
+    ranks.push_back(rank);
+  }
+  return ranks;
+}
+
+Program parse_program(std::string_view text, const Backend& backend, const Topology& topology) {
+  const json file = parse_json(text);
+  Object from = object(file, "program");
+  from.integer("version", 1, 1);
+  Program program;
+  program.name = from.text("name");
+  from.name = "program '" + program.name + "'";
+  from.integer("rank", topology.rank, topology.rank);
+  from.integer("worldSize", topology.world_size, topology.world_size);
+  from.integer("expertParallelSize", topology.expert_parallel_size, topology.expert_parallel_size);
+  program.persistent_bytes = from.integer("persistentBytes", 0, kMaxBytes);
+  program.transient_bytes = from.integer("transientBytes", 0, kMaxBytes);
+
+  std::set<std::string> names;
+  for (const json& value : from.list("buffers")) {
+    const std::string name = "buffer " + std::to_string(program.buffers.size());
+    Object buffer = object(value, from.name + ", " + name);
+    buffer.name = from.name + ", buffer '" + buffer.text("name") + "'";
+    program.buffers.push_back(parse_buffer(buffer, program));
+    if (!names.insert(program.buffers.back().name).second) buffer.fail("name is taken by an earlier buffer");
+  }
+  std::set<std::string> labels;
+  for (const json& value : from.list("ops")) {
+    const int index = int(program.ops.size());
+    Object op = object(value, from.name + ", op " + std::to_string(index));
+    op.name = from.name + ", op '" + op.text("label") + "'";
+    program.ops.push_back(parse_op(op, program, backend, topology));
+    program.queues[int(program.ops.back().queue)].push_back(index);
+    if (!labels.insert(program.ops.back().label).second) op.fail("label is taken by an earlier op");
+  }
+  return program;
+}
+
+void bind(Program& program, char* persistent, char* transient) {
+  const auto address = [&](int index) {
+    const Buffer& buffer = program.buffers[index];
+    return (buffer.persistent ? persistent : transient) + buffer.offset;
+  };
+  for (ProgramOp& op : program.ops) {
+    op.in.clear(), op.in_elements.clear(), op.out.clear(), op.out_elements.clear();
+    for (const int index : op.inputs) {
+      op.in.push_back(address(index));
+      op.in_elements.push_back(program.buffers[index].elements);
+    }
+    for (const int index : op.outputs) {
+      op.out.push_back(address(index));
+      op.out_elements.push_back(program.buffers[index].elements);
+    }
+  }
+}
+
+}  // namespace scmoe

@@ -1,0 +1,68 @@
+#include "row_exchange.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "error.h"
+
+namespace scmoe {
+
+RowExchange::RowExchange(const Attrs& attrs, const int32_t* all_counts, const Topology& topology,
+                         const std::vector<int>& group)
+    : dim_(attrs.dim), by_expert_(group.size()), by_source_(group.size()) {
+  const int64_t local_experts = attrs.experts / topology.expert_parallel_size;
+  const auto kept = [&](int rank, int64_t expert) {
+    const int64_t count = all_counts[rank * attrs.experts + expert];
+    if (count >= 0) return std::min(count, attrs.capacity);
+    throw Error(kBadPeer,
+                "allCounts[" + std::to_string(rank) + "][" + std::to_string(expert) + "] is " + std::to_string(count),
+                rank);
+  };
+
+  int64_t row = 0;
+  for (size_t member = 0; member < group.size(); ++member) {
+    RowRange range{row, 0};
+    for (int64_t e = 0; e < local_experts; ++e) range.count += kept(topology.rank, int64_t(member) * local_experts + e);
+    by_expert_[member] = {range};
+    row += range.count;
+  }
+
+  const int64_t first_expert = (topology.rank % topology.expert_parallel_size) * local_experts;
+  row = 0;
+  for (int64_t e = 0; e < local_experts; ++e) {
+    for (size_t member = 0; member < group.size(); ++member) {
+      const int64_t count = kept(group[member], first_expert + e);
+      by_source_[member].push_back({row, count});
+      row += count;
+    }
+  }
+}
+
+void RowExchange::check_room(const char* buffer, const std::vector<RowRanges>& rows, int64_t elements) const {
+  int64_t count = 0;
+  for (const RowRanges& ranges : rows) {
+    for (const RowRange& range : ranges) count += range.count;
+  }
+  if (dim_ == 0 || count <= elements / dim_) return;
+  throw Error(kBadProgram, "buffer '" + std::string(buffer) + "' has " + std::to_string(elements) + " elements, but " +
+                               std::to_string(count) + " rows of " + std::to_string(dim_) + " are routed through it");
+}
+
+void copy_rows(const char* source, const RowRanges& from, char* target, const RowRanges& to, int64_t row_bytes) {
+  size_t i = 0, j = 0;
+  int64_t from_done = 0, to_done = 0;
+  while (i < from.size() && j < to.size()) {
+    const int64_t count = std::min(from[i].count - from_done, to[j].count - to_done);
+    if (count > 0) {
+      std::memcpy(target + (to[j].first + to_done) * row_bytes, source + (from[i].first + from_done) * row_bytes,
+                  count * row_bytes);
+    }
+    from_done += count;
+    to_done += count;
+    if (from_done == from[i].count) ++i, from_done = 0;
+    if (j < to.size() && to_done == to[j].count) ++j, to_done = 0;
+  }
+}
+
+}  // namespace scmoe

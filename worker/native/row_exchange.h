@@ -1,0 +1,38 @@
+// Which rows go where in an all-to-all. Notation of worker/program/ops.ts: kept[q][e] = min(allCounts[q][e], capacity).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "program.h"
+
+namespace scmoe {
+
+struct RowRange {
+  int64_t first = 0;
+  int64_t count = 0;
+};
+using RowRanges = std::vector<RowRange>;
+
+class RowExchange {
+ public:
+  // all_counts: [world, experts]; group: this rank's expert-parallel group. Throws BAD_PEER if a count is negative.
+  RowExchange(const Attrs& attrs, const int32_t* all_counts, const Topology& topology, const std::vector<int>& group);
+
+  // For each member of the group: where this rank's rows for that member's experts lie in expert order. One range each.
+  const std::vector<RowRanges>& by_expert() const { return by_expert_; }
+  // For each member: where the rows that come from it lie in local-expert order. One range for each local expert.
+  const std::vector<RowRanges>& by_source() const { return by_source_; }
+
+  // Throws BAD_PROGRAM if a buffer of `elements` cannot hold the rows.
+  void check_room(const char* buffer, const std::vector<RowRanges>& rows, int64_t elements) const;
+
+ private:
+  int64_t dim_;
+  std::vector<RowRanges> by_expert_, by_source_;
+};
+
+// Rows of `from` in order to rows of `to` in order; both have the same number.
+void copy_rows(const char* source, const RowRanges& from, char* target, const RowRanges& to, int64_t row_bytes);
+
+}  // namespace scmoe

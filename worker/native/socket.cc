@@ -1,0 +1,133 @@
+#include "socket.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "error.h"
+
+namespace scmoe {
+namespace {
+
+constexpr int kBacklog = 128;
+
+// Small headers must not wait for acknowledgements. Buffer sizes are left to the kernel, which grows them with the
+// connection; setting them would stop that.
+void set_no_delay(int fd) {
+  const int one = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+// -1 and errno if the port cannot be had.
+int try_listen(int family, const sockaddr* address, socklen_t size) {
+  const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -1;
+  const int one = 1, zero = 0;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+  if (bind(fd, address, size) == 0 && ::listen(fd, kBacklog) == 0) return fd;
+  const int error = errno;
+  close(fd);
+  errno = error;
+  return -1;
+}
+
+}  // namespace
+
+int milliseconds_until(Clock::time_point deadline, int most) {
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+  return int(std::clamp<int64_t>(left, 0, most));
+}
+
+void Socket::reset() {
+  if (fd_ >= 0) close(std::exchange(fd_, -1));
+}
+
+Socket listen_on(int port) {
+  sockaddr_in6 any6{};
+  any6.sin6_family = AF_INET6;
+  any6.sin6_port = htons(uint16_t(port));
+  int fd = try_listen(AF_INET6, reinterpret_cast<sockaddr*>(&any6), sizeof any6);
+  if (fd < 0 && errno != EADDRINUSE && errno != EACCES) {  // a machine without IPv6
+    sockaddr_in any4{};
+    any4.sin_family = AF_INET;
+    any4.sin_port = htons(uint16_t(port));
+    fd = try_listen(AF_INET, reinterpret_cast<sockaddr*>(&any4), sizeof any4);
+  }
+  if (fd < 0) throw Error(kListenFailed, "cannot listen on port " + std::to_string(port) + ": " + std::strerror(errno));
+  return Socket(fd);
+}
+
+int local_port(const Socket& socket) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&address)->sin6_port
+                                             : reinterpret_cast<sockaddr_in*>(&address)->sin_port);
+}
+
+Socket accept_from(const Socket& listener) {
+  const int fd = accept4(listener.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd >= 0) set_no_delay(fd);
+  return Socket(fd);
+}
+
+Socket dial(const std::string& host, int port, std::chrono::milliseconds patience, std::string* reason) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (const int error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found); error != 0) {
+    *reason = gai_strerror(error);
+    return {};
+  }
+  Socket connected;
+  for (const addrinfo* address = found; address != nullptr && !connected; address = address->ai_next) {
+    Socket socket(::socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!socket) continue;
+    set_no_delay(socket.fd());
+    int error = connect(socket.fd(), address->ai_addr, address->ai_addrlen) == 0 ? 0 : errno;
+    if (error == EINPROGRESS) {
+      error = ETIMEDOUT;
+      socklen_t size = sizeof error;
+      if (wait_for(socket, POLLOUT, Clock::now() + patience)) {
+        getsockopt(socket.fd(), SOL_SOCKET, SO_ERROR, &error, &size);
+      }
+    }
+    *reason = std::strerror(error);
+    if (error == 0) connected = std::move(socket);
+  }
+  freeaddrinfo(found);
+  return connected;
+}
+
+bool wait_for(const Socket& socket, short events, Clock::time_point deadline) {
+  for (;;) {
+    pollfd poll_fd{socket.fd(), events, 0};
+    const int ready = poll(&poll_fd, 1, milliseconds_until(deadline));
+    if (ready > 0) return true;
+    if (ready == 0 && Clock::now() >= deadline) return false;
+  }
+}
+
+int64_t send_some(int fd, const void* data, size_t bytes) {
+  const ssize_t sent = send(fd, data, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (sent >= 0) return sent;
+  return errno == EAGAIN || errno == EINTR ? 0 : -1;
+}
+
+int64_t receive_some(int fd, void* data, size_t bytes) {
+  const ssize_t received = recv(fd, data, bytes, MSG_DONTWAIT);
+  if (received > 0) return received;
+  if (received == 0) errno = ECONNRESET;
+  return received < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
+}
+
+}  // namespace scmoe
