@@ -3,9 +3,10 @@
 import { z } from 'zod'
 import { GROUP, KIND, PLURAL, VERSION } from './contract.ts'
 import podSchemas from './pod-template.generated.json' with { type: 'json' }
-import { RULES, type SchemaRule, TRANSITIONS } from './rules.ts'
+import { RULES, type SchemaRule } from './rules.ts'
 import { ScMoEJobSpec } from './scmoejob.ts'
 import { ScMoEJobStatus } from './status.ts'
+import { TRANSITIONS } from './transitions.ts'
 
 /** A structural schema (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/). */
 export interface Schema {

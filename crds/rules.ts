@@ -11,7 +11,11 @@ export const MAX_NAME_LENGTH = 63 - '-worker-1023'.length
 export interface SchemaRule {
   at: string
   field: string
+  /** CEL. */
   rule: string
+  /** With `{terms}` for values. */
+  message: string
+  /** The same as CEL. */
   messageExpression: string
 }
 
@@ -57,33 +61,32 @@ const TERMS = {
   },
 } as const satisfies Record<string, Term>
 
-function isTerm(name: string): name is keyof typeof TERMS {
-  return Object.hasOwn(TERMS, name)
+/** The template with every `{name}` replaced. */
+export function fill(template: string, value: (name: string) => string): string {
+  return template.replace(/\{(\w+)\}/g, (_, name: string) => value(name))
 }
 
-function fill(template: string, value: (term: Term) => string): string {
-  return template.replace(/\{(\w+)\}/g, (_, name: string) => {
-    if (!isTerm(name)) throw new Error(`rule refers to {${name}}, which TERMS does not define`)
-    return value(TERMS[name])
-  })
+/** A template as the CEL expression that yields the text. `+` and string() would break the API server's cost limit, format does not. */
+export function messageExpression(template: string, cel: (name: string) => string): string {
+  const names = [...template.matchAll(/\{(\w+)\}/g)].map(([, name = '']) => name)
+  const text = template.replaceAll('%', '%%').replaceAll('\\', '\\\\').replaceAll("'", "\\'")
+  if (names.length === 0) return `'${text.replaceAll('%%', '%')}'`
+  return `'${fill(text, () => '%s')}'.format([${names.map(cel).join(', ')}])`
 }
 
-/** A CEL string literal. */
-const quoted = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
-
-/** The template as a CEL expression that yields the message. `+` and string() would break the API server's cost limit, format does not. */
-function messageExpression(template: string): string {
-  const terms = template.match(/\{\w+\}/g) ?? []
-  const text = quoted(template.replaceAll('%', '%%').replace(/\{\w+\}/g, '%s'))
-  return terms.length === 0 ? text : `${text}.format([${terms.map(term => fill(term, ({ cel }) => cel)).join(', ')}])`
+function term(name: string): Term {
+  if (!isTerm(name)) throw new Error(`a rule refers to {${name}}, which TERMS does not define`)
+  return TERMS[name]
 }
+const isTerm = (name: string): name is keyof typeof TERMS => Object.hasOwn(TERMS, name)
 
 const rule = (field: string, cel: string, message: string, holds: (spec: ScMoEJobSpec) => boolean): Rule => ({
   at: 'spec',
   field: `spec.${field}`,
-  rule: fill(cel, term => term.cel),
-  messageExpression: messageExpression(message),
-  check: spec => (holds(spec) ? undefined : fill(message, term => String(term.of(spec)))),
+  rule: fill(cel, name => term(name).cel),
+  message,
+  messageExpression: messageExpression(message, name => term(name).cel),
+  check: spec => (holds(spec) ? undefined : fill(message, name => String(term(name).of(spec)))),
 })
 
 /** A rule is also asked of values that their own bounds refuse; without the guard the API server would add an error about a division by zero. */
@@ -97,7 +100,8 @@ const nameRule: Rule = {
   at: '',
   field: 'metadata.name',
   rule: `self.metadata.name.size() <= ${MAX_NAME_LENGTH} && self.metadata.name.matches('${NAME.source}')`,
-  messageExpression: messageExpression(NAME_MESSAGE),
+  message: NAME_MESSAGE,
+  messageExpression: messageExpression(NAME_MESSAGE, String),
   check: (_, name) => (name.length <= MAX_NAME_LENGTH && NAME.test(name) ? undefined : NAME_MESSAGE),
 }
 
@@ -205,74 +209,6 @@ export const RULES: readonly Rule[] = [
     'checkpoint.subPath is {subPath}: use a path inside the volume, without a leading / and without ..',
     s => !TERMS.subPath.of(s).startsWith('/') && !TERMS.subPath.of(s).split('/').includes('..'),
   ),
-]
-
-const CHANGE = 'create a job under another name instead'
-
-const immutable = (path: string): SchemaRule => ({
-  at: `spec.${path}`,
-  field: `spec.${path}`,
-  rule: 'self == oldSelf',
-  messageExpression: messageExpression(`${path} cannot be changed once the job exists: ${CHANGE}`),
-})
-
-const onChange = (path: string, cel: string, message: string): SchemaRule => ({
-  at: 'spec',
-  field: `spec.${path}`,
-  rule: cel,
-  messageExpression: message,
-})
-
-/** An optional object without default: a rule on it is not asked when it comes or goes, so its parent has to compare. */
-const same = (parent: string, child: string) => {
-  const [now, old] = [`self${parent}`, `oldSelf${parent}`]
-  return `has(${now}.${child}) == has(${old}.${child}) && (!has(${now}.${child}) || ${now}.${child} == ${old}.${child})`
-}
-
-/** What an update may change: suspend, training.steps (upward), checkpoint.everySteps and keep, reporting; workers while suspended. */
-export const TRANSITIONS: readonly SchemaRule[] = [
-  ...[
-    'managedBy',
-    'model',
-    'training.globalBatchSequences',
-    'training.sequenceLength',
-    'training.seed',
-    'training.optimizer',
-    'training.evaluation',
-    'data',
-    'parallelism',
-    'overlap',
-    'network',
-    'failurePolicy',
-  ].map(immutable),
-  {
-    at: 'spec.training.steps',
-    field: 'spec.training.steps',
-    rule: 'self >= oldSelf',
-    messageExpression: "'training.steps can only be raised, not lowered from %d to %d'.format([oldSelf, self])",
-  },
-  onChange(
-    'workers.replicas',
-    'self.workers.replicas == oldSelf.workers.replicas || oldSelf.suspend',
-    "'workers.replicas can change from %d to %d only while the job is suspended: set suspend: true first'.format([oldSelf.workers.replicas, self.workers.replicas])",
-  ),
-  onChange(
-    'workers.template',
-    `(${same('.workers', 'template')}) || oldSelf.suspend`,
-    "'workers.template can change only while the job is suspended: set suspend: true first'",
-  ),
-  onChange(
-    'checkpoint',
-    'has(self.checkpoint) == has(oldSelf.checkpoint)',
-    `'checkpoint cannot be added or removed once the job exists: ${CHANGE}'`,
-  ),
-  immutable('checkpoint.volume'),
-  {
-    at: 'spec.checkpoint',
-    field: 'spec.checkpoint.subPath',
-    rule: same('', 'subPath'),
-    messageExpression: messageExpression(`checkpoint.subPath cannot be changed once the job exists: ${CHANGE}`),
-  },
 ]
 
 /** The error lines of a spec that has its defaults and the right types: `field: message`. */

@@ -145,8 +145,8 @@ const FailurePolicy = z
     maxRestarts: z.int().min(0).max(1000).default(3).describe('Restarts of the whole gang before the job fails.'),
     backoff: z
       .strictObject({
-        initialSeconds: z.int().min(1).max(3600).default(10),
-        maxSeconds: z.int().min(1).max(86_400).default(300),
+        initialSeconds: z.int().min(1).max(3600).default(10).describe('Delay before the first restart.'),
+        maxSeconds: z.int().min(1).max(86_400).default(300).describe('The longest delay.'),
       })
       .prefault({})
       .describe('Delay before a restart: initialSeconds, doubled with each, at most maxSeconds.'),
@@ -194,20 +194,23 @@ export const ScMoEJobSpec = z.strictObject({
           'Ranks that share one set of experts; divides model.experts and workers.replicas. Default: workers.replicas.',
         ),
     })
-    .prefault({}),
+    .prefault({})
+    .describe('How the model is spread over the workers.'),
   overlap: Overlap.prefault({}),
   workers: Workers.prefault({}),
   network: z
     .strictObject({
       port: z.int().min(1024).max(65_535).default(29_500).describe('Where rank 0 waits for the others.'),
     })
-    .prefault({}),
+    .prefault({})
+    .describe('How the workers find each other.'),
   failurePolicy: FailurePolicy.prefault({}),
   checkpoint: Checkpoint.optional(),
   reporting: z
     .strictObject({
       intervalSeconds: z.int().min(5).max(3600).default(15).describe('Time between progress reports in status.'),
     })
-    .prefault({}),
+    .prefault({})
+    .describe('How often the status is brought up to date.'),
 })
 export type ScMoEJobSpec = z.output<typeof ScMoEJobSpec>

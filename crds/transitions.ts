@@ -1,0 +1,76 @@
+// What an update may change: suspend, training.steps upward, checkpoint.everySteps and keep, reporting; workers while suspended.
+
+import { messageExpression, type SchemaRule } from './rules.ts'
+
+/** A rule between an object and its predecessor (`oldSelf`); it is asked only where both exist. */
+export interface Transition extends SchemaRule {
+  /** When the field and what is below it may change; `in part`: it stays, and what is below it has rules of its own. */
+  changes: 'never' | 'upward' | 'while suspended' | 'in part'
+}
+
+export const IMMUTABLE = 'self == oldSelf'
+export const NEVER = 'cannot be changed once the job exists: create a job under another name instead'
+const SUSPENDED = 'can change only while the job is suspended: set suspend: true first'
+
+const transition = (
+  field: string,
+  changes: Transition['changes'],
+  rule: Pick<Transition, 'at' | 'rule' | 'message'>,
+): Transition => ({
+  field: `spec.${field}`,
+  changes,
+  ...rule,
+  messageExpression: messageExpression(rule.message, name => (name === 'new' ? 'self' : 'oldSelf')),
+})
+
+const immutable = (path: string): Transition =>
+  transition(path, 'never', {
+    at: `spec.${path}`,
+    rule: IMMUTABLE,
+    message: `${path} ${NEVER}`,
+  })
+
+/** For a field without default, which may come and go: its parent has to compare. */
+const same = (field: string) =>
+  `has(self.${field}) == has(oldSelf.${field}) && (!has(self.${field}) || self.${field} == oldSelf.${field})`
+
+export const TRANSITIONS: readonly Transition[] = [
+  immutable('managedBy'),
+  immutable('model'),
+  immutable('training.globalBatchSequences'),
+  immutable('training.sequenceLength'),
+  immutable('training.seed'),
+  immutable('training.optimizer'),
+  immutable('training.evaluation'),
+  immutable('data'),
+  immutable('parallelism'),
+  immutable('overlap'),
+  immutable('network'),
+  immutable('failurePolicy'),
+  transition('training.steps', 'upward', {
+    at: 'spec.training.steps',
+    rule: 'self >= oldSelf',
+    message: 'training.steps can only be raised, not lowered from {old} to {new}',
+  }),
+  transition('workers.replicas', 'while suspended', {
+    at: 'spec',
+    rule: 'self.workers.replicas == oldSelf.workers.replicas || oldSelf.suspend',
+    message: `workers.replicas ${SUSPENDED}`,
+  }),
+  transition('workers.template', 'while suspended', {
+    at: 'spec',
+    rule: `(${same('workers.template')}) || oldSelf.suspend`,
+    message: `workers.template ${SUSPENDED}`,
+  }),
+  transition('checkpoint', 'in part', {
+    at: 'spec',
+    rule: 'has(self.checkpoint) == has(oldSelf.checkpoint)',
+    message: 'checkpoint cannot be added or removed once the job exists: create a job under another name instead',
+  }),
+  immutable('checkpoint.volume'),
+  transition('checkpoint.subPath', 'never', {
+    at: 'spec.checkpoint',
+    rule: same('subPath'),
+    message: `checkpoint.subPath ${NEVER}`,
+  }),
+]
