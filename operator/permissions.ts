@@ -3,7 +3,11 @@
 import { GROUP, PLURAL } from '../crds/contract.ts'
 
 /** One rule of a Role or ClusterRole. */
-export type Rule = { readonly apiGroups: readonly string[]; readonly resources: readonly string[]; readonly verbs: readonly string[] }
+export type Rule = {
+  readonly apiGroups: readonly string[]
+  readonly resources: readonly string[]
+  readonly verbs: readonly string[]
+}
 
 /** In every watched namespace (or the whole cluster). */
 export const NAMESPACE_RULES: readonly Rule[] = [

@@ -1,0 +1,195 @@
+// Carries a plan out: objects first, then the status, once and last, then, if that was written, the event.
+
+import { API_VERSION, CONTROLLER, KIND, LABEL, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
+import { isCode, messageOf, Stalled, Waiting } from './errors.ts'
+import { APPLY_PATCH, Kube } from './kube.ts'
+import { type Job, type KubeObject, type Pod, pathOf } from './objects.ts'
+import type { Caches } from './observe.ts'
+import type { Note, Plan } from './plan.ts'
+import type { Action } from './policies.ts'
+import type { Report } from './report.ts'
+import type { Wanted } from './resources.ts'
+import { type Controlled, refusedStatus } from './status.ts'
+import { type Logger, metrics } from './telemetry.ts'
+import { isOwnedBy } from './view.ts'
+
+export type ApplierOptions = {
+  kubeconfig: string | undefined
+  caches: Pick<Caches, 'remember'>
+  log: Logger
+  /** Of this replica, in events. */
+  identity: string
+}
+
+const CONCURRENCY = 16
+const OLD_POD_MILLISECONDS = 1000
+
+export class Applier {
+  readonly #kube: Kube
+  readonly #options: ApplierOptions
+
+  constructor(options: ApplierOptions) {
+    this.#options = options
+    this.#kube = new Kube(options.kubeconfig)
+  }
+
+  async apply(job: Job, plan: Plan): Promise<void> {
+    try {
+      await each(plan.actions, async action => this.#act(job, action))
+    } catch (error) {
+      if (error instanceof Stalled) await this.#refused(job, error)
+      throw error
+    }
+    if (plan.report !== undefined) await this.report(job, plan.report)
+    if (plan.status !== undefined) await this.#status(job, plan.status, plan.note)
+  }
+
+  /** Writes progress, throughput and checkpoint. A job that is gone, or made again, is not an error. */
+  async report(job: Job, report: Report): Promise<void> {
+    await this.#patchStatus(job, report, OWNER_PROGRESS)
+  }
+
+  async #refused(job: Job, { reason, message }: Stalled): Promise<void> {
+    const status = refusedStatus(job, { reason, message })
+    if (status !== undefined)
+      await this.#status(job, status, { type: 'Warning', reason, action: 'Create', note: message })
+  }
+
+  async #act(job: Job, action: Action): Promise<void> {
+    if (action.kind === 'delete') return this.#delete(action.pod)
+    return action.kind === 'create' ? this.#create(job, action.object) : this.#repair(action.object)
+  }
+
+  async #create(job: Job, object: Wanted): Promise<void> {
+    const { kind } = object
+    const { namespace, name } = object.metadata
+    const query = { fieldManager: OWNER_CONTROLLER }
+    try {
+      const created = await this.#kube.call<KubeObject>({
+        method: 'POST',
+        path: pathOf(kind, namespace),
+        query,
+        body: object,
+      })
+      this.#options.caches.remember(kind, created)
+    } catch (error) {
+      if (isCode(error, 409) && error.reason === 'AlreadyExists') return this.#adopt(job, object)
+      if (isCode(error, 400, 403, 409, 413, 422))
+        throw new Stalled('CreateRefused', `${kind} ${name}: ${messageOf(error)}`, { cause: error })
+      throw error
+    }
+  }
+
+  /** It exists already: made by us before a crash, left by an earlier attempt or job, or somebody else's. */
+  async #adopt(job: Job, wanted: Wanted): Promise<void> {
+    const { kind } = wanted
+    const { namespace, name, labels } = wanted.metadata
+    const found = await this.#kube.call<KubeObject>({ method: 'GET', path: pathOf(kind, namespace, name) })
+    this.#options.caches.remember(kind, found)
+    const stopping = found.metadata.deletionTimestamp !== undefined
+    const current =
+      isOwnedBy(found, job.metadata.uid ?? '') && found.metadata.labels?.[LABEL.attempt] === labels?.[LABEL.attempt]
+    if (current && !stopping) return
+    if (stopping || found.metadata.labels?.[LABEL.jobName] === job.metadata.name)
+      throw new Waiting(`${kind} ${name} of an earlier attempt or job is still there`, OLD_POD_MILLISECONDS)
+    throw new Stalled(
+      'NameTaken',
+      `${kind} ${name} exists and is not this job's: delete it, or create the job under another name`,
+    )
+  }
+
+  async #repair(object: Wanted): Promise<void> {
+    const { kind } = object
+    const { namespace, name } = object.metadata
+    const query = { fieldManager: OWNER_CONTROLLER, force: true }
+    const path = pathOf(kind, namespace, name)
+    const patched = await this.#kube.call<KubeObject>({
+      method: 'PATCH',
+      path,
+      query,
+      body: object,
+      contentType: APPLY_PATCH,
+    })
+    this.#options.caches.remember(kind, patched)
+  }
+
+  /** Only this very pod: one that was made since under its name is spared by the uid. */
+  async #delete({ metadata: { namespace, name, uid } }: Pod): Promise<void> {
+    try {
+      const body = { apiVersion: 'v1', kind: 'DeleteOptions', preconditions: { uid } }
+      const answer = await this.#kube.call<KubeObject>({ method: 'DELETE', path: pathOf('Pod', namespace, name), body })
+      if (answer.kind === 'Pod') this.#options.caches.remember('Pod', answer)
+    } catch (error) {
+      if (!isCode(error, 404, 409)) throw error
+    }
+  }
+
+  async #status(job: Job, status: Controlled, note: Note | undefined): Promise<void> {
+    if (!(await this.#patchStatus(job, status, OWNER_CONTROLLER))) return
+    if (status.state === 'Restarting' && note?.action === 'Restarting' && note.reason !== 'WaitingForPods')
+      metrics.restarted(job.metadata.namespace ?? '')
+    if (note !== undefined) await this.#tell(job, note)
+  }
+
+  /** The uid makes it fail for a job that was made again under this name. */
+  async #patchStatus(job: Job, status: object, owner: string): Promise<boolean> {
+    const { namespace, name, uid } = job.metadata
+    try {
+      const written = await this.#kube.call<Job>({
+        method: 'PATCH',
+        path: `${pathOf('ScMoEJob', namespace, name)}/status`,
+        query: { fieldManager: owner, force: true },
+        body: { apiVersion: API_VERSION, kind: KIND, metadata: { name, namespace, uid }, status },
+        contentType: APPLY_PATCH,
+      })
+      metrics.statusWritten(owner)
+      this.#options.caches.remember('ScMoEJob', written)
+      return true
+    } catch (error) {
+      if (isCode(error, 404, 409)) return false
+      throw error
+    }
+  }
+
+  /** Events are for people; one that is lost is not worth a retry. */
+  async #tell(job: Job, { type, reason, action, note }: Note): Promise<void> {
+    const { namespace = 'default', name, uid } = job.metadata
+    const now = new Date()
+    const event = {
+      apiVersion: 'events.k8s.io/v1',
+      kind: 'Event',
+      metadata: { generateName: `${name}.`, namespace },
+      eventTime: now.toISOString().replace('Z', '000Z'),
+      reportingController: CONTROLLER,
+      reportingInstance: this.#options.identity,
+      regarding: { apiVersion: API_VERSION, kind: KIND, namespace, name, uid },
+      type,
+      reason,
+      action,
+      note: note.slice(0, 1000),
+    }
+    try {
+      await this.#kube.call({
+        method: 'POST',
+        path: `/apis/events.k8s.io/v1/namespaces/${namespace}/events`,
+        body: event,
+      })
+    } catch (error) {
+      this.#options.log.warn({ job: `${namespace}/${name}`, error: messageOf(error) }, 'event not written')
+    }
+  }
+}
+
+/** At most CONCURRENCY at a time, in order; the first error ends it once what is under way is done. */
+async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const rest = items.values()
+  const errors: unknown[] = []
+  const lane = async () => {
+    for (const item of rest) {
+      if (errors.length > 0) return
+      await work(item).catch((error: unknown) => errors.push(error))
+    }
+  }
+  await Promise.all(Array.from({ length: Math.min(CONCURRENCY, items.length) }, lane))
+  if (errors.length > 0) throw errors[0]
+}

@@ -1,0 +1,122 @@
+// The loop: whatever changes puts a job's key into the queue; for each key observe, plan, apply.
+
+import { Applier } from './apply.ts'
+import { messageOf, Stalled, Waiting } from './errors.ts'
+import { Caches } from './observe.ts'
+import type { Options } from './options.ts'
+import { describe, plan } from './plan.ts'
+import { Scraper } from './progress.ts'
+import { Queue } from './queue.ts'
+import { type Logger, metrics, type ReconcileResult, type Snapshot } from './telemetry.ts'
+import { managedElsewhere, readStatus } from './view.ts'
+
+/** Pods of one gang change together; what the kubelets report within this time is looked at once. */
+const GATHER_MILLISECONDS = 50
+/** Quota and admission are not watched: a refused job is looked at again without a sign. */
+const STALLED_MILLISECONDS = 60_000
+
+export class Controller {
+  readonly #options: Options
+  readonly #log: Logger
+  readonly #queue = new Queue(metrics.queue)
+  readonly #caches: Caches
+  readonly #applier: Applier
+  readonly #scraper: Scraper
+
+  constructor(options: Options, log: Logger) {
+    this.#options = options
+    this.#log = log
+    const { kubeconfig, identity, workerImage } = options
+    this.#caches = new Caches({
+      kubeconfig,
+      workerImage,
+      namespaces: options.watchNamespaces,
+      idleMilliseconds: options.watchIdleSeconds * 1000,
+      onChange: (job, kind) => (kind === 'Pod' ? this.#queue.addAfter(job, GATHER_MILLISECONDS) : this.#queue.add(job)),
+      onProblem: problem => {
+        metrics.watchProblem()
+        log.warn({ problem }, 'watch is opened again')
+      },
+    })
+    this.#applier = new Applier({ kubeconfig, caches: this.#caches, log, identity })
+    this.#scraper = new Scraper({
+      jobs: () => this.#caches.jobs(),
+      pod: (namespace, name) => this.#caches.pod(namespace, name),
+      report: async (job, report) => this.#applier.report(job, report),
+      onScrape: metrics.scraped,
+      log,
+      port: options.progressPort,
+    })
+  }
+
+  /** Fills the caches and keeps them up to date; acts on nothing. */
+  async watch(signal: AbortSignal): Promise<void> {
+    await this.#caches.run(signal)
+  }
+
+  get synced(): boolean {
+    return this.#caches.synced
+  }
+
+  /** Acts, until `signal`; resolves when what was under way is done. Keys gathered before are worked on first. */
+  async lead(signal: AbortSignal): Promise<void> {
+    const { concurrency } = this.#options
+    metrics.concurrency(concurrency)
+    signal.addEventListener('abort', () => this.#queue.close(), { once: true })
+    await Promise.all([this.#queue.run(concurrency, async key => this.#reconcile(key)), this.#scraper.run(signal)])
+  }
+
+  snapshot(): Snapshot {
+    const jobs = [...this.#caches.jobs()]
+      .filter(job => !managedElsewhere(job))
+      .map(job => {
+        const { state = 'Pending', throughput } = readStatus(job)
+        const tokensPerSecond = state === 'Running' ? (throughput?.tokensPerSecond ?? 0) : 0
+        return { namespace: job.metadata.namespace ?? '', state, tokensPerSecond }
+      })
+    return { depth: this.#queue.depth, jobs }
+  }
+
+  async #reconcile(key: string): Promise<void> {
+    const start = performance.now()
+    metrics.reconcileStarted()
+    const result = await this.#once(key).catch((error: unknown) => this.#failed(key, error))
+    metrics.reconciled(result, performance.now() - start)
+  }
+
+  async #once(key: string): Promise<ReconcileResult> {
+    const observed = this.#caches.observe(key)
+    if (observed !== undefined) {
+      const now = Date.now()
+      const wanted = plan(observed, now)
+      const sentences = describe(wanted)
+      if (sentences.length > 0) this.#log.debug({ job: key, plan: sentences }, 'plan')
+      if (wanted.status !== undefined)
+        this.#log.info({ job: key, state: wanted.status.state, reason: wanted.status.reason }, 'status')
+      await this.#applier.apply(observed.job, wanted)
+      if (wanted.requeueAt !== undefined) {
+        this.#queue.forget(key)
+        this.#queue.addAfter(key, wanted.requeueAt - now)
+        return 'requeue_after'
+      }
+    }
+    this.#queue.forget(key)
+    return 'success'
+  }
+
+  #failed(key: string, error: unknown): ReconcileResult {
+    if (error instanceof Waiting) {
+      this.#log.debug({ job: key, waiting: error.message }, 'waiting')
+      this.#queue.addAfter(key, error.delayMilliseconds)
+      return 'requeue_after'
+    }
+    if (error instanceof Stalled) {
+      this.#log.warn({ job: key, reason: error.reason, error: error.message }, 'refused by the API server')
+      this.#queue.addAfter(key, STALLED_MILLISECONDS)
+      return 'requeue_after'
+    }
+    const delayMilliseconds = Math.round(this.#queue.retry(key))
+    this.#log.error({ job: key, error: messageOf(error), delayMilliseconds }, 'reconcile failed; it is tried again')
+    return 'error'
+  }
+}

@@ -1,0 +1,160 @@
+// The only file that knows the Kubernetes client. It is used for configuration and authentication; requests go out as
+// JSON over undici, because typed calls drop unknown fields and turn times into Date objects.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
+import { type Dispatcher, request } from 'undici'
+import { ApiError } from './errors.ts'
+import { isRecord, type Json } from './objects.ts'
+import { restRequests } from './telemetry.ts'
+
+export type Query = Record<string, string | number | boolean | undefined>
+export type Request = {
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+  path: string
+  query?: Query
+  body?: unknown
+  /** Of a PATCH. */
+  contentType?: string
+  timeoutMilliseconds?: number
+  signal?: AbortSignal
+}
+export const APPLY_PATCH = 'application/apply-patch+yaml'
+
+const REQUEST_TIMEOUT = 30_000
+const THROTTLE_RETRIES = 5
+const THROTTLE_LONGEST = 30_000
+
+/** A connection pool of its own to one API server. */
+export class Kube {
+  readonly #config: KubeConfig
+  readonly #server: URL
+
+  constructor(kubeconfig?: string) {
+    this.#config = memoiseDispatcher(load(kubeconfig))
+    const cluster = this.#config.getCurrentCluster()
+    if (cluster === null)
+      throw new Error(`kubeconfig ${kubeconfig ?? '(default)'} has no current cluster: set current-context`)
+    this.#server = new URL(cluster.server.endsWith('/') ? cluster.server : `${cluster.server}/`)
+  }
+
+  /** Namespace of the service account or of the kubeconfig's context. */
+  get namespace(): string | undefined {
+    return this.#config.getContextObject(this.#config.getCurrentContext())?.namespace
+  }
+
+  /** Waits as told where the server throttles (429); any other refusal is an ApiError. */
+  async call<T>(req: Request): Promise<T> {
+    for (let tries = 0; ; tries++) {
+      const timeout = req.timeoutMilliseconds ?? REQUEST_TIMEOUT
+      const signal = AbortSignal.any([AbortSignal.timeout(timeout), ...(req.signal ? [req.signal] : [])])
+      const response = await this.#send(req, { signal, headersTimeout: timeout, bodyTimeout: timeout })
+      const text = await response.body.text()
+      if (response.statusCode < 300) return parse<T>(text)
+      const error = refusal(req, response, text)
+      if (error.code !== 429 || tries === THROTTLE_RETRIES) throw error
+      await sleep(
+        Math.min(error.retryAfterMilliseconds ?? 1000, THROTTLE_LONGEST),
+        undefined,
+        req.signal ? { signal: req.signal } : {},
+      )
+    }
+  }
+
+  /** Lines of a watch, until the server ends it; the caller judges silence and aborts. */
+  async *lines<T>(req: Request, signal: AbortSignal): AsyncGenerator<T> {
+    const response = await this.#send(req, { signal, headersTimeout: REQUEST_TIMEOUT, bodyTimeout: 0 })
+    if (response.statusCode >= 300) throw refusal(req, response, await response.body.text())
+    const decoder = new TextDecoder()
+    let rest = ''
+    for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
+      const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n')
+      rest = lines.pop() ?? ''
+      for (const line of lines) if (line !== '') yield parse<T>(line)
+    }
+  }
+
+  async #send(
+    req: Request,
+    limits: { signal: AbortSignal; headersTimeout: number; bodyTimeout: number },
+  ): Promise<Dispatcher.ResponseData> {
+    const url = new URL(req.path.replace(/^\//, ''), this.#server)
+    for (const [name, value] of Object.entries(req.query ?? {}))
+      if (value !== undefined) url.searchParams.set(name, String(value))
+    const context = new RequestContext(url.href, HttpMethod.GET)
+    await this.#config.applySecurityAuthentication(context)
+    const dispatcher = context.getDispatcher()
+    const count = (code: string) => restRequests.inc({ code, method: req.method, host: url.host })
+    try {
+      const response = await request(url, {
+        ...limits,
+        method: req.method,
+        headers: {
+          ...context.getHeaders(),
+          accept: 'application/json',
+          'user-agent': 'scmoe-operator',
+          ...(req.body === undefined ? {} : { 'content-type': req.contentType ?? 'application/json' }),
+        },
+        ...(req.body === undefined ? {} : { body: JSON.stringify(req.body) }),
+        ...(dispatcher === undefined ? {} : { dispatcher }),
+      })
+      count(String(response.statusCode))
+      return response
+    } catch (error) {
+      count('<error>')
+      throw error
+    }
+  }
+}
+
+function load(kubeconfig: string | undefined): KubeConfig {
+  const config = new KubeConfig()
+  if (kubeconfig !== undefined) config.loadFromFile(kubeconfig)
+  else if (process.env['KUBERNETES_SERVICE_HOST'] !== undefined && process.env['KUBECONFIG'] === undefined)
+    config.loadFromCluster()
+  else config.loadFromDefault()
+  return config
+}
+
+/**
+ * The client makes a new dispatcher, so a new TCP and TLS connection, for each call. One per set of credentials is
+ * enough; rotated files make a new one.
+ */
+function memoiseDispatcher(config: KubeConfig): KubeConfig {
+  type Create = (cluster: unknown, options: object) => Dispatcher | undefined
+  const create: Create = Reflect.get(config, 'createDispatcher')
+  let last: { key: string; dispatcher: Dispatcher | undefined } | undefined
+  const createDispatcher: Create = (cluster, options) => {
+    const key = JSON.stringify(options, (_, value: unknown) =>
+      Buffer.isBuffer(value) ? value.toString('base64') : value,
+    )
+    if (last?.key !== key) last = { key, dispatcher: create.call(config, cluster, options) }
+    return last.dispatcher
+  }
+  return Object.defineProperty(config, 'createDispatcher', { value: createDispatcher })
+}
+
+function refusal(req: Request, response: Dispatcher.ResponseData, text: string): ApiError {
+  const status = statusOf(text)
+  const after = Number(response.headers['retry-after'])
+  return new ApiError({
+    code: response.statusCode,
+    reason: typeof status['reason'] === 'string' ? status['reason'] : '',
+    message: typeof status['message'] === 'string' ? status['message'] : text.slice(0, 512),
+    request: `${req.method} ${req.path}`,
+    retryAfterMilliseconds: Number.isFinite(after) && after >= 0 ? after * 1000 : undefined,
+  })
+}
+
+/** What the API server says is taken at its word; what users put into it is checked by zod where it is read. */
+const parse: <T>(text: string) => T = JSON.parse
+
+/** An error's body is a Status, or a proxy's plain text. */
+function statusOf(text: string): Json {
+  try {
+    const value = parse<unknown>(text)
+    return isRecord(value) ? value : {}
+  } catch {
+    return {}
+  }
+}

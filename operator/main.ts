@@ -1,0 +1,75 @@
+#!/usr/bin/env node
+// Table of contents of the operator: flags, logs, metrics and health, caches, election, control loop, end.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Controller } from './controller.ts'
+import { Elector } from './elector.ts'
+import { messageOf } from './errors.ts'
+import { type Options, parseOptions } from './options.ts'
+import { type Logger, makeLogger, metrics, serveHealth, serveMetrics } from './telemetry.ts'
+
+const LEASE = 'scmoe-operator'
+
+const given = parseOptions(process.argv.slice(2))
+const log = makeLogger(given.logLevel)
+process.once('uncaughtException', error => {
+  log.fatal({ error: messageOf(error), stack: error.stack }, 'defect in the operator')
+  process.exit(1)
+})
+async function main({ healthPort, metricsPort, ...rest }: Options, logger: Logger): Promise<number> {
+  const stop = new AbortController()
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort(new Error(signal)))
+
+  const controller = new Controller({ healthPort, metricsPort, ...rest }, logger)
+  await serveHealth(healthPort, () => controller.synced)
+  await serveMetrics(metricsPort, () => controller.snapshot())
+
+  const watching = controller.watch(stop.signal)
+  while (!controller.synced && !stop.signal.aborted) await sleep(50)
+  logger.info({ identity: rest.identity }, 'caches are full')
+
+  const kept = rest.leaderElect
+    ? await elected(rest, { controller, logger }, stop.signal)
+    : await acting(rest, controller, stop.signal)
+  if (!kept) return 1
+  stop.abort()
+  await watching
+  return 0
+}
+
+/** Acts until told to stop; then gives what is under way some time. */
+async function acting(
+  { shutdownSeconds }: Pick<Options, 'shutdownSeconds'>,
+  controller: Controller,
+  signal: AbortSignal,
+): Promise<true> {
+  const work = controller.lead(signal)
+  await new Promise<void>(resolve => signal.addEventListener('abort', () => resolve(), { once: true }))
+  await Promise.race([work, sleep(shutdownSeconds * 1000)])
+  return true
+}
+
+/** False: the Lease is lost and another may act already, so nothing that is under way is waited for. */
+async function elected(
+  options: Omit<Options, 'healthPort' | 'metricsPort'>,
+  { controller, logger }: { controller: Controller; logger: Logger },
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { kubeconfig, identity, leaseSeconds, leaderElectionNamespace: namespace } = options
+  const onProblem = (problem: string) => logger.warn({ problem }, 'leader election')
+  const elector = Elector.connect({ kubeconfig, namespace, name: LEASE, identity, leaseSeconds, onProblem })
+  metrics.leader(LEASE, false)
+  if (!(await elector.acquire(signal))) return true
+  metrics.leader(LEASE, true)
+  logger.info({ identity }, 'leads')
+  const work = acting(options, controller, signal)
+  if (!(await elector.keep(signal))) {
+    logger.error({ identity }, 'the lease is lost: exit, so that there is one leader')
+    return false
+  }
+  await work
+  await elector.release()
+  return true
+}
+
+process.exit(await main(given, log))

@@ -1,0 +1,95 @@
+// What should happen for one job, as data. It imports nothing that can act and looks at no clock: `now` is an argument.
+
+import type { Job } from './objects.ts'
+import { type Action, type Decision, policies } from './policies.ts'
+import { finalReport, type Report } from './report.ts'
+import { budget, holds, service } from './resources.ts'
+import { type Controlled, invalidStatus, nextStatus } from './status.ts'
+import { managedElsewhere, type Observed, readSpec, type View, viewOf } from './view.ts'
+
+export type Note = { type: 'Normal' | 'Warning'; reason: string; action: string; note: string }
+
+/** Carried out in the order of the fields; the event is only told once the status is written. */
+export type Plan = {
+  actions: Action[]
+  /** To be written by scmoe-progress: rank 0's last words. */
+  report?: Report
+  /** To be written by scmoe-controller; absent: it says so already. */
+  status?: Controlled
+  note?: Note
+  /** Milliseconds since 1970. */
+  requeueAt?: number
+}
+
+const NOTHING: Plan = { actions: [] }
+
+export function plan(observed: Observed, now: number): Plan {
+  const { job } = observed
+  // Its pods, Service and budget belong to it: the garbage collector takes them.
+  if (job.metadata.deletionTimestamp !== undefined) return NOTHING
+  if (managedElsewhere(job)) return NOTHING
+  const reading = readSpec(job)
+  if ('invalid' in reading) return invalid(job, reading.invalid, now)
+  const view = viewOf(observed, reading.spec, now)
+  for (const policy of policies) {
+    const decision = policy(view)
+    if (decision !== undefined) return conclude(view, decision)
+  }
+  throw new Error('the last policy always decides')
+}
+
+/** The same as sentences, for logs and tests. */
+export function describe({ actions, report, status, requeueAt }: Plan): string[] {
+  return [
+    ...actions.map(action =>
+      action.kind === 'delete'
+        ? `delete Pod ${action.pod.metadata.name}: ${action.because}`
+        : `${action.kind} ${action.object.kind} ${action.object.metadata.name}`,
+    ),
+    ...(report === undefined ? [] : [`report step ${report.progress.step} of ${report.progress.totalSteps}`]),
+    ...(status === undefined ? [] : [`write ${status.state}, ${status.reason}: ${status.message}`]),
+    ...(requeueAt === undefined ? [] : [`look again at ${new Date(requeueAt).toISOString()}`]),
+  ]
+}
+
+function conclude(view: View, decision: Decision): Plan {
+  const status = nextStatus(view, decision)
+  const report = decision.frozen ? undefined : finalReport(view)
+  const note = status === undefined ? undefined : noteOf(view, decision)
+  return {
+    actions: [...upkeep(view, decision), ...(decision.actions ?? [])],
+    ...(report === undefined ? {} : { report }),
+    ...(status === undefined ? {} : { status }),
+    ...(note === undefined ? {} : { note }),
+    ...(decision.requeueAt === undefined ? {} : { requeueAt: decision.requeueAt }),
+  }
+}
+
+/** A job that has pods also has its Service and its budget, as they should be. */
+function upkeep(view: View, { state }: Decision): Action[] {
+  if (state !== 'Starting' && state !== 'Running') return []
+  const pairs = [
+    [view.service, service(view)],
+    [view.budget, budget(view)],
+  ] as const
+  return pairs.flatMap(([actual, object]): Action[] => {
+    if (actual === undefined) return [{ kind: 'create', object }]
+    return holds(actual, { metadata: { labels: object.metadata.labels }, spec: object['spec'] })
+      ? []
+      : [{ kind: 'apply', object }]
+  })
+}
+
+/** Told when the state or its reason changes, not when only numbers do. */
+function noteOf({ status }: View, { state, reason, message }: Decision): Note | undefined {
+  if (status.state === state && status.reason === reason) return undefined
+  const bad =
+    ['Restarting', 'Failed'].includes(state) || ['ImagePull', 'Unschedulable', 'ContainerConfig'].includes(reason)
+  return { type: bad ? 'Warning' : 'Normal', reason, action: state, note: message }
+}
+
+function invalid(job: Job, message: string, now: number): Plan {
+  const status = invalidStatus(job, message, now)
+  const note: Note = { type: 'Warning', reason: 'InvalidSpec', action: 'Read', note: message }
+  return status === undefined ? NOTHING : { actions: [], status, note }
+}

@@ -1,0 +1,170 @@
+// Asks rank 0 of every running job how far it is. Its own loop, never inside a reconcile: a worker that does not answer
+// delays nobody. What it answers is not trusted: size, time and form are checked, and that it speaks for this very job.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Agent, request } from 'undici'
+import { LABEL, PROGRESS_MAX_BYTES, Progress } from '../crds/contract.ts'
+import { messageOf } from './errors.ts'
+import { isReady } from './gang.ts'
+import { type Job, keyOf, type Pod, podName } from './objects.ts'
+import { type Report, reportOf, same } from './report.ts'
+import type { Logger } from './telemetry.ts'
+import { isOwnedBy, readSpec, readStatus } from './view.ts'
+
+export type ScraperOptions = {
+  jobs: () => Iterable<Job>
+  pod: (namespace: string, name: string) => Pod | undefined
+  report: (job: Job, report: Report) => Promise<void>
+  onScrape: (result: Scrape['result']) => void
+  log: Logger
+  port: number
+}
+export type Scrape =
+  | { result: 'ok'; progress: Progress }
+  | { result: 'unreachable' | 'oversized' | 'garbage' | 'foreign'; problem: string }
+
+const TICK_MILLISECONDS = 1000
+const TIMEOUT_MILLISECONDS = 2000
+const CONCURRENCY = 32
+
+type Settings = { running: boolean; intervalMilliseconds: number }
+
+export class Scraper {
+  readonly #options: ScraperOptions
+  /** Pods come and go: no connection is kept. */
+  readonly #agent = new Agent({ pipelining: 0, connect: { timeout: TIMEOUT_MILLISECONDS } })
+  readonly #settings = new WeakMap<Job, Settings>()
+  /** By job uid: when it is next due, and which problem has been logged. */
+  readonly #due = new Map<string, { at: number; problem?: string }>()
+  readonly #underWay = new Set<string>()
+
+  constructor(options: ScraperOptions) {
+    this.#options = options
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      this.#tick()
+      await sleep(TICK_MILLISECONDS, undefined, { signal }).catch(() => undefined)
+    }
+    await this.#agent.destroy()
+  }
+
+  #tick(): void {
+    const now = performance.now()
+    const running = new Set<string>()
+    for (const job of this.#options.jobs()) {
+      const { running: runs, intervalMilliseconds } = this.#settingsOf(job)
+      const { uid = '', namespace = '', name } = job.metadata
+      if (!runs) continue
+      running.add(uid)
+      const due = this.#due.get(uid) ?? { at: 0 }
+      if (due.at > now || this.#underWay.has(uid) || this.#underWay.size >= CONCURRENCY) continue
+      const pod = this.#options.pod(namespace, podName(name, 0))
+      if (pod === undefined || !isOwnedBy(pod, uid) || !isReady(pod) || pod.status?.podIP === undefined) continue
+      this.#due.set(uid, { ...due, at: now + intervalMilliseconds })
+      void this.#scrape(job, pod, pod.status.podIP)
+    }
+    for (const uid of this.#due.keys()) if (!running.has(uid)) this.#due.delete(uid)
+  }
+
+  async #scrape(job: Job, pod: Pod, address: string): Promise<void> {
+    const uid = job.metadata.uid ?? ''
+    this.#underWay.add(uid)
+    try {
+      const scrape = await this.#ask(
+        `http://${address.includes(':') ? `[${address}]` : address}:${this.#options.port}/progress`,
+      )
+      const result = scrape.result === 'ok' ? this.#match(scrape.progress, job, pod) : scrape
+      this.#options.onScrape(result.result)
+      this.#logOnce(job, result)
+      if (result.result === 'ok') await this.#write(job, result.progress)
+    } catch (error) {
+      this.#options.log.warn({ job: keyOf(job), error: messageOf(error) }, 'progress not written')
+    } finally {
+      this.#underWay.delete(uid)
+    }
+  }
+
+  async #ask(url: string): Promise<Scrape> {
+    const signal = AbortSignal.timeout(TIMEOUT_MILLISECONDS)
+    try {
+      const response = await request(url, { dispatcher: this.#agent, signal, headers: { accept: 'application/json' } })
+      const chunks: Uint8Array[] = []
+      let size = 0
+      for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
+        size += chunk.byteLength
+        if (size > PROGRESS_MAX_BYTES) return { result: 'oversized', problem: `more than ${PROGRESS_MAX_BYTES} bytes` }
+        chunks.push(chunk)
+      }
+      if (response.statusCode !== 200) return { result: 'unreachable', problem: `HTTP ${response.statusCode}` }
+      return judge(Buffer.concat(chunks).toString())
+    } catch (error) {
+      return { result: 'unreachable', problem: messageOf(error) }
+    }
+  }
+
+  /** The address may by now belong to another pod. */
+  #match(progress: Progress, job: Job, pod: Pod): Scrape {
+    const expected = { uid: job.metadata.uid, attempt: pod.metadata.labels?.[LABEL.attempt] }
+    if (progress.jobUid === expected.uid && String(progress.attempt) === expected.attempt && progress.rank === 0)
+      return { result: 'ok', progress }
+    return {
+      result: 'foreign',
+      problem: `answers for job ${progress.jobUid}, attempt ${progress.attempt}, rank ${progress.rank}`,
+    }
+  }
+
+  async #write(job: Job, progress: Progress): Promise<void> {
+    const reading = readSpec(job)
+    if ('invalid' in reading) return
+    const status = readStatus(job)
+    const report = reportOf(progress, status, reading.spec.workers.replicas)
+    const { progress: step, throughput, lastCheckpoint } = status
+    const known = { progress: step, ...(throughput && { throughput }), ...(lastCheckpoint && { lastCheckpoint }) }
+    if (!same(report, known)) await this.#options.report(job, report)
+  }
+
+  #logOnce(job: Job, scrape: Scrape): void {
+    const uid = job.metadata.uid ?? ''
+    const due = this.#due.get(uid)
+    if (due === undefined) return
+    if (scrape.result === 'ok') delete due.problem
+    else if (due.problem !== scrape.result) {
+      due.problem = scrape.result
+      this.#options.log.warn(
+        { job: keyOf(job), result: scrape.result, problem: scrape.problem },
+        'no progress from rank 0',
+      )
+    }
+  }
+
+  #settingsOf(job: Job): Settings {
+    const known = this.#settings.get(job)
+    if (known !== undefined) return known
+    const reading = readSpec(job)
+    const settings =
+      'invalid' in reading
+        ? { running: false, intervalMilliseconds: 0 }
+        : {
+            running: readStatus(job).state === 'Running' && job.metadata.deletionTimestamp === undefined,
+            intervalMilliseconds: reading.spec.reporting.intervalSeconds * 1000,
+          }
+    this.#settings.set(job, settings)
+    return settings
+  }
+}
+
+function judge(text: string): Scrape {
+  try {
+    const parsed = Progress.safeParse(JSON.parse(text))
+    if (parsed.success) return { result: 'ok', progress: parsed.data }
+    const issue = parsed.error.issues[0]
+    return {
+      result: 'garbage',
+      problem: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not a progress record'}`,
+    }
+  } catch (error) {
+    return { result: 'garbage', problem: messageOf(error) }
+  }
+}

@@ -1,0 +1,116 @@
+// A work queue of keys: one key is never worked on twice at the same time, and adding it while it waits or is worked on
+// costs nothing. A key that fails comes back after a growing delay.
+
+export type QueueHooks = {
+  onAdd?: () => void
+  onRetry?: () => void
+  onStart?: (waitedMilliseconds: number) => void
+  onDone?: (workedMilliseconds: number) => void
+}
+
+const FIRST_BACKOFF = 10
+const LONGEST_BACKOFF = 300_000
+
+export class Queue {
+  /** Keys in the order in which they will be worked on, with the time they were added. */
+  readonly #ready = new Map<string, number>()
+  readonly #working = new Set<string>()
+  /** Added again while being worked on. */
+  readonly #again = new Set<string>()
+  readonly #delayed = new Map<string, { at: number; timer: NodeJS.Timeout }>()
+  readonly #failures = new Map<string, number>()
+  readonly #hooks: QueueHooks
+  #wake: (() => void)[] = []
+  #closed = false
+
+  constructor(hooks: QueueHooks = {}) {
+    this.#hooks = hooks
+  }
+
+  get depth(): number {
+    return this.#ready.size
+  }
+
+  get delayed(): number {
+    return this.#delayed.size
+  }
+
+  add(key: string): void {
+    if (this.#closed) return
+    if (this.#working.has(key)) this.#again.add(key)
+    else if (!this.#ready.has(key)) {
+      this.#ready.set(key, performance.now())
+      this.#hooks.onAdd?.()
+      this.#wake.shift()?.()
+    }
+  }
+
+  /** Of two delays for one key the earlier holds. */
+  addAfter(key: string, milliseconds: number): void {
+    if (this.#closed) return
+    if (milliseconds <= 0) return this.add(key)
+    const at = performance.now() + milliseconds
+    const waiting = this.#delayed.get(key)
+    if (waiting !== undefined && waiting.at <= at) return
+    clearTimeout(waiting?.timer)
+    // setTimeout counts in 32 bits; a key that comes too early is put back by whoever works on it.
+    const timer = setTimeout(
+      () => {
+        this.#delayed.delete(key)
+        this.add(key)
+      },
+      Math.min(milliseconds, 2_147_483_647),
+    )
+    this.#delayed.set(key, { at, timer })
+  }
+
+  /** After a failure: 10 ms, 20 ms, … at most 5 minutes, a tenth of it random. Returns the delay. */
+  retry(key: string): number {
+    const failures = this.#failures.get(key) ?? 0
+    this.#failures.set(key, failures + 1)
+    const delay = Math.min(FIRST_BACKOFF * 2 ** failures, LONGEST_BACKOFF) * (1 + Math.random() / 10)
+    this.#hooks.onRetry?.()
+    this.addAfter(key, delay)
+    return delay
+  }
+
+  /** After a success: the next failure starts with the shortest delay again. */
+  forget(key: string): void {
+    this.#failures.delete(key)
+  }
+
+  /** Works until the queue is closed; resolves when the work under way is done. `work` must not throw. */
+  async run(concurrency: number, work: (key: string) => Promise<void>): Promise<void> {
+    await Promise.all(Array.from({ length: concurrency }, async () => this.#worker(work)))
+  }
+
+  close(): void {
+    this.#closed = true
+    for (const { timer } of this.#delayed.values()) clearTimeout(timer)
+    this.#delayed.clear()
+    this.#ready.clear()
+    for (const wake of this.#wake.splice(0)) wake()
+  }
+
+  async #worker(work: (key: string) => Promise<void>): Promise<void> {
+    while (!this.#closed) {
+      const next = this.#ready.entries().next()
+      if (next.done) {
+        await new Promise<void>(resolve => this.#wake.push(resolve))
+        continue
+      }
+      const [key, added] = next.value
+      this.#ready.delete(key)
+      this.#working.add(key)
+      const start = performance.now()
+      this.#hooks.onStart?.(start - added)
+      try {
+        await work(key)
+      } finally {
+        this.#working.delete(key)
+        this.#hooks.onDone?.(performance.now() - start)
+        if (this.#again.delete(key)) this.add(key)
+      }
+    }
+  }
+}

@@ -1,0 +1,205 @@
+// The objects that a job owns, as data: headless Service, PodDisruptionBudget, pods. Pure.
+
+import { API_VERSION, CONTAINER, ENV, KIND, LABEL, OUTPUT_DIRECTORY, PORT } from '../crds/contract.ts'
+import {
+  isRecord,
+  type Json,
+  type Kind,
+  type KubeObject,
+  type Metadata,
+  type OwnerReference,
+  podName,
+} from './objects.ts'
+import type { View } from './view.ts'
+
+const USER = 65_532
+const GRACE_SECONDS = 60
+const TERMINATION_LOG = '/dev/termination-log'
+const VOLUME = { output: 'scmoe-output', temporary: 'scmoe-tmp' } as const
+/** Where the user's value holds if there is one; all other variables of the contract are the operator's. */
+const TUNING: ReadonlySet<string> = new Set([ENV.computeThreads, ENV.dataDirectory])
+
+type Subject = Pick<View, 'name' | 'namespace' | 'uid' | 'spec' | 'workerImage'>
+type Named = { readonly name: string; readonly [key: string]: unknown }
+/** An object to send. */
+export type Wanted<K extends Kind = Kind> = KubeObject & Json & { kind: K }
+
+/** Every worker's name resolves before it is ready, so that ranks find each other while they start. */
+export function service(subject: Subject): Wanted<'Service'> {
+  return {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: metadata(subject, subject.name),
+    spec: {
+      clusterIP: 'None',
+      publishNotReadyAddresses: true,
+      selector: { [LABEL.jobUid]: subject.uid },
+      ports: [
+        { name: 'rendezvous', port: subject.spec.network.port, targetPort: subject.spec.network.port, protocol: 'TCP' },
+      ],
+    },
+  }
+}
+
+/**
+ * One worker may be evicted at a time. A drain then costs one restart of the gang, away from the drained node: while the
+ * gang is on its way back no second eviction can hit it, and none is needed. A budget of zero would block every drain
+ * for as long as the job runs. Broken workers never block one (AlwaysAllow). An absolute minAvailable, as maxUnavailable
+ * needs a controller that the disruption controller can scale.
+ */
+export function budget(subject: Subject): Wanted<'PodDisruptionBudget'> {
+  return {
+    apiVersion: 'policy/v1',
+    kind: 'PodDisruptionBudget',
+    metadata: metadata(subject, subject.name),
+    spec: {
+      minAvailable: subject.spec.workers.replicas - 1,
+      unhealthyPodEvictionPolicy: 'AlwaysAllow',
+      selector: { matchLabels: { [LABEL.jobUid]: subject.uid } },
+    },
+  }
+}
+
+/** The template wins wherever it sets something, except for identity, restartPolicy and the worker's own variables. */
+export function pod(view: Subject & Pick<View, 'attempt'>, rank: number): Wanted<'Pod'> {
+  const template = record(view.spec.workers.template)
+  const meta = record(template['metadata'])
+  const spec = record(template['spec'])
+  const own = metadata(view, podName(view.name, rank))
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      ...own,
+      labels: {
+        ...strings(meta['labels']),
+        ...own.labels,
+        [LABEL.attempt]: String(view.attempt),
+        [LABEL.rank]: String(rank),
+      },
+      annotations: strings(meta['annotations']),
+    },
+    spec: {
+      terminationGracePeriodSeconds: GRACE_SECONDS,
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      ...spec,
+      hostname: podName(view.name, rank),
+      subdomain: view.name,
+      restartPolicy: 'Never',
+      securityContext: {
+        runAsNonRoot: true,
+        runAsUser: USER,
+        runAsGroup: USER,
+        fsGroup: USER,
+        fsGroupChangePolicy: 'OnRootMismatch',
+        seccompProfile: { type: 'RuntimeDefault' },
+        ...record(spec['securityContext']),
+      },
+      volumes: merged(volumes(view), spec['volumes'], 'name'),
+      containers: containers(view, rank, list(spec['containers'])),
+    },
+  }
+}
+
+function containers(view: Subject & Pick<View, 'attempt'>, rank: number, given: Named[]): Named[] {
+  const template = given.find(({ name }) => name === CONTAINER) ?? { name: CONTAINER }
+  const worker: Named = {
+    image: view.workerImage,
+    ports: [
+      { name: 'http', containerPort: PORT.http, protocol: 'TCP' },
+      { name: 'rendezvous', containerPort: view.spec.network.port, protocol: 'TCP' },
+    ],
+    readinessProbe: {
+      httpGet: { path: '/readyz', port: PORT.http },
+      periodSeconds: 2,
+      timeoutSeconds: 2,
+      failureThreshold: 3,
+    },
+    terminationMessagePolicy: 'FallbackToLogsOnError',
+    ...template,
+    terminationMessagePath: TERMINATION_LOG,
+    env: environment(view, rank, template),
+    volumeMounts: merged(mounts(view), template['volumeMounts'], 'mountPath'),
+    securityContext: {
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      runAsNonRoot: true,
+      capabilities: { drop: ['ALL'] },
+      seccompProfile: { type: 'RuntimeDefault' },
+      ...record(template['securityContext']),
+    },
+  }
+  return [worker, ...given.filter(({ name }) => name !== CONTAINER)]
+}
+
+function environment(view: Subject & Pick<View, 'attempt'>, rank: number, template: Named): Named[] {
+  const { template: _, ...workers } = view.spec.workers
+  const fixed: Record<string, string> = {
+    [ENV.jobName]: view.name,
+    [ENV.jobUid]: view.uid,
+    [ENV.attempt]: String(view.attempt),
+    [ENV.rank]: String(rank),
+    [ENV.worldSize]: String(workers.replicas),
+    [ENV.rendezvous]: `${podName(view.name, 0)}.${view.name}.${view.namespace}.svc:${view.spec.network.port}`,
+    [ENV.spec]: JSON.stringify({ ...view.spec, workers }),
+    [ENV.httpPort]: String(PORT.http),
+    [ENV.terminationLog]: TERMINATION_LOG,
+    ...(view.spec.checkpoint === undefined ? {} : { [ENV.outputDirectory]: OUTPUT_DIRECTORY }),
+  }
+  const given = list(template['env']).filter(({ name }) => TUNING.has(name) || !Object.hasOwn(fixed, name))
+  const limited = record(record(template['resources'])['limits'])['cpu'] !== undefined
+  const resource = { containerName: CONTAINER, resource: 'limits.cpu', divisor: '1' }
+  const threads: Named = { name: ENV.computeThreads, valueFrom: { resourceFieldRef: resource } }
+  const wanted = limited && !given.some(({ name }) => name === ENV.computeThreads)
+  return [...Object.entries(fixed).map(([name, value]) => ({ name, value })), ...(wanted ? [threads] : []), ...given]
+}
+
+function volumes({ spec }: Subject): Named[] {
+  const temporary: Named = { name: VOLUME.temporary, emptyDir: {} }
+  return spec.checkpoint === undefined ? [temporary] : [temporary, { ...spec.checkpoint.volume, name: VOLUME.output }]
+}
+
+function mounts({ spec, namespace, name }: Subject): Json[] {
+  const temporary = { name: VOLUME.temporary, mountPath: '/tmp' }
+  if (spec.checkpoint === undefined) return [temporary]
+  const subPath = spec.checkpoint.subPath ?? `${namespace}/${name}`
+  return [temporary, { name: VOLUME.output, mountPath: OUTPUT_DIRECTORY, ...(subPath === '' ? {} : { subPath }) }]
+}
+
+function metadata({ name: job, namespace, uid }: Subject, name: string): Metadata {
+  const owner: OwnerReference = {
+    apiVersion: API_VERSION,
+    kind: KIND,
+    name: job,
+    uid,
+    controller: true,
+    blockOwnerDeletion: true,
+  }
+  return {
+    name,
+    namespace,
+    labels: { [LABEL.jobName]: job, [LABEL.jobUid]: uid },
+    ownerReferences: [owner],
+  }
+}
+
+/** Ours, unless the template has one under the same key, then the template's. */
+function merged(ours: Json[], given: unknown, key: string): Json[] {
+  const theirs = list(given)
+  return [...ours.filter(each => !theirs.some(other => other[key] === each[key])), ...theirs]
+}
+
+const record = (value: unknown): Json => (isRecord(value) ? value : {})
+const list = (value: unknown): Named[] => (Array.isArray(value) ? value : [])
+const strings = (value: unknown): Record<string, string> =>
+  Object.fromEntries(Object.entries(record(value)).map(([key, text]) => [key, String(text)]))
+
+/** Whether everything in `wanted` is in `actual`, which may hold more: defaults, status, others' fields. */
+export function holds(actual: unknown, wanted: unknown): boolean {
+  if (Array.isArray(wanted))
+    return Array.isArray(actual) && actual.length === wanted.length && wanted.every((each, i) => holds(actual[i], each))
+  if (typeof wanted === 'object' && wanted !== null)
+    return Object.entries(wanted).every(([key, value]) => holds(record(actual)[key], value))
+  return actual === wanted
+}

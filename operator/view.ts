@@ -1,0 +1,94 @@
+// One job with its pods, sorted out: which pods count, how many attempts there were, what the last status said. Pure.
+
+import { CONTROLLER, LABEL } from '../crds/contract.ts'
+import { ScMoEJobSpec } from '../crds/scmoejob.ts'
+import { ScMoEJobStatus, type WorkersStatus } from '../crds/status.ts'
+import { isReady, outcomeOf } from './gang.ts'
+import { type Job, type KubeObject, type Pod, podName } from './objects.ts'
+
+/** What `observe` read from the caches. */
+export type Observed = {
+  job: Job
+  /** All pods that carry this job's name, also those of an earlier job of that name. */
+  pods: readonly Pod[]
+  service: KubeObject | undefined
+  budget: KubeObject | undefined
+  /** Image of workers whose template names none. */
+  workerImage: string
+}
+
+export type View = Observed & {
+  now: number
+  name: string
+  namespace: string
+  uid: string
+  spec: ScMoEJobSpec
+  status: ScMoEJobStatus
+  /** The attempt whose pods exist or are the next to be created, from 1. */
+  attempt: number
+  /** It is on record that all pods of this attempt were created: from here on a missing one was deleted. */
+  created: boolean
+  /** Pods of this attempt by rank. */
+  gang: readonly (Pod | undefined)[]
+  /** This job's pods of other attempts and those of others that have its pods' names: they have to go before this attempt can start. */
+  others: readonly Pod[]
+}
+
+/** What the job says about itself; the text says which field is wrong where the spec is not usable. */
+export type Reading = { spec: ScMoEJobSpec } | { invalid: string }
+
+export function readSpec(job: Job): Reading {
+  const parsed = ScMoEJobSpec.safeParse(job.spec)
+  if (parsed.success) return { spec: parsed.data }
+  const issue = parsed.error.issues[0]
+  return {
+    invalid: `spec.${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not usable'}; correct it or create the job again`,
+  }
+}
+
+/** Field by field: one that another version wrote differently is dropped, the others still count. */
+export function readStatus(job: Job): ScMoEJobStatus {
+  const source = typeof job.status === 'object' && job.status !== null ? Object.entries(job.status) : []
+  const shape = ScMoEJobStatus.shape as Record<string, { safeParse(value: unknown): { success: boolean } }>
+  const usable = source.filter(([key, value]) => Object.hasOwn(shape, key) && shape[key]?.safeParse(value).success)
+  return ScMoEJobStatus.parse(Object.fromEntries(usable))
+}
+
+export function viewOf(observed: Observed, spec: ScMoEJobSpec, now: number): View {
+  const { name, namespace = '', uid = '' } = observed.job.metadata
+  const status = readStatus(observed.job)
+  const attempt = status.attempt ?? 1
+  const gang = Array.from<Pod | undefined>({ length: spec.workers.replicas }).fill(undefined)
+  const others: Pod[] = []
+  for (const pod of observed.pods) {
+    const rank = Number(pod.metadata.labels?.[LABEL.rank])
+    const counts = isOwnedBy(pod, uid) && pod.metadata.labels?.[LABEL.attempt] === String(attempt) && rank < gang.length
+    if (counts) gang[rank] = pod
+    else if (isOwnedBy(pod, uid) || gang.some((_, each) => pod.metadata.name === podName(name, each))) others.push(pod)
+  }
+  const created = status.state === 'Starting' || status.state === 'Running'
+  return { ...observed, now, name, namespace, uid, spec, status, attempt, created, gang, others }
+}
+
+export const isOwnedBy = (pod: KubeObject, uid: string): boolean =>
+  pod.metadata.labels?.[LABEL.jobUid] === uid &&
+  (pod.metadata.ownerReferences?.some(owner => owner.uid === uid) ?? false)
+
+export function countWorkers(view: View, desired: number): WorkersStatus {
+  const outcomes = view.gang.map(pod => outcomeOf(pod))
+  const number = (outcome: string) => outcomes.filter(each => each === outcome).length
+  return {
+    desired,
+    ready: view.gang.filter(isReady).length,
+    active: number('active'),
+    succeeded: number('succeeded'),
+    failed: number('failed'),
+    selector: `${LABEL.jobUid}=${view.uid}`,
+  }
+}
+
+/** Read without the schema, so that a job of another controller may have fields that are not known here. */
+export function managedElsewhere({ spec }: Job): boolean {
+  const manager = typeof spec === 'object' && spec !== null && 'managedBy' in spec ? spec.managedBy : undefined
+  return manager !== undefined && manager !== CONTROLLER
+}
