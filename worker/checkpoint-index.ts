@@ -57,7 +57,8 @@ export const CheckpointIndex = z.object({
 })
 export type CheckpointIndex = z.infer<typeof CheckpointIndex>
 
-const Sealed = z.object({ content: CheckpointIndex, sha256: z.string() })
+/** The checksum is of the content as written: its keys keep their order. */
+const Sealed = z.object({ content: z.unknown(), sha256: z.string() })
 
 const seal = (content: unknown) => createHash('sha256').update(JSON.stringify(content)).digest('hex')
 
@@ -70,7 +71,7 @@ export async function readIndex(folder: string): Promise<CheckpointIndex> {
   const json: unknown = JSON.parse(await readFile(join(folder, INDEX), 'utf8'))
   const { content, sha256 } = Sealed.parse(json)
   if (seal(content) !== sha256) throw new Error('its checksum differs: the file was changed or damaged')
-  return content
+  return CheckpointIndex.parse(content)
 }
 
 export function modelFields(config: ModelConfig): ModelFields {

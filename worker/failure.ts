@@ -58,9 +58,9 @@ export function failureRecord(failure: WorkerFailure, rank: number): Failure {
 export function errnoText(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
   const code = 'code' in error && typeof error.code === 'string' ? error.code : undefined
-  if (code === undefined) return error.message
-  const text = error.message.replace(`${code}: `, '').replace(/, \w+( '.*)?$/, '')
-  return `${code}: ${text}`
+  if (code === undefined || !error.message.startsWith(`${code}: `)) return error.message
+  // Node appends the call and its paths, which the callers name better.
+  return error.message.replace(/, \w+( '.*)?$/, '')
 }
 
 /** The `code` of a Node system error, if it has one. */

@@ -40,6 +40,8 @@ export interface Replanned {
   /** Every schedule that was weighed, predicted milliseconds. */
   candidates: { schedule: string; predicted: number }[]
   predictedMilliseconds: number
+  /** The same with every all-to-all waited for. */
+  sequentialMilliseconds: number | undefined
 }
 
 /** Both programs on one rank. All ranks make the same calls at the same steps, with the same times, and so load the same order of collectives. */
@@ -93,6 +95,7 @@ export class Plan {
     const total = await engine.allReduce(own)
     const times = total.map(time => time / model.worldSize)
     const { candidates, ...best } = choose(this.#emitted, times, strategy, slot)
+    const sequential = candidates.find(({ choice }) => choice.strategy === 'Sequential')
     this.#candidate = best
     this.load()
     return {
@@ -102,6 +105,7 @@ export class Plan {
         predicted: predicted / 1000,
       })),
       predictedMilliseconds: best.predicted / 1000,
+      sequentialMilliseconds: sequential && sequential.predicted / 1000,
     }
   }
 }

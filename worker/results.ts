@@ -17,12 +17,12 @@ export interface LossLine {
 export class LossLog {
   readonly #path: string
 
-  /** Keeps the lines up to `step`. */
+  /** Continues after `step`: keeps the lines up to it; from the start, none. */
   constructor(folder: string, step: number) {
     this.#path = join(folder, 'losses.jsonl')
     guard(this.#path, () => {
       const temporary = `${this.#path}.tmp`
-      writeFileSync(temporary, linesUpTo(readIfThere(this.#path), step))
+      writeFileSync(temporary, step === 0 ? '' : linesUpTo(readIfThere(this.#path), step))
       renameSync(temporary, this.#path)
     })
   }

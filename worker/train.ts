@@ -152,7 +152,8 @@ class Trainer {
     if (this.#plan.observe(times)) {
       this.#replanned = await this.#plan.replan()
       record.scheduled(this.#plan.description)
-      if (config.rank === 0) log.info(this.#replanned, `schedule from measured times: ${this.#plan.description}`)
+      const { candidates: _, ...best } = this.#replanned
+      if (config.rank === 0) log.info(best, `schedule from measured times: ${this.#plan.description}`)
       return
     }
     if (this.#replanned === undefined || this.#runsSincePlan.length >= 5) return
@@ -234,13 +235,16 @@ class Trainer {
       evaluationLoss: { first: record.beginning.evaluationLoss, last: record.evaluationLoss },
       ...record.rates(),
       schedule: record.schedule,
-      ...this.#replanned,
+      predictedMilliseconds: this.#replanned?.predictedMilliseconds,
+      sequentialMilliseconds: this.#replanned?.sequentialMilliseconds,
       measuredMilliseconds: this.#runsSincePlan.length > 0 ? median(this.#runsSincePlan) : undefined,
       engine: engine.description,
       checkpointStep: record.checkpointStep,
     }
     log.info(summary, 'finished')
-    if (config.outputDirectory !== undefined) writeResults(config.outputDirectory, summary, this.#trace?.())
+    if (config.outputDirectory === undefined) return
+    const { candidates } = this.#replanned ?? {}
+    writeResults(config.outputDirectory, { ...summary, candidates }, this.#trace?.())
   }
 
   #slice(split: 'train' | 'validation') {
