@@ -40,28 +40,31 @@ inline float* scratch(Stream* stream, int thread, int64_t elements) {
   return static_cast<float*>(stream_scratch(stream, thread, static_cast<size_t>(elements) * sizeof(float)));
 }
 
+template <class Body>
+struct Split {
+  const Body* body;
+  int64_t n, grain, blocks, parts;
+};
+
+// One copy of the body, whoever calls it: inlined twice, it could be contracted into multiply-adds in two ways.
+template <class Body>
+__attribute__((noinline)) void run_part(void* context, int thread) {
+  const Split<Body>& s = *static_cast<const Split<Body>*>(context);
+  if (thread >= s.parts) return;
+  const int64_t begin = s.blocks * thread / s.parts * s.grain;
+  const int64_t end = min(s.n, s.blocks * (thread + 1) / s.parts * s.grain);
+  (*s.body)(begin, end, thread);
+}
+
 // body(begin, end, thread) over [0, n) in one contiguous range per thread, cut at multiples of `grain`. Every op is
 // written so that its result does not depend on where the cuts are.
 template <class Body>
 inline void parallel_for(Stream* stream, int64_t n, int64_t grain, const Body& body) {
-  struct Split {
-    const Body* body;
-    int64_t n, grain, blocks, parts;
-  };
-  const int64_t blocks = (n + grain - 1) / grain;
-  Split split{&body, n, grain, blocks, min(blocks, stream_threads(stream))};
   if (n <= 0) return;
-  if (split.parts == 1) return body(int64_t{0}, n, 0);
-  stream_run(
-      stream,
-      [](void* context, int thread) {
-        const Split& s = *static_cast<const Split*>(context);
-        if (thread >= s.parts) return;
-        const int64_t begin = s.blocks * thread / s.parts * s.grain;
-        const int64_t end = min(s.n, s.blocks * (thread + 1) / s.parts * s.grain);
-        (*s.body)(begin, end, thread);
-      },
-      &split);
+  const int64_t blocks = (n + grain - 1) / grain;
+  Split<Body> split{&body, n, grain, blocks, min(blocks, stream_threads(stream))};
+  if (split.parts == 1) return run_part<Body>(&split, 0);
+  stream_run(stream, run_part<Body>, &split);
 }
 
 }  // namespace scmoe::SCMOE_ISA

@@ -1,0 +1,48 @@
+// ops_test                     checks kernels, gradients and bits; exit code 1 when one is wrong
+// ops_test --names             op, inputs, outputs, attributes, and whether every backend has it
+// ops_test --time [op] [n]     times training shapes on n threads; without n, on one
+// ops_test --peak              single-thread sgemm, GFLOP/s
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+
+#include "call.h"
+#include "check.h"
+#include "cpu/reference.h"
+
+namespace {
+
+void print_names() {
+  using namespace scmoe;
+  for (const Backend* backend : {cpu_backend(), reference_backend(), reference_backend_f64()}) {
+    for (int i = 0; i < backend->num_ops; i++) std::printf("table\t%s\t%s\n", backend->name, backend->ops[i].name);
+  }
+  for (const test::Signature& s : test::kSignatures)
+    std::printf("signature\t%s\t%s\t%s\t%s\n", s.op, s.inputs, s.outputs, s.attrs);
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  const auto word = [&](int i) { return i < count ? words[i] : ""; };
+  try {
+    if (std::strcmp(word(1), "--names") == 0) {
+      print_names();
+      return 0;
+    }
+    if (std::strcmp(word(1), "--peak") == 0) {
+      scmoe::test::print_peak();
+      return 0;
+    }
+    if (std::strcmp(word(1), "--time") == 0) {
+      const bool first_is_number = std::atoi(word(2)) > 0;
+      const int threads = std::atoi(word(first_is_number ? 2 : 3));
+      return scmoe::test::time_ops(first_is_number ? "" : word(2), threads > 0 ? threads : 1) ? 0 : 1;
+    }
+    return scmoe::test::check() ? 0 : 1;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 2;
+  }
+}
