@@ -1,0 +1,80 @@
+// The command line of scmoe: what there is, without running anything. docs/cli.md is written from it.
+
+import { Command, InvalidArgumentError } from 'commander'
+import packageFile from '../package.json' with { type: 'json' }
+import { type PlanOptions, planCommand } from './plan.ts'
+import { type RunOptions, runCommand } from './run.ts'
+import { validateCommand } from './validate.ts'
+
+const wholeNumber =
+  (least: number) =>
+  (text: string): number => {
+    const value = Number(text)
+    if (!Number.isSafeInteger(value) || value < least)
+      throw new InvalidArgumentError(`Give a whole number from ${least}.`)
+    return value
+  }
+
+const positive = (text: string): number => {
+  const value = Number(text)
+  if (!(value > 0 && Number.isFinite(value))) throw new InvalidArgumentError('Give a number above 0.')
+  return value
+}
+
+const print = (text: string) => console.log(text)
+
+/** `exit` takes the exit code of the command that ran. */
+export function program(exit: (code: number) => void): Command {
+  const scmoe = new Command('scmoe')
+    .description(
+      'Train shortcut-connected mixture-of-experts models: check, look at, and run ScMoEJobs without a cluster.',
+    )
+    .version(packageFile.version)
+    .configureHelp({ helpWidth: 100 })
+
+  scmoe
+    .command('validate')
+    .summary('check files as the API server would')
+    .description(
+      'Check ScMoEJobs with the answers the API server would give: unknown fields, wrong types, broken rules, each with its line. Exit code 1 if anything is wrong.',
+    )
+    .argument('<files...>', 'YAML or JSON files, several documents each; - for standard input')
+    .action((files: string[]) => exit(validateCommand(files, print) ? 0 : 1))
+
+  scmoe
+    .command('plan')
+    .summary('show what a job would do')
+    .description(
+      'Show what the operator would create for a job and, drawn to scale, how its workers would run one step. Nothing is run.',
+    )
+    .argument('<file>', 'file with one ScMoEJob')
+    .option('--json', 'objects and programs in full')
+    .option('--rank <n>', 'whose program', wholeNumber(0), 0)
+    .option(
+      '--worker-image <image>',
+      'image of workers whose template names none',
+      `scmoe/worker:${packageFile.version}`,
+    )
+    .option('--gigaflops <n>', 'assumed speed of a worker, 1e9 floating-point operations per second', positive, 50)
+    .option('--megabytes-per-second <n>', 'assumed speed of the network', positive, 1000)
+    .option('--latency-microseconds <n>', 'assumed time of the smallest message', positive, 50)
+    .action((file: string, options: PlanOptions) => {
+      print(planCommand(file, options))
+      exit(0)
+    })
+
+  scmoe
+    .command('run')
+    .summary('train on this machine')
+    .description(
+      'Train a job on this machine, one process per rank; continues from the newest checkpoint in the output folder.',
+    )
+    .argument('<file>', 'file with one ScMoEJob')
+    .option('--output <folder>', 'checkpoints, losses, trace and logs (default: ./scmoe-out/<name>)')
+    .option('--replicas <n>', 'instead of spec.workers.replicas', wholeNumber(1))
+    .option('--steps <n>', 'instead of spec.training.steps', wholeNumber(1))
+    .option('--json', 'one JSON object at the end instead of text')
+    .action(async (file: string, options: RunOptions) => exit(await runCommand(file, options)))
+
+  return scmoe
+}
