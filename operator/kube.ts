@@ -1,5 +1,6 @@
 // The only file that knows the Kubernetes client. It is used for configuration and authentication; requests go out as
-// JSON over undici, because typed calls drop unknown fields and turn times into Date objects.
+// JSON over undici, because typed calls drop unknown fields and turn times into Date objects. The server's word is taken for
+// the form of what it sends; what users put into it is checked by zod where it is read.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
@@ -50,7 +51,10 @@ export class Kube {
       const signal = AbortSignal.any([AbortSignal.timeout(timeout), ...(req.signal ? [req.signal] : [])])
       const response = await this.#send(req, { signal, headersTimeout: timeout, bodyTimeout: timeout })
       const text = await response.body.text()
-      if (response.statusCode < 300) return parse<T>(text)
+      if (response.statusCode < 300) {
+        const value: T = JSON.parse(text)
+        return value
+      }
       const error = refusal(req, response, text)
       if (error.code !== 429 || tries === THROTTLE_RETRIES) throw error
       await sleep(
@@ -70,7 +74,10 @@ export class Kube {
     for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
       const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n')
       rest = lines.pop() ?? ''
-      for (const line of lines) if (line !== '') yield parse<T>(line)
+      for (const line of lines.filter(each => each !== '')) {
+        const value: T = JSON.parse(line)
+        yield value
+      }
     }
   }
 
@@ -146,13 +153,10 @@ function refusal(req: Request, response: Dispatcher.ResponseData, text: string):
   })
 }
 
-/** What the API server says is taken at its word; what users put into it is checked by zod where it is read. */
-const parse: <T>(text: string) => T = JSON.parse
-
 /** An error's body is a Status, or a proxy's plain text. */
 function statusOf(text: string): Json {
   try {
-    const value = parse<unknown>(text)
+    const value: unknown = JSON.parse(text)
     return isRecord(value) ? value : {}
   } catch {
     return {}
