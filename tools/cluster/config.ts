@@ -163,7 +163,7 @@ oom_score = 0
   sandbox_image = "docker.io/${PAUSE_IMAGE}"
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = ${JSON.stringify(layout.cniPlugins)}
+    bin_dir = ${at('cni-bin')}
     conf_dir = ${at('config/cni')}
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
@@ -186,7 +186,7 @@ function cniConfig(root: string): unknown {
     plugins: [
       { type: 'ptp', ipMasq: false, mtu: 1500, ipam: addresses },
       { type: 'portmap', capabilities: { portMappings: true } },
-      { type: 'bandwidth', capabilities: { bandwidth: true } },
+      { type: 'shaping', capabilities: { bandwidth: true } },
     ],
   }
 }

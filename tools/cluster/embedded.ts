@@ -138,7 +138,9 @@ function messages(request: UpRequest, keeper: ChildProcess): (type: FromKeeper['
     keeper.once('error', reject)
     keeper.once('exit', (code, signal) => {
       const log = tail(readFileSync(join(request.stateDir, 'logs', 'keeper.log'), 'utf8'))
-      reject(new Error(`the cluster's keeper ended with ${signal ?? `exit code ${code}`}${log === '' ? '' : `:\n${log}`}`))
+      reject(
+        new Error(`the cluster's keeper ended with ${signal ?? `exit code ${code}`}${log === '' ? '' : `:\n${log}`}`),
+      )
     })
   })
   failure.catch(() => {})

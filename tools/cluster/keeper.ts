@@ -1,7 +1,7 @@
 // The process that is the cluster: it starts every program, waits until all work, and stays. It ends when whoever started
 // it ends without having let go of it, and all its programs end with it.
 
-import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { Server } from 'node:net'
 import { join } from 'node:path'
 import { ApiClient, waitUntil } from './api-client.ts'
@@ -52,12 +52,20 @@ async function writeState(layout: Layout): Promise<void> {
   if (layout.mode === 'api') return
   mkdirSync(at('config/cni'), { recursive: true })
   for (const [path, text] of Object.entries(nodeFiles(layout))) writeFileSync(at(path), text)
+  linkPlugins(layout, at('cni-bin'))
   for (let index = 1; index <= VOLUMES; index++) {
     const folder = volumeFolder(layout.root, index)
     mkdirSync(folder, { recursive: true })
     // A pod that does not run as root writes here, and the creation mask would forbid it.
     chmodSync(folder, 0o777)
   }
+}
+
+/** containerd looks into one folder only: the machine's plugins and ours meet there. */
+function linkPlugins(layout: Layout, folder: string): void {
+  mkdirSync(folder)
+  for (const name of readdirSync(layout.cniPlugins)) symlinkSync(join(layout.cniPlugins, name), join(folder, name))
+  copyFileSync(join(import.meta.dirname, 'cni-shaping.sh'), join(folder, 'shaping'))
 }
 
 async function startApi(layout: Layout, supervisor: Supervisor): Promise<ApiClient> {

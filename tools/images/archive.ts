@@ -13,15 +13,19 @@ export type ImageConfig = {
   readonly workdir?: string
 }
 
-const sha256 = (data: Buffer | string): string => createHash('sha256').update(data).digest('hex')
+function sha256(parts: readonly Buffer[]): string {
+  const hash = createHash('sha256')
+  for (const part of parts) hash.update(part)
+  return hash.digest('hex')
+}
 
-/** One archive of one image; the layers lie over each other in their order. */
-export function dockerArchive(config: ImageConfig, layers: readonly (readonly TarEntry[])[]): Buffer {
+/** One archive of one image, in parts; the layers lie over each other in their order. */
+export function dockerArchive(config: ImageConfig, layers: readonly (readonly TarEntry[])[]): Buffer[] {
   const blobs = layers.map(entries => {
-    const data = tar(entries)
-    return { data, digest: sha256(data) }
+    const content = tar(entries)
+    return { content, digest: sha256(content) }
   })
-  const image = JSON.stringify({
+  const image = {
     architecture: 'amd64',
     os: 'linux',
     created: '1970-01-01T00:00:00Z',
@@ -32,14 +36,14 @@ export function dockerArchive(config: ImageConfig, layers: readonly (readonly Ta
       WorkingDir: config.workdir ?? '/',
     },
     rootfs: { type: 'layers', diff_ids: blobs.map(blob => `sha256:${blob.digest}`) },
-  })
-  const configPath = `${sha256(image)}.json`
-  const manifest = [
-    { Config: configPath, RepoTags: [config.name], Layers: blobs.map(blob => `${blob.digest}/layer.tar`) },
-  ]
+  }
+  const imageContent = [Buffer.from(JSON.stringify(image))]
+  const imagePath = `${sha256(imageContent)}.json`
+  const paths = blobs.map(blob => `${blob.digest}/layer.tar`)
+  const manifest = [{ Config: imagePath, RepoTags: [config.name], Layers: paths }]
   return tar([
-    { path: configPath, mode: 0o644, content: Buffer.from(image) },
-    ...blobs.map(blob => ({ path: `${blob.digest}/layer.tar`, mode: 0o644, content: blob.data })),
-    { path: 'manifest.json', mode: 0o644, content: Buffer.from(JSON.stringify(manifest)) },
+    { path: imagePath, mode: 0o644, content: imageContent },
+    ...blobs.map(({ digest, content }) => ({ path: `${digest}/layer.tar`, mode: 0o644, content })),
+    { path: 'manifest.json', mode: 0o644, content: [Buffer.from(JSON.stringify(manifest))] },
   ])
 }

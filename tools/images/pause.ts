@@ -19,8 +19,9 @@ export async function pauseImage(): Promise<string> {
     const program = `${temporary}.bin`
     try {
       await run('gcc', ['-std=gnu11', '-Os', '-static', '-s', '-o', program, SOURCE])
-      const entry = { path: 'pause', mode: 0o755, content: readFileSync(program) }
-      writeFileSync(temporary, dockerArchive({ name: PAUSE_IMAGE, entrypoint: ['/pause'], user: '65535' }, [[entry]]))
+      const entry = { path: 'pause', mode: 0o755, content: [readFileSync(program)] }
+      const image = dockerArchive({ name: PAUSE_IMAGE, entrypoint: ['/pause'], user: '65535' }, [[entry]])
+      writeFileSync(temporary, Buffer.concat(image))
     } finally {
       rmSync(program, { force: true })
     }

@@ -4,37 +4,45 @@ export type TarEntry = {
   /** Without a leading slash; a folder's ends in one. */
   readonly path: string
   readonly mode: number
-  readonly content?: Buffer
+  /** Its bytes, in parts, so that large files are not copied together. */
+  readonly content?: readonly Buffer[]
+  /** Makes it a symbolic link to this path. */
+  readonly link?: string
 }
 
 const BLOCK = 512
-const ZEROS = Buffer.alloc(BLOCK)
 
-export function tar(entries: readonly TarEntry[]): Buffer {
+/** The archive in parts, to be written one after another. */
+export function tar(entries: readonly TarEntry[]): Buffer[] {
   const parts: Buffer[] = []
   for (const entry of entries) {
-    const content = entry.content ?? Buffer.alloc(0)
-    const padding = (BLOCK - (content.length % BLOCK)) % BLOCK
-    parts.push(header(entry, content.length), content, ZEROS.subarray(0, padding))
+    const content = entry.content ?? []
+    const size = byteLength(content)
+    parts.push(header(entry, size), ...content, Buffer.alloc((BLOCK - (size % BLOCK)) % BLOCK))
   }
-  return Buffer.concat([...parts, ZEROS, ZEROS])
+  return [...parts, Buffer.alloc(2 * BLOCK)]
+}
+
+export function byteLength(parts: readonly Buffer[]): number {
+  return parts.reduce((sum, part) => sum + part.length, 0)
 }
 
 /** POSIX.1-1988 "ustar": fixed fields, numbers in octal, a checksum over the header with its own field blank. */
-function header({ path, mode }: TarEntry, size: number): Buffer {
+function header({ path, mode, link }: TarEntry, size: number): Buffer {
   const block = Buffer.alloc(BLOCK)
   const { prefix, name } = split(path)
-  block.write(name, 0)
   const octal = (value: number, offset: number, length: number): void => {
     block.write(`${value.toString(8).padStart(length - 1, '0')}\0`, offset)
   }
+  block.write(name, 0)
   octal(mode, 100, 8)
   octal(0, 108, 8)
   octal(0, 116, 8)
   octal(size, 124, 12)
   octal(0, 136, 12)
   block.write('        ', 148)
-  block.write(path.endsWith('/') ? '5' : '0', 156)
+  block.write(link === undefined ? (path.endsWith('/') ? '5' : '0') : '2', 156)
+  block.write(link ?? '', 157)
   block.write('ustar\x0000', 257)
   block.write(prefix, 345)
   const checksum = block.reduce((sum, byte) => sum + byte, 0)

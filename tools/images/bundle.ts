@@ -1,0 +1,27 @@
+// One file per program: no node_modules in an image.
+
+import { join } from 'node:path'
+import { build } from 'esbuild'
+
+/** Dependencies in CommonJS call `require`, which a module does not have. */
+const BANNER =
+  "import { createRequire as makeRequire } from 'node:module'\nconst require = makeRequire(import.meta.url)"
+
+/** Bundles `<root>/<program>/main.ts` into `<root>/build/bundle/<program>.mjs`; returns that path. */
+export async function bundle(root: string, program: 'operator' | 'worker'): Promise<string> {
+  const outfile = join(root, 'build', 'bundle', `${program}.mjs`)
+  await build({
+    absWorkingDir: root,
+    entryPoints: [join(root, program, 'main.ts')],
+    outfile,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node24',
+    banner: { js: BANNER },
+    sourcemap: false,
+    legalComments: 'none',
+    logLevel: 'error',
+  })
+  return outfile
+}

@@ -1,0 +1,14 @@
+// The texts that the worker image carries, written to build/data for local use as well.
+
+import { join } from 'node:path'
+import { extractCorpus } from '../../worker/data.ts'
+import { type CorpusName, corpusText } from '../../worker/data-builtin.ts'
+
+export { corpusText }
+
+export const CORPORA: readonly CorpusName[] = ['moby-dick', 'sotu']
+
+/** Writes every corpus as `<name>.txt` into `<root>/build/data`. */
+export function writeCorpora(root: string): void {
+  for (const name of CORPORA) extractCorpus(name, join(root, 'build', 'data'))
+}

@@ -1,0 +1,72 @@
+// The few words of a Dockerfile that our images need, as data: one description for Docker and for the build without it. Pure.
+
+export type Recipe = {
+  /** The Node version of `FROM node:VERSION-…`. */
+  readonly nodeVersion: string
+  /** Debian packages of `RUN apt-get install`. */
+  readonly packages: readonly string[]
+  readonly files: readonly { readonly from: string; readonly to: string }[]
+  readonly env: Readonly<Record<string, string>>
+  readonly workdir: string
+  readonly user: string
+  readonly entrypoint: readonly string[]
+}
+
+/** Reads a Dockerfile. An instruction that it does not know is an error, so that the two builds cannot drift apart. */
+export function parseDockerfile(text: string): Recipe {
+  const packages: string[] = []
+  const files: { from: string; to: string }[] = []
+  const env: Record<string, string> = {}
+  const last: Record<string, string> = {}
+  for (const line of text.split('\n')) {
+    if (line.trim() === '' || line.startsWith('#')) continue
+    const [word = '', ...rest] = line.trim().split(/\s+/)
+    if (word === 'RUN') packages.push(...installed(line))
+    else if (word === 'COPY') files.push(...copies(rest, line))
+    else if (word === 'ENV') for (const setting of rest) Object.assign(env, assignment(setting, line))
+    else if (['FROM', 'WORKDIR', 'USER', 'ENTRYPOINT'].includes(word)) last[word] = rest.join(' ')
+    else throw new Error(`the build without Docker does not know '${word}' in '${line}'`)
+  }
+  const nodeVersion = /^node:(\d+\.\d+\.\d+)-/.exec(last['FROM'] ?? '')?.[1]
+  if (nodeVersion === undefined) throw new Error(`FROM must name an exact Node version, not '${last['FROM'] ?? ''}'`)
+  return {
+    nodeVersion,
+    packages,
+    files,
+    env,
+    workdir: last['WORKDIR'] ?? '/',
+    user: last['USER'] ?? '0',
+    entrypoint: entrypointOf(last['ENTRYPOINT'] ?? ''),
+  }
+}
+
+function installed(line: string): string[] {
+  const list = /apt-get install ([^&;|]+)/.exec(line)?.[1]
+  if (list === undefined) throw new Error(`the build without Docker knows only RUN with apt-get install, not '${line}'`)
+  return list.split(/\s+/).filter(word => word !== '' && !word.startsWith('-'))
+}
+
+function copies(words: readonly string[], line: string): { from: string; to: string }[] {
+  const target = words.at(-1)
+  const sources = words.slice(0, -1)
+  if (target === undefined || sources.length === 0 || words.some(word => word.startsWith('--') || word.includes('*'))) {
+    throw new Error(`COPY must name plain files and their target: '${line}'`)
+  }
+  if (!target.endsWith('/') && sources.length > 1)
+    throw new Error(`the target of several files must end in a slash: '${line}'`)
+  return sources.map(from => ({ from, to: target.endsWith('/') ? `${target}${from.split('/').at(-1)}` : target }))
+}
+
+function assignment(setting: string, line: string): Record<string, string> {
+  const equals = setting.indexOf('=')
+  if (equals < 1) throw new Error(`ENV must be NAME=VALUE: '${line}'`)
+  return { [setting.slice(0, equals)]: setting.slice(equals + 1) }
+}
+
+function entrypointOf(text: string): string[] {
+  const words: unknown = text === '' ? undefined : JSON.parse(text)
+  if (!Array.isArray(words) || !words.every(word => typeof word === 'string')) {
+    throw new Error(`ENTRYPOINT must be a JSON list of words, not '${text}'`)
+  }
+  return words
+}

@@ -1,0 +1,110 @@
+// The images of this checkout without Docker: what their Dockerfiles say, on an operating system of this machine's libraries.
+
+import { createHash } from 'node:crypto'
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { writeAtomically } from '../cluster/cache.ts'
+import { dockerArchive, type ImageConfig } from './archive.ts'
+import { bundle } from './bundle.ts'
+import { writeCorpora } from './corpora.ts'
+import { parseDockerfile, type Recipe } from './dockerfile.ts'
+import { type ImageFile, nodeBinary, systemFiles } from './system.ts'
+import type { TarEntry } from './tar.ts'
+
+export const ROOT = join(import.meta.dirname, '..', '..')
+
+/** `tar` is a docker-archive of the image `name`. */
+export type BuiltImage = { readonly name: string; readonly tar: string }
+
+const PATH = '/usr/local/bin:/usr/bin:/bin'
+
+/** `scmoe/operator:<version of package.json>`. */
+export async function operatorImage(): Promise<BuiltImage> {
+  await bundle(ROOT, 'operator')
+  return buildImage('operator', recipeOf('operator'))
+}
+
+/** `scmoe/worker:<version of package.json>`; the addon must have been built. */
+export async function workerImage(): Promise<BuiltImage> {
+  await bundle(ROOT, 'worker')
+  writeCorpora(ROOT)
+  return buildImage('worker', recipeOf('worker'))
+}
+
+export function recipeOf(image: string): Recipe {
+  return parseDockerfile(readFileSync(join(ROOT, 'images', image, 'Dockerfile'), 'utf8'))
+}
+
+/** Builds an image whose files lie below the repository's root, or finds the same one built before. */
+export async function buildImage(image: string, recipe: Recipe): Promise<BuiltImage> {
+  const node = nodeBinary()
+  if (node.version !== recipe.nodeVersion) {
+    throw new Error(
+      `images/${image}/Dockerfile is FROM Node ${recipe.nodeVersion}, devDependencies have ${node.version}`,
+    )
+  }
+  const files = recipe.files.map(({ from, to }) => ({ path: to.slice(1), mode: 0o644, source: existing(from) }))
+  const addons = files.filter(file => file.path.endsWith('.node')).map(file => file.source)
+  const layers = [await systemFiles(addons, recipe.packages), files].map(list =>
+    list.toSorted((a, b) => (a.path < b.path ? -1 : 1)),
+  )
+  const { entrypoint, user, workdir } = recipe
+  const name = `scmoe/${image}:${version()}`
+  const config: ImageConfig = { name, entrypoint, user, workdir, env: { PATH, ...recipe.env } }
+
+  const folder = join(ROOT, 'build', 'images')
+  const file = `${image}-${fingerprint(config, layers)}.tar`
+  if (!existsSync(join(folder, file))) {
+    await writeAtomically(join(folder, file), path => {
+      write(
+        path,
+        dockerArchive(
+          config,
+          layers.map(list => list.map(entryOf)),
+        ),
+      )
+    })
+    const older = readdirSync(folder).filter(
+      other => other.startsWith(`${image}-`) && other.endsWith('.tar') && other !== file,
+    )
+    for (const other of older) rmSync(join(folder, other), { force: true })
+  }
+  return { name, tar: join(folder, file) }
+}
+
+function version(): string {
+  const manifest: { version: string } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+  return manifest.version
+}
+
+function existing(path: string): string {
+  const source = join(ROOT, path)
+  if (existsSync(source)) return source
+  throw new Error(`the image needs ${path}, which is not there; run: tools/bootstrap.sh --for build`)
+}
+
+function entryOf(file: ImageFile): TarEntry {
+  const { path, mode } = file
+  if ('link' in file) return { path, mode, link: file.link }
+  return { path, mode, content: ['text' in file ? Buffer.from(file.text) : readFileSync(file.source)] }
+}
+
+/** The same for the same image. Files of the machine, which are large and rarely change, are known by size and time. */
+function fingerprint(config: ImageConfig, layers: readonly (readonly ImageFile[])[]): string {
+  const hash = createHash('sha256').update(JSON.stringify([config, layers]))
+  for (const file of layers.flat()) {
+    if (!('source' in file)) continue
+    const { size, mtimeMs } = statSync(file.source)
+    hash.update(file.source.startsWith(join(ROOT, 'build')) ? readFileSync(file.source) : `${size} ${mtimeMs}`)
+  }
+  return hash.digest('hex').slice(0, 16)
+}
+
+function write(path: string, parts: readonly Buffer[]): void {
+  const file = openSync(path, 'w')
+  try {
+    for (const part of parts) writeSync(file, part)
+  } finally {
+    closeSync(file)
+  }
+}

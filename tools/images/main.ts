@@ -1,0 +1,35 @@
+#!/usr/bin/env node
+// The command line of the images: node tools/images/main.ts --help
+
+import { Command } from 'commander'
+import { bundle } from './bundle.ts'
+import { writeCorpora } from './corpora.ts'
+import { operatorImage, ROOT, workerImage } from './images.ts'
+
+const BUILDERS = { operator: operatorImage, worker: workerImage }
+
+const program = new Command('images')
+  .description('Builds the images as docker-archives, without Docker; prints name and path of each.')
+  .argument('[images...]', `which ones: ${Object.keys(BUILDERS).join(', ')} (default: all)`)
+  .option('--inputs', 'only what the Dockerfiles copy: bundles and texts')
+  .action(async (wanted: string[], { inputs }: { inputs?: true }) => {
+    const unknown = wanted.find(name => !Object.hasOwn(BUILDERS, name))
+    if (unknown !== undefined) program.error(`there is no image '${unknown}'`)
+    if (inputs) {
+      for (const name of ['operator', 'worker'] as const) await bundle(ROOT, name)
+      writeCorpora(ROOT)
+      return
+    }
+    for (const [name, build] of Object.entries(BUILDERS)) {
+      if (wanted.length > 0 && !wanted.includes(name)) continue
+      const image = await build()
+      console.log(`${image.name} ${image.tar}`)
+    }
+  })
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  console.error(`images: ${error instanceof Error ? error.message : String(error)}`)
+  process.exitCode = 1
+}
