@@ -14,18 +14,19 @@ double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The median of runs of `body` that together take about a quarter of a second; the first is not counted.
+// The shortest of the runs of `body` that fit a quarter of a second (five at least), the first not counted: what it
+// takes undisturbed.
 template <class Body>
-double median_seconds(const Body& body) {
+double best_seconds(const Body& body) {
   body();
-  std::vector<double> times;
-  for (const double start = seconds(); times.size() < 5 || (seconds() - start < 0.25 && times.size() < 1000);) {
+  double best = 1e30;
+  const double start = seconds();
+  for (int runs = 0; runs < 5 || seconds() - start < 0.25; runs++) {
     const double before = seconds();
     body();
-    times.push_back(seconds() - before);
+    best = std::min(best, seconds() - before);
   }
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  return times[times.size() / 2];
+  return best;
 }
 
 // Attention's backward has five products where its forward has two; every other op of a pair has as many.
@@ -40,7 +41,7 @@ bool time_call(const Case& c, const Call& call, const Backend& backend, Stream* 
   const double slow_time = seconds() - before;
   fast.run(function_of(backend, call.op), stream);
   const std::string problem = compare(fast.outputs(), slow.outputs());
-  const double time = median_seconds([&] { fast.run(function_of(backend, call.op), stream); });
+  const double time = best_seconds([&] { fast.run(function_of(backend, call.op), stream); });
   const double work = c.flops > 0 ? flops_of(c, call.op) : fast.bytes();
   std::printf("%-22s %-34s %9.3f ms %8.1f %s %7.1fx  %s\n", call.op.c_str(), c.label.c_str(), time * 1e3,
               work / time * 1e-9, c.flops > 0 ? "GFLOP/s" : "GB/s   ", slow_time / time,
@@ -71,7 +72,7 @@ double best_gflops_of_ours() {
     c.outputs = {{"y", int64_t{s.m} * s.n}};
     const Bound<float> bound(forward_call(c));
     const OpFunction linear = function_of(*cpu_backend(), "linear");
-    best = std::max(best, 2e-9 * s.m * s.n * s.k / median_seconds([&] { bound.run(linear, stream); }));
+    best = std::max(best, 2e-9 * s.m * s.n * s.k / best_seconds([&] { bound.run(linear, stream); }));
   }
   cpu_backend()->stream_destroy(stream);
   return best;
@@ -83,7 +84,7 @@ double best_gflops_of(CblasSgemm sgemm) {
     const std::vector<float> a(static_cast<size_t>(s.m) * s.k, 1.0f), b(static_cast<size_t>(s.n) * s.k, 1.0f);
     std::vector<float> c(static_cast<size_t>(s.m) * s.n);
     const double time =
-        median_seconds([&] { sgemm(101, 111, 112, s.m, s.n, s.k, 1, a.data(), s.k, b.data(), s.k, 0, c.data(), s.n); });
+        best_seconds([&] { sgemm(101, 111, 112, s.m, s.n, s.k, 1, a.data(), s.k, b.data(), s.k, 0, c.data(), s.n); });
     best = std::max(best, 2e-9 * s.m * s.n * s.k / time);
   }
   return best;

@@ -48,6 +48,14 @@ void clear(float* y, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i++) y[i] = 0.0f;
 }
 
+// Fills a row of scores up to a whole vector with what adds nothing to a softmax; returns the new length. Rows have the
+// room.
+int64_t pad(float* scores, int64_t valid) {
+  const int64_t whole = round_up(valid, kLanes);
+  for (int64_t i = valid; i < whole; i++) scores[i] = -1e30f;
+  return whole;
+}
+
 void scale_row(float* y, float factor, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) y[i] *= factor;
@@ -86,8 +94,9 @@ void forward_head(const Shape& s, const Head& head, float* o, float* lse, Space 
     for (int64_t i = 0; i < rows; i++) {
       float* p = strip + i * s.strip_stride;
       const int64_t valid = first + i + 1;
-      const float top = maximum(p, valid) * s.scale;
-      total[i] = exp_row(p, p, valid, s.scale, top);
+      const int64_t whole = pad(p, valid);
+      const float top = maximum(p, whole) * s.scale;
+      total[i] = exp_row(p, p, whole, s.scale, top);
       clear(p, valid, seen);
       lse[first + i] = top + __builtin_logf(total[i]);
     }
@@ -114,11 +123,11 @@ void softmax_backward(const Shape& s, const Outcome& y, int64_t first, int64_t r
   for (int64_t i = 0; i < rows; i++) {
     float *p = scores + i * s.strip_stride, *d = grads + i * s.strip_stride;
     const int64_t valid = first + i + 1, at = (first + i) * s.dim;
-    const float inner = dot(y.grad + at, y.o + at, s.head_dim), lse = y.lse[first + i], scale = s.scale;
-#pragma omp simd
-    for (int64_t j = 0; j < valid; j++) {
-      p[j] = exp_fast(p[j] * scale - lse);
-      d[j] = p[j] * (d[j] - inner) * scale;
+    const float inner = dot(y.grad + at, y.o + at, s.head_dim), lse = y.lse[first + i];
+    for (int64_t j = 0, whole = pad(p, valid); j < whole; j += kLanes) {
+      const Vec e = exp_fast(load(p + j) * s.scale - lse);
+      store(p + j, e);
+      store(d + j, e * (load(d + j) - inner) * s.scale);
     }
     clear(p, valid, first + rows);
     clear(d, valid, first + rows);

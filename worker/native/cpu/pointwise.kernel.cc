@@ -10,16 +10,12 @@ constexpr int64_t kGrain = 4096;  // elements: below this a second thread costs 
 // With u = sqrt(2 / pi) (x + 0.044715 x^3): 0.5 (1 + tanh u) = sigmoid(2u), so gelu(x) = x sigmoid(2u).
 constexpr float kTwiceRoot = 1.5957691216f, kCubic = 0.044715f;
 
-SCMOE_INLINE float sigmoid(float x) {
-  return 1.0f / (1.0f + exp_fast(-x));
-}
-
-SCMOE_INLINE float gelu_of(float x) {
+SCMOE_INLINE Vec gelu_of(Vec x) {
   return x * sigmoid(kTwiceRoot * (x + kCubic * x * x * x));
 }
 
-SCMOE_INLINE float gelu_slope(float x) {
-  const float s = sigmoid(kTwiceRoot * (x + kCubic * x * x * x));
+SCMOE_INLINE Vec gelu_slope(Vec x) {
+  const Vec s = sigmoid(kTwiceRoot * (x + kCubic * x * x * x));
   return s + x * s * (1.0f - s) * kTwiceRoot * (1.0f + 3.0f * kCubic * x * x);
 }
 
@@ -35,8 +31,7 @@ void gelu(const OpCall& call, Stream* stream) {
   const float* x = in(call, 0);
   float* y = out(call, 0);
   parallel_for(stream, gelu_elements(call, 1), kGrain, [=](int64_t begin, int64_t end, int) {
-#pragma omp simd
-    for (int64_t i = begin; i < end; i++) y[i] = gelu_of(x[i]);
+    map(x + begin, y + begin, end - begin, [](Vec v) { return gelu_of(v); });
   });
 }
 
@@ -44,8 +39,7 @@ void gelu_backward(const OpCall& call, Stream* stream) {
   const float *dy = in(call, 0), *x = in(call, 1);
   float* dx = out(call, 0);
   parallel_for(stream, gelu_elements(call, 2), kGrain, [=](int64_t begin, int64_t end, int) {
-#pragma omp simd
-    for (int64_t i = begin; i < end; i++) dx[i] = dy[i] * gelu_slope(x[i]);
+    map(dy + begin, x + begin, dx + begin, end - begin, [](Vec d, Vec v) { return d * gelu_slope(v); });
   });
 }
 
@@ -63,7 +57,7 @@ void shared_gate(const OpCall& call, Stream* stream) {
   const float *x = in(call, 0), *w = in(call, 1);
   float* c = out(call, 0);
   parallel_for(stream, call.attrs->rows, 16, [=](int64_t begin, int64_t end, int) {
-    for (int64_t n = begin; n < end; n++) c[n] = sigmoid(dot(x + n * dim, w, dim));
+    for (int64_t n = begin; n < end; n++) c[n] = sigmoid(splat(dot(x + n * dim, w, dim)))[0];
   });
 }
 

@@ -74,35 +74,79 @@ inline float maximum(const float* a, int64_t n) {
   return m;
 }
 
-// e^x, relative error below 2e-7, flat below -87 and above 88. Branch-free, so loops over it vectorise.
-SCMOE_INLINE float exp_fast(float x) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-  x = x < -87.0f ? -87.0f : x;
-  x = x > 88.0f ? 88.0f : x;
-  const float shifted = x * 1.44269504f + kRound;
-  const float n = shifted - kRound;
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts; |r| <= ln 2 / 2
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
+// e^x, relative error below 2e-7, flat below -86 and above 86: neither it nor its inverse is subnormal, which would be
+// slow. Written with vectors, as the compiler splits a scalar clamp into branches and then computes all of them.
+SCMOE_INLINE Vec exp_fast(Vec x) {
+  const Vec low = splat(-86.0f), high = splat(86.0f),
+            round = splat(12582912.0f);  // 1.5 * 2^23: leaves the nearest integer in the low bits
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  const Vec shifted = x * 1.44269504f + round;
+  const Vec n = shifted - round;
+  const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts; |r| <= ln 2 / 2
+  Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const uint32_t power = (__builtin_bit_cast(uint32_t, shifted) + 127u)
-                         << 23;  // 2^n: the bits of kRound fall out at the top
-  return p * __builtin_bit_cast(float, power);
+  const VecInt power = (reinterpret_cast<VecInt>(shifted) + 127) << 23;  // 2^n: the bits of `round` fall out at the top
+  return p * reinterpret_cast<Vec>(power);
+}
+
+SCMOE_INLINE Vec sigmoid(Vec x) {
+  return 1.0f / (1.0f + exp_fast(-x));
+}
+
+// The first n < kLanes elements; the other lanes are zero.
+SCMOE_INLINE Vec load_some(const float* p, int64_t n) {
+  Vec v{};
+  for (int i = 0; i < kLanes; i++) v[i] = i < n ? p[i] : 0.0f;
+  return v;
+}
+
+SCMOE_INLINE void store_some(float* p, Vec v, int64_t n) {
+  for (int i = 0; i < kLanes; i++)
+    if (i < n) p[i] = v[i];
+}
+
+// y[i] = f(x[i]), f from vectors to a vector.
+template <class F>
+SCMOE_INLINE void map(const float* x, float* y, int64_t n, const F& f) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, f(load(x + i)));
+  if (i < n) store_some(y + i, f(load_some(x + i, n - i)), n - i);
+}
+
+// y[i] = f(a[i], b[i])
+template <class F>
+SCMOE_INLINE void map(const float* a, const float* b, float* y, int64_t n, const F& f) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, f(load(a + i), load(b + i)));
+  if (i < n) store_some(y + i, f(load_some(a + i, n - i), load_some(b + i, n - i)), n - i);
 }
 
 // sum_i e^(x[i] * scale - shift), leaving the terms in y.
 inline float exp_row(const float* x, float* y, int64_t n, float scale, float shift) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; i++) {
-    y[i] = exp_fast(x[i] * scale - shift);
-    sum += y[i];
+  Vec s0{}, s1{};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const Vec e0 = exp_fast(load(x + i) * scale - shift), e1 = exp_fast(load(x + i + kLanes) * scale - shift);
+    store(y + i, e0);
+    store(y + i + kLanes, e1);
+    s0 += e0;
+    s1 += e1;
   }
-  return sum;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Vec e = exp_fast(load(x + i) * scale - shift);
+    store(y + i, e);
+    s0 += e;
+  }
+  float total = lane_sum(s0 + s1);
+  if (i == n) return total;
+  store_some(y + i, exp_fast(load_some(x + i, n - i) * scale - shift), n - i);
+  for (; i < n; i++) total += y[i];
+  return total;
 }
 
 }  // namespace scmoe::SCMOE_ISA
