@@ -101,7 +101,8 @@ const addonPath = (): string => {
 /** Throws `ADDON_MISSING` with what to do. */
 export function loadAddon(path: string = addonPath()): Addon {
   try {
-    return createRequire(import.meta.url)(path) as Addon
+    const addon: Addon = createRequire(import.meta.url)(path)
+    return addon
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause)
     throw new EngineError(

@@ -1,7 +1,7 @@
 // Small programs for the engine's tests, placed in memory one buffer after another.
 
 import { OPS, type OpName } from '../../../worker/program/ops.ts'
-import type { Attrs, DType, Program, Queue } from '../../../worker/program/program.ts'
+import type { Attrs, Program } from '../../../worker/program/program.ts'
 
 export interface Shape {
   rank: number
@@ -9,46 +9,56 @@ export interface Shape {
   expertParallelSize: number
 }
 
-interface OpText {
+export interface OpText {
   op: OpName
   label: string
-  inputs: string[]
-  outputs: string[]
+  inputs: readonly string[]
+  outputs: readonly string[]
   attrs?: Attrs
   /** Labels. */
-  after?: string[]
+  after?: readonly string[]
 }
 
-/** `buffers`: name to elements; a name ending in `:i32` is of that type; all are persistent so that tests can read them. */
-export function makeProgram(name: string, shape: Shape, buffers: Record<string, number>, ops: OpText[]): Program {
-  const place: Program['buffers'] = []
+/** Elements of f32, or of the type named. */
+type Extent = number | { i32: number }
+
+const indexOf = (names: string[], wanted: string): number => {
+  const found = names.indexOf(wanted)
+  if (found < 0) throw new Error(`no '${wanted}'`)
+  return found
+}
+
+/** All buffers are persistent, so that a test can read them. */
+export function makeProgram(
+  name: string,
+  shape: Shape,
+  buffers: Record<string, Extent>,
+  ops: readonly OpText[],
+): Program {
+  const placed: Program['buffers'] = []
   let offset = 0
-  for (const [key, elements] of Object.entries(buffers)) {
-    const [bare = key, dtype = 'f32'] = key.split(':')
-    place.push({ name: bare, dtype: dtype as DType, elements, arena: 'persistent', offset })
+  for (const [buffer, extent] of Object.entries(buffers)) {
+    const [dtype, elements] = typeof extent === 'number' ? (['f32', extent] as const) : (['i32', extent.i32] as const)
+    placed.push({ name: buffer, dtype, elements, arena: 'persistent', offset })
     offset = Math.ceil((offset + elements * 4) / 64) * 64
   }
-  const index = (list: { name: string }[], wanted: string): number => {
-    const found = list.findIndex(({ name }) => name === wanted)
-    if (found < 0) throw new Error(`no '${wanted}'`)
-    return found
-  }
-  const labels = ops.map(({ label }) => ({ name: label }))
+  const names = Object.keys(buffers)
+  const labels = ops.map(({ label }) => label)
   return {
     version: 1,
     name,
     ...shape,
     persistentBytes: offset,
     transientBytes: 0,
-    buffers: place,
+    buffers: placed,
     ops: ops.map(({ op, label, inputs, outputs, attrs = {}, after = [] }) => ({
       op,
       label,
-      queue: OPS[op].queue as Queue,
-      inputs: inputs.map(input => index(place, input)),
-      outputs: outputs.map(output => index(place, output)),
+      queue: OPS[op].queue,
+      inputs: inputs.map(input => indexOf(names, input)),
+      outputs: outputs.map(output => indexOf(names, output)),
       attrs,
-      waits: after.map(label => index(labels, label)),
+      waits: after.map(earlier => indexOf(labels, earlier)),
     })),
   }
 }

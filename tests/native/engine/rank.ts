@@ -15,7 +15,6 @@ export const methods = {
   connect: (peers: PeerAddress[], token: string) => engine.connect(peers, token),
   load: (program: Program) => engine.load(program),
   run: (name: string) => engine.run(name),
-  /** Runs without an answer; the error, if any, is asked for later. */
   write: (buffer: string, values: ArrayLike<number>) => engine.view(buffer).set(values),
   read: (buffer: string) => engine.view(buffer).slice(),
   allReduce: (values: Float64Array) => engine.allReduce(values),
@@ -49,12 +48,13 @@ const describe = (error: unknown): Failure => ({
   message: error instanceof Error ? error.message : String(error),
 })
 
-process.on('message', async ({ id, method, args }: Request) => {
-  const call = methods[method] as (...args: unknown[]) => unknown
+const answer = async ({ id, method, args }: Request): Promise<void> => {
   try {
-    const value = await call(...args)
+    const value: unknown = await Reflect.apply(methods[method], undefined, args)
     process.send?.({ id, value } satisfies Reply)
   } catch (error) {
     process.send?.({ id, failure: describe(error) } satisfies Reply)
   }
-})
+}
+
+process.on('message', (request: Request) => void answer(request))

@@ -1,7 +1,7 @@
 // Starts ranks as processes on this machine and calls their engines. What is started here is stopped here, by pid.
 
 import { type ChildProcess, fork } from 'node:child_process'
-import { resolve } from 'node:path'
+import { join } from 'node:path'
 import type { EngineOptions } from '../../../worker/engine.ts'
 import type { Failure, Methods, Reply, Request } from './rank.ts'
 
@@ -22,7 +22,7 @@ export class Rank {
   #next = 0
 
   constructor() {
-    this.#child = fork(resolve(import.meta.dirname, 'rank.ts'), { serialization: 'advanced' })
+    this.#child = fork(join(import.meta.dirname, 'rank.ts'), { serialization: 'advanced' })
     this.#child.on('message', (reply: Reply) => {
       const waiting = this.#waiting.get(reply.id)
       this.#waiting.delete(reply.id)
@@ -37,10 +37,11 @@ export class Rank {
 
   call<M extends keyof Methods>(method: M, ...args: Parameters<Methods[M]>): Promise<Value<M>> {
     const id = this.#next++
-    return new Promise<unknown>((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject })
+    return new Promise((resolve, reject) => {
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the reply with this id is to this method
+      this.#waiting.set(id, { resolve: value => resolve(value as Value<M>), reject })
       this.#child.send({ id, method, args } satisfies Request)
-    }) as Promise<Value<M>>
+    })
   }
 
   signal(signal: NodeJS.Signals): void {

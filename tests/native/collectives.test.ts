@@ -1,0 +1,393 @@
+import { createServer, type Socket, connect as tcp } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, expect, it } from 'vitest'
+import { makeProgram, shapeOf } from './engine/programs.ts'
+import { failureOf, startWorld, World } from './engine/ranks.ts'
+
+/** A small generator: the same cases every time. */
+const generator = (seed: number) => {
+  let state = seed
+  return (below: number): number => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    return Math.floor((state / 2 ** 32) * below)
+  }
+}
+
+const range = (count: number): number[] => Array.from({ length: count }, (_, index) => index)
+const at = <T>(list: ArrayLike<T>, index: number): T => {
+  const value = list[index]
+  if (value === undefined) throw new Error(`nothing at ${index}`)
+  return value
+}
+
+interface Routing {
+  counts: number[][]
+  capacity: number
+  dim: number
+}
+
+/** One number for every value of every routed row of the world. */
+const value = (rank: number, expert: number, slot: number, column: number): number =>
+  ((rank * 64 + expert) * 256 + slot) * 8 + (column % 8)
+
+/** The rows of the listed (rank, expert) pairs, one after another. */
+const rowsOf = ({ counts, capacity, dim }: Routing, pairs: [rank: number, expert: number][]): Float32Array =>
+  Float32Array.from(
+    pairs.flatMap(([rank, expert]) =>
+      range(Math.min(at(at(counts, rank), expert), capacity)).flatMap(slot =>
+        range(dim).map(column => value(rank, expert, slot, column)),
+      ),
+    ),
+  )
+
+async function checkAllToAll(world: World, expertParallelSize: number, routing: Routing): Promise<void> {
+  const { counts, capacity, dim } = routing
+  const experts = at(counts, 0).length
+  const localExperts = experts / expertParallelSize
+  const rows = Math.max(...counts.map(row => row.reduce((sum, count) => sum + count, 0)), 1)
+  const UNTOUCHED = -7
+  await world.each(async (rank, index) => {
+    const group = { experts, capacity, rank: index, expertParallelSize, dim }
+    await rank.call(
+      'load',
+      makeProgram(
+        'route',
+        shapeOf(index, world.size, expertParallelSize),
+        {
+          counts: { i32: experts },
+          allCounts: { i32: experts * world.size },
+          rows: rows * dim,
+          out: expertParallelSize * rows * dim,
+          back: rows * dim,
+        },
+        [
+          { op: 'all_gather_counts', label: 'gather', inputs: ['counts'], outputs: ['allCounts'], attrs: { experts } },
+          {
+            op: 'all_to_all',
+            label: 'dispatch',
+            inputs: ['rows', 'allCounts'],
+            outputs: ['out'],
+            attrs: { ...group, direction: 'dispatch' },
+          },
+          {
+            op: 'all_to_all',
+            label: 'combine',
+            inputs: ['out', 'allCounts'],
+            outputs: ['back'],
+            attrs: { ...group, direction: 'combine' },
+          },
+        ],
+      ),
+    )
+    await rank.call('write', 'counts', at(counts, index))
+    const pairs = range(experts).map((expert): [number, number] => [index, expert])
+    await rank.call('write', 'rows', rowsOf(routing, pairs))
+    await rank.call('write', 'out', new Float32Array(expertParallelSize * rows * dim).fill(UNTOUCHED))
+    await rank.call('write', 'back', new Float32Array(rows * dim).fill(UNTOUCHED))
+  })
+  await world.each(rank => rank.call('run', 'route'))
+  await world.each(async (rank, index) => {
+    expect([...(await rank.call('read', 'allCounts'))]).toEqual(counts.flat())
+    const base = Math.floor(index / expertParallelSize) * expertParallelSize
+    const arriving = range(localExperts).flatMap(local =>
+      range(expertParallelSize).map((member): [number, number] => [
+        base + member,
+        (index - base) * localExperts + local,
+      ]),
+    )
+    const expected = rowsOf(routing, arriving)
+    const out = await rank.call('read', 'out')
+    expect(out.subarray(0, expected.length)).toEqual(expected)
+    expect(out.subarray(expected.length).every(each => each === UNTOUCHED)).toBe(true)
+    const sent = rowsOf(
+      routing,
+      range(experts).map((expert): [number, number] => [index, expert]),
+    )
+    const back = await rank.call('read', 'back')
+    expect(back.subarray(0, sent.length)).toEqual(sent)
+    expect(back.subarray(sent.length).every(each => each === UNTOUCHED)).toBe(true)
+  })
+}
+
+describe('all_to_all', () => {
+  for (const [size, expertParallelSize] of [
+    [1, 1],
+    [2, 2],
+    [4, 4],
+    [4, 2],
+    [4, 1],
+  ] as const) {
+    it(`moves the rows that were kept and no others, and combine brings them back: world ${size}, EP ${expertParallelSize}`, async () => {
+      const random = generator(size * 10 + expertParallelSize)
+      for (const capacity of [1_000_000, 5, 0]) {
+        await using world = await startWorld(size, { expertParallelSize })
+        const counts = range(size).map(() => range(8).map(() => random(12)))
+        await checkAllToAll(world, expertParallelSize, { counts, capacity, dim: 1 + random(40) })
+      }
+    })
+  }
+
+  it('has nothing to do for a rank without tokens, and takes all tokens to one expert', async () => {
+    await using first = await startWorld(3, { expertParallelSize: 3 })
+    const idle = [range(6).map(() => 0), range(6).map(expert => expert + 1), range(6).map(() => 3)]
+    await checkAllToAll(first, 3, { counts: idle, capacity: 100, dim: 16 })
+    await using second = await startWorld(3, { expertParallelSize: 3 })
+    const crowded = range(3).map(rank => range(6).map(expert => (expert === 4 ? 50 + rank : 0)))
+    await checkAllToAll(second, 3, { counts: crowded, capacity: 51, dim: 16 })
+  })
+
+  it('moves more than sockets hold, both ways at once', async () => {
+    await using world = await startWorld(2, { expertParallelSize: 2 })
+    await checkAllToAll(world, 2, { counts: range(2).map(() => [200, 250, 130, 200]), capacity: 1000, dim: 2000 })
+  })
+
+  it('refuses rows that do not fit and counts that are none, before anything is overwritten', async () => {
+    for (const [count, code, message] of [
+      [9, 'BAD_PROGRAM', '9 rows of 4'],
+      [-1, 'BAD_PEER', 'allCounts[0][0] is -1'],
+    ] as const) {
+      await using world = await startWorld(1)
+      const attrs = { direction: 'dispatch', dim: 4, experts: 2, capacity: 100, rank: 0, expertParallelSize: 1 }
+      const buffers = { rows: 32, allCounts: { i32: 2 }, out: 32 }
+      await world
+        .rank(0)
+        .call(
+          'load',
+          makeProgram('route', shapeOf(0, 1), buffers, [
+            { op: 'all_to_all', label: 'dispatch', inputs: ['rows', 'allCounts'], outputs: ['out'], attrs },
+          ]),
+        )
+      await world.rank(0).call('write', 'allCounts', [count, 0])
+      const failure = await failureOf(world.rank(0).call('run', 'route'))
+      expect(failure).toMatchObject({ code, op: 'dispatch' })
+      expect(failure.message).toContain(message)
+    }
+  })
+})
+
+const bytesOf = ({ buffer, byteOffset, byteLength }: ArrayBufferView<ArrayBuffer>): Buffer =>
+  Buffer.from(buffer, byteOffset, byteLength)
+
+type GroupName = 'world' | 'ep' | 'edp'
+
+const membersOf = (group: GroupName, rank: number, size: number, expertParallelSize: number): number[] =>
+  range(size).filter(other => {
+    if (group === 'ep') return Math.floor(other / expertParallelSize) === Math.floor(rank / expertParallelSize)
+    return group === 'world' || other % expertParallelSize === rank % expertParallelSize
+  })
+
+describe('all_reduce', () => {
+  for (const [size, expertParallelSize, group] of [
+    [1, 1, 'world'],
+    [2, 1, 'world'],
+    [3, 1, 'world'],
+    [4, 2, 'world'],
+    [4, 2, 'ep'],
+    [4, 2, 'edp'],
+  ] as const) {
+    it(`is the sum in rank order, with the same bits on every rank: world ${size}, EP ${expertParallelSize}, group ${group}`, async () => {
+      await using world = await startWorld(size, { expertParallelSize })
+      // Touching in memory (16 floats are 64 bytes) and apart; shorter than the group; many blocks long.
+      const lengths = [16, 32, 1, 5, 400_003, 0, 70_000]
+      const names = lengths.map((_, index) => `g${index}`)
+      const random = generator(size)
+      const terms = range(size).map(() =>
+        lengths.map(length =>
+          Float32Array.from({ length }, () => (random(2 ** 24) - 2 ** 23) / 2 ** (10 + random(20))),
+        ),
+      )
+      for (const round of [0, 1]) {
+        await world.each(async (rank, index) => {
+          if (round === 0) {
+            const buffers = Object.fromEntries(names.map((name, place) => [name, at(lengths, place)]))
+            const op = { op: 'all_reduce', label: 'sum', inputs: names, outputs: names, attrs: { group } } as const
+            await rank.call('load', makeProgram('reduce', shapeOf(index, size, expertParallelSize), buffers, [op]))
+          }
+          for (const [place, name] of names.entries()) await rank.call('write', name, at(at(terms, index), place))
+        })
+        // In another order of arrival each time.
+        await world.each(async (rank, index) => {
+          await sleep(round === 0 ? 20 * index : 20 * (size - index))
+          await rank.call('run', 'reduce')
+        })
+        for (const [index, rank] of world.ranks.entries()) {
+          const members = membersOf(group, index, size, expertParallelSize)
+          for (const [place, name] of names.entries()) {
+            const expected = at(at(terms, at(members, 0)), place).slice()
+            for (const member of members.slice(1)) {
+              const term = at(at(terms, member), place)
+              for (let i = 0; i < expected.length; i++) expected[i] = Math.fround(at(expected, i) + at(term, i))
+            }
+            const sum = await rank.call('read', name)
+            expect(bytesOf(sum).equals(bytesOf(expected)), `${name} of rank ${index}`).toBe(true)
+          }
+        }
+      }
+    })
+  }
+
+  it('of the control plane sums in rank order outside any program', async () => {
+    await using world = await startWorld(3)
+    const values = [
+      [0.1, 1e16, 1],
+      [0.2, 1, 1],
+      [0.3, -1e16, 1],
+    ]
+    const sums = await world.each((rank, index) => rank.call('allReduce', Float64Array.from(at(values, index))))
+    for (const sum of sums) expect([...sum]).toEqual([0.1 + 0.2 + 0.3, 1e16 + 1 - 1e16, 3])
+  })
+
+  it('sends each value about twice, whatever the number of ranks', async () => {
+    const elements = 300_000
+    for (const size of [2, 4]) {
+      await using world = await startWorld(size)
+      const op = { op: 'all_reduce', label: 'sum', inputs: ['g'], outputs: ['g'], attrs: { group: 'world' } } as const
+      await world.each((rank, index) =>
+        rank.call('load', makeProgram('reduce', shapeOf(index, size, 1), { g: elements }, [op])),
+      )
+      await world.each(rank => rank.call('run', 'reduce'))
+      const ideal = (2 * (size - 1) * elements * 4) / size
+      for (const sent of await world.each(rank => rank.call('bytesSent'))) expect(sent / ideal).toBeCloseTo(1, 2)
+    }
+  })
+})
+
+/** Two ranks whose program reduces for ever, as far as a test can tell. */
+async function busyWorld(size: number, timeoutMilliseconds: number): Promise<World> {
+  const world = await startWorld(size, { timeoutMilliseconds })
+  const ops = range(3000).map(
+    index =>
+      ({ op: 'all_reduce', label: `sum ${index}`, inputs: ['g'], outputs: ['g'], attrs: { group: 'world' } }) as const,
+  )
+  await world.each((rank, index) =>
+    rank.call('load', makeProgram('busy', shapeOf(index, size, 1), { g: 500_000 }, ops)),
+  )
+  return world
+}
+
+describe('a peer', () => {
+  for (const size of [2, 3]) {
+    it(`that is killed in the middle becomes PEER_LOST naming it: world ${size}`, async () => {
+      await using world = await busyWorld(size, 60_000)
+      const survivors = world.ranks.slice(0, -1)
+      const failures = survivors.map(rank => failureOf(rank.call('run', 'busy')))
+      const last = world.rank(size - 1)
+      const death = last.call('run', 'busy').catch(() => undefined)
+      await sleep(200)
+      last.signal('SIGKILL')
+      await death
+      const found = await Promise.all(failures)
+      for (const failure of found) {
+        expect(failure.code).toBe('PEER_LOST')
+        expect(failure.op).toMatch(/^sum \d+$/)
+      }
+      // A survivor may see another survivor hang up before it sees the dead one.
+      expect(found.map(({ peer }) => peer)).toContain(size - 1)
+    })
+
+    it(`that is stopped becomes PEER_TIMEOUT naming it at the deadline: world ${size}`, async () => {
+      await using world = await busyWorld(size, 1500)
+      const last = world.rank(size - 1)
+      const failures = world.ranks.slice(0, -1).map(rank => failureOf(rank.call('run', 'busy')))
+      const stopped = last.call('run', 'busy').catch(() => undefined)
+      await sleep(200)
+      last.signal('SIGSTOP')
+      const found = await Promise.all(failures)
+      const told = found.filter(({ code }) => code === 'PEER_TIMEOUT')
+      expect(told.length).toBeGreaterThan(0)
+      for (const { peer, op, message } of told) {
+        expect(peer).toBe(size - 1)
+        expect(op).toMatch(/^sum \d+$/)
+        expect(message).toContain('1500 ms')
+      }
+      await last.stop()
+      await stopped
+    })
+  }
+
+  it('that never comes becomes PEER_TIMEOUT of connect, whether it dials or is dialled', async () => {
+    await using world = new World(2)
+    await world.create({ timeoutMilliseconds: 700 })
+    const { port } = await world.rank(0).call('listen')
+    const dialled = { host: '127.0.0.1', port: port === 65535 ? port - 1 : port + 1 }
+    const peers = [dialled, dialled]
+    await world.rank(1).call('listen')
+    const found = await Promise.all([0, 1].map(rank => failureOf(world.rank(rank).call('connect', peers, 'attempt'))))
+    expect(found).toMatchObject([
+      { code: 'PEER_TIMEOUT', peer: 1 },
+      { code: 'PEER_TIMEOUT', peer: 0 },
+    ])
+    expect(at(found, 1).message).toContain('refused')
+  })
+
+  it('of an older attempt stays outside', async () => {
+    await using world = new World(2)
+    await world.create({ timeoutMilliseconds: 1500 })
+    const ports = await world.each(rank => rank.call('listen'))
+    const peers = ports.map(({ port }) => ({ host: 'localhost', port }))
+    const found = await world.each((rank, index) => failureOf(rank.call('connect', peers, `attempt ${index}`)))
+    expect(found).toMatchObject([
+      { code: 'PEER_TIMEOUT', peer: 1 },
+      { code: 'PEER_TIMEOUT', peer: 0 },
+    ])
+    expect(at(found, 1).message).toContain('token')
+  })
+
+  it('may be dialled before it listens', async () => {
+    await using world = new World(2)
+    await world.create()
+    const placeholder = createServer()
+    const port = await new Promise<number>(resolve => {
+      placeholder.listen(0, () => {
+        const address = placeholder.address()
+        resolve(typeof address === 'object' && address !== null ? address.port : 0)
+      })
+    })
+    await new Promise(resolve => placeholder.close(resolve))
+    const peers = [
+      { host: 'localhost', port },
+      { host: 'localhost', port: 1 },
+    ]
+    const early = world.rank(1).call('connect', peers, 'attempt')
+    await sleep(500)
+    await world.rank(0).call('listen', port)
+    await world.rank(0).call('connect', peers, 'attempt')
+    await early
+    const sums = await world.each(rank => rank.call('allReduce', Float64Array.of(1)))
+    expect(sums.map(sum => sum[0])).toEqual([2, 2])
+  })
+})
+
+describe('strangers', () => {
+  it('that say nothing, or the wrong thing, on the listening port are no hindrance', async () => {
+    await using world = new World(3)
+    await world.create()
+    const ports = await world.each(rank => rank.call('listen'))
+    const magic = Buffer.from('ScMo\x01\0\0\0\x01\0\0\0\x03\0\0\0')
+    const says = [
+      Buffer.alloc(0),
+      Buffer.from('GET / HTTP/1.1\r\nHost: example\r\n\r\n'.repeat(100)),
+      magic,
+      Buffer.concat([magic, Buffer.alloc(32, 1)]),
+      Buffer.alloc(100_000, 0xff),
+    ]
+    const strangers: Socket[] = []
+    for (const { port } of ports) {
+      for (const said of [...says, ...says, ...says]) {
+        const stranger = tcp(port, '127.0.0.1')
+        stranger.on('error', () => undefined) // being dropped is what is expected
+        stranger.write(said)
+        strangers.push(stranger)
+      }
+    }
+    await sleep(100)
+    try {
+      const peers = ports.map(({ port }) => ({ host: '127.0.0.1', port }))
+      await world.each(rank => rank.call('connect', peers, 'attempt'))
+      const sums = await world.each((rank, index) => rank.call('allReduce', Float64Array.of(index)))
+      expect(sums.map(sum => sum[0])).toEqual([3, 3, 3])
+    } finally {
+      for (const stranger of strangers) stranger.destroy()
+    }
+  })
+})
