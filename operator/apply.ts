@@ -158,7 +158,7 @@ export class Applier {
     const event = {
       apiVersion: 'events.k8s.io/v1',
       kind: 'Event',
-      metadata: { generateName: `${name}.`, namespace },
+      metadata: { generateName: `${name}-`, namespace },
       eventTime: now.toISOString().replace('Z', '000Z'),
       reportingController: CONTROLLER,
       reportingInstance: this.#options.identity,

@@ -13,7 +13,7 @@ import { managedElsewhere, readStatus } from './view.ts'
 /** Pods of one gang change together; what the kubelets report within this time is looked at once. */
 const GATHER_MILLISECONDS = 50
 /** Quota and admission are not watched: a refused job is looked at again without a sign. */
-const STALLED_MILLISECONDS = 60_000
+const STALLED_MILLISECONDS = 15_000
 
 export class Controller {
   readonly #options: Options

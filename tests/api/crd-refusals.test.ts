@@ -1,0 +1,78 @@
+import * as fc from 'fast-check'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { readJobs } from '../../cli/job-file.ts'
+import { CASES, yamlOf } from './crd-cases.ts'
+import { Server } from './crd-server.ts'
+
+let server: Server
+beforeAll(async () => {
+  server = await Server.start({ crd: true })
+})
+afterAll(() => server?.stop())
+
+const ours = (text: string) => readJobs(text).flatMap(finding => (finding.kind === 'error' ? [finding.message] : []))
+
+describe('a real API server', () => {
+  it.each(CASES)('refuses $name with this message', async ({ spec, job, says }) => {
+    const answers = await server.refusals(yamlOf({ spec, ...(job !== undefined && { job }) }))
+    // Unknown fields are all it reports at first.
+    const unknown = says.filter(line => line.startsWith('unknown field'))
+    expect(answers.toSorted()).toEqual((unknown.length > 0 ? unknown : says).toSorted())
+  })
+
+  it('takes the smallest job', async () => {
+    expect(await server.refusals(yamlOf({ spec: '' }))).toEqual([])
+  })
+
+  it('takes a null for a field that was left out, as `scmoe validate` does', async () => {
+    const text = yamlOf({ spec: 'model: {topK: null, heads: null}\n  workers: null' })
+    expect(await server.refusals(text)).toEqual([])
+    expect(ours(text)).toEqual([])
+  })
+
+  it.each([
+    ['no name', 'apiVersion: scmoe.dev/v1alpha1\nkind: ScMoEJob\nmetadata: {}\nspec: {training: {steps: 1}}\n'],
+    ['no spec', 'apiVersion: scmoe.dev/v1alpha1\nkind: ScMoEJob\nmetadata: {name: a}\n'],
+    [
+      'unknown metadata',
+      'apiVersion: scmoe.dev/v1alpha1\nkind: ScMoEJob\nmetadata: {name: a, anotations: {}}\nspec: {training: {steps: 1}}\n',
+    ],
+    [
+      'an unknown field beside spec',
+      'apiVersion: scmoe.dev/v1alpha1\nkind: ScMoEJob\nmetadata: {name: a}\nspc: {}\nspec: {training: {steps: 1}}\n',
+    ],
+  ])('and `scmoe validate` agree about %s', async (_, text) => {
+    expect(await server.refusals(text)).toEqual(ours(text))
+  })
+
+  it('and `scmoe validate` agree about jobs of random numbers', async () => {
+    const jobs = fc.record({
+      kind: fc.constantFrom('Top2', 'SharedExpert', 'ScMoE'),
+      blocks: fc.integer({ min: 1, max: 6 }),
+      heads: fc.constantFrom(0, 1, 3, 4),
+      experts: fc.integer({ min: 0, max: 9 }),
+      topK: fc.option(fc.integer({ min: 0, max: 3 })),
+      replicas: fc.integer({ min: 0, max: 5 }),
+      size: fc.option(fc.integer({ min: 0, max: 5 })),
+      batch: fc.integer({ min: 1, max: 12 }),
+      strategy: fc.constantFrom('Auto', 'Sequential', 'Shortcut'),
+      slot: fc.option(fc.integer({ min: 0, max: 5 })),
+    })
+    for (const job of fc.sample(jobs, { numRuns: 60, seed: 1 })) {
+      const spec = {
+        model: { kind: job.kind, blocks: job.blocks, heads: job.heads, experts: job.experts, topK: job.topK },
+        training: { steps: 1, globalBatchSequences: job.batch },
+        workers: { replicas: job.replicas },
+        parallelism: { expertParallelSize: job.size },
+        overlap: { strategy: job.strategy, slot: job.slot },
+      }
+      const text = JSON.stringify({
+        apiVersion: 'scmoe.dev/v1alpha1',
+        kind: 'ScMoEJob',
+        metadata: { name: 'random' },
+        spec,
+      })
+      expect({ text, says: (await server.refusals(text)).toSorted() }).toEqual({ text, says: ours(text).toSorted() })
+    }
+  })
+})

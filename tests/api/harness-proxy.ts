@@ -1,0 +1,153 @@
+// Stands between the operator and the API server and breaks what passes, the ways networks and servers break.
+
+import { writeFileSync } from 'node:fs'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { Agent, request } from 'node:https'
+import { KubeConfig } from '@kubernetes/client-node'
+
+type Refusal = { code: number; body: object; headers?: Record<string, string> }
+type Match = (method: string, url: string) => boolean
+
+export const isWatch: Match = (method, url) => method === 'GET' && url.includes('watch=true')
+export const isList: Match = (method, url) => method === 'GET' && !url.includes('watch=true')
+export const isWrite: Match = method => method !== 'GET'
+
+export class FaultProxy {
+  /** Every request that came through: `GET /api/v1/pods?…`. */
+  readonly requests: string[] = []
+  readonly #server: Server
+  readonly #watches = new Set<ServerResponse>()
+  #refusals: { match: Match; refusal: Refusal; times: number }[] = []
+  /** Answers of live watches are held back: the connection is open and nothing comes. */
+  #mute = new Set<ServerResponse>()
+  #delayMilliseconds = 0
+
+  private constructor(server: Server) {
+    this.#server = server
+  }
+
+  /** Also writes a kubeconfig that leads through the proxy. */
+  static async start(kubeconfig: string, through: string): Promise<FaultProxy> {
+    const config = new KubeConfig()
+    config.loadFromFile(kubeconfig)
+    const decode = (data: string | undefined) => Buffer.from(data ?? '', 'base64')
+    const user = config.getCurrentUser()
+    const target = new URL(config.getCurrentCluster()?.server ?? '')
+    const agent = new Agent({
+      keepAlive: true,
+      ca: decode(config.getCurrentCluster()?.caData),
+      cert: decode(user?.certData),
+      key: decode(user?.keyData),
+    })
+    const server = createServer((incoming, outgoing) => proxy.#forward(incoming, outgoing, { target, agent }))
+    const proxy = new FaultProxy(server)
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    const address = server.address()
+    const port = typeof address === 'object' ? address?.port : undefined
+    const cluster = { name: 'c', cluster: { server: `http://127.0.0.1:${port}`, 'insecure-skip-tls-verify': true } }
+    const contexts = [{ name: 'x', context: { cluster: 'c', user: 'u' } }]
+    writeFileSync(
+      through,
+      JSON.stringify({ clusters: [cluster], users: [{ name: 'u', user: {} }], contexts, 'current-context': 'x' }),
+    )
+    return proxy
+  }
+
+  async stop(): Promise<void> {
+    this.#server.closeAllConnections()
+    await new Promise(resolve => this.#server.close(resolve))
+  }
+
+  /** The next requests that match are answered with this, without reaching the server. */
+  refuse(match: Match, code: number, { times = 1, retryAfter }: { times?: number; retryAfter?: number } = {}): void {
+    const body = {
+      kind: 'Status',
+      apiVersion: 'v1',
+      status: 'Failure',
+      code,
+      message: `fault ${code}`,
+      reason: code === 410 ? 'Expired' : '',
+    }
+    const headers = retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) }
+    this.#refusals.push({ match, refusal: { code, body, headers }, times })
+  }
+
+  /** Refusals that have not been used up. */
+  get pending(): number {
+    return this.#refusals.length
+  }
+
+  get watches(): number {
+    return this.#watches.size
+  }
+
+  resetWatches(): void {
+    for (const watch of this.#watches) watch.socket?.resetAndDestroy()
+  }
+
+  muteWatches(): void {
+    this.#mute = new Set(this.#watches)
+  }
+
+  /** What a server sends that has forgotten the version a live watch is at. */
+  expireWatches(): void {
+    const object = {
+      kind: 'Status',
+      apiVersion: 'v1',
+      status: 'Failure',
+      code: 410,
+      reason: 'Expired',
+      message: 'too old resource version',
+    }
+    for (const watch of this.#watches) watch.end(`${JSON.stringify({ type: 'ERROR', object })}\n`)
+  }
+
+  /** Everything that the server sends comes this much later. */
+  delay(milliseconds: number): void {
+    this.#delayMilliseconds = milliseconds
+  }
+
+  #forward(
+    incoming: IncomingMessage,
+    outgoing: ServerResponse,
+    { target, agent }: { target: URL; agent: Agent },
+  ): void {
+    const { method = 'GET', url = '/', headers } = incoming
+    this.requests.push(`${method} ${url}`)
+    const refusal = this.#take(method, url)
+    if (refusal !== undefined) {
+      incoming.resume()
+      outgoing
+        .writeHead(refusal.code, { 'content-type': 'application/json', ...refusal.headers })
+        .end(JSON.stringify(refusal.body))
+      return
+    }
+    const { host: _, ...rest } = headers
+    const upstream = request(new URL(url, target), { method, headers: rest, agent }, answer => {
+      outgoing.writeHead(answer.statusCode ?? 502, answer.headers)
+      outgoing.flushHeaders()
+      if (isWatch(method, url)) this.#watches.add(outgoing)
+      answer.on('data', (chunk: Buffer) => {
+        const send = () => this.#mute.has(outgoing) || outgoing.write(chunk)
+        if (this.#delayMilliseconds > 0) setTimeout(send, this.#delayMilliseconds)
+        else send()
+      })
+      answer.on('end', () => setTimeout(() => outgoing.end(), this.#delayMilliseconds))
+      answer.on('error', () => outgoing.destroy())
+    })
+    upstream.on('error', () => outgoing.destroy())
+    outgoing.on('close', () => {
+      this.#watches.delete(outgoing)
+      upstream.destroy()
+    })
+    incoming.pipe(upstream)
+  }
+
+  #take(method: string, url: string): Refusal | undefined {
+    const found = this.#refusals.find(({ match }) => match(method, url))
+    if (found === undefined) return undefined
+    found.times--
+    this.#refusals = this.#refusals.filter(({ times }) => times > 0)
+    return found.refusal
+  }
+}

@@ -1,0 +1,237 @@
+// A real API server with our CRD, the operator as a process of its own, and a kubelet that does what a test says.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parse } from 'yaml'
+import { API_VERSION, KIND } from '../../crds/contract.ts'
+import type { ScMoEJobStatus } from '../../crds/status.ts'
+import { Kube } from '../../operator/kube.ts'
+import { type Job, type KubeObject, type Pod, pathOf } from '../../operator/objects.ts'
+import { binaries } from '../../tools/cluster/binaries.ts'
+import { type Cluster, up } from '../../tools/cluster/cluster.ts'
+
+export type StoredJob = Job & { spec: Record<string, unknown>; status?: ScMoEJobStatus }
+type Patch = { readonly [key: string]: unknown }
+
+/** Waits until `check` gives something; says what it waited for, and for what it last saw, when it does not. */
+export async function waitFor<T>(
+  what: string,
+  check: () => Promise<T | undefined | false>,
+  milliseconds = 20_000,
+): Promise<T> {
+  const end = performance.now() + milliseconds
+  for (;;) {
+    const value = await check()
+    if (value !== undefined && value !== false) return value
+    if (performance.now() > end) throw new Error(`waited ${milliseconds} ms for: ${what}`)
+    await sleep(50)
+  }
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const address = server.address()
+  await new Promise(resolve => server.close(resolve))
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  return address.port
+}
+
+export class Api {
+  readonly kube: Kube
+  readonly kubeconfig: string
+  readonly #cluster: Cluster
+  readonly #folder: string
+  #collector: ChildProcess | undefined
+  #namespaces = 0
+
+  private constructor(cluster: Cluster, folder: string) {
+    this.#cluster = cluster
+    this.#folder = folder
+    this.kubeconfig = cluster.kubeconfig
+    this.kube = new Kube(cluster.kubeconfig)
+  }
+
+  static async start(): Promise<Api> {
+    const folder = mkdtempSync(join(tmpdir(), 'scmoe-api-'))
+    const api = new Api(await up({ mode: 'api', stateDir: join(folder, 'c') }), folder)
+    const path = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
+    const crd: KubeObject = parse(readFileSync('crds/scmoejob.yaml', 'utf8'))
+    await api.kube.call({ method: 'POST', path, body: crd })
+    await waitFor('the CRD to be served', async () =>
+      api.kube.call<object>({ method: 'GET', path: pathOf('ScMoEJob') }).catch(() => undefined),
+    )
+    return api
+  }
+
+  /** The real garbage collector. */
+  async collectGarbage(): Promise<void> {
+    const paths = await binaries(['kube-controller-manager'])
+    const flags = [
+      '--controllers=garbage-collector-controller',
+      '--leader-elect=false',
+      '--secure-port=0',
+      '--bind-address=127.0.0.1',
+    ]
+    this.#collector = spawn(paths['kube-controller-manager'], [`--kubeconfig=${this.kubeconfig}`, ...flags], {
+      stdio: 'ignore',
+    })
+  }
+
+  async stop(): Promise<void> {
+    this.#collector?.kill('SIGKILL')
+    await this.#cluster.down()
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+
+  async namespace(): Promise<Namespace> {
+    const name = `t${++this.#namespaces}-${Math.random().toString(36).slice(2, 6)}`
+    await this.kube.call({ method: 'POST', path: '/api/v1/namespaces', body: { metadata: { name } } })
+    return new Namespace(this, name)
+  }
+}
+
+/** One test's place. */
+export class Namespace {
+  readonly name: string
+  readonly kube: Kube
+
+  constructor(api: Api, name: string) {
+    this.kube = api.kube
+    this.name = name
+  }
+
+  async createJob(name: string, spec: Patch = {}): Promise<StoredJob> {
+    const body = {
+      apiVersion: API_VERSION,
+      kind: KIND,
+      metadata: { name, namespace: this.name },
+      spec: { training: { steps: 100 }, ...spec },
+    }
+    return this.kube.call({ method: 'POST', path: pathOf('ScMoEJob', this.name), body })
+  }
+
+  async job(name: string): Promise<StoredJob> {
+    return this.kube.call({ method: 'GET', path: pathOf('ScMoEJob', this.name, name) })
+  }
+
+  async patchJob(name: string, spec: Patch): Promise<StoredJob> {
+    const path = pathOf('ScMoEJob', this.name, name)
+    return this.kube.call({ method: 'PATCH', path, body: { spec }, contentType: 'application/merge-patch+json' })
+  }
+
+  async deleteJob(name: string): Promise<void> {
+    await this.kube.call({ method: 'DELETE', path: pathOf('ScMoEJob', this.name, name) })
+  }
+
+  async list<T extends KubeObject>(kind: 'Pod' | 'Service' | 'PodDisruptionBudget' | 'ScMoEJob'): Promise<T[]> {
+    return (await this.kube.call<{ items: T[] }>({ method: 'GET', path: pathOf(kind, this.name) })).items
+  }
+
+  async podNames(): Promise<string[]> {
+    return (await this.list<Pod>('Pod')).map(({ metadata }) => metadata.name).toSorted()
+  }
+
+  async events(): Promise<{ reason: string; type: string; note: string }[]> {
+    const path = `/apis/events.k8s.io/v1/namespaces/${this.name}/events`
+    return (await this.kube.call<{ items: { reason: string; type: string; note: string }[] }>({ method: 'GET', path }))
+      .items
+  }
+
+  /** Waits until the job's status fits, and returns it. */
+  async status(
+    name: string,
+    fits: (status: ScMoEJobStatus) => boolean,
+    milliseconds?: number,
+  ): Promise<ScMoEJobStatus> {
+    let last: ScMoEJobStatus | undefined
+    const look = async () => {
+      last = (await this.job(name)).status
+      return last !== undefined && fits(last) ? last : undefined
+    }
+    return waitFor(`job ${name}: ${fits.toString()}`, look, milliseconds).catch((error: unknown) => {
+      throw new Error(`last status: ${JSON.stringify(last, null, 1)}`, { cause: error })
+    })
+  }
+
+  async state(name: string, state: string, reason?: string): Promise<ScMoEJobStatus> {
+    return this.status(name, status => status.state === state && (reason === undefined || status.reason === reason))
+  }
+
+  /** All pods of an attempt. */
+  async gang(size: number, attempt = 1): Promise<Pod[]> {
+    return waitFor(`${size} pods of attempt ${attempt}`, async () => {
+      const pods = await this.list<Pod>('Pod')
+      const current = pods.filter(
+        ({ metadata }) =>
+          metadata.labels?.['scmoe.dev/attempt'] === String(attempt) && metadata.deletionTimestamp === undefined,
+      )
+      return current.length === size && pods.length === size
+        ? current.toSorted((a, b) => a.metadata.name.localeCompare(b.metadata.name))
+        : undefined
+    })
+  }
+}
+
+/** `node operator/main.ts` as a child process. */
+export class Operator {
+  readonly child: ChildProcess
+  readonly metricsPort: number
+  #log = ''
+
+  private constructor(child: ChildProcess, metricsPort: number) {
+    this.child = child
+    this.metricsPort = metricsPort
+    const collect = (chunk: unknown) => (this.#log += String(chunk))
+    child.stdout?.on('data', collect)
+    child.stderr?.on('data', collect)
+  }
+
+  static async start(kubeconfig: string, ...flags: string[]): Promise<Operator> {
+    const port = await freePort()
+    const fixed = [
+      'operator/main.ts',
+      `--kubeconfig=${kubeconfig}`,
+      `--metrics-port=${port}`,
+      '--health-port=0',
+      '--log-level=debug',
+    ]
+    const operator = new Operator(
+      spawn(process.execPath, [...fixed, ...flags], { stdio: ['ignore', 'pipe', 'pipe'] }),
+      port,
+    )
+    await operator.logged('caches are full')
+    return operator
+  }
+
+  get log(): string {
+    return this.#log
+  }
+
+  async logged(text: string, milliseconds = 20_000): Promise<void> {
+    await waitFor(`the operator to log "${text}"`, async () => this.#log.includes(text), milliseconds).catch(
+      (error: unknown) => {
+        throw new Error(`operator's log: ${this.#log.slice(-4000)}`, { cause: error })
+      },
+    )
+  }
+
+  /** The value of a metric, summed over the labels not given; 0 where there is none. */
+  async metric(name: string, labels = ''): Promise<number> {
+    const text = await (await fetch(`http://127.0.0.1:${this.metricsPort}/metrics`)).text()
+    const lines = text.split('\n').filter(line => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
+    return lines.filter(line => line.includes(labels)).reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
+  }
+
+  /** The exit code; null after SIGKILL. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return this.child.exitCode
+    const end = new Promise<number | null>(resolve => this.child.once('exit', code => resolve(code)))
+    this.child.kill(signal)
+    return end
+  }
+}
