@@ -93,6 +93,11 @@ const rule = (field: string, cel: string, message: string, holds: (spec: ScMoEJo
 const multiple = (of: string, by: string) => `{${by}} < 1 || {${of}} % {${by}} == 0`
 const isMultiple = (of: number, by: number) => by < 1 || of % by === 0
 
+/** A decimal text without a digit but 0. What is no decimal at all is left to the pattern. */
+const ZERO = /^[0.]+([eE]|$)/
+const notZero = (field: string) => `!{${field}}.matches('${ZERO.source}')`
+const isNotZero = (decimal: string) => !ZERO.test(decimal)
+
 const NAME = /^[a-z]([-a-z0-9]*[a-z0-9])?$/
 const NAME_MESSAGE = `must be a DNS label that starts with a letter (a-z, 0-9, -) of at most ${MAX_NAME_LENGTH} characters, because pods are called <name>-worker-<i>: choose another name`
 
@@ -139,21 +144,21 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'model.capacityFactor',
-    'double({capacityFactor}) > 0.0',
+    notZero('capacityFactor'),
     'model.capacityFactor is {capacityFactor}, so every token would be dropped: use a number above 0, such as "2"',
-    s => Number(s.model.capacityFactor) > 0,
+    s => isNotZero(s.model.capacityFactor),
   ),
   rule(
     'training.optimizer.learningRate',
-    'double({learningRate}) > 0.0',
+    notZero('learningRate'),
     'training.optimizer.learningRate is {learningRate}, so nothing would be learnt: use a number above 0, such as "6e-4"',
-    s => Number(s.training.optimizer.learningRate) > 0,
+    s => isNotZero(s.training.optimizer.learningRate),
   ),
   rule(
     'training.optimizer.gradientClipNorm',
-    'double({gradientClipNorm}) > 0.0',
+    notZero('gradientClipNorm'),
     'training.optimizer.gradientClipNorm is {gradientClipNorm}, so every gradient would be scaled to 0: use a number above 0, such as "1"',
-    s => Number(s.training.optimizer.gradientClipNorm) > 0,
+    s => isNotZero(s.training.optimizer.gradientClipNorm),
   ),
   rule(
     'training.globalBatchSequences',
