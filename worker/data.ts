@@ -86,7 +86,7 @@ export class TextData {
   }
 
   /** Fills tokens, i32 [count, sequenceLength + 1]: inputs are the first columns of a row, targets its last. */
-  fill(tokens: Int32Array, slice: Slice): void {
+  readInto(tokens: Int32Array, slice: Slice): void {
     const columns = this.#sequenceLength + 1
     const { start, length } = this.#range[slice.split]
     const row = new Uint8Array(columns)

@@ -123,7 +123,7 @@ class Trainer {
   async #trainStep(): Promise<boolean> {
     const { engine, config, model, data, metrics, record } = this.#job
     const started = performance.now()
-    data.fill(this.#tokens(), { ...this.#slice('train'), step: this.#step })
+    data.readInto(this.#tokens(), { ...this.#slice('train'), step: this.#step })
     this.#floats(BUFFER.hyper).set(hyperParameters(this.#step, this.#rate))
     const times = await engine.run('train')
     const loss = this.#scalar(BUFFER.loss)
@@ -169,7 +169,7 @@ class Trainer {
     const { batches } = config.spec.training.evaluation
     let total = 0
     for (let batch = 0; batch < batches; batch++) {
-      data.fill(this.#tokens(), { ...this.#slice('validation'), step: batch })
+      data.readInto(this.#tokens(), { ...this.#slice('validation'), step: batch })
       await engine.run('evaluate')
       total += this.#scalar(BUFFER.loss)
     }

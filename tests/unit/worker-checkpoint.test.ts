@@ -1,0 +1,278 @@
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import * as fc from 'fast-check'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { type CheckpointPlace, type Held, heldTensors, saveCheckpoint } from '../../worker/checkpoint.ts'
+import { restoreCheckpoint } from '../../worker/checkpoint-restore.ts'
+import { type ModelConfig, modelConfig, sliceOf, tensors } from '../../worker/model.ts'
+import { hashFile, readFloats, readHeader, writeSafetensors } from '../../worker/safetensors.ts'
+import { everywhere, type Reduce } from '../../worker/together.ts'
+
+let folder: string
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'scmoe-checkpoint-'))
+})
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+/** A sum over ranks that are promises of this process: each call waits for everyone's. */
+function reducers(worldSize: number): Reduce[] {
+  let round = { values: [] as Float64Array[], done: Promise.withResolvers<Float64Array>() }
+  return Array.from({ length: worldSize }, () => values => {
+    const own = round
+    own.values.push(values)
+    if (own.values.length === worldSize) {
+      round = { values: [], done: Promise.withResolvers() }
+      own.done.resolve(values.map((_, i) => own.values.reduce((sum, rank) => sum + (rank[i] ?? 0), 0)))
+    }
+    return own.done.promise
+  })
+}
+
+function model(worldSize: number, expertParallelSize: number, hiddenSize = 16): ModelConfig {
+  const spec = ScMoEJobSpec.parse({
+    model: { blocks: 2, hiddenSize, heads: 2, feedForwardSize: 16, experts: 8 },
+    training: { steps: 1, globalBatchSequences: 8, sequenceLength: 8 },
+    parallelism: { expertParallelSize },
+    workers: { replicas: worldSize },
+  })
+  return modelConfig(spec, worldSize)
+}
+
+/** The state of one rank; element i of the global tensor number t is a function of t, i and `step`. */
+function stateOf(config: ModelConfig, rank: number, step?: number): Held[] {
+  const slices = new Map(tensors(config).map(tensor => [tensor.name, sliceOf(tensor, config, rank)]))
+  const memory = (name: string) => new Float32Array(slices.get(name.replace(/\.[mv]$/, ''))?.count ?? 0)
+  const held = heldTensors(config, rank, memory)
+  for (const [t, { data, slice }] of held.entries()) {
+    for (let i = 0; i < data.length; i++)
+      data[i] = step === undefined ? Number.NaN : Math.fround(step + t / 7 + (slice.start + i) / 1e4)
+  }
+  return held
+}
+
+const places = (config: ModelConfig, change: { keep?: number } = {}): CheckpointPlace[] =>
+  reducers(config.worldSize).map((reduce, rank) => ({
+    directory: join(folder, 'checkpoints'),
+    keep: change.keep ?? 2,
+    model: config,
+    rank,
+    jobUid: 'uid',
+    seed: 1,
+    reduce,
+  }))
+
+const save = (config: ModelConfig, step: number, change: { keep?: number } = {}) =>
+  Promise.all(
+    places(config, change).map(place =>
+      saveCheckpoint(place, step, {
+        held: stateOf(config, place.rank, step),
+        beginning: { evaluationLoss: 2, loss: 1 },
+      }),
+    ),
+  )
+
+async function restore(config: ModelConfig, change: { keep?: number } = {}) {
+  const warnings: string[] = []
+  const ranks = places(config, change).map(async place => {
+    const held = stateOf(config, place.rank)
+    return { held, restored: await restoreCheckpoint(place, held, message => warnings.push(message)) }
+  })
+  return { ranks: await Promise.all(ranks), warnings }
+}
+
+test('what was saved at one size is read at any other, bit for bit', async () => {
+  const sizes: [worldSize: number, expertParallelSize: number][] = [
+    [1, 1],
+    [2, 2],
+    [4, 4],
+    [4, 2],
+    [8, 2],
+    [2, 1],
+  ]
+  for (const [saved, wanted] of sizes.flatMap(a => sizes.map(b => [a, b] as const))) {
+    await save(model(...saved), 30)
+    const config = model(...wanted)
+    const { ranks, warnings } = await restore(config)
+    expect(warnings).toEqual([])
+    for (const [rank, { held, restored }] of ranks.entries()) {
+      expect(restored?.index).toMatchObject({
+        step: 30,
+        beginning: { loss: 1, evaluationLoss: 2 },
+        worldSize: saved[0],
+      })
+      expect(held.map(({ data }) => data)).toEqual(stateOf(config, rank, 30).map(({ data }) => data))
+    }
+  }
+})
+
+test('only the first replica writes, the dense tensors once', async () => {
+  await save(model(8, 2), 1)
+  const at = join(folder, 'checkpoints/step-00000001')
+  expect(readdirSync(at).toSorted()).toEqual(['index.json', 'shard-0-of-2.safetensors', 'shard-1-of-2.safetensors'])
+  const file = await open(join(at, 'shard-1-of-2.safetensors'))
+  const { entries, metadata } = await readHeader(file)
+  await file.close()
+  expect([...entries.keys()].every(name => name.includes('.experts.'))).toBe(true)
+  expect(metadata).toEqual({ format: 'scmoe-1', step: '1', experts: '4-7 of 8' })
+  expect(entries.get('blocks.1.moe.experts.up.weight.m')?.shape).toEqual([4, 16, 16])
+})
+
+test('the last ones are kept, older ones go', async () => {
+  for (const step of [5, 10, 15, 20]) await save(model(2, 2), step)
+  expect(readdirSync(join(folder, 'checkpoints')).toSorted()).toEqual(['step-00000015', 'step-00000020'])
+})
+
+test('leftovers of a dead process are removed and never read', async () => {
+  await save(model(2, 2), 5)
+  mkdirSync(join(folder, 'checkpoints/.tmp-step-00000010'))
+  mkdirSync(join(folder, 'checkpoints/.tmp-old-1'))
+  const { ranks } = await restore(model(2, 2))
+  expect(ranks[0]?.restored?.index.step).toBe(5)
+  expect(readdirSync(join(folder, 'checkpoints'))).toEqual(['step-00000005'])
+})
+
+test('an empty or missing folder is a fresh start', async () => {
+  const { ranks, warnings } = await restore(model(2, 2))
+  expect(ranks.map(({ restored }) => restored)).toEqual([undefined, undefined])
+  expect(warnings).toEqual([])
+})
+
+test('a damaged one is put aside, so that it does not count as kept', async () => {
+  for (const step of [5, 10]) await save(model(2, 2), step)
+  writeFileSync(join(folder, 'checkpoints/step-00000010/shard-1-of-2.safetensors'), 'nothing')
+  const { ranks, warnings } = await restore(model(2, 2))
+  expect(ranks.map(({ restored }) => restored?.index.step)).toEqual([5, 5])
+  expect(warnings.join('\n')).toMatch(
+    /step-00000010 is not usable \(shard-1-of-2\.safetensors: it has 7 bytes instead of \d+\); .*step-00000005 is used instead/,
+  )
+  await save(model(2, 2), 6, { keep: 1 })
+  const left = readdirSync(join(folder, 'checkpoints')).toSorted()
+  expect(left).toEqual(['step-00000006', expect.stringMatching(/^unusable-00000010-\d+$/)])
+})
+
+test('a rank that does not see the folder stops everyone: giving it up would lose work', async () => {
+  await save(model(2, 2), 5)
+  const ranks = places(model(2, 2)).map(place =>
+    restoreCheckpoint(
+      { ...place, directory: place.rank === 0 ? place.directory : join(folder, 'elsewhere') },
+      stateOf(place.model, place.rank),
+      () => {},
+    ),
+  )
+  const ends = await Promise.allSettled(ranks)
+  for (const end of ends) expect(end).toMatchObject({ status: 'rejected', reason: { reason: 'checkpoint' } })
+  expect(String(ends[1]?.status === 'rejected' && ends[1].reason)).toMatch(/every worker must mount the same volume/)
+  expect(readdirSync(join(folder, 'checkpoints'))).toEqual(['step-00000005'])
+})
+
+test('a rank that writes elsewhere is noticed before the checkpoint gets its name', async () => {
+  const ranks = places(model(2, 2)).map(place =>
+    saveCheckpoint({ ...place, directory: place.rank === 0 ? place.directory : join(folder, 'elsewhere') }, 5, {
+      held: stateOf(place.model, place.rank, 5),
+      beginning: {},
+    }),
+  )
+  const ends = await Promise.allSettled(ranks)
+  for (const end of ends) expect(end).toMatchObject({ status: 'rejected', reason: { reason: 'checkpoint' } })
+  expect(String(ends[0]?.status === 'rejected' && ends[0].reason)).toMatch(
+    /shard-1-of-2\.safetensors.*not visible to rank 0/,
+  )
+  expect(readdirSync(join(folder, 'checkpoints'))).toEqual([])
+})
+
+test('another model is refused by all ranks, with the field', async () => {
+  await save(model(2, 2), 5)
+  await expect(restore(model(2, 2, 32))).rejects.toMatchObject({
+    reason: 'badConfig',
+    message: expect.stringContaining('spec.model.hiddenSize 16, the job has 32'),
+  })
+})
+
+test('safetensors: what is written is read, the header as the format says', async () => {
+  const shape = fc.array(fc.nat(5), { maxLength: 3 })
+  await fc.assert(
+    fc.asyncProperty(
+      fc.uniqueArray(fc.tuple(fc.string(), shape), { selector: ([name]) => name, maxLength: 5 }),
+      async list => {
+        fc.pre(list.every(([name]) => name !== '__metadata__' && name !== '__proto__'))
+        const path = join(folder, `${Math.random()}`)
+        const made = list.map(([name, dims], t) => ({
+          name,
+          shape: dims,
+          data: Float32Array.from({ length: dims.reduce((a, b) => a * b, 1) }, (_, i) => t + i / 3),
+        }))
+        const written = await writeSafetensors(path, made, { key: 'value' })
+        const bytes = readFileSync(path)
+        const length = Number(bytes.readBigUInt64LE(0))
+        expect(length % 8).toBe(0)
+        const header: object = JSON.parse(bytes.subarray(8, 8 + length).toString())
+        expect(Object.keys(header)).toHaveLength(1 + made.length)
+        const file = await open(path)
+        expect(await hashFile(file)).toEqual(written)
+        const { entries, metadata } = await readHeader(file)
+        expect(metadata).toEqual({ key: 'value' })
+        for (const { name, shape: dims, data } of made) {
+          const target = new Float32Array(data.length)
+          expect(entries.get(name)?.shape).toEqual(dims)
+          await readFloats(file, entries.get(name)?.start ?? -1, target)
+          expect(target).toEqual(data)
+        }
+        await file.close()
+        expect(bytes.length).toBe(8 + length + made.reduce((sum, { data }) => sum + data.byteLength, 0))
+      },
+    ),
+    { numRuns: 50 },
+  )
+})
+
+test.each<[string, Buffer, RegExp]>([
+  ['an empty file', Buffer.alloc(0), /header does not fit/],
+  [
+    'a header longer than the file',
+    Buffer.from([0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0, 0x7b, 0x7d]),
+    /header does not fit/,
+  ],
+  ['a header that is not JSON', Buffer.from([2, 0, 0, 0, 0, 0, 0, 0, 0x7b, 0x7b]), /JSON/],
+  [
+    'a tensor that ends after the file',
+    safetensorsHeader({ x: { dtype: 'F32', shape: [4], data_offsets: [0, 16] } }),
+    /tensor x does not have the bytes/,
+  ],
+  ['a tensor of another type', safetensorsHeader({ x: { dtype: 'F16', shape: [0], data_offsets: [0, 0] } }), /F32/],
+])('safetensors: refused: %s', async (_, bytes, message) => {
+  const path = join(folder, 'bad')
+  writeFileSync(path, bytes)
+  const file = await open(path)
+  await expect(readHeader(file)).rejects.toThrow(message)
+  await file.close()
+})
+
+function safetensorsHeader(header: object): Buffer {
+  const json = Buffer.from(JSON.stringify(header))
+  const length = Buffer.alloc(8)
+  length.writeBigUInt64LE(BigInt(json.length))
+  return Buffer.concat([length, json])
+}
+
+test('work everywhere ends together, and its beat goes on while one rank is slow', async () => {
+  let beats = 0
+  const counted = reducers(2).map(
+    (reduce): Reduce =>
+      values => {
+        beats++
+        return reduce(values)
+      },
+  )
+  const slow = Promise.withResolvers<string>()
+  setTimeout(() => slow.resolve('slow'), 1200)
+  const outcomes = await Promise.all(
+    counted.map((reduce, rank) =>
+      everywhere(reduce, () => (rank === 0 ? Promise.reject(new Error('quick')) : slow.promise)),
+    ),
+  )
+  expect(outcomes).toEqual([{ error: new Error('quick') }, { value: 'slow' }])
+  expect(beats).toBeGreaterThanOrEqual(4)
+})
