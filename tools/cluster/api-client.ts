@@ -19,10 +19,9 @@ export class ApiClient {
   readonly #agent: Agent
 
   constructor(kubeconfigPath: string) {
-    const config = JSON.parse(readFileSync(kubeconfigPath, 'utf8')) as Kubeconfig
+    const config: Kubeconfig = JSON.parse(readFileSync(kubeconfigPath, 'utf8'))
     const { cluster } = config.clusters[0]
     const { user } = config.users[0]
-    const decode = (data: string): Buffer => Buffer.from(data, 'base64')
     this.server = cluster.server
     this.#agent = new Agent({
       keepAlive: true,
@@ -74,7 +73,7 @@ export class ApiClient {
   async isNodeReady(name: string): Promise<boolean> {
     const { status, body } = await this.request('GET', `/api/v1/nodes/${name}`)
     if (status !== 200) return false
-    const node = JSON.parse(body) as { status?: { conditions?: { type: string; status: string }[] } }
+    const node: { status?: { conditions?: { type: string; status: string }[] } } = JSON.parse(body)
     return node.status?.conditions?.some(c => c.type === 'Ready' && c.status === 'True') ?? false
   }
 
@@ -85,6 +84,11 @@ export class ApiClient {
   close(): void {
     this.#agent.destroy()
   }
+}
+
+/** Certificates and keys are base64 in a kubeconfig. */
+function decode(data: string): Buffer {
+  return Buffer.from(data, 'base64')
 }
 
 /** Asks again every 50 ms until `check` is true; throws, naming `what`, when the time is over. */

@@ -45,7 +45,10 @@ export async function binaries<Name extends BinaryName>(
       waiting,
     )
   }
-  return Object.fromEntries(names.map(name => [name, path(name)])) as Record<Name, string>
+  const paths: Partial<Record<Name, string>> = {}
+  for (const name of names) paths[name] = path(name)
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- each name was given its path in the line above
+  return paths as Record<Name, string>
 }
 
 /** Runs `go build` and says every few seconds how long it has taken. */

@@ -15,11 +15,6 @@ export function volumeFolder(root: string, index: number): string {
 
 /** `root` is the state folder as the kubelet sees it. */
 export function bootstrapObjects(root: string): ApiObject[] {
-  const watch = (apiGroups: string[], resources: string[]): unknown => ({
-    apiGroups,
-    resources,
-    verbs: ['list', 'watch'],
-  })
   const metadata = { name: 'system:coredns' }
   const role: ApiObject = {
     path: `${RBAC}/clusterroles`,
@@ -37,6 +32,10 @@ export function bootstrapObjects(root: string): ApiObject[] {
     },
   }
   return [role, binding, storageClass(), ...Array.from({ length: VOLUMES }, (_, index) => volume(root, index + 1))]
+}
+
+function watch(apiGroups: readonly string[], resources: readonly string[]): unknown {
+  return { apiGroups, resources, verbs: ['list', 'watch'] }
 }
 
 function storageClass(): ApiObject {

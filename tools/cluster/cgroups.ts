@@ -3,6 +3,7 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { errorCode } from './process.ts'
 
 export type Hierarchy = { readonly path: string; readonly version: 1 | 2 }
 
@@ -39,7 +40,7 @@ async function removeFolder(folder: string): Promise<void> {
       rmdirSync(folder)
       return
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException
+      const code = errorCode(error)
       if (code === 'ENOENT') return
       // The kernel lets go of a control group a moment after its last process has ended.
       if (code !== 'EBUSY' || performance.now() > deadline) throw error

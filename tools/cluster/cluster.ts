@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Progress } from './binaries.ts'
 import type { Mode } from './config.ts'
-import { embeddedStatus, upEmbedded } from './embedded.ts'
+import { embeddedStatus, prepareEmbedded, upEmbedded } from './embedded.ts'
 import { kindDown, kindIsUsable, kindStatus, upKind } from './kind.ts'
 import { withLock } from './lock.ts'
 import { killTree } from './process.ts'
@@ -64,7 +64,12 @@ export async function up(options: UpOptions = {}): Promise<Cluster> {
     onProgress: options.onProgress ?? ((): void => {}),
   }
   const waiting = (): void => request.onProgress('waiting for another process that works on this cluster')
-  const parts = await withLock(stateDir, () => (provider === 'kind' ? upKind(request) : upEmbedded(request)), waiting)
+  const parts =
+    provider === 'kind'
+      ? await withLock(stateDir, () => upKind(request), waiting)
+      : await prepareEmbedded(mode, request.onProgress).then(prepared =>
+          withLock(stateDir, () => upEmbedded(request, prepared), waiting),
+        )
   return { provider, mode, stateDir, down: async () => void (await down(stateDir)), ...parts }
 }
 

@@ -139,13 +139,16 @@ export function nodeComponents(layout: Layout): Component[] {
 
 /** The files of a node by their path below the state folder. */
 export function nodeFiles(layout: Layout): Record<string, string> {
-  const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`
   return {
     'config/containerd.toml': containerdConfig(layout),
     'config/cni/10-scmoe.conflist': json(cniConfig(layout.root)),
     'config/kubelet.json': json(kubeletConfig(layout)),
     'config/Corefile': corefile(layout.root),
   }
+}
+
+function json(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`
 }
 
 function containerdConfig(layout: Layout): string {

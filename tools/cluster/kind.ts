@@ -7,21 +7,15 @@ import { findProgram } from './packages.ts'
 import { run } from './process.ts'
 import { type ClusterRecord, clean, clusterId, readRecord, writeRecord } from './state.ts'
 
-type KindCommand = 'create' | 'delete' | 'load' | 'list'
-
-/** The command line of one of the things asked of kind. Pure. */
-export function kindCommand(what: KindCommand, stateDir: string, tar = ''): string[] {
+/** The command lines of what is asked of kind. Pure. */
+export function kindCommands(stateDir: string): Record<'create' | 'delete' | 'load' | 'list', string[]> {
   const name = ['--name', clusterId(stateDir)]
   const kubeconfig = ['--kubeconfig', join(stateDir, 'kubeconfig')]
-  switch (what) {
-    case 'create':
-      return ['create', 'cluster', ...name, ...kubeconfig, '--wait', '180s']
-    case 'delete':
-      return ['delete', 'cluster', ...name, ...kubeconfig]
-    case 'load':
-      return ['load', 'image-archive', tar, ...name]
-    case 'list':
-      return ['get', 'clusters']
+  return {
+    create: ['create', 'cluster', ...name, ...kubeconfig, '--wait', '180s'],
+    delete: ['delete', 'cluster', ...name, ...kubeconfig],
+    load: ['load', 'image-archive', ...name],
+    list: ['get', 'clusters'],
   }
 }
 
@@ -43,19 +37,19 @@ export async function upKind({ stateDir, mode, onProgress }: UpRequest): Promise
     await clean(stateDir)
     writeRecord(stateDir, { provider: 'kind', mode, port: 0, processes: [], ready: false })
     onProgress(`creating kind cluster ${clusterId(stateDir)} …`)
-    await run('kind', kindCommand('create', stateDir))
+    await run('kind', kindCommands(stateDir).create)
   }
   return {
     kubeconfig: join(stateDir, 'kubeconfig'),
     enter: [],
     imageImport: async tar => {
-      await run('kind', kindCommand('load', stateDir, tar))
+      await run('kind', [...kindCommands(stateDir).load, tar])
     },
   }
 }
 
 export async function kindDown(stateDir: string): Promise<void> {
-  await run('kind', kindCommand('delete', stateDir))
+  await run('kind', kindCommands(stateDir).delete)
 }
 
 export async function kindStatus(stateDir: string, record: ClusterRecord): Promise<Status> {
@@ -65,7 +59,7 @@ export async function kindStatus(stateDir: string, record: ClusterRecord): Promi
 }
 
 async function isRunning(stateDir: string): Promise<boolean> {
-  const names = (await run('kind', kindCommand('list', stateDir))).split('\n')
+  const names = (await run('kind', kindCommands(stateDir).list)).split('\n')
   if (!names.includes(clusterId(stateDir))) return false
   const ready = ['--kubeconfig', join(stateDir, 'kubeconfig'), 'get', '--raw', '/readyz', '--request-timeout', '3s']
   return run('kubectl', ready).then(

@@ -66,7 +66,12 @@ export function goBuild(name: BinaryName, version = kubernetesVersion()): GoBuil
   }
 }
 
-export const HELM3_BUILD: GoBuild = { module: 'helm3', package: 'helm.sh/helm/v3/cmd/helm', ldflags: STRIPPED }
+/** The last Helm 3. */
+export function helm3Build(): GoBuild {
+  const version = requiredVersion(readFileSync(join(GO_FOLDER, 'helm3', 'go.mod'), 'utf8'), 'helm.sh/helm/v3')
+  const ldflags = `${STRIPPED} -X helm.sh/helm/v3/internal/version.version=${version}`
+  return { module: 'helm3', package: 'helm.sh/helm/v3/cmd/helm', ldflags }
+}
 
 /** Names the result of these builds: another pin, source or flag is another name. */
 export function buildKey(modules: readonly string[], flags: readonly string[]): string {

@@ -10,6 +10,11 @@ export type ProcessIdentity = { readonly pid: number; readonly startTime: string
 
 export type ProcessStat = ProcessIdentity & { readonly parent: number; readonly state: string }
 
+/** The system's name for what went wrong, such as ENOENT; undefined if it was not the system. */
+export function errorCode(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
+}
+
 const execFileAsync = promisify(execFile)
 
 /** Reads one line of /proc/PID/stat. The command's name, in parentheses, may itself hold spaces and parentheses. */
@@ -82,7 +87,7 @@ function kill(identity: ProcessIdentity): void {
   try {
     process.kill(identity.pid, 'SIGKILL')
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+    if (errorCode(error) !== 'ESRCH') throw error
   }
 }
 
@@ -92,7 +97,7 @@ export async function run(command: string, args: readonly string[], env = proces
     const { stdout } = await execFileAsync(command, args, { env, maxBuffer: 64 << 20 })
     return stdout
   } catch (error) {
-    const { stderr, message } = error as { stderr?: string; message: string }
-    throw new Error(`'${command} ${args.join(' ')}' failed: ${stderr?.trim() || message}`, { cause: error })
+    const printed = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : ''
+    throw new Error(`'${command} ${args.join(' ')}' failed: ${printed || String(error)}`, { cause: error })
   }
 }

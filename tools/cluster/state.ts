@@ -6,7 +6,7 @@ import { join, resolve } from 'node:path'
 import { cacheRoot } from './cache.ts'
 import { removeCgroups } from './cgroups.ts'
 import type { Mode } from './config.ts'
-import { killTree, type ProcessIdentity, run } from './process.ts'
+import { errorCode, killTree, type ProcessIdentity, run } from './process.ts'
 
 export type ClusterRecord = {
   readonly provider: 'embedded' | 'kind'
@@ -44,9 +44,10 @@ export function clusterId(stateDir: string): string {
 
 export function readRecord(stateDir: string): ClusterRecord | undefined {
   try {
-    return JSON.parse(readFileSync(join(stateDir, RECORD), 'utf8')) as ClusterRecord
+    const record: ClusterRecord = JSON.parse(readFileSync(join(stateDir, RECORD), 'utf8'))
+    return record
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    if (errorCode(error) === 'ENOENT') return undefined
     throw new Error(`${join(stateDir, RECORD)} cannot be read`, { cause: error })
   }
 }
@@ -62,9 +63,9 @@ export function writeRecord(stateDir: string, record: ClusterRecord): void {
 export function mountsBelow(mounts: string, folder: string): string[] {
   return mounts
     .split('\n')
-    .map(line => line.split(' ')[1]?.replaceAll('\\040', ' '))
-    .filter(path => path !== undefined && `${path}/`.startsWith(`${folder}/`))
-    .toReversed() as string[]
+    .map(line => (line.split(' ')[1] ?? '').replaceAll('\\040', ' '))
+    .filter(path => `${path}/`.startsWith(`${folder}/`))
+    .toReversed()
 }
 
 /** Ends everything that the record names and removes every trace; the folder's owner must hold its lock. */

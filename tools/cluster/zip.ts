@@ -15,13 +15,9 @@ export function unzip(archive: Buffer, wanted: string): Buffer {
   let at = archive.readUInt32LE(end + 16)
   for (let left = archive.readUInt16LE(end + 10); left > 0; left--) {
     if (archive.readUInt32LE(at) !== CENTRAL) throw new Error(`zip archive: no directory entry at byte ${at}`)
-    const [nameLength, extraLength, commentLength] = [28, 30, 32].map(offset => archive.readUInt16LE(at + offset)) as [
-      number,
-      number,
-      number,
-    ]
+    const nameLength = archive.readUInt16LE(at + 28)
     if (archive.toString('utf8', at + 46, at + 46 + nameLength) === wanted) return content(archive, at)
-    at += 46 + nameLength + extraLength + commentLength
+    at += 46 + nameLength + archive.readUInt16LE(at + 30) + archive.readUInt16LE(at + 32)
   }
   throw new Error(`zip archive: no file '${wanted}'`)
 }
