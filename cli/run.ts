@@ -9,7 +9,7 @@ import { EXIT, Progress } from '../crds/contract.ts'
 import { brokenRules } from '../crds/rules.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { Gang, type RankEnd } from './gang.ts'
-import { readJob } from './job-file.ts'
+import { JobFileError, readJob } from './job-file.ts'
 
 export interface RunOptions {
   /** Folder for checkpoints, losses and the trace. Default: ./scmoe-out/<name>. */
@@ -61,7 +61,7 @@ function localJob(file: string, options: RunOptions): { name: string; spec: ScMo
     suspend: false,
   })
   const broken = brokenRules(spec, name)
-  if (broken.length > 0) throw new Error(broken.map(({ field, message }) => `${field}: ${message}`).join('\n'))
+  if (broken.length > 0) throw new JobFileError(broken.map(({ field, message }) => `${field}: ${message}`).join('\n'))
   return { name, spec }
 }
 

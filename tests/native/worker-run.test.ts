@@ -1,0 +1,148 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, expect, test } from 'vitest'
+import { API_VERSION, EXIT, KIND } from '../../crds/contract.ts'
+import { checkpointFolders, lossCurve, temporaryFolder, tinySpec, until } from './worker-gang.ts'
+
+const SCMOE = join(import.meta.dirname, '../../cli/scmoe.ts')
+
+const started = new Set<ChildProcess>()
+afterEach(() => {
+  for (const child of started) child.kill('SIGKILL')
+  started.clear()
+})
+
+function run(file: string, ...options: string[]) {
+  const child = spawn(process.execPath, [SCMOE, 'run', file, ...options], { stdio: ['ignore', 'pipe', 'pipe'] })
+  started.add(child)
+  let stdout = ''
+  let stderr = ''
+  child.stdout.on('data', chunk => {
+    stdout += String(chunk)
+  })
+  child.stderr.on('data', chunk => {
+    stderr += String(chunk)
+  })
+  const ended = new Promise<{ code: number | null; stdout: string; stderr: string }>(resolve => {
+    child.once('close', code => {
+      started.delete(child)
+      resolve({ code, stdout, stderr })
+    })
+  })
+  return { child, ended }
+}
+
+function manifest(folder: string, spec: unknown): string {
+  const file = join(folder, 'job.json')
+  writeFileSync(file, JSON.stringify({ apiVersion: API_VERSION, kind: KIND, metadata: { name: 'tiny' }, spec }))
+  return file
+}
+
+/** Processes whose environment names this output folder: the ranks of a run. */
+function ranksOf(output: string): number[] {
+  return readdirSync('/proc')
+    .filter(name => /^\d+$/.test(name))
+    .filter(pid => {
+      try {
+        return readFileSync(`/proc/${pid}/environ`, 'utf8').includes(`SCMOE_OUTPUT_DIRECTORY=${output}\0`)
+      } catch {
+        return false
+      }
+    })
+    .map(Number)
+}
+
+const untilSteps = (output: string, steps: number) =>
+  until(() => existsSync(join(output, 'losses.jsonl')) && lossCurve(output).size >= steps)
+
+test('it trains, says how it went, and continues from its checkpoint when asked for more', async () => {
+  const folder = temporaryFolder()
+  const output = join(folder, 'out')
+  const file = manifest(folder, tinySpec({ steps: 20, replicas: 2 }))
+  const first = await run(file, '--output', output).ended
+  expect(first).toMatchObject({ code: 0, stdout: expect.stringContaining(output) })
+  const second = await run(file, '--output', output, '--steps', '30', '--replicas', '1', '--json').ended
+  expect(second.code).toBe(0)
+  expect(JSON.parse(second.stdout)).toMatchObject({ name: 'tiny', exitCode: 0, summary: { steps: 30, worldSize: 1 } })
+  expect(lossCurve(output).size).toBe(30)
+  expect(ranksOf(output)).toEqual([])
+})
+
+test('Ctrl-C saves and stops; nothing is left running', async () => {
+  const folder = temporaryFolder()
+  const output = join(folder, 'out')
+  const file = manifest(folder, tinySpec({ steps: 100_000, replicas: 2, everySteps: 100_000 }))
+  const { child, ended } = run(file, '--output', output)
+  await untilSteps(output, 5)
+  child.kill('SIGINT')
+  expect((await ended).code).toBe(EXIT.terminated.code)
+  expect(checkpointFolders(output)).toHaveLength(1)
+  expect(ranksOf(output)).toEqual([])
+})
+
+test('Ctrl-C twice kills', async () => {
+  const folder = temporaryFolder()
+  const output = join(folder, 'out')
+  const { child, ended } = run(
+    manifest(folder, tinySpec({ steps: 100_000, replicas: 2, everySteps: 100_000 })),
+    '--output',
+    output,
+  )
+  await untilSteps(output, 5)
+  for (const pid of ranksOf(output)) process.kill(pid, 'SIGSTOP')
+  child.kill('SIGINT')
+  await new Promise(resolve => {
+    child.stderr?.once('data', resolve)
+  })
+  child.kill('SIGINT')
+  expect((await ended).code).not.toBe(0)
+  expect(ranksOf(output)).toEqual([])
+})
+
+test('one rank dies: the others are ended and the dead one is named', async () => {
+  const folder = temporaryFolder()
+  const output = join(folder, 'out')
+  const { ended } = run(
+    manifest(
+      folder,
+      tinySpec({
+        steps: 100_000,
+        replicas: 3,
+        rest: { model: { experts: 3 }, training: { steps: 100_000, globalBatchSequences: 3, sequenceLength: 32 } },
+      }),
+    ),
+    '--output',
+    output,
+  )
+  await untilSteps(output, 5)
+  const isLast = (pid: number) => readFileSync(`/proc/${pid}/environ`, 'utf8').includes('SCMOE_RANK=2\0')
+  process.kill(ranksOf(output).find(isLast) ?? 0, 'SIGKILL')
+  const { code, stderr } = await ended
+  expect(code).toBe(137)
+  expect(stderr).toMatch(/rank 2: ended with code 137/)
+  expect(ranksOf(output)).toEqual([])
+})
+
+test("a failure is the first failing rank's own message and code", async () => {
+  const folder = temporaryFolder()
+  const file = manifest(folder, tinySpec({ steps: 10, replicas: 2, rest: { data: { path: '/no/such/file' } } }))
+  const { code, stderr } = await run(file, '--output', join(folder, 'out')).ended
+  expect(code).toBe(EXIT.badData.code)
+  expect(stderr).toMatch(/failed.*rank \d: The data \/no\/such\/file cannot be read: ENOENT/)
+})
+
+test('killed itself, its ranks end too', async () => {
+  const folder = temporaryFolder()
+  const output = join(folder, 'out')
+  const { child, ended } = run(
+    manifest(folder, tinySpec({ steps: 1_000_000, replicas: 2, everySteps: 1_000_000 })),
+    '--output',
+    output,
+  )
+  await untilSteps(output, 5)
+  expect(ranksOf(output)).toHaveLength(2)
+  child.kill('SIGKILL')
+  await ended
+  await until(() => ranksOf(output).length === 0)
+})
