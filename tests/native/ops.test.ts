@@ -1,0 +1,126 @@
+// Kernels of every op: the C++ program tests/native/ops checks them, this file builds and runs it, plain and under sanitizers.
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeAll, describe, expect, test } from 'vitest'
+
+import { OPS, type OpName } from '../../worker/program/ops.ts'
+
+const BUILD_DEADLINE = 900_000 // a cold sanitizer build compiles every kernel three times
+
+const root = join(import.meta.dirname, '../..')
+const computeOps = (Object.keys(OPS) as OpName[]).filter(name => OPS[name].queue === 'compute')
+
+function build(folder: string, sanitize: string) {
+  const path = join(root, 'build', folder)
+  const options = { cwd: root, encoding: 'utf8', stdio: 'pipe' } as const
+  execFileSync('cmake', ['-S', 'worker/native', '-B', path, '-G', 'Ninja', `-DSCMOE_SANITIZE=${sanitize}`], options)
+  execFileSync('ninja', ['-C', path, '-j2', 'ops_test'], options)
+  return path
+}
+
+function run(folder: string, ...words: string[]) {
+  const program = join(root, 'build', folder, 'ops_test')
+  const { status, stdout, stderr } = spawnSync(program, words, { encoding: 'utf8', maxBuffer: 1 << 26 })
+  return {
+    status,
+    stderr,
+    lines: stdout
+      .split('\n')
+      .filter(Boolean)
+      .map(line => line.split('\t')),
+  }
+}
+
+const wrong = (lines: string[][]) => lines.filter(line => line.at(-1) !== 'ok').map(line => line.join(' | '))
+
+describe('the CPU backend', () => {
+  let names: string[][] = []
+  let checks: string[][] = []
+  beforeAll(() => {
+    build('native', '')
+    names = run('native', '--names').lines
+    checks = run('native').lines
+  }, BUILD_DEADLINE)
+
+  test('has exactly the compute ops of the op table, in its order, fast and as reference', () => {
+    const tables = Map.groupBy(
+      names.filter(([kind]) => kind === 'table'),
+      ([, backend]) => backend,
+    )
+    expect(tables.size).toBe(3)
+    for (const [backend, lines] of tables) {
+      expect([backend, ...lines.map(([, , op]) => op)]).toEqual([backend, ...computeOps])
+    }
+  })
+
+  test('is tested with the inputs, outputs and attributes the op table gives', () => {
+    const signatures = names.filter(([kind]) => kind === 'signature').map(([, ...fields]) => fields)
+    expect(signatures).toEqual(
+      computeOps.map(op => [op, ...[OPS[op].inputs, OPS[op].outputs, OPS[op].attrs].map(list => list.join(' '))]),
+    )
+  })
+
+  test.each(computeOps)(
+    '%s agrees with its reference on every instruction set, with equal bits for 1, 2, 3 threads',
+    op => {
+      const lines = checks.filter(([what, name]) => what === 'kernel' && name === op)
+      expect(lines.length).toBeGreaterThan(0)
+      expect(wrong(lines)).toEqual([])
+    },
+  )
+
+  const backwardOps = computeOps.filter(op => /_(?:backward|dgrad|wgrad)$/.test(op) || op === 'cross_entropy')
+  test.each(backwardOps)('%s agrees with central differences of the forward op', op => {
+    const lines = checks.filter(([what, name]) => what === 'gradient' && name === op)
+    expect(new Set(lines.map(([, , where]) => where)).size).toBe(2)
+    expect(wrong(lines)).toEqual([])
+  })
+
+  test('gives rows in chunks, and weight gradients over chunks, the bits of the whole', () => {
+    const lines = checks.filter(([what]) => what === 'chunks')
+    expect(lines.length).toBeGreaterThan(0)
+    expect(wrong(lines)).toEqual([])
+  })
+
+  test('refuses an instruction set it does not know, and says which there are', () => {
+    const program = join(root, 'build/native/ops_test')
+    const env = { ...process.env, SCMOE_CPU_ISA: 'mmx' }
+    const { status, stderr } = spawnSync(program, ['--names'], { encoding: 'utf8', env })
+    expect(status).toBe(2)
+    expect(stderr).toContain('SCMOE_CPU_ISA is mmx: use avx512, avx2 or baseline')
+  })
+
+  test('compiles nothing that kernels of different instruction sets would share', () => {
+    for (const isa of ['baseline', 'avx2', 'avx512']) {
+      const folder = join(root, `build/native/CMakeFiles/scmoe_kernels_${isa}.dir/cpu`)
+      const objects = readdirSync(folder).filter(name => name.endsWith('.o'))
+      expect(objects.length).toBeGreaterThan(5)
+      const symbols = execFileSync(
+        'nm',
+        ['-C', '--defined-only', '--extern-only', '--format=just-symbols', ...objects],
+        {
+          cwd: folder,
+          encoding: 'utf8',
+        },
+      )
+      const foreign = symbols
+        .split('\n')
+        .filter(line => line && !line.endsWith(':') && !line.includes(`scmoe::${isa}::`))
+      expect(foreign).toEqual([])
+    }
+  })
+})
+
+describe.each([
+  ['address,undefined', 'native-asan'],
+  ['thread', 'native-tsan'],
+])('under -fsanitize=%s', (sanitize, folder) => {
+  beforeAll(() => void build(folder, sanitize), BUILD_DEADLINE)
+
+  test('every check holds and nothing is reported', { timeout: BUILD_DEADLINE }, () => {
+    const { status, stderr, lines } = run(folder)
+    expect({ status, stderr, wrong: wrong(lines) }).toEqual({ status: 0, stderr: '', wrong: [] })
+  })
+})
