@@ -11,7 +11,7 @@ import { asFailure, errnoText, WorkerFailure } from './failure.ts'
 import { WorkerMetrics } from './metrics.ts'
 import { modelConfig } from './model.ts'
 import { RunRecord } from './record.ts'
-import { meet } from './rendezvous.ts'
+import { isLoopback, meet } from './rendezvous.ts'
 import { type Reported, serveReport, writeTermination } from './report.ts'
 import { onStopSignals, type Stop } from './stop.ts'
 import { type Ending, train } from './train.ts'
@@ -27,6 +27,8 @@ const stop = onStopSignals(
 
 // Started by `scmoe run`: without that process nobody would stop this one.
 process.on('disconnect', () => end(new WorkerFailure('terminated', 'The process that started this rank is gone.')))
+
+process.on('uncaughtException', error => end(asFailure(error)))
 
 try {
   const config = readConfig(process.env)
@@ -46,7 +48,7 @@ async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
   running.record = record
   const metrics = new WorkerMetrics(record)
   const reported: Reported = { record, metrics, rank, ready: false, trace: undefined }
-  await serveReport(reported, config.httpPort)
+  await serveReport(reported, { port: config.httpPort, ...localOnly(config) })
 
   // What is wrong with this rank alone shows before it waits for the others.
   const model = modelConfig(spec, worldSize)
@@ -86,6 +88,11 @@ async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
       reported.trace = trace
     },
   })
+}
+
+/** A gang that meets on the loopback interface is all on this machine, and so are its observers. */
+function localOnly({ rendezvous: { host } }: WorkerConfig): { host?: string } {
+  return isLoopback(host) ? { host } : {}
 }
 
 function makeOutputDirectory({ outputDirectory }: WorkerConfig): void {

@@ -4,7 +4,7 @@ import type { Progress } from '../crds/contract.ts'
 import type { Beginning } from './checkpoint-index.ts'
 import type { WorkerConfig } from './config.ts'
 
-/** One optimizer step. Times in milliseconds, averaged over the ranks. */
+/** One optimizer step. Times in milliseconds; those of communication averaged over the ranks. */
 export interface StepFigures {
   loss: number
   milliseconds: number

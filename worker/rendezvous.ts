@@ -84,7 +84,7 @@ class Desk {
   async open(): Promise<void> {
     const { host, port } = this.#meeting.rendezvous
     // A loopback rendezvous is a gang on one machine: nothing outside it needs to reach the port.
-    const interfaces = host === '127.0.0.1' || host === '::1' ? { host } : {}
+    const interfaces = isLoopback(host) ? { host } : {}
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject)
       this.#server.listen({ port, ...interfaces }, resolve)
@@ -300,6 +300,8 @@ function parseJson(line: string): unknown {
     return undefined
   }
 }
+
+export const isLoopback = (host: string) => host === '127.0.0.1' || host === '::1'
 
 /** An address without the prefix of IPv4 in IPv6. */
 function plainHost(address: string | undefined): string {

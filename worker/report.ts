@@ -27,7 +27,7 @@ const text = (status: number, body: string): Page => ({ status, type: 'text/plai
 const json = (body: string): Page => ({ status: 200, type: 'application/json', body })
 
 /** Serves `reported` until closed. Throws `portInUse` naming the port. */
-export async function serveReport(reported: Reported, port: number): Promise<Server> {
+export async function serveReport(reported: Reported, at: { port: number; host?: string }): Promise<Server> {
   const server = createServer((request, response) => {
     answer(reported, request)
       .catch((error: unknown) => text(500, errnoText(error)))
@@ -39,7 +39,7 @@ export async function serveReport(reported: Reported, port: number): Promise<Ser
   server.maxConnections = 64
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
-    server.listen(port, resolve)
+    server.listen(at, resolve)
   }).catch((error: unknown) => {
     const advice =
       errnoCode(error) === 'EADDRINUSE'
@@ -47,7 +47,7 @@ export async function serveReport(reported: Reported, port: number): Promise<Ser
         : 'set SCMOE_HTTP_PORT'
     throw new WorkerFailure(
       'portInUse',
-      `The worker cannot serve its reports on port ${port} (${errnoText(error)}): ${advice}.`,
+      `The worker cannot serve its reports on port ${at.port} (${errnoText(error)}): ${advice}.`,
     )
   })
   // Reports alone must not keep the process alive.
