@@ -112,7 +112,10 @@ export class ModelWorld implements AsyncDisposable {
     const found = new Map<string, Float64Array>()
     for (const tensor of tensors(this.#config)) {
       const whole = new Float64Array(elementsOf(tensor.shape))
-      const ranks = tensor.kind === 'dense' ? [denseRank] : [...new Array(this.#config.expertParallelSize).keys()]
+      const ranks =
+        tensor.kind === 'dense'
+          ? [denseRank]
+          : Array.from({ length: this.#config.expertParallelSize }, (_, rank) => rank)
       for (const rank of ranks)
         whole.set(
           await this.#world.rank(rank).call('read', role(tensor.name)),
