@@ -1,0 +1,105 @@
+// One cluster for all cluster tests: real kubelet, containerd and pod network, the chart installed, a namespace under the restricted level.
+
+import { readdirSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { stringify } from 'yaml'
+import type { ScMoEJobStatus } from '../../crds/status.ts'
+import { type Cluster, up } from '../../tools/cluster/cluster.ts'
+import { importImages, installChart, type Kubectl, kubectlFor, makeNamespace } from '../../tools/install.ts'
+
+export const NAMESPACE = 'train'
+
+export interface World {
+  cluster: Cluster
+  kubectl: Kubectl
+  down(): Promise<void>
+}
+
+export async function startWorld(): Promise<World> {
+  const stateDir = join(tmpdir(), `scmoe-test-${process.pid}`)
+  const cluster = await up({ mode: 'node', provider: 'embedded', stateDir, onProgress: line => console.log(line) })
+  try {
+    const kubectl = await kubectlFor(cluster)
+    await importImages(cluster)
+    await installChart(cluster)
+    await makeNamespace(kubectl, NAMESPACE)
+    return { cluster, kubectl, down: () => cluster.down() }
+  } catch (error) {
+    await cluster.down()
+    throw error
+  }
+}
+
+export interface JobOptions {
+  name: string
+  spec: Record<string, unknown>
+  /** With a claim of the default storage class under the job's name. */
+  checkpointEverySteps?: number
+}
+
+/** A small job on two workers as a manifest; what `spec` sets wins. */
+export function manifest({ name, spec, checkpointEverySteps }: JobOptions): string {
+  const claim = {
+    apiVersion: 'v1',
+    kind: 'PersistentVolumeClaim',
+    metadata: { name },
+    spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '1Gi' } } },
+  }
+  const volume = { persistentVolumeClaim: { claimName: name } }
+  const checkpoint = { checkpoint: { everySteps: checkpointEverySteps, volume } }
+  const job = {
+    apiVersion: 'scmoe.dev/v1alpha1',
+    kind: 'ScMoEJob',
+    metadata: { name },
+    spec: {
+      model: { blocks: 2, hiddenSize: 64, heads: 2, feedForwardSize: 128, experts: 4 },
+      workers: { replicas: 2 },
+      reporting: { intervalSeconds: 5 },
+      failurePolicy: { backoff: { initialSeconds: 1 } },
+      ...(checkpointEverySteps === undefined ? {} : checkpoint),
+      ...spec,
+    },
+  }
+  return [...(checkpointEverySteps === undefined ? [] : [claim]), job].map(doc => stringify(doc)).join('---\n')
+}
+
+export async function status(kubectl: Kubectl, name: string): Promise<ScMoEJobStatus> {
+  const json = await kubectl('get', 'scmoejob', name, '-n', NAMESPACE, '-o', 'json')
+  return (JSON.parse(json) as { status?: ScMoEJobStatus }).status ?? {}
+}
+
+/** Polls the job's status until `done`; a time-out shows the last one seen. */
+export async function until(
+  kubectl: Kubectl,
+  name: string,
+  done: (status: ScMoEJobStatus) => boolean,
+): Promise<ScMoEJobStatus> {
+  const deadline = Date.now() + 240_000
+  for (;;) {
+    const seen = await status(kubectl, name)
+    if (done(seen)) return seen
+    if (seen.state === 'Failed' || Date.now() > deadline) {
+      throw new Error(`${name} did not get there; its status is ${JSON.stringify(seen, null, 2)}`)
+    }
+    await new Promise(resolve => setTimeout(resolve, 500))
+  }
+}
+
+/** The process of one rank's worker, found by its environment; undefined if there is none. */
+export function workerPid(job: string, rank: number): number | undefined {
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue
+    const environment = environmentOf(entry)
+    if (environment.includes(`SCMOE_JOB_NAME=${job}`) && environment.includes(`SCMOE_RANK=${rank}`)) return Number(entry)
+  }
+  return undefined
+}
+
+function environmentOf(pid: string): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
+  } catch {
+    return []
+  }
+}

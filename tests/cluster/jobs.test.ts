@@ -1,0 +1,130 @@
+// The life of jobs on a real node: what the demo shows, and what happens when a worker is killed, an image is wrong, a job is suspended,
+// the operator dies.
+
+import { readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { run } from '../../tools/cluster/process.ts'
+import { ROOT, SYSTEM_NAMESPACE } from '../../tools/install.ts'
+import { type JobOptions, manifest, NAMESPACE, startWorld, status, until, type World, workerPid } from './harness.ts'
+
+let world: World
+
+beforeAll(async () => {
+  world = await startWorld()
+})
+
+afterAll(async () => {
+  await world?.down()
+})
+
+async function apply(options: JobOptions): Promise<string> {
+  const file = join(tmpdir(), `${options.name}-${process.pid}.yaml`)
+  writeFileSync(file, manifest(options))
+  await world.kubectl('apply', '-n', NAMESPACE, '-f', file)
+  return file
+}
+
+/** Long enough to interrupt, short enough to finish. */
+const LONG = { training: { steps: 400, globalBatchSequences: 4, sequenceLength: 64, evaluation: { everySteps: 1000 } } }
+
+describe('a job on a real node', () => {
+  it('trains to Complete and shows step, tokens per second and overlap in its columns', async () => {
+    const file = await apply({
+      name: 'complete',
+      spec: { training: { steps: 60, globalBatchSequences: 8, sequenceLength: 64, optimizer: { learningRate: '3e-3' } } },
+      checkpointEverySteps: 30,
+    })
+    const done = await until(world.kubectl, 'complete', s => s.state === 'Complete')
+    expect(done.progress?.step).toBe(60)
+    expect(done.restarts).toBe(0)
+    expect(done.progress?.initialEvaluationLossMilli).toBeGreaterThan(5000)
+    expect(done.progress?.evaluationLossMilli).toBeLessThan(4000)
+    expect(done.throughput?.tokensPerSecond).toBeGreaterThan(0)
+    expect(done.lastCheckpoint?.step).toBe(60)
+    const table = await world.kubectl('get', 'scmoejobs', 'complete', '-n', NAMESPACE)
+    expect(table).toMatch(/^NAME +STATE +READY +WORKERS +STEP +TOK\/S +OVERLAP +ETA +RESTARTS +AGE\n/)
+    expect(table).toMatch(/complete +Complete +\d+ +2 +60 +\d+ +\d+ /)
+    await world.kubectl('wait', '-n', NAMESPACE, '--for=condition=Complete', 'scmoejob/complete', '--timeout=5s')
+
+    const output = join(tmpdir(), `scmoe-run-${process.pid}`)
+    await run('node', [join(ROOT, 'cli/scmoe.ts'), 'run', file, '--output', output])
+    const local = JSON.parse(readFileSync(join(output, 'summary.json'), 'utf8')) as { evaluationLoss: number }
+    const inCluster = (done.progress?.evaluationLossMilli ?? 0) / 1000
+    expect(Math.abs(local.evaluationLoss - inCluster), '`scmoe run` of the same file').toBeLessThan(0.01)
+  })
+
+  it('restarts once from its checkpoint when a worker is killed, and completes', async () => {
+    await apply({ name: 'killed', spec: LONG, checkpointEverySteps: 50 })
+    await until(world.kubectl, 'killed', s => (s.lastCheckpoint?.step ?? 0) >= 50)
+    const pid = workerPid('killed', 1)
+    expect(pid).toBeDefined()
+    process.kill(pid ?? 0, 'SIGKILL')
+    const restarting = await until(world.kubectl, 'killed', s => s.restarts === 1)
+    expect(restarting.lastFailure?.podName).toBe('killed-worker-1')
+    expect(restarting.lastFailure?.exitCode).toBe(137)
+    const done = await until(world.kubectl, 'killed', s => s.state === 'Complete')
+    expect(done.restarts).toBe(1)
+    expect(done.progress?.step).toBe(400)
+    const logs = await world.kubectl('logs', 'killed-worker-0', '-n', NAMESPACE)
+    expect(logs).toMatch(/continuing after step \d+/)
+  })
+
+  it('says which image cannot be pulled', async () => {
+    const template = { spec: { containers: [{ name: 'worker', image: 'localhost:1/absent:1' }] } }
+    await apply({ name: 'no-image', spec: { ...LONG, workers: { replicas: 2, template } } })
+    const seen = await until(world.kubectl, 'no-image', s => s.reason === 'ImagePull')
+    expect(seen.state).toBe('Starting')
+    expect(seen.message).toContain('localhost:1/absent:1')
+    await world.kubectl('delete', 'scmoejob', 'no-image', '-n', NAMESPACE)
+  })
+
+  it('gives its pods back when suspended and continues when resumed', async () => {
+    await apply({ name: 'pause', spec: LONG, checkpointEverySteps: 50 })
+    const patch = (suspend: boolean): Promise<string> =>
+      world.kubectl('patch', 'scmoejob', 'pause', '-n', NAMESPACE, '--type=merge', '-p', JSON.stringify({ spec: { suspend } }))
+    await until(world.kubectl, 'pause', s => (s.progress?.step ?? 0) > 20)
+    await patch(true)
+    const suspended = await until(world.kubectl, 'pause', s => s.state === 'Suspended' && s.workers?.active === 0)
+    expect(suspended.restarts).toBe(0)
+    const pods = await world.kubectl('get', 'pods', '-n', NAMESPACE, '-l', 'scmoe.dev/job-name=pause', '-o', 'name')
+    expect(pods.trim()).toBe('')
+    await patch(false)
+    const done = await until(world.kubectl, 'pause', s => s.state === 'Complete')
+    expect(done.restarts).toBe(0)
+    expect(await world.kubectl('logs', 'pause-worker-0', '-n', NAMESPACE)).toMatch(/continuing after step \d+/)
+  })
+
+  it('goes on when the operator is killed in between', async () => {
+    await apply({ name: 'orphan', spec: LONG })
+    await until(world.kubectl, 'orphan', s => s.state === 'Running')
+    const uids = await podUids('orphan')
+    await world.kubectl('delete', 'pods', '-n', SYSTEM_NAMESPACE, '--all', '--grace-period=0', '--force')
+    const done = await until(world.kubectl, 'orphan', s => s.state === 'Complete')
+    expect(done.restarts).toBe(0)
+    expect(await podUids('orphan')).toEqual(uids)
+  })
+
+  it('leaves nothing behind when deleted', async () => {
+    await apply({ name: 'gone', spec: LONG })
+    await until(world.kubectl, 'gone', s => s.state === 'Running')
+    await world.kubectl('delete', 'scmoejob', 'gone', '-n', NAMESPACE, '--cascade=foreground', '--timeout=90s')
+    const kinds = 'pods,services,poddisruptionbudgets'
+    const left = await world.kubectl('get', kinds, '-n', NAMESPACE, '-l', 'scmoe.dev/job-name=gone', '-o', 'name')
+    expect(left.trim()).toBe('')
+  })
+
+  it('fails at once, naming the file, when the data is not there', async () => {
+    await apply({ name: 'no-data', spec: { ...LONG, data: { path: '/nowhere/text.txt' } } })
+    await expect(until(world.kubectl, 'no-data', () => false)).rejects.toThrow('/nowhere/text.txt')
+    const failed = await status(world.kubectl, 'no-data')
+    expect(failed.state).toBe('Failed')
+    expect(failed.restarts).toBe(0)
+  })
+})
+
+async function podUids(job: string): Promise<string> {
+  const selector = `scmoe.dev/job-name=${job}`
+  return world.kubectl('get', 'pods', '-n', NAMESPACE, '-l', selector, '-o', 'jsonpath={.items[*].metadata.uid}')
+}

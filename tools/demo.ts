@@ -1,0 +1,96 @@
+// `npm run demo`: a real Kubernetes, the chart, one training job on two workers, then the same network with and without the shortcut schedule.
+//   --keep            leave the cluster up and say how to reach it; `npm run demo:down` ends it
+//   --down            only that
+//   --only-training   without the comparison of schedules
+//   --provider NAME   auto, existing, kind, embedded (see tools/cluster)
+
+import { existsSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import pc from 'picocolors'
+import { compareSchedules } from './demo/compare.ts'
+import { followJob, type Job, lossLine, speedLine } from './demo/follow.ts'
+import { saveOutput } from './demo/output.ts'
+import type { Progress } from './cluster/binaries.ts'
+import { type Cluster, down, type Provider, up } from './cluster/cluster.ts'
+import { importImages, installChart, kubectlFor, makeNamespace, ROOT } from './install.ts'
+import { defaultStateDir } from './cluster/state.ts'
+
+const NAMESPACE = 'demo'
+const EXAMPLE = 'examples/01-two-workers.yaml'
+
+const started = performance.now()
+const onProgress: Progress = (line, update) => {
+  if (update !== true || process.stderr.isTTY) say(line)
+}
+
+function say(line: string): void {
+  const seconds = ((performance.now() - started) / 1000).toFixed(1).padStart(6)
+  console.log(`${pc.dim(`${seconds} s`)}  ${line}`)
+}
+
+/** Says what is done, does it, says how long it took. */
+async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
+  const before = performance.now()
+  say(pc.bold(what))
+  const result = await work()
+  say(`${what}: ${((performance.now() - before) / 1000).toFixed(1)} s`)
+  return result
+}
+
+async function demo(cluster: Cluster, options: { keep: boolean; compare: boolean }): Promise<void> {
+  const kubectl = await kubectlFor(cluster, onProgress)
+  await step('build and import images', () => importImages(cluster))
+  await step('helm install charts/scmoe', () => installChart(cluster))
+  await makeNamespace(kubectl, NAMESPACE)
+
+  say(pc.bold(`kubectl apply -n ${NAMESPACE} -f ${EXAMPLE}`))
+  await kubectl('apply', '-n', NAMESPACE, '-f', join(ROOT, EXAMPLE))
+  const job: Job = await followJob(kubectl, NAMESPACE, 'moby-dick', say)
+  say(lossLine(job))
+  say(speedLine(job))
+  for (const line of await saveOutput(cluster, kubectl, { namespace: NAMESPACE, job })) say(line)
+
+  if (options.compare) for (const line of await compareSchedules(kubectl, NAMESPACE, say)) say(line)
+  if (options.keep) {
+    say(`kept: export KUBECONFIG=${cluster.kubeconfig}`)
+    say('end it with: npm run demo:down')
+  }
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      keep: { type: 'boolean', default: false },
+      down: { type: 'boolean', default: false },
+      'only-training': { type: 'boolean', default: false },
+      provider: { type: 'string', default: 'auto' },
+    },
+  })
+  const stateDir = defaultStateDir('node')
+  if (values.down) {
+    say((await down(stateDir)) ? 'the demo cluster is gone' : 'there is no demo cluster')
+    return
+  }
+  const lifetime = values.keep ? 'detached' : 'process'
+  const provider = values.provider as Provider | 'auto'
+  const cluster = await step('start Kubernetes', () => up({ stateDir, lifetime, provider, onProgress }))
+  const end = async (): Promise<void> => {
+    if (values.keep || provider === 'existing') return
+    await step('end Kubernetes', () => cluster.down())
+    if (existsSync(stateDir)) rmSync(stateDir, { recursive: true, force: true })
+  }
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => void end().finally(() => process.exit(130)))
+  }
+  try {
+    await demo(cluster, { keep: values.keep, compare: !values['only-training'] })
+  } finally {
+    await end()
+  }
+}
+
+await main().catch((error: unknown) => {
+  say(pc.red(error instanceof Error ? error.message : String(error)))
+  process.exitCode = 1
+})

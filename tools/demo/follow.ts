@@ -1,0 +1,75 @@
+// Follows one job by what a user would type, and reads its figures from its status.
+
+import type { Kubectl } from '../install.ts'
+
+/** The part of an ScMoEJob that the demo reads; crds/status.ts has all of it. */
+export interface Job {
+  metadata: { name: string }
+  spec: { checkpoint?: { volume?: { persistentVolumeClaim?: { claimName: string } } } }
+  status?: {
+    state?: string
+    reason?: string
+    message?: string
+    progress?: {
+      step: number
+      lossMilli?: number
+      initialLossMilli?: number
+      evaluationLossMilli?: number
+      initialEvaluationLossMilli?: number
+    }
+    throughput?: {
+      tokensPerSecond?: number
+      stepTimeMilliseconds?: number
+      communicationMilliseconds?: number
+      overlapPercent?: number
+      schedule?: string
+    }
+    lastCheckpoint?: { step: number }
+    lastFailure?: { podName: string; message: string }
+  }
+}
+
+type Say = (line: string) => void
+
+const POLL_MILLISECONDS = 2000
+const AGE = /\s+\S+\s*$/
+
+/** Prints a row of `kubectl get scmoejobs` whenever it changes, until the job is Complete; throws with the job's own words when it is Failed. */
+export async function followJob(kubectl: Kubectl, namespace: string, name: string, say: Say): Promise<Job> {
+  let last = ''
+  for (;;) {
+    const [header = '', row = ''] = (await kubectl('get', 'scmoejobs', name, '-n', namespace)).split('\n')
+    const shown = row.replace(AGE, '')
+    if (last === '') say(header)
+    if (shown !== last) say(row)
+    last = shown
+    const job = JSON.parse(await kubectl('get', 'scmoejob', name, '-n', namespace, '-o', 'json')) as Job
+    if (job.status?.state === 'Complete') return job
+    if (job.status?.state === 'Failed') throw new Error(failureText(job))
+    await new Promise(resolve => setTimeout(resolve, POLL_MILLISECONDS))
+  }
+}
+
+function failureText({ metadata, status }: Job): string {
+  const failure = status?.lastFailure
+  const first = failure === undefined ? '' : ` ${failure.podName}: ${failure.message}`
+  return `${metadata.name} failed: ${status?.reason ?? ''} ${status?.message ?? ''}${first}`
+}
+
+const nats = (milli: number | undefined): string => (milli === undefined ? '?' : (milli / 1000).toFixed(3))
+
+export function lossLine({ status }: Job): string {
+  const p = status?.progress
+  return (
+    `loss ${nats(p?.initialLossMilli)} -> ${nats(p?.lossMilli)}, on held-out text ` +
+    `${nats(p?.initialEvaluationLossMilli)} -> ${nats(p?.evaluationLossMilli)} nats per byte`
+  )
+}
+
+export function speedLine({ status }: Job): string {
+  const t = status?.throughput
+  return (
+    `${t?.tokensPerSecond ?? '?'} tokens/s, ${t?.stepTimeMilliseconds ?? '?'} ms a step, ` +
+    `${t?.overlapPercent ?? '?'} % of the all-to-all hidden, schedule: ${t?.schedule ?? '?'}`
+  )
+}
