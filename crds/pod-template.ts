@@ -92,7 +92,7 @@ export function podSchemas(api: OpenApi): { template: Structural; volume: Struct
   }
 }
 
-export const podSchemasFile = new URL('pod-template.generated.json', import.meta.url)
+const podSchemasFile = new URL('pod-template.generated.json', import.meta.url)
 
 if (import.meta.main) {
   const api = OpenApi.parse(JSON.parse(readFileSync(0, 'utf8')))

@@ -5,7 +5,7 @@ import { PORT } from './contract.ts'
 import type { ScMoEJobSpec } from './scmoejob.ts'
 
 /** Pods are called `<job>-worker-<i>` with i < 1024, which is also their host name: at most 63 characters. */
-export const MAX_NAME_LENGTH = 63 - '-worker-1023'.length
+const MAX_NAME_LENGTH = 63 - '-worker-1023'.length
 
 /** A rule as the CRD carries it. `at` is the object `self` stands for, `field` the one the error names; both start at the object's root. */
 export interface SchemaRule {
