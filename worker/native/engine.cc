@@ -29,16 +29,16 @@ const EngineOptions& checked(const EngineOptions& options) {
 Engine::Engine(const EngineOptions& options, const Backend* backend)
     : options_(checked(options)), backend_(backend), communicator_(options.topology, options.timeout, interrupt_) {
   // The stream belongs to the thread that will drive it.
-  std::promise<void> created;
-  compute_.post([&] {
+  const auto created = std::make_shared<std::promise<void>>();
+  compute_.post([this, created] {
     try {
       stream_ = backend_->stream_create(options_.compute_threads);
-      created.set_value();
+      created->set_value();
     } catch (...) {
-      created.set_exception(std::current_exception());
+      created->set_exception(std::current_exception());
     }
   });
-  created.get_future().get();
+  created->get_future().get();
 }
 
 std::string Engine::description() const {

@@ -83,7 +83,7 @@ void require_memory(int64_t bytes) {
 }
 
 Arena::Arena(int64_t bytes) : bytes_(bytes) {
-  if (bytes == 0) return;
+  if (bytes == 0) return;  // no data, and no buffer that would ask for any
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) {
     throw Error(kOutOfMemory, std::to_string(bytes) + " bytes needed; mmap: " + std::strerror(errno));

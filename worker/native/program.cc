@@ -1,16 +1,19 @@
 #include "program.h"
 
+#include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
+#include <cstdio>
 #include <set>
 
 #include "error.h"
+#include "json_object.h"
 #include "op_table.h"
 
 namespace scmoe {
 namespace {
 
 using nlohmann::json;
+using Object = JsonObject;
 
 constexpr int64_t kMaxBytes = int64_t{1} << 48;  // what an address can say
 constexpr int64_t kMaxAttr = int64_t{1} << 53;   // what a JSON number can say
@@ -47,72 +50,6 @@ const struct {
     {"epsilon", &Attrs::epsilon}, {"weightDecay", &Attrs::weightDecay},
     {"clip", &Attrs::clip},
 };
-
-// A value as it may stand in a message: bounded, whatever the file holds.
-std::string shown(const json& value) {
-  if (value.is_object()) return "an object";
-  if (value.is_array()) return "a list";
-  std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  return text.size() <= 80 ? text : text.substr(0, 77) + "...";
-}
-
-// One JSON object and what to call it in a message: "program 'train'", "op 'pair0.encode'".
-struct Object {
-  const json& value;
-  std::string name;
-
-  [[noreturn]] void fail(const std::string& what) const { throw Error(kBadProgram, name + ": " + what); }
-
-  [[noreturn]] void fail(const std::string& field, const json& found, const std::string& wanted) const {
-    fail(field + " is " + shown(found) + ", wants " + wanted);
-  }
-
-  const json& at(const char* field) const {
-    const auto found = value.find(field);
-    if (found == value.end()) fail(std::string(field) + " is missing");
-    return *found;
-  }
-
-  int64_t integer(const std::string& field, const json& found, int64_t least, int64_t most) const {
-    const double number = found.is_number() ? found.get<double>() : NAN;
-    if (!(number >= double(least) && number <= double(most)) || number != std::floor(number)) {
-      fail(field, found, "an integer from " + std::to_string(least) + " to " + std::to_string(most));
-    }
-    return int64_t(number);
-  }
-
-  int64_t integer(const char* field, int64_t least, int64_t most) const {
-    return integer(field, at(field), least, most);
-  }
-
-  std::string text(const char* field) const {
-    const json& found = at(field);
-    if (!found.is_string() || found.get_ref<const std::string&>().empty()) fail(field, found, "a name");
-    return found.get<std::string>();
-  }
-
-  // Which of `words` the field says.
-  size_t word(const std::string& field, const json& found, std::initializer_list<const char*> words) const {
-    std::string wanted;
-    size_t i = 0;
-    for (const char* word : words) {
-      if (found.is_string() && found.get_ref<const std::string&>() == word) return i;
-      wanted += std::string(i++ > 0 ? " or '" : "'") + word + "'";
-    }
-    fail(field, found, wanted);
-  }
-
-  const json& list(const char* field) const {
-    const json& found = at(field);
-    if (!found.is_array()) fail(field, found, "a list");
-    return found;
-  }
-};
-
-Object object(const json& value, const std::string& name) {
-  if (!value.is_object()) throw Error(kBadProgram, name + " is " + shown(value) + ", wants an object");
-  return {value, name};
-}
 
 Buffer parse_buffer(const Object& from, const Program& program) {
   Buffer buffer;
@@ -160,7 +97,7 @@ void parse_attr(const Object& from, const std::string& name, const json& value, 
 }
 
 void parse_attrs(const Object& from, const OpSpec& spec, ProgramOp& op) {
-  const Object attrs = object(from.at("attrs"), from.name + ": attrs");
+  const Object attrs(from.at("attrs"), from.name + ": attrs");
   const std::vector<std::string> known = words(spec.attrs);
   for (const std::string& name : known) {
     const auto found = attrs.value.find(name);
@@ -185,33 +122,44 @@ std::vector<int> parse_indices(const Object& from, const char* field, size_t cou
   return indices;
 }
 
-// The number of buffers and, where attributes say it, their size and kind. Buffers that hold indices or counts are i32,
-// all others f32.
-void check_buffers(const Object& from, const Program& program, const char* side, const char* row,
-                   const std::vector<int>& indices, const std::vector<double>& extents) {
-  const std::vector<std::string> names = words(row);
+// One side of an op: what the table says of it and what the file gives.
+struct Side {
+  const char* name;
+  const char* row;
+  const std::vector<int>& indices;
+  const std::vector<double>& extents;
+};
+
+// Buffers that hold indices or counts are i32, all others f32; zero takes either.
+bool has_type(const std::string& op, const std::string& buffer, DType dtype) {
+  static const std::set<std::string> kIntegers = {"tokens", "expert", "slot", "counts", "allCounts"};
+  if (op == "zero") return true;
+  const bool integers = op != "global_norm" && kIntegers.count(buffer) > 0;  // whose `expert` is a norm
+  return integers == (dtype == DType::kI32);
+}
+
+// The number of buffers, their kind and, where attributes say it, their size.
+void check_buffers(const Object& from, const Program& program, const ProgramOp& op, const Side& side) {
+  const std::vector<std::string> names = words(side.row);
   const bool any = !names.empty() && names.back().ends_with("...");
   const size_t least = any ? 0 : std::count_if(names.begin(), names.end(), [](auto& n) { return !n.ends_with("?"); });
-  if (indices.size() < least || (!any && indices.size() > names.size())) {
-    from.fail(std::string(side) + ": " + std::to_string(indices.size()) + " buffers given, wants (" + row + ")");
+  if (side.indices.size() < least || (!any && side.indices.size() > names.size())) {
+    from.fail(std::string(side.name) + ": " + std::to_string(side.indices.size()) + " buffers given, wants (" +
+              side.row + ")");
   }
-  for (size_t i = 0; i < indices.size(); ++i) {
-    const Buffer& buffer = program.buffers[indices[i]];
-    std::string name = any ? "" : names[i];
+  for (size_t i = 0; i < side.indices.size(); ++i) {
+    const Buffer& buffer = program.buffers[side.indices[i]];
+    std::string name = any ? "buffers" : names[i];
     if (const size_t mark = name.find_first_of("?+"); mark != std::string::npos) name.resize(mark);
-    const std::string which = std::string(side) + " '" + (any ? "buffers" : name) + "' (buffer '" + buffer.name + "')";
-    static const std::set<std::string> kIntegers = {"tokens", "expert", "slot", "counts", "allCounts"};
-    const bool integers = kIntegers.count(name) > 0 && !(from.value.at("op") == "global_norm");
-    const bool either = any && from.value.at("op") == "zero";
-    if (!either && integers != (buffer.dtype == DType::kI32)) {
-      from.fail(which + " is " + (integers ? "f32, wants i32" : "i32, wants f32"));
+    const std::string which = std::string(side.name) + " '" + name + "' (buffer '" + buffer.name + "')";
+    if (!has_type(op.name, name, buffer.dtype)) {
+      from.fail(which + " is " + (buffer.dtype == DType::kI32 ? "i32, wants f32" : "f32, wants i32"));
     }
-    const double wanted = i < extents.size() ? extents[i] : 0;
-    if (double(buffer.elements) < wanted) {
-      char number[32];
-      std::snprintf(number, sizeof number, "%.0f", wanted);
-      from.fail(which + " has " + std::to_string(buffer.elements) + " elements, its attributes say " + number);
-    }
+    const double wanted = i < side.extents.size() ? side.extents[i] : 0;
+    if (double(buffer.elements) >= wanted) continue;
+    char number[32];
+    std::snprintf(number, sizeof number, "%.0f", std::min(wanted, 1e18));
+    from.fail(which + " has " + std::to_string(buffer.elements) + " elements, its attributes say " + number);
   }
 }
 
@@ -235,9 +183,9 @@ void check_topology(const Object& from, const ProgramOp& op, const OpSpec& spec,
   const auto expect = [&](const char* name, int64_t found, int64_t wanted) {
     const std::vector<std::string> known = words(spec.attrs);
     if (!from.at("attrs").contains(name) || std::find(known.begin(), known.end(), name) == known.end()) return;
-    if (found != wanted)
-      from.fail("attr '" + std::string(name) + "' is " + std::to_string(found) + ", the engine's is " +
-                std::to_string(wanted));
+    if (found == wanted) return;
+    from.fail("attr '" + std::string(name) + "' is " + std::to_string(found) + ", the engine's is " +
+              std::to_string(wanted));
   };
   expect("rank", op.attrs.rank, topology.rank);
   expect("worldSize", op.attrs.worldSize, topology.world_size);
@@ -283,8 +231,8 @@ ProgramOp parse_op(const Object& from, const Program& program, const Backend& ba
   parse_attrs(from, *spec, op);
   check_topology(from, op, *spec, topology);
   const Extents extents = spec->extents(op.attrs, topology.world_size);
-  check_buffers(from, program, "inputs", spec->inputs, op.inputs, extents.in);
-  check_buffers(from, program, "outputs", spec->outputs, op.outputs, extents.out);
+  check_buffers(from, program, op, {"inputs", spec->inputs, op.inputs, extents.in});
+  check_buffers(from, program, op, {"outputs", spec->outputs, op.outputs, extents.out});
   if (spec->comm) {
     check_collective(from, topology, op);
   } else {
@@ -296,14 +244,6 @@ ProgramOp parse_op(const Object& from, const Program& program, const Backend& ba
   parse_waits(from, program, op);
   op.fingerprint = fingerprint(program.name, op);
   return op;
-}
-
-json parse_json(std::string_view text) {
-  try {
-    return json::parse(text);
-  } catch (const json::exception& error) {
-    throw Error(kBadProgram, std::string("program is not JSON: ") + error.what());
-  }
 }
 
 }  // namespace
@@ -321,7 +261,7 @@ std::vector<int> group_ranks(const Topology& topology, Group group) {
 
 Program parse_program(std::string_view text, const Backend& backend, const Topology& topology) {
   const json file = parse_json(text);
-  Object from = object(file, "program");
+  Object from(file, "program");
   from.integer("version", 1, 1);
   Program program;
   program.name = from.text("name");
@@ -335,7 +275,7 @@ Program parse_program(std::string_view text, const Backend& backend, const Topol
   std::set<std::string> names;
   for (const json& value : from.list("buffers")) {
     const std::string name = "buffer " + std::to_string(program.buffers.size());
-    Object buffer = object(value, from.name + ", " + name);
+    Object buffer(value, from.name + ", " + name);
     buffer.name = from.name + ", buffer '" + buffer.text("name") + "'";
     program.buffers.push_back(parse_buffer(buffer, program));
     if (!names.insert(program.buffers.back().name).second) buffer.fail("name is taken by an earlier buffer");
@@ -343,7 +283,7 @@ Program parse_program(std::string_view text, const Backend& backend, const Topol
   std::set<std::string> labels;
   for (const json& value : from.list("ops")) {
     const int index = int(program.ops.size());
-    Object op = object(value, from.name + ", op " + std::to_string(index));
+    Object op(value, from.name + ", op " + std::to_string(index));
     op.name = from.name + ", op '" + op.text("label") + "'";
     program.ops.push_back(parse_op(op, program, backend, topology));
     program.queues[int(program.ops.back().queue)].push_back(index);

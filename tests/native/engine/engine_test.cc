@@ -2,8 +2,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cstring>
-#include <random>
 #include <thread>
 
 #include "world.h"
@@ -128,6 +126,39 @@ TEST("ranks that run different programs are told apart") {
   const auto& told = a->code == std::string("BAD_PEER") ? a : b;
   check(told->code == std::string("BAD_PEER"), "neither is told: " + std::string(a->what()));
   check(told->op == "sum a" && std::string(told->what()).find("expected") != std::string::npos, told->what());
+}
+
+// The CPU backend, but for one op that cannot be computed.
+void refuse(const OpCall&, Stream*) {
+  throw std::runtime_error("square of a circle");
+}
+
+TEST("an op that fails names itself, stops the other queue and lets the peers know") {
+  std::vector<OpEntry> ops(cpu_backend()->ops, cpu_backend()->ops + cpu_backend()->num_ops);
+  for (OpEntry& op : ops) {
+    if (op.name == std::string("zero")) op.run = refuse;
+  }
+  Backend backend = *cpu_backend();
+  backend.ops = ops.data();
+  World world(2, 1);
+  Engine broken({{0, 2, 1}, 1, std::chrono::seconds(60)}, &backend);
+  const int port = broken.listen(0);
+  Outcome here, there;
+  broken.connect({{"localhost", port}, {"", 0}}, {}, here.done());
+  world[1].connect({{"localhost", port}, {"", 0}}, {}, there.done());
+  here.expect_success(), there.expect_success();
+  const auto program = [](int rank) {
+    return make_program("fails", {rank, 2, 1}, {{"a", 64}},
+                        {{"zero", "clear", {}, {0}}, {"all_reduce", "sum", {0}, {0}, {{"group", "world"}}, {0}}})
+        .dump();
+  };
+  broken.load(program(0)), world[1].load(program(1));
+  Outcome first, second;
+  broken.run("fails", first.done());
+  world[1].run("fails", second.done());
+  const auto failed = first.wait(), lost = second.wait();
+  check(failed && failed->op == "clear" && failed->what() == std::string("square of a circle"), "not named");
+  check(lost && lost->code == std::string("PEER_LOST") && lost->peer == 0, "the peer does not know");
 }
 
 TEST("sums over all ranks are equal on all of them to the last bit") {

@@ -1,0 +1,37 @@
+// Reads a JSON file whose author may be wrong: every miss is BAD_PROGRAM with the place, the field, the value and what
+// was wanted.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace scmoe {
+
+nlohmann::json parse_json(std::string_view text);
+
+// A value as it may stand in a message: bounded, whatever the file holds.
+std::string shown(const nlohmann::json& value);
+
+// One object, and what to call it in a message: "program 'train'", "op 'pair0.encode'".
+struct JsonObject {
+  const nlohmann::json& value;
+  std::string name;
+
+  JsonObject(const nlohmann::json& value, std::string name);
+
+  [[noreturn]] void fail(const std::string& what) const;
+  [[noreturn]] void fail(const std::string& field, const nlohmann::json& found, const std::string& wanted) const;
+
+  const nlohmann::json& at(const char* field) const;
+  const nlohmann::json& list(const char* field) const;
+  std::string text(const char* field) const;  // not empty
+  int64_t integer(const char* field, int64_t least, int64_t most) const;
+  int64_t integer(const std::string& field, const nlohmann::json& found, int64_t least, int64_t most) const;
+  // Which of `words` the value is.
+  size_t word(const std::string& field, const nlohmann::json& found, std::initializer_list<const char*> words) const;
+};
+
+}  // namespace scmoe
