@@ -13,7 +13,7 @@ export type Progress = (line: string, update?: boolean) => void
 const TICK_MILLISECONDS = 5000
 
 /** The folder of the cache that holds this checkout's programs. */
-export function binaryFolder(): string {
+function binaryFolder(): string {
   return join(cacheRoot(), controlPlaneKey(), 'bin')
 }
 

@@ -46,7 +46,7 @@ export type Status = {
 }
 
 /** Which provider `auto` means here. Kind cannot give an API server alone. */
-export async function chooseProvider(mode: Mode, wanted: Provider | 'auto' = 'auto'): Promise<Provider> {
+async function chooseProvider(mode: Mode, wanted: Provider | 'auto' = 'auto'): Promise<Provider> {
   if (wanted !== 'auto') return wanted
   return mode === 'node' && (await kindIsUsable()) ? 'kind' : 'embedded'
 }

@@ -27,7 +27,7 @@ export function parseStat(line: string): ProcessStat {
   return { pid: Number.parseInt(line, 10), state, parent: Number(parent), startTime }
 }
 
-export function processStat(pid: number): ProcessStat | undefined {
+function processStat(pid: number): ProcessStat | undefined {
   try {
     return parseStat(readFileSync(`/proc/${pid}/stat`, 'utf8'))
   } catch {
