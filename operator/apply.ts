@@ -23,6 +23,7 @@ export type ApplierOptions = {
 
 const CONCURRENCY = 16
 const OLD_POD_MILLISECONDS = 1000
+const CHANGED_MILLISECONDS = 100
 
 export class Applier {
   readonly #kube: Kube
@@ -40,13 +41,13 @@ export class Applier {
       if (error instanceof Stalled) await this.#refused(job, error)
       throw error
     }
-    if (plan.report !== undefined) await this.report(job, plan.report)
-    if (plan.status !== undefined) await this.#status(job, plan.status, plan.note)
+    const current = plan.report === undefined ? job : await this.report(job, plan.report)
+    if (plan.status !== undefined) await this.#status(current, plan.status, plan.note)
   }
 
-  /** Writes progress, throughput and checkpoint. A job that is gone, or made again, is not an error. */
-  async report(job: Job, report: Report): Promise<void> {
-    await this.#patchStatus(job, report, OWNER_PROGRESS)
+  /** Writes progress, throughput and checkpoint; gives the job as it then is. */
+  async report(job: Job, report: Report): Promise<Job> {
+    return this.#patchStatus(job, report, OWNER_PROGRESS)
   }
 
   async #refused(job: Job, { reason, message }: Stalled): Promise<void> {
@@ -125,28 +126,31 @@ export class Applier {
   }
 
   async #status(job: Job, status: Controlled, note: Note | undefined): Promise<void> {
-    if (!(await this.#patchStatus(job, status, OWNER_CONTROLLER))) return
+    await this.#patchStatus(job, status, OWNER_CONTROLLER)
     if (status.state === 'Restarting' && note?.action === 'Restarting' && note.reason !== 'WaitingForPods')
       metrics.restarted(job.metadata.namespace ?? '')
     if (note !== undefined) await this.#tell(job, note)
   }
 
-  /** The uid makes it fail for a job that was made again under this name. */
-  async #patchStatus(job: Job, status: object, owner: string): Promise<boolean> {
-    const { namespace, name, uid } = job.metadata
+  /**
+   * Only on top of the very version that was judged: a decision from an old copy, also of a job that was made again
+   * under its name (the uid is not compared for a status), is refused and made anew.
+   */
+  async #patchStatus(job: Job, status: object, owner: string): Promise<Job> {
+    const { namespace, name, resourceVersion } = job.metadata
     try {
       const written = await this.#kube.call<Job>({
         method: 'PATCH',
         path: `${pathOf('ScMoEJob', namespace, name)}/status`,
         query: { fieldManager: owner, force: true },
-        body: { apiVersion: API_VERSION, kind: KIND, metadata: { name, namespace, uid }, status },
+        body: { apiVersion: API_VERSION, kind: KIND, metadata: { name, namespace, resourceVersion }, status },
         contentType: APPLY_PATCH,
       })
       metrics.statusWritten(owner)
       this.#options.caches.remember('ScMoEJob', written)
-      return true
+      return written
     } catch (error) {
-      if (isCode(error, 404, 409)) return false
+      if (isCode(error, 404, 409)) throw new Waiting('the job has changed meanwhile', CHANGED_MILLISECONDS)
       throw error
     }
   }

@@ -91,9 +91,9 @@ export class Controller {
       const wanted = plan(observed, now)
       const sentences = describe(wanted)
       if (sentences.length > 0) this.#log.debug({ job: key, plan: sentences }, 'plan')
+      await this.#applier.apply(observed.job, wanted)
       if (wanted.status !== undefined)
         this.#log.info({ job: key, state: wanted.status.state, reason: wanted.status.reason }, 'status')
-      await this.#applier.apply(observed.job, wanted)
       if (wanted.requeueAt !== undefined) {
         this.#queue.forget(key)
         this.#queue.addAfter(key, wanted.requeueAt - now)

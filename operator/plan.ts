@@ -5,7 +5,7 @@ import { type Action, type Decision, policies } from './policies.ts'
 import { finalReport, type Report } from './report.ts'
 import { budget, holds, service } from './resources.ts'
 import { type Controlled, invalidStatus, nextStatus } from './status.ts'
-import { managedElsewhere, type Observed, readSpec, type View, viewOf } from './view.ts'
+import { isOwnedBy, managedElsewhere, type Observed, readSpec, type View, viewOf } from './view.ts'
 
 export type Note = { type: 'Normal' | 'Warning'; reason: string; action: string; note: string }
 
@@ -73,7 +73,8 @@ function upkeep(view: View, { state }: Decision): Action[] {
     [view.budget, budget(view)],
   ] as const
   return pairs.flatMap(([actual, object]): Action[] => {
-    if (actual === undefined) return [{ kind: 'create', object }]
+    // One of an earlier job of this name: making ours fails until the garbage collector has taken it.
+    if (actual === undefined || !isOwnedBy(actual, view.uid)) return [{ kind: 'create', object }]
     return holds(actual, { metadata: { labels: object.metadata.labels }, spec: object['spec'] })
       ? []
       : [{ kind: 'apply', object }]

@@ -4,7 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, request } from 'undici'
 import { LABEL, PROGRESS_MAX_BYTES, Progress } from '../crds/contract.ts'
-import { messageOf } from './errors.ts'
+import { messageOf, Waiting } from './errors.ts'
 import { isReady } from './gang.ts'
 import { type Job, keyOf, type Pod, podName } from './objects.ts'
 import { type Report, reportOf, same } from './report.ts'
@@ -14,7 +14,7 @@ import { isOwnedBy, readSpec, readStatus } from './view.ts'
 export type ScraperOptions = {
   jobs: () => Iterable<Job>
   pod: (namespace: string, name: string) => Pod | undefined
-  report: (job: Job, report: Report) => Promise<void>
+  report: (job: Job, report: Report) => Promise<unknown>
   onScrape: (result: Scrape['result']) => void
   log: Logger
   port: number
@@ -80,6 +80,8 @@ export class Scraper {
       this.#logOnce(job, result)
       if (result.result === 'ok') await this.#write(job, result.progress)
     } catch (error) {
+      // Changed meanwhile: the next report is due soon.
+      if (error instanceof Waiting) return
       this.#options.log.warn({ job: keyOf(job), error: messageOf(error) }, 'progress not written')
     } finally {
       this.#underWay.delete(uid)

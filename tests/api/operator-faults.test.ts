@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { type Pod, pathOf } from '../../operator/objects.ts'
+import type { Pod } from '../../operator/objects.ts'
 import { Api, type Namespace, Operator, waitFor } from './harness.ts'
 import { Kubelet } from './harness-kubelet.ts'
 import { FaultProxy, isList, isWatch, isWrite } from './harness-proxy.ts'
@@ -27,6 +27,7 @@ beforeAll(async () => {
   operator = await Operator.start(kubeconfig, '--watch-idle-seconds=3')
   kubelet = new Kubelet(api.kube, { autoReady: true })
   ns = await api.namespace()
+  await api.collectGarbage()
 })
 afterEach(() => proxy.delay(0))
 afterAll(async () => {
@@ -94,14 +95,9 @@ describe('a watch', () => {
     proxy.refuse(isWatch, 500, { times: WATCHES * 3 })
     proxy.resetWatches()
     await ns.deleteJob(name)
-    // What the garbage collector would do.
-    for (const pod of await ns.podNames())
-      if (pod.startsWith(`${name}-`)) await api.kube.call({ method: 'DELETE', path: pathOf('Pod', ns.name, pod) })
-    for (const kind of ['Service', 'PodDisruptionBudget'] as const)
-      await api.kube.call({ method: 'DELETE', path: pathOf(kind, ns.name, name) })
     const second = await ns.createJob(name, { workers: { replicas: 2 } })
     expect(second.metadata.uid).not.toBe(first.metadata.uid)
-    const status = await ns.state(name, 'Running')
+    const status = await ns.status(name, ({ state }) => state === 'Running', 60_000)
     expect(status).toMatchObject({ attempt: 1, restarts: 0 })
     const pods = (await ns.list<Pod>('Pod')).filter(({ metadata }) => metadata.name.startsWith(`${name}-`))
     expect(pods.map(({ metadata }) => metadata.labels?.['scmoe.dev/job-uid'])).toEqual([

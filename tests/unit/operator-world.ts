@@ -1,0 +1,140 @@
+// A cluster of plain data: one job, its pods, a clock. It does to itself what a plan says and what a kubelet would do.
+
+import { API_VERSION, KIND, LABEL } from '../../crds/contract.ts'
+import { ScMoEJobStatus } from '../../crds/status.ts'
+import type { Job, KubeObject, Pod } from '../../operator/objects.ts'
+import { describe, type Plan, plan } from '../../operator/plan.ts'
+
+export const T0 = Date.parse('2026-01-01T00:00:00Z')
+export type End = { exitCode: number; message?: string; reason?: string; after?: number }
+
+export class World {
+  now = T0
+  readonly job: Job & { spec: Record<string, unknown>; status?: ScMoEJobStatus }
+  readonly pods = new Map<string, Pod>()
+  service: KubeObject | undefined
+  budget: KubeObject | undefined
+  #pods = 0
+
+  constructor(spec: Record<string, unknown> = {}) {
+    const workers = { replicas: 2 }
+    const metadata = { name: 'gpt', namespace: 'ns', uid: 'uid-1', generation: 1 }
+    this.job = { apiVersion: API_VERSION, kind: KIND, metadata, spec: { training: { steps: 100 }, workers, ...spec } }
+  }
+
+  get status(): ScMoEJobStatus {
+    return ScMoEJobStatus.parse(this.job.status ?? {})
+  }
+
+  plan(): Plan {
+    const { job, service, budget } = this
+    return plan({ job, pods: [...this.pods.values()], service, budget, workerImage: 'worker:1' }, this.now)
+  }
+
+  /** Plans and carries it out; `actions` and `write` say how far it came before the operator died. */
+  step({ actions = Number.POSITIVE_INFINITY, write = true } = {}): Plan {
+    const wanted = this.plan()
+    for (const action of wanted.actions.slice(0, actions)) {
+      if (action.kind === 'delete') this.#stop(action.pod.metadata.name)
+      else if (action.object.kind === 'Service') this.service = action.object
+      else if (action.object.kind === 'PodDisruptionBudget') this.budget = action.object
+      else this.#create(action.object)
+    }
+    if (!write) return wanted
+    const { progress, throughput, lastCheckpoint } = this.status
+    const reported = wanted.report ?? JSON.parse(JSON.stringify({ progress, throughput, lastCheckpoint }))
+    const controlled = wanted.status ?? this.status
+    this.job.status = ScMoEJobStatus.parse(JSON.parse(JSON.stringify({ ...controlled, ...reported })))
+    return wanted
+  }
+
+  /** Steps until there is nothing left to do at this time; all that was done, as sentences. */
+  settle(): string[] {
+    const done: string[] = []
+    for (let i = 0; i < 20; i++) {
+      const wanted = this.step()
+      if (wanted.actions.length === 0 && wanted.status === undefined && wanted.report === undefined) return done
+      done.push(...describe(wanted))
+    }
+    throw new Error(`does not settle: ${done.slice(-10).join('; ')}`)
+  }
+
+  ready(name: string): void {
+    const pod = this.#pod(name)
+    pod.status = { phase: 'Running', podIP: '10.0.0.1', conditions: [{ type: 'Ready', status: 'True' }] }
+  }
+
+  end(name: string, { exitCode, message, reason = 'Error', after = 0 }: End): void {
+    const finishedAt = new Date(this.now + after).toISOString()
+    const terminated = { exitCode, reason, finishedAt, ...(message === undefined ? {} : { message }) }
+    const containerStatuses = [{ name: 'worker', image: 'worker:1', state: { terminated } }]
+    this.#pod(name).status = { phase: exitCode === 0 ? 'Succeeded' : 'Failed', containerStatuses }
+  }
+
+  waiting(name: string, reason: string, message = ''): void {
+    this.#pod(name).status = {
+      phase: 'Pending',
+      containerStatuses: [{ name: 'worker', image: 'worker:1', state: { waiting: { reason, message } } }],
+    }
+  }
+
+  unschedulable(name: string, message: string): void {
+    this.#pod(name).status = {
+      phase: 'Pending',
+      conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message }],
+    }
+  }
+
+  /** Somebody else deletes it: it is told to stop. */
+  remove(name: string, condition?: { reason: string; message: string }): void {
+    const pod = this.#pod(name)
+    if (condition !== undefined)
+      pod.status = { ...pod.status, conditions: [{ type: 'DisruptionTarget', status: 'True', ...condition }] }
+    this.#stop(name)
+  }
+
+  /** The kubelet is done with all pods that were told to stop. */
+  gone(): void {
+    for (const [name, { metadata }] of this.pods) if (metadata.deletionTimestamp !== undefined) this.pods.delete(name)
+  }
+
+  wait(seconds: number): void {
+    this.now += seconds * 1000
+  }
+
+  edit(spec: Record<string, unknown>): void {
+    Object.assign(this.job.spec, spec)
+    this.job.metadata.generation = (this.job.metadata.generation ?? 0) + 1
+  }
+
+  #create(object: KubeObject): void {
+    const { name } = object.metadata
+    if (this.pods.has(name)) throw new Error(`pod ${name} exists`)
+    const stored: Pod = structuredClone(object)
+    this.pods.set(name, {
+      ...stored,
+      metadata: { ...stored.metadata, uid: `pod-${++this.#pods}` },
+      spec: { nodeName: 'node-1' },
+      status: { phase: 'Pending' },
+    })
+  }
+
+  #stop(name: string): void {
+    const pod = this.#pod(name)
+    pod.metadata = {
+      ...pod.metadata,
+      deletionTimestamp: new Date(this.now + 60_000).toISOString(),
+      deletionGracePeriodSeconds: 60,
+    }
+  }
+
+  #pod(name: string): Pod {
+    const pod = this.pods.get(name)
+    if (pod === undefined) throw new Error(`no pod ${name}`)
+    return pod
+  }
+}
+
+export const attemptOf = (pod: Pod): number => Number(pod.metadata.labels?.[LABEL.attempt])
+export const failure = (rank: number, reason: string, message: string): string =>
+  JSON.stringify({ failure: { rank, reason, message } })
