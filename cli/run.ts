@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { createLogUpdate } from 'log-update'
 import pc from 'picocolors'
+import { z } from 'zod'
 import { EXIT, Progress } from '../crds/contract.ts'
 import { brokenRules } from '../crds/rules.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
@@ -115,14 +116,14 @@ class LiveView {
   }
 }
 
-const loss = (milli: number) => (milli / 1000).toFixed(3)
+const nats = (milli: number) => (milli / 1000).toFixed(3)
 
 export function progressLine(progress: Progress): string {
   const { step, totalSteps, lossMilli, evaluationLossMilli, tokensPerSecond, overlapPercent } = progress
   const parts = [
     `step ${step}/${totalSteps}`,
-    lossMilli !== undefined && `loss ${loss(lossMilli)}`,
-    evaluationLossMilli !== undefined && `evaluation ${loss(evaluationLossMilli)}`,
+    lossMilli !== undefined && `loss ${nats(lossMilli)}`,
+    evaluationLossMilli !== undefined && `evaluation ${nats(evaluationLossMilli)}`,
     tokensPerSecond !== undefined && `${tokensPerSecond} tokens/s`,
     overlapPercent !== undefined && `overlap ${overlapPercent} %`,
     progress.schedule,
@@ -135,12 +136,13 @@ export function progressLine(progress: Progress): string {
 function conclude(ends: readonly RankEnd[], run: { name: string; output: string; json: boolean }): number {
   const first = ends[0]
   const code = first?.code ?? EXIT.internal.code
-  const summary: unknown = code === 0 || code === EXIT.terminated.code ? readSummary(run.output) : undefined
+  const summary = code === 0 || code === EXIT.terminated.code ? readSummary(run.output) : undefined
   if (run.json) {
     const failure = code === 0 ? undefined : first?.failure
     console.log(JSON.stringify({ name: run.name, exitCode: code, output: run.output, failure, summary }))
   } else if (code === 0) {
-    console.log(`${pc.green('done')}  ${run.output}: summary.json, losses.jsonl, trace-rank0.json, checkpoints/`)
+    console.log(`${pc.green('done')}  ${summary ? summaryLine(summary) : ''}`)
+    console.log(`      ${run.output}: summary.json, losses.jsonl, trace-rank0.json, checkpoints/`)
   } else if (code === EXIT.terminated.code) {
     console.log(`stopped; the same command continues from the checkpoint in ${run.output}`)
   } else {
@@ -151,9 +153,35 @@ function conclude(ends: readonly RankEnd[], run: { name: string; output: string;
   return code
 }
 
-function readSummary(output: string): unknown {
+const Losses = z.object({ first: z.number().optional(), last: z.number().optional() })
+/** What is shown of summary.json. */
+const Summary = z.looseObject({
+  steps: z.number(),
+  loss: Losses,
+  evaluationLoss: Losses,
+  tokensPerSecond: z.number().optional(),
+  overlapPercent: z.number().optional(),
+  schedule: z.string().optional(),
+})
+type Summary = z.infer<typeof Summary>
+
+const change = ({ first, last }: z.infer<typeof Losses>) => `${first?.toFixed(3) ?? '?'} -> ${last?.toFixed(3) ?? '?'}`
+
+function summaryLine({ steps, loss, evaluationLoss, tokensPerSecond, overlapPercent, schedule }: Summary): string {
+  const parts = [
+    `${steps} steps`,
+    `loss ${change(loss)}`,
+    `evaluation ${change(evaluationLoss)}`,
+    tokensPerSecond !== undefined && `${Math.round(tokensPerSecond)} tokens/s`,
+    overlapPercent !== undefined && `overlap ${Math.round(overlapPercent)} %`,
+    schedule,
+  ]
+  return parts.filter(Boolean).join('  ')
+}
+
+function readSummary(output: string): Summary | undefined {
   try {
-    return JSON.parse(readFileSync(join(output, 'summary.json'), 'utf8'))
+    return Summary.parse(JSON.parse(readFileSync(join(output, 'summary.json'), 'utf8')))
   } catch {
     return undefined
   }

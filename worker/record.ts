@@ -16,7 +16,18 @@ export interface StepFigures {
 /** Steps that the reported rates are taken over. */
 const WINDOW = 20
 
-const milli = (value: number) => Math.round(value * 1000)
+const milli = (value: number | undefined) => (value === undefined ? undefined : Math.round(value * 1000))
+
+export interface Rates {
+  /** Median. */
+  stepMilliseconds: number
+  /** Of all ranks together. */
+  tokensPerSecond: number
+  /** All-to-alls, per step. */
+  communicationMilliseconds?: number
+  /** Share of it during which computation went on. */
+  overlapPercent?: number
+}
 
 export class RunRecord {
   readonly #config: WorkerConfig
@@ -85,19 +96,18 @@ export class RunRecord {
     return this.#checkpoint?.step
   }
 
-  /** Rates over the window: median step time, tokens of the world per second, communication per step, share of it hidden. */
-  rates():
-    | { stepMilliseconds: number; tokensPerSecond: number; communicationMilliseconds: number; overlapPercent: number }
-    | undefined {
+  /** Rates over the window; what concerns communication only where experts are on more than one rank. */
+  rates(): Rates | undefined {
     if (this.#window.length === 0) return undefined
     const stepMilliseconds = median(this.#window.map(step => step.milliseconds))
+    const rates = { stepMilliseconds, tokensPerSecond: (1000 * this.#tokensPerStep) / stepMilliseconds }
     const communication = sum(this.#window.map(step => step.communication))
+    if (this.#config.expertParallelSize === 1 || communication === 0) return rates
     const waited = sum(this.#window.map(step => step.waited))
     return {
-      stepMilliseconds,
-      tokensPerSecond: (1000 * this.#tokensPerStep) / stepMilliseconds,
+      ...rates,
       communicationMilliseconds: communication / this.#window.length,
-      overlapPercent: communication === 0 ? 100 : Math.min(100, Math.max(0, 100 * (1 - waited / communication))),
+      overlapPercent: Math.min(100, Math.max(0, 100 * (1 - waited / communication))),
     }
   }
 
@@ -105,16 +115,15 @@ export class RunRecord {
     const { jobUid, attempt, rank, spec } = this.#config
     const rates = this.rates()
     const optional = {
-      lossMilli: this.#loss === undefined ? undefined : milli(this.#loss),
-      initialLossMilli: this.beginning.loss === undefined ? undefined : milli(this.beginning.loss),
-      evaluationLossMilli: this.#evaluationLoss === undefined ? undefined : milli(this.#evaluationLoss),
-      initialEvaluationLossMilli:
-        this.beginning.evaluationLoss === undefined ? undefined : milli(this.beginning.evaluationLoss),
+      lossMilli: milli(this.#loss),
+      initialLossMilli: milli(this.beginning.loss),
+      evaluationLossMilli: milli(this.#evaluationLoss),
+      initialEvaluationLossMilli: milli(this.beginning.evaluationLoss),
       ...(rates && {
         tokensPerSecond: Math.round(rates.tokensPerSecond),
         stepTimeMilliseconds: Math.round(rates.stepMilliseconds),
-        communicationMilliseconds: Math.round(rates.communicationMilliseconds),
-        overlapPercent: Math.round(rates.overlapPercent),
+        communicationMilliseconds: rounded(rates.communicationMilliseconds),
+        overlapPercent: rounded(rates.overlapPercent),
         estimatedRemainingSeconds: Math.ceil(((spec.training.steps - this.#step) * rates.stepMilliseconds) / 1000),
       }),
       schedule: this.#schedule,
@@ -133,6 +142,7 @@ export class RunRecord {
   }
 }
 
+const rounded = (value: number | undefined) => (value === undefined ? undefined : Math.round(value))
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
 
 export function median(values: readonly number[]): number {

@@ -221,7 +221,7 @@ class Trainer {
         loss: record.loss,
         evaluationLoss: record.evaluationLoss,
         tokensPerSecond: Math.round(rates?.tokensPerSecond ?? 0),
-        overlapPercent: Math.round(rates?.overlapPercent ?? 0),
+        overlapPercent: rates?.overlapPercent && Math.round(rates.overlapPercent),
       },
       'step',
     )
