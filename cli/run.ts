@@ -118,7 +118,7 @@ class LiveView {
 
 const nats = (milli: number) => (milli / 1000).toFixed(3)
 
-export function progressLine(progress: Progress): string {
+function progressLine(progress: Progress): string {
   const { step, totalSteps, lossMilli, evaluationLossMilli, tokensPerSecond, overlapPercent } = progress
   const parts = [
     `step ${step}/${totalSteps}`,

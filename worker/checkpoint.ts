@@ -49,7 +49,7 @@ export function heldTensors(model: ModelConfig, rank: number, view: (name: strin
 }
 
 /** What of it this rank writes: experts on the first replica, the dense tensors on rank 0. */
-export function writtenBy(rank: number, held: readonly Held[], model: ModelConfig): Held[] {
+function writtenBy(rank: number, held: readonly Held[], model: ModelConfig): Held[] {
   if (rank >= model.expertParallelSize) return []
   return held.filter(({ tensor }) => rank === 0 || tensor.kind === 'expert')
 }

@@ -113,7 +113,7 @@ function readSpec(text: string): ScMoEJobSpec {
 }
 
 /** One line per wrong field: `spec.training.steps is "ten": expected number …`. */
-export function describeIssues(error: z.ZodError, input: unknown): string {
+function describeIssues(error: z.ZodError, input: unknown): string {
   return error.issues
     .map(issue => {
       const field = ['spec', ...issue.path].join('.')

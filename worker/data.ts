@@ -7,8 +7,6 @@ import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { type CorpusName, corpusText } from './data-builtin.ts'
 import { errnoText, WorkerFailure } from './failure.ts'
 
-export const VOCABULARY = 256
-
 /** Which part of the text a batch is drawn from; the last tenth is held out. */
 export type Split = 'train' | 'validation'
 

@@ -6,9 +6,6 @@ export interface LearningRate {
   totalSteps: number
 }
 
-export const BETA1 = 0.9
-export const BETA2 = 0.95
-
 /** Learning rate of the step with this index (0 = first). */
 export function learningRate(step: number, { peak, warmupSteps, totalSteps }: LearningRate): number {
   if (step < warmupSteps) return (peak * (step + 1)) / warmupSteps
@@ -19,7 +16,11 @@ export function learningRate(step: number, { peak, warmupSteps, totalSteps }: Le
 }
 
 /** The program's `hyper` input: [learning rate, 1 - beta1^t, 1 - beta2^t, 0] with t = step + 1 (bias corrections of Adam). */
-export function hyperParameters(step: number, schedule: LearningRate): [number, number, number, number] {
+export function hyperParameters(
+  step: number,
+  schedule: LearningRate,
+  { beta1, beta2 }: { beta1: number; beta2: number },
+): [number, number, number, number] {
   const t = step + 1
-  return [learningRate(step, schedule), 1 - BETA1 ** t, 1 - BETA2 ** t, 0]
+  return [learningRate(step, schedule), 1 - beta1 ** t, 1 - beta2 ** t, 0]
 }

@@ -124,7 +124,7 @@ class Trainer {
     const { engine, config, model, data, metrics, record } = this.#job
     const started = performance.now()
     data.readInto(this.#tokens(), { ...this.#slice('train'), step: this.#step })
-    this.#floats(BUFFER.hyper).set(hyperParameters(this.#step, this.#rate))
+    this.#floats(BUFFER.hyper).set(hyperParameters(this.#step, this.#rate, model))
     const times = await engine.run('train')
     const loss = this.#scalar(BUFFER.loss)
     const norm = this.#scalar(BUFFER.norm)
