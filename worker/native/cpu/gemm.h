@@ -10,7 +10,7 @@
 namespace scmoe::SCMOE_ISA {
 
 #if defined(__AVX512F__)
-inline constexpr int kTileRows = 14, kTileVecs = 2, kBlockDepth = 192;
+inline constexpr int kTileRows = 14, kTileVecs = 2, kBlockDepth = 256;
 #elif defined(__AVX2__)
 inline constexpr int kTileRows = 6, kTileVecs = 2, kBlockDepth = 256;
 #else

@@ -6,7 +6,7 @@ namespace scmoe::SCMOE_ISA {
 namespace {
 
 constexpr int kTileCols = kTileVecs * kLanes;
-constexpr int64_t kBlockRows = 8 * kTileRows;   // rows of A packed at a time: stay in L2
+constexpr int64_t kBlockRows = 16 * kTileRows;  // rows of A packed at a time: stay in L2
 constexpr int64_t kBlockCols = 32 * kTileCols;  // columns of B packed at a time by gemm_team
 
 // --- Packing.
@@ -40,28 +40,41 @@ SCMOE_INLINE void transpose_block(const float* x, int64_t stride, int rows, floa
   for (int i = 0; i < kLanes; i++) store(out + i * out_stride, a[i]);
 }
 
-// A panel is [depth][width]. `used` of its lines come from x; what the others hold only reaches elements of C that are
-// thrown away. Lines are columns of x's memory when `along` (a row of memory holds one step of depth), else rows. out
-// has kLanes elements to spare behind it.
+// Panels are [lines / width][depth][width], the last padded. A line of x is a row of its memory.
 template <int width>
-void pack_panel(const float* x, int64_t stride, bool along, int used, int64_t depth, float* out) {
+void pack_rows(const float* x, int64_t stride, int64_t lines, int64_t depth, float* out) {
   static_assert(width <= kLanes || width % kLanes == 0);
-  if (along) {
-    for (int64_t p = 0; p < depth; p++, x += stride, out += width) {
-      if (used == width) {
-        for (int j = 0; j < width; j++) out[j] = x[j];
-      } else {
-        for (int j = 0; j < used; j++) out[j] = x[j];
-      }
-    }
-    return;
+  for (; lines > 0; lines -= width, x += width * stride, out += width * depth) {
+    const int used = static_cast<int>(min(lines, width));
+    int64_t p = 0;
+    for (; p + kLanes <= depth; p += kLanes)
+      for (int line = 0; line < used; line += kLanes)
+        transpose_block(x + line * stride + p, stride, used - line, out + p * width + line, width);
+    for (; p < depth; p++)
+      for (int line = 0; line < width; line++) out[p * width + line] = line < used ? x[line * stride + p] : 0.0f;
   }
-  int64_t p = 0;
-  for (; p + kLanes <= depth; p += kLanes)
-    for (int line = 0; line < used; line += kLanes)
-      transpose_block(x + line * stride + p, stride, used - line, out + p * width + line, width);
-  for (; p < depth; p++)
-    for (int line = 0; line < used; line++) out[p * width + line] = x[line * stride + p];
+}
+
+// The same where a line is a column of memory: a few panels at a time, so that memory is read in order.
+template <int width>
+void pack_columns(const float* x, int64_t stride, int64_t lines, int64_t depth, float* out) {
+  constexpr int64_t kPanels = 4;
+  for (int64_t first = 0; first < lines; first += kPanels * width) {
+    const int64_t whole = min(kPanels, (lines - first) / width), used = lines - first - whole * width;
+    for (int64_t p = 0; p < depth; p++) {
+      const float* from = x + p * stride + first;
+      float* to = out + first * depth + p * width;
+      for (int64_t i = 0; i < whole; i++, from += width, to += width * depth)
+        for (int j = 0; j < width; j++) to[j] = from[j];
+      for (int j = 0; whole < kPanels && used > 0 && j < width; j++) to[j] = j < used ? from[j] : 0.0f;
+    }
+  }
+}
+
+// Columns of B or rows of A are the lines of a panel. out has kLanes elements to spare behind it.
+template <int width>
+void pack_panels(const float* x, int64_t stride, bool columns, int64_t lines, int64_t depth, float* out) {
+  (columns ? pack_columns<width> : pack_rows<width>)(x, stride, lines, depth, out);
 }
 
 // --- The kernel: one tile of C in registers. The only loop that matters.
@@ -109,9 +122,11 @@ void tile_of(const Gemm& g, int64_t row, int64_t col, int64_t depth, bool first,
   float* c = g.c + row * g.ldc + col;
   if (rows == kTileRows && cols == kTileCols) {
     if (starts) start_tile(g, row, col, rows, cols, c, g.ldc);
+    for (int i = kTileRows; i < 2 * kTileRows; i++)  // the next tile of C, while there is time
+      for (int j = 0; j < kTileVecs; j++) __builtin_prefetch(c + i * g.ldc + j * kLanes, 1);
     return tile(depth, a, b, c, g.ldc, accumulate);
   }
-  float edge[kTileRows * kTileCols] __attribute__((aligned(64)));
+  float edge[kTileRows * kTileCols] __attribute__((aligned(64))) = {};
   if (starts) {
     start_tile(g, row, col, rows, cols, edge, kTileCols);
   } else if (accumulate) {
@@ -148,13 +163,9 @@ int64_t packed_elements(int64_t n, int64_t k) {
 
 // [k / kBlockDepth][n / kTileCols][<= kBlockDepth][kTileCols]
 Packed pack(const Matrix& b, int64_t n, int64_t k, float* out) {
-  float* panel = out;
-  for (int64_t p = 0; p < k; p += kBlockDepth) {
-    const int64_t depth = min(k - p, kBlockDepth);
-    for (int64_t col = 0; col < n; col += kTileCols, panel += depth * kTileCols)
-      pack_panel<kTileCols>(at(b, p, col), b.stride, !b.transposed, static_cast<int>(min(n - col, kTileCols)), depth,
-                            panel);
-  }
+  for (int64_t p = 0; p < k; p += kBlockDepth)
+    pack_panels<kTileCols>(at(b, p, 0), b.stride, !b.transposed, n, min(k - p, kBlockDepth),
+                           out + p * round_up(n, kTileCols));
   return {out, n, k};
 }
 
@@ -168,9 +179,7 @@ void gemm_packed(const Gemm& g, const Packed& b, float* space) {
     const int64_t depth = min(g.k - p, kBlockDepth), b_depth = min(b.k - p, kBlockDepth);
     for (int64_t block = 0; block < g.m; block += kBlockRows) {
       const int64_t rows = min(g.m - block, kBlockRows);
-      for (int64_t i = 0; i < rows; i += kTileRows)
-        pack_panel<kTileRows>(at(g.a, block + i, p), g.a.stride, g.a.transposed,
-                              static_cast<int>(min(rows - i, kTileRows)), depth, space + i * depth);
+      pack_panels<kTileRows>(at(g.a, block, p), g.a.stride, g.a.transposed, rows, depth, space);
       for (int64_t col = 0; col < g.n; col += kTileCols)
         for (int64_t i = 0; i < rows; i += kTileRows)
           tile_of(g, block + i, col, depth, p == 0, space + i * depth, b.data + p * b_cols + col * b_depth);
