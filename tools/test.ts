@@ -106,7 +106,9 @@ async function main(names: readonly string[]): Promise<number> {
     total.failed += count.failed
     total.skipped += count.skipped
     const seconds = ((performance.now() - started) / 1000).toFixed(1).padStart(7)
-    rows.push(`${stage.name.padEnd(10)} ${seconds} s   ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped`)
+    rows.push(
+      `${stage.name.padEnd(10)} ${seconds} s   ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped`,
+    )
   }
   console.log(`\n${rows.map(r => `  ${r}`).join('\n')}\n`)
   console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)

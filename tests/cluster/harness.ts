@@ -91,7 +91,8 @@ export function workerPid(job: string, rank: number): number | undefined {
   for (const entry of readdirSync('/proc')) {
     if (!/^\d+$/.test(entry)) continue
     const environment = environmentOf(entry)
-    if (environment.includes(`SCMOE_JOB_NAME=${job}`) && environment.includes(`SCMOE_RANK=${rank}`)) return Number(entry)
+    if (environment.includes(`SCMOE_JOB_NAME=${job}`) && environment.includes(`SCMOE_RANK=${rank}`))
+      return Number(entry)
   }
   return undefined
 }

@@ -33,7 +33,9 @@ describe('a job on a real node', () => {
   it('trains to Complete and shows step, tokens per second and overlap in its columns', async () => {
     const file = await apply({
       name: 'complete',
-      spec: { training: { steps: 60, globalBatchSequences: 8, sequenceLength: 64, optimizer: { learningRate: '3e-3' } } },
+      spec: {
+        training: { steps: 60, globalBatchSequences: 8, sequenceLength: 64, optimizer: { learningRate: '3e-3' } },
+      },
       checkpointEverySteps: 30,
     })
     const done = await until(world.kubectl, 'complete', s => s.state === 'Complete')
@@ -85,7 +87,16 @@ describe('a job on a real node', () => {
   it('gives its pods back when suspended and continues when resumed', async () => {
     await apply({ name: 'pause', spec: LONG, checkpointEverySteps: 50 })
     const patch = (suspend: boolean): Promise<string> =>
-      world.kubectl('patch', 'scmoejob', 'pause', '-n', NAMESPACE, '--type=merge', '-p', JSON.stringify({ spec: { suspend } }))
+      world.kubectl(
+        'patch',
+        'scmoejob',
+        'pause',
+        '-n',
+        NAMESPACE,
+        '--type=merge',
+        '-p',
+        JSON.stringify({ spec: { suspend } }),
+      )
     await until(world.kubectl, 'pause', s => (s.progress?.step ?? 0) > 20)
     await patch(true)
     const suspended = await until(world.kubectl, 'pause', s => s.state === 'Suspended' && s.workers?.active === 0)

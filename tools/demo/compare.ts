@@ -30,12 +30,23 @@ export function comparisonRows(jobs: readonly Job[]): string[] {
   const rows = jobs.map(({ metadata, status }) => {
     const t = status?.throughput
     const cells = [t?.tokensPerSecond, t?.stepTimeMilliseconds, t?.communicationMilliseconds]
-    return [metadata.name, ...cells.map(cell => String(cell ?? '?')), `${t?.overlapPercent ?? '?'} %`, t?.schedule ?? '?']
+    return [
+      metadata.name,
+      ...cells.map(cell => String(cell ?? '?')),
+      `${t?.overlapPercent ?? '?'} %`,
+      t?.schedule ?? '?',
+    ]
   })
   const widths = header.map((_, column) => Math.max(...[header, ...rows].map(row => row[column]?.length ?? 0)))
   const line = (row: readonly string[]): string =>
-    row.map((cell, column) => cell.padEnd((widths[column] ?? 0) + 3)).join('').trimEnd()
+    row
+      .map((cell, column) => cell.padEnd((widths[column] ?? 0) + 3))
+      .join('')
+      .trimEnd()
   const speeds = jobs.map(({ status }) => status?.throughput?.tokensPerSecond ?? Number.NaN)
   const ratio = (speeds.at(-1) ?? Number.NaN) / (speeds[0] ?? Number.NaN)
-  return [...[header, ...rows].map(line), `${jobs.at(-1)?.metadata.name}: ${ratio.toFixed(2)} x the tokens/s of ${jobs[0]?.metadata.name}`]
+  return [
+    ...[header, ...rows].map(line),
+    `${jobs.at(-1)?.metadata.name}: ${ratio.toFixed(2)} x the tokens/s of ${jobs[0]?.metadata.name}`,
+  ]
 }
