@@ -35,9 +35,11 @@ const SPEC_FIELD: Record<keyof ModelFields, string> = {
   sequence: 'training.sequenceLength',
 }
 
-/** Losses at the very start of the job, which a resumed run could not know. */
-export const Beginning = z.object({ loss: z.number().optional(), evaluationLoss: z.number().optional() })
-export type Beginning = z.infer<typeof Beginning>
+const LossPair = z.object({ loss: z.number().optional(), evaluationLoss: z.number().optional() })
+
+/** Of the very start of the job and of the step saved: what a resumed run could not know. */
+export const Losses = z.object({ first: LossPair, last: LossPair })
+export type Losses = z.infer<typeof Losses>
 
 export const CheckpointIndex = z.object({
   version: z.literal(1),
@@ -50,7 +52,7 @@ export const CheckpointIndex = z.object({
   worldSize: count,
   expertParallelSize: count,
   model: ModelFields,
-  beginning: Beginning,
+  losses: Losses,
   files: z.array(z.object({ name: z.string(), bytes: count, sha256: z.string() })),
   /** Where the elements start .. start + count - 1 of a global tensor lie: index into files. */
   tensors: z.record(z.string(), z.array(z.object({ file: count, start: count, count }))),

@@ -4,11 +4,11 @@
 import { mkdir, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import {
-  type Beginning,
   type CheckpointIndex,
   encodeIndex,
   folderOf,
   INDEX,
+  type Losses,
   listSteps,
   modelFields,
 } from './checkpoint-index.ts'
@@ -56,31 +56,98 @@ function writtenBy(rank: number, held: readonly Held[], model: ModelConfig): Hel
 
 const fileOf = (rank: number, model: ModelConfig) => `shard-${rank}-of-${model.expertParallelSize}.safetensors`
 
-/**
- * Writes the checkpoint of `step`; collective. All ranks return, or all throw a `checkpoint` failure and the previous checkpoint stays.
- * Returns the bytes of all files.
- */
-export async function saveCheckpoint(
-  place: CheckpointPlace,
-  step: number,
-  state: { held: readonly Held[]; beginning: Beginning },
-): Promise<number> {
-  const temporary = join(place.directory, `.tmp-${folderOf(step)}`)
-  const writers = place.model.expertParallelSize
-  await together(place, temporary, async () => {
-    if (place.rank === 0) await rm(temporary, { recursive: true, force: true })
-  })
-  // Per writer: bytes, then the SHA-256 as eight 32-bit numbers. Everyone else adds zeros, so the sum is exact.
-  const sums = new Float64Array(9 * writers)
-  await together(place, temporary, async () => {
-    if (place.rank < writers) sums.set(await writeShard(place, temporary, { step, held: state.held }), 9 * place.rank)
-  })
-  const files = filesFrom(await place.reduce(sums), place.model)
-  await together(place, temporary, async () => {
-    if (place.rank === 0) await publish(place, temporary, indexOf(place, { step, files, ...state }))
-  })
-  return files.reduce((total, file) => total + file.bytes, 0)
+export interface Saved {
+  step: number
+  /** Of all files. */
+  bytes: number
+  /** From the start to the rename. */
+  milliseconds: number
+  /** For how much of that this rank's training stood still. */
+  stalledMilliseconds: number
 }
+
+interface State {
+  held: readonly Held[]
+  losses: Losses
+}
+
+/** A checkpoint that is written while training goes on. All ranks start and finish it after the same steps. */
+export class Saving {
+  readonly #place: CheckpointPlace
+  readonly #step: number
+  readonly #state: State
+  readonly #temporary: string
+  readonly #written: Promise<number[]>
+  readonly #started = performance.now()
+  #stalled = 0
+  #pending = true
+
+  private constructor(place: CheckpointPlace, step: number, state: State, written: readonly Held[]) {
+    this.#place = place
+    this.#step = step
+    this.#state = state
+    this.#temporary = join(place.directory, `.tmp-${folderOf(step)}`)
+    this.#written = this.#write(written)
+    // A failure is looked at in finish(); until then it is not unhandled.
+    this.#written.catch(() => undefined)
+  }
+
+  /** Copies what this rank writes and begins to write it; collective. Where a rank has no room for the copy, all wait until it is written. */
+  static async start(place: CheckpointPlace, step: number, state: State): Promise<Saving> {
+    const entered = performance.now()
+    const own = writtenBy(place.rank, state.held, place.model)
+    const bytes = own.reduce((total, { data }) => total + data.byteLength, 0)
+    const cramped = (await place.reduce(Float64Array.of(process.availableMemory() < 2 * bytes ? 1 : 0)))[0] !== 0
+    const saving = new Saving(place, step, state, cramped ? own : own.map(copied))
+    if (cramped) await everywhere(place.reduce, () => saving.#written)
+    saving.#stalled = performance.now() - entered
+    return saving
+  }
+
+  /** This rank's part is still being written. */
+  get pending(): boolean {
+    return this.#pending
+  }
+
+  /**
+   * Waits for every rank's part and gives the checkpoint its name; collective. All ranks return, or all throw a `checkpoint` failure and the
+   * previous checkpoint stays.
+   */
+  async finish(): Promise<Saved> {
+    const entered = performance.now()
+    const { model, rank, reduce } = this.#place
+    // Per writer: bytes, then the SHA-256 as eight 32-bit numbers. Everyone else adds zeros, so the sum is exact.
+    const sums = new Float64Array(9 * model.expertParallelSize)
+    await together(this.#place, this.#temporary, async () => {
+      const own = await this.#written
+      if (own.length > 0) sums.set(own, 9 * rank)
+    })
+    const files = filesFrom(await reduce(sums), model)
+    await together(this.#place, this.#temporary, async () => {
+      if (rank === 0)
+        await publish(this.#place, this.#temporary, indexOf(this.#place, { step: this.#step, files, ...this.#state }))
+    })
+    const now = performance.now()
+    return {
+      step: this.#step,
+      bytes: files.reduce((total, file) => total + file.bytes, 0),
+      milliseconds: Math.round(now - this.#started),
+      stalledMilliseconds: Math.round(this.#stalled + now - entered),
+    }
+  }
+
+  /** Bytes and checksum of this rank's file; nothing on a rank without one. */
+  async #write(held: readonly Held[]): Promise<number[]> {
+    try {
+      return held.length > 0 ? await writeShard(this.#place, this.#temporary, { step: this.#step, held }) : []
+    } finally {
+      this.#pending = false
+    }
+  }
+}
+
+/** With memory of its own, which training does not change. */
+const copied = (item: Held): Held => Object.assign({}, item, { data: item.data.slice() })
 
 /** Runs `work` on every rank; when it fails anywhere, all ranks throw, the failing one with its own error. */
 async function together(place: CheckpointPlace, temporary: string, work: () => Promise<void>): Promise<void> {
@@ -111,7 +178,7 @@ async function writeShard(
   const { model, rank } = place
   await mkdir(temporary, { recursive: true })
   const perRank = model.experts / model.expertParallelSize
-  const files: FileTensor[] = writtenBy(rank, held, model).map(({ name, tensor, data }) => ({
+  const files: FileTensor[] = held.map(({ name, tensor, data }) => ({
     name,
     shape: tensor.kind === 'dense' ? tensor.shape : [perRank, ...tensor.shape.slice(1)],
     data,
@@ -134,7 +201,7 @@ function filesFrom(sums: Float64Array, model: ModelConfig): CheckpointIndex['fil
 
 function indexOf(
   place: CheckpointPlace,
-  made: { step: number; files: CheckpointIndex['files']; held: readonly Held[]; beginning: Beginning },
+  made: State & { step: number; files: CheckpointIndex['files'] },
 ): CheckpointIndex {
   const { model } = place
   const where: CheckpointIndex['tensors'] = {}
@@ -152,7 +219,7 @@ function indexOf(
     worldSize: model.worldSize,
     expertParallelSize: model.expertParallelSize,
     model: modelFields(model),
-    beginning: made.beginning,
+    losses: made.losses,
     files: made.files,
     tensors: where,
   }

@@ -22,8 +22,12 @@ export class WorkerMetrics {
         },
       })
     gauge('scmoe_step', 'Optimizer steps done.', () => record.step)
-    gauge('scmoe_loss', 'Cross entropy of the last step, nats per token.', () => record.loss)
-    gauge('scmoe_evaluation_loss', 'Cross entropy on held-out text, nats per token.', () => record.evaluationLoss)
+    gauge('scmoe_loss', 'Cross entropy of the last step, nats per token.', () => record.losses.last.loss)
+    gauge(
+      'scmoe_evaluation_loss',
+      'Cross entropy on held-out text, nats per token.',
+      () => record.losses.last.evaluationLoss,
+    )
     gauge(
       'scmoe_tokens_per_second',
       'Tokens of all ranks per second, over the last steps.',

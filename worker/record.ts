@@ -1,7 +1,7 @@
 // What a run has to say for itself, as plain data: the progress record of the contract, kept up to date by the training loop.
 
 import type { Progress } from '../crds/contract.ts'
-import type { Beginning } from './checkpoint-index.ts'
+import type { Losses } from './checkpoint-index.ts'
 import type { WorkerConfig } from './config.ts'
 
 /** One optimizer step. Times in milliseconds; those of communication averaged over the ranks. */
@@ -33,37 +33,35 @@ export class RunRecord {
   readonly #config: WorkerConfig
   readonly #tokensPerStep: number
   #step = 0
-  #loss: number | undefined
-  #evaluationLoss: number | undefined
   #window: StepFigures[] = []
   #schedule: string | undefined
   #checkpoint: { step: number; time: string } | undefined
-  /** Losses at step 0, also of a run that was resumed. */
-  beginning: Beginning = {}
+  /** The first ones are of step 0, also in a run that was resumed. */
+  #losses: Losses = { first: {}, last: {} }
 
   constructor(config: WorkerConfig) {
     this.#config = config
     this.#tokensPerStep = config.spec.training.globalBatchSequences * config.spec.training.sequenceLength
   }
 
-  resumeAt(step: number, beginning: Beginning, savedTime: string): void {
+  resumeAt(step: number, losses: Losses, savedTime: string): void {
     this.#step = step
-    this.beginning = beginning
+    this.#losses = structuredClone(losses)
     this.#checkpoint = { step, time: savedTime }
   }
 
   /** `step` counts steps done. */
   stepDone(step: number, figures: StepFigures): void {
     this.#step = step
-    this.#loss = figures.loss
-    this.beginning.loss ??= figures.loss
+    this.#losses.last.loss = figures.loss
+    this.#losses.first.loss ??= figures.loss
     this.#window.push(figures)
     if (this.#window.length > WINDOW) this.#window.shift()
   }
 
   evaluated(loss: number): void {
-    this.#evaluationLoss = loss
-    this.beginning.evaluationLoss ??= loss
+    this.#losses.last.evaluationLoss = loss
+    this.#losses.first.evaluationLoss ??= loss
   }
 
   /** A new schedule: rates of the old one no longer count. */
@@ -80,12 +78,8 @@ export class RunRecord {
     return this.#step
   }
 
-  get loss(): number | undefined {
-    return this.#loss
-  }
-
-  get evaluationLoss(): number | undefined {
-    return this.#evaluationLoss
+  get losses(): Losses {
+    return structuredClone(this.#losses)
   }
 
   get schedule(): string | undefined {
@@ -113,12 +107,13 @@ export class RunRecord {
 
   progress(): Progress {
     const { jobUid, attempt, rank, spec } = this.#config
+    const { first, last } = this.#losses
     const rates = this.rates()
     const optional = {
-      lossMilli: milli(this.#loss),
-      initialLossMilli: milli(this.beginning.loss),
-      evaluationLossMilli: milli(this.#evaluationLoss),
-      initialEvaluationLossMilli: milli(this.beginning.evaluationLoss),
+      lossMilli: milli(last.loss),
+      initialLossMilli: milli(first.loss),
+      evaluationLossMilli: milli(last.evaluationLoss),
+      initialEvaluationLossMilli: milli(first.evaluationLoss),
       ...(rates && {
         tokensPerSecond: Math.round(rates.tokensPerSecond),
         stepTimeMilliseconds: Math.round(rates.stepMilliseconds),

@@ -2,8 +2,8 @@
 
 import { join } from 'node:path'
 import type { Logger } from 'pino'
-import { type CheckpointPlace, type Held, heldTensors, saveCheckpoint } from './checkpoint.ts'
-import { restoreCheckpoint } from './checkpoint-restore.ts'
+import { type CheckpointPlace, type Held, heldTensors } from './checkpoint.ts'
+import { Checkpointer } from './checkpointer.ts'
 import type { WorkerConfig } from './config.ts'
 import type { TextData } from './data.ts'
 import type { Engine, RunTimes } from './engine.ts'
@@ -41,12 +41,26 @@ export async function train(job: Job): Promise<Ending> {
   return trainer.run()
 }
 
+/** Where checkpoints go; undefined without an output folder. */
+function placeOf({ config, model, engine }: Job): CheckpointPlace | undefined {
+  if (config.outputDirectory === undefined) return undefined
+  return {
+    directory: join(config.outputDirectory, 'checkpoints'),
+    keep: config.spec.checkpoint?.keep ?? 2,
+    model,
+    rank: config.rank,
+    jobUid: config.jobUid,
+    seed: config.spec.training.seed,
+    reduce: values => engine.allReduce(values),
+  }
+}
+
 class Trainer {
   readonly #job: Job
   readonly #plan: Plan
   readonly #rate: LearningRate
-  readonly #place: CheckpointPlace | undefined
-  #held: Held[] = []
+  readonly #held: Held[]
+  readonly #checkpoints: Checkpointer
   #losses: LossLog | undefined
   #step = 0
   #lastLog = 0
@@ -56,7 +70,7 @@ class Trainer {
 
   constructor(job: Job) {
     const { config, model, engine } = job
-    const { overlap, training, checkpoint } = config.spec
+    const { overlap, training } = config.spec
     this.#job = job
     this.#plan = new Plan({ engine, model, rank: config.rank, strategy: overlap.strategy, slot: overlap.slot })
     this.#rate = {
@@ -64,35 +78,18 @@ class Trainer {
       warmupSteps: training.optimizer.warmupSteps,
       totalSteps: training.steps,
     }
-    this.#place =
-      config.outputDirectory === undefined
-        ? undefined
-        : {
-            directory: join(config.outputDirectory, 'checkpoints'),
-            keep: checkpoint?.keep ?? 2,
-            model,
-            rank: config.rank,
-            jobUid: config.jobUid,
-            seed: training.seed,
-            reduce: values => engine.allReduce(values),
-          }
+    // Persistent memory, and with it every tensor, is there from the first load on.
+    this.#plan.load()
+    this.#held = heldTensors(model, config.rank, name => this.#floats(name))
+    this.#checkpoints = new Checkpointer({ place: placeOf(job), held: this.#held, record: job.record, log: job.log })
   }
 
-  /** Programs, parameters, the first evaluation. */
+  /** Parameters and the first evaluation. */
   async begin(): Promise<void> {
-    const { config, model, engine, record, log } = this.#job
-    this.#plan.load()
+    const { config, engine, record } = this.#job
     record.scheduled(this.#plan.description)
-    this.#held = heldTensors(model, config.rank, name => this.#floats(name))
-    const restored = this.#place && (await restoreCheckpoint(this.#place, this.#held, message => log.warn(message)))
-    if (restored) {
-      const { step, beginning, savedTime, seed } = restored.index
-      this.#step = step
-      record.resumeAt(step, beginning, savedTime)
-      log.info({ step, checkpoint: restored.folder }, `continuing after step ${step}`)
-      if (seed !== config.spec.training.seed)
-        log.warn(`the checkpoint was made with seed ${seed}: the data order changes here`)
-    } else {
+    this.#step = await this.#checkpoints.restore()
+    if (this.#step === 0) {
       const outcome = await everywhere(
         values => engine.allReduce(values),
         async () => this.#initialise(),
@@ -101,7 +98,7 @@ class Trainer {
     }
     if (config.outputDirectory !== undefined && config.rank === 0)
       this.#losses = new LossLog(config.outputDirectory, this.#step)
-    if (this.#step === 0 || this.#step >= config.spec.training.steps) await this.#evaluate()
+    if (this.#step === 0) await this.#evaluate()
   }
 
   async run(): Promise<Ending> {
@@ -113,8 +110,9 @@ class Trainer {
       stopping = await this.#trainStep()
       const last = this.#step === steps
       if (last || this.#step % evaluation.everySteps === 0) await this.#evaluate()
-      if (last || stopping || this.#step % everySteps === 0) await this.#save()
+      if (last || stopping || this.#step % everySteps === 0) await this.#checkpoints.start(this.#step)
     }
+    await this.#checkpoints.finish()
     if (config.rank === 0) this.#summarise()
     return this.#step < steps ? 'stopped' : 'done'
   }
@@ -133,8 +131,9 @@ class Trainer {
     this.#trace = () => chromeTrace(scheduled.ops, times, config.rank)
     this.#job.traced(this.#trace)
     const { communication, waited } = this.#plan.overlap(times)
-    const own = [this.#job.stopRequested() ? 1 : 0, communication / 1000, waited / 1000]
-    const [stop = 0, ...sums] = await engine.allReduce(Float64Array.from(own))
+    const flags = [this.#job.stopRequested(), this.#checkpoints.pending].map(Number)
+    const own = [...flags, communication / 1000, waited / 1000]
+    const [stop = 0, pending = 0, ...sums] = await engine.allReduce(Float64Array.from(own))
     const [communicated = 0, stood = 0] = sums.map(sum => sum / model.worldSize)
     // The sum has just brought the ranks to the same point: their clocks differ by less than it takes.
     const milliseconds = performance.now() - started
@@ -145,6 +144,7 @@ class Trainer {
     this.#losses?.append({ step: this.#step, loss, auxLoss: this.#auxLoss(), gradientNorm: norm })
     await this.#follow(times)
     this.#logStep()
+    if (pending === 0) await this.#checkpoints.finish()
     return stop > 0
   }
 
@@ -181,16 +181,6 @@ class Trainer {
     if (config.rank === 0) log.info({ step: this.#step, evaluationLoss }, 'evaluation')
   }
 
-  async #save(): Promise<void> {
-    const { record, log, config } = this.#job
-    if (!this.#place || record.checkpointStep === this.#step) return
-    const started = performance.now()
-    const bytes = await saveCheckpoint(this.#place, this.#step, { held: this.#held, beginning: record.beginning })
-    record.checkpointed(this.#step)
-    const milliseconds = Math.round(performance.now() - started)
-    if (config.rank === 0) log.info({ step: this.#step, bytes, milliseconds }, 'checkpoint written')
-  }
-
   #initialise(): void {
     for (const { name, tensor, slice, data } of this.#held) {
       if (name === tensor.name) data.set(initialise(tensor, this.#job.config.spec.training.seed, slice))
@@ -218,8 +208,7 @@ class Trainer {
     log.info(
       {
         step: this.#step,
-        loss: record.loss,
-        evaluationLoss: record.evaluationLoss,
+        ...record.losses.last,
         tokensPerSecond: Math.round(rates?.tokensPerSecond ?? 0),
         overlapPercent: rates?.overlapPercent && Math.round(rates.overlapPercent),
       },
@@ -229,12 +218,13 @@ class Trainer {
 
   #summarise(): void {
     const { config, record, log, engine } = this.#job
+    const { first, last } = record.losses
     const summary = {
       steps: this.#step,
       totalSteps: config.spec.training.steps,
       worldSize: config.worldSize,
-      loss: { first: record.beginning.loss, last: record.loss },
-      evaluationLoss: { first: record.beginning.evaluationLoss, last: record.evaluationLoss },
+      loss: { first: first.loss, last: last.loss },
+      evaluationLoss: { first: first.evaluationLoss, last: last.evaluationLoss },
       ...record.rates(),
       schedule: record.schedule,
       predictedMilliseconds: this.#replanned?.predictedMilliseconds,

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import * as fc from 'fast-check'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { type CheckpointPlace, type Held, heldTensors, saveCheckpoint } from '../../worker/checkpoint.ts'
+import { type CheckpointPlace, type Held, heldTensors, Saving } from '../../worker/checkpoint.ts'
 import { restoreCheckpoint } from '../../worker/checkpoint-restore.ts'
 import { type ModelConfig, modelConfig, sliceOf, tensors } from '../../worker/model.ts'
 import { hashFile, readFloats, readHeader, writeSafetensors } from '../../worker/safetensors.ts'
@@ -64,12 +64,14 @@ const places = (config: ModelConfig, change: { keep?: number } = {}): Checkpoint
     reduce,
   }))
 
+const saveAt = async (...saving: Parameters<typeof Saving.start>) => (await Saving.start(...saving)).finish()
+
 const save = (config: ModelConfig, step: number, change: { keep?: number } = {}) =>
   Promise.all(
     places(config, change).map(place =>
-      saveCheckpoint(place, step, {
+      saveAt(place, step, {
         held: stateOf(config, place.rank, step),
-        beginning: { evaluationLoss: 2, loss: 1 },
+        losses: { last: { evaluationLoss: 2, loss: 1 }, first: {} },
       }),
     ),
   )
@@ -100,7 +102,7 @@ test('what was saved at one size is read at any other, bit for bit', async () =>
     for (const [rank, { held, restored }] of ranks.entries()) {
       expect(restored?.index).toMatchObject({
         step: 30,
-        beginning: { loss: 1, evaluationLoss: 2 },
+        losses: { first: {}, last: { loss: 1, evaluationLoss: 2 } },
         worldSize: saved[0],
       })
       expect(held.map(({ data }) => data)).toEqual(stateOf(config, rank, 30).map(({ data }) => data))
@@ -132,6 +134,26 @@ test('leftovers of a dead process are removed and never read', async () => {
   const { ranks } = await restore(model(2, 2))
   expect(ranks[0]?.restored?.index.step).toBe(5)
   expect(readdirSync(join(folder, 'checkpoints'))).toEqual(['step-00000005'])
+})
+
+test('what changes after the start of a save is not in it', async () => {
+  const config = model(2, 2)
+  const saved = await Promise.all(
+    places(config).map(async place => {
+      const held = stateOf(config, place.rank, 7)
+      const saving = await Saving.start(place, 7, { held, losses: { first: {}, last: {} } })
+      for (const { data } of held) data.fill(-1)
+      return saving.finish()
+    }),
+  )
+  for (const { bytes, milliseconds, stalledMilliseconds } of saved) {
+    expect(bytes).toBeGreaterThan(10_000)
+    expect(stalledMilliseconds).toBeLessThanOrEqual(milliseconds + 1)
+  }
+  const { ranks } = await restore(config)
+  for (const [rank, { held }] of ranks.entries()) {
+    expect(held.map(({ data }) => data)).toEqual(stateOf(config, rank, 7).map(({ data }) => data))
+  }
 })
 
 test('an empty or missing folder is a fresh start', async () => {
@@ -170,9 +192,9 @@ test('a rank that does not see the folder stops everyone: giving it up would los
 
 test('a rank that writes elsewhere is noticed before the checkpoint gets its name', async () => {
   const ranks = places(model(2, 2)).map(place =>
-    saveCheckpoint({ ...place, directory: place.rank === 0 ? place.directory : join(folder, 'elsewhere') }, 5, {
+    saveAt({ ...place, directory: place.rank === 0 ? place.directory : join(folder, 'elsewhere') }, 5, {
       held: stateOf(place.model, place.rank, 5),
-      beginning: {},
+      losses: { first: {}, last: {} },
     }),
   )
   const ends = await Promise.allSettled(ranks)

@@ -122,7 +122,7 @@ test('one rank alone has no communication to report', () => {
 
 test('a resumed run keeps the losses of the beginning', () => {
   const record = recordOf(0)
-  record.resumeAt(50, { loss: 5.5, evaluationLoss: 5.6 }, '2026-01-01T00:00:00.000Z')
+  record.resumeAt(50, { first: { loss: 5.5, evaluationLoss: 5.6 }, last: { loss: 2.5 } }, '2026-01-01T00:00:00.000Z')
   record.stepDone(51, { loss: 2, milliseconds: 1, communication: 0, waited: 0 })
   record.evaluated(3)
   expect(record.progress()).toMatchObject({

@@ -1,0 +1,59 @@
+// A rank's checkpoints over the life of a run: what to start from, when one is begun, when it has become whole.
+
+import type { Logger } from 'pino'
+import { type CheckpointPlace, type Held, Saving } from './checkpoint.ts'
+import { restoreCheckpoint } from './checkpoint-restore.ts'
+import type { RunRecord } from './record.ts'
+
+export interface Checkpoints {
+  /** Absent: none are read or written. */
+  place: CheckpointPlace | undefined
+  held: readonly Held[]
+  record: RunRecord
+  log: Logger
+}
+
+/** All ranks make the same calls after the same steps. */
+export class Checkpointer {
+  readonly #options: Checkpoints
+  #saving: Saving | undefined
+
+  constructor(options: Checkpoints) {
+    this.#options = options
+  }
+
+  /** Fills the tensors from the newest usable checkpoint; collective. The steps it had done, 0 without one. */
+  async restore(): Promise<number> {
+    const { place, held, record, log } = this.#options
+    const restored = place && (await restoreCheckpoint(place, held, message => log.warn(message)))
+    if (!place || !restored) return 0
+    const { step, losses, savedTime, seed } = restored.index
+    record.resumeAt(step, losses, savedTime)
+    log.info({ step, checkpoint: restored.folder }, `continuing after step ${step}`)
+    if (seed !== place.seed) log.warn(`the checkpoint was made with seed ${seed}: the data order changes here`)
+    return step
+  }
+
+  /** This rank is still writing one. */
+  get pending(): boolean {
+    return this.#saving?.pending === true
+  }
+
+  /** Begins to save what was reached; collective. */
+  async start(step: number): Promise<void> {
+    const { place, held, record } = this.#options
+    await this.finish()
+    if (!place || record.checkpointStep === step) return
+    this.#saving = await Saving.start(place, step, { held, losses: record.losses })
+  }
+
+  /** Makes the checkpoint that was begun, if any, whole; collective. */
+  async finish(): Promise<void> {
+    const { place, record, log } = this.#options
+    const saved = await this.#saving?.finish()
+    this.#saving = undefined
+    if (!saved) return
+    record.checkpointed(saved.step)
+    if (place?.rank === 0) log.info(saved, 'checkpoint written')
+  }
+}
