@@ -142,16 +142,23 @@ const float* at(const Matrix& x, int64_t row, int64_t col) {
   return x.data + (x.transposed ? col * x.stride + row : row * x.stride + col);
 }
 
+// B is packed one block of columns and depth at a time: it stays in cache, and scratch does not grow with the product.
 void gemm_part(const Gemm& g, Stream* stream, int thread) {
-  const int64_t cols = min(g.n, kBlockCols), size = packed_elements(cols, g.k);
+  const int64_t size = packed_elements(min(g.n, kBlockCols), min(g.k, kBlockDepth));
   float* space = scratch(stream, thread, size + gemm_space());
-  for (int64_t col = 0; col < g.n; col += cols) {
-    Gemm part = g;
-    part.n = min(g.n - col, cols);
-    part.c = g.c + col;
-    if (g.bias) part.bias = g.bias + col;
-    if (g.residual) part.residual = g.residual + col;
-    gemm_packed(part, pack({at(g.b, 0, col), g.b.stride, g.b.transposed}, part.n, g.k, space), space + size);
+  for (int64_t col = 0; col < g.n; col += kBlockCols) {
+    for (int64_t p = 0; p < g.k; p += kBlockDepth) {
+      Gemm part = g;
+      part.n = min(g.n - col, kBlockCols);
+      part.k = min(g.k - p, kBlockDepth);
+      part.a.data = at(g.a, 0, p);
+      part.c = g.c + col;
+      part.accumulate = g.accumulate || p > 0;
+      part.bias = g.bias && p == 0 ? g.bias + col : nullptr;
+      part.residual = g.residual && p == 0 ? g.residual + col : nullptr;
+      const Packed b = pack({at(g.b, p, col), g.b.stride, g.b.transposed}, part.n, part.k, space);
+      gemm_packed(part, b, space + size);
+    }
   }
 }
 

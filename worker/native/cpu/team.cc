@@ -6,10 +6,9 @@
 namespace scmoe {
 namespace {
 
-constexpr int kSpins =
-    4000;  // about 50 us on a 3 GHz core: longer than the gap between two ops, shorter than a scheduler's slice
+constexpr int kSpins = 1000;  // some 10 to 50 us: longer than the gap between two ops, shorter than a scheduler's slice
 
-// Returns the first value seen that differs from `old` (or, with `equal`, that equals it).
+// Returns the first value seen for which done(value) holds.
 template <class Done>
 uint32_t await(const std::atomic<uint32_t>& value, Done done) {
   for (int i = 0; i < kSpins; i++) {
