@@ -5,7 +5,7 @@ import { expect, it } from 'vitest'
 import { EXIT } from '../../crds/contract.ts'
 import { attemptOf, World } from './operator-world.ts'
 
-const MAX_RESTARTS = 2
+const MAX_RESTARTS = 1
 const rank = fc.integer({ min: 0, max: 2 })
 const codes = [1, 137, ...Object.values(EXIT).map(({ code }) => code)]
 
@@ -18,6 +18,7 @@ const event = fc.oneof(
   { weight: 4, arbitrary: fc.record({ kind: fc.constant('gone' as const) }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('suspend' as const), suspend: fc.boolean() }) },
   { weight: 4, arbitrary: fc.record({ kind: fc.constant('wait' as const), seconds: fc.integer({ min: 1, max: 60 }) }) },
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant('turn' as const) }) },
   // The operator dies after some of its actions, before its status write.
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('die' as const), actions: fc.integer({ min: 0, max: 4 }) }) },
 )
@@ -34,7 +35,15 @@ function happen(world: World, what: Event): void {
   else if (what.kind === 'gone') world.gone()
   else if (what.kind === 'suspend') world.edit({ suspend: what.suspend })
   else if (what.kind === 'wait') world.wait(what.seconds)
-  else if (what.kind === 'die') world.step({ actions: what.actions, write: false })
+  else if (what.kind === 'turn') {
+    // The old pods go, the back-off ends, the new pods are made and become ready.
+    for (let i = 0; i < 4; i++) {
+      world.gone()
+      world.wait(5)
+      world.step()
+    }
+    for (const [each, { status }] of world.pods) if (status?.phase === 'Pending') world.ready(each)
+  } else if (what.kind === 'die') world.step({ actions: what.actions, write: false })
 }
 
 const truths = (world: World) =>

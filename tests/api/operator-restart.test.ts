@@ -1,0 +1,138 @@
+// Operators die, and there may be two of them: the jobs must not notice.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { Api, type Namespace, Operator, waitFor } from './harness.ts'
+import { Kubelet } from './harness-kubelet.ts'
+
+let api: Api
+let kubelet: Kubelet
+const operators: Operator[] = []
+
+beforeAll(async () => {
+  api = await Api.start()
+  kubelet = new Kubelet(api.kube, { autoReady: true })
+})
+afterEach(async () => {
+  for (const operator of operators.splice(0)) await operator.stop('SIGKILL')
+})
+afterAll(async () => {
+  await kubelet?.stop()
+  await api?.stop()
+})
+
+async function start(...flags: string[]): Promise<Operator> {
+  const operator = await Operator.start(api.kubeconfig, ...flags)
+  operators.push(operator)
+  return operator
+}
+
+const spec = { workers: { replicas: 4 }, failurePolicy: { backoff: { initialSeconds: 1, maxSeconds: 1 } } }
+const uids = async (ns: Namespace) => (await ns.gang(4)).map(({ metadata }) => metadata.uid)
+
+describe('an operator that is killed', () => {
+  it('leaves running jobs alone, and its successor makes nothing twice', async () => {
+    const ns = await api.namespace()
+    const first = await start()
+    await ns.createJob('gpt', spec)
+    await ns.state('gpt', 'Running')
+    const before = await uids(ns)
+    const { resourceVersion } = (await ns.job('gpt')).metadata
+    await first.stop('SIGKILL')
+    await start()
+    await sleep(2000)
+    expect(await uids(ns)).toEqual(before)
+    expect((await ns.job('gpt')).metadata.resourceVersion).toBe(resourceVersion)
+  })
+
+  it('at any moment of a start is succeeded by one that finishes it, as the first attempt', async () => {
+    const ns = await api.namespace()
+    for (const milliseconds of [0, 5, 15, 30, 60, 120]) {
+      const name = `gpt-${milliseconds}`
+      const operator = await start()
+      const created = ns.createJob(name, spec)
+      await sleep(milliseconds)
+      await operator.stop('SIGKILL')
+      await created
+      const successor = await start()
+      const status = await ns.state(name, 'Running')
+      expect(status).toMatchObject({ attempt: 1, restarts: 0, workers: { ready: 4 } })
+      await successor.stop('SIGKILL')
+    }
+    expect(await ns.podNames()).toHaveLength(4 * 6)
+  })
+
+  it('during a restart of the gang is succeeded by one that counts that restart once', async () => {
+    const ns = await api.namespace()
+    const first = await start()
+    await ns.createJob('gpt', spec)
+    await ns.state('gpt', 'Running')
+    const [pod] = await ns.gang(4)
+    if (pod === undefined) throw new Error('no pod')
+    await kubelet.end(pod, { exitCode: 70 })
+    await ns.state('gpt', 'Restarting')
+    await first.stop('SIGKILL')
+    await start()
+    const status = await ns.state('gpt', 'Running')
+    expect(status).toMatchObject({ attempt: 2, restarts: 1, lastFailure: { podName: 'gpt-worker-0', exitCode: 70 } })
+  })
+
+  it('did not see a failure: its successor does', async () => {
+    const ns = await api.namespace()
+    const first = await start()
+    await ns.createJob('gpt', spec)
+    await ns.state('gpt', 'Running')
+    await first.stop('SIGKILL')
+    const pods = await ns.gang(4)
+    if (pods[2] === undefined) throw new Error('no pod')
+    await kubelet.end(pods[2], { exitCode: 64 })
+    await start()
+    expect((await ns.state('gpt', 'Failed', 'PermanentFailure')).lastFailure).toMatchObject({ podName: 'gpt-worker-2' })
+  })
+})
+
+describe('two replicas', () => {
+  const elect = ['--leader-elect', '--lease-seconds=3', '--leader-election-namespace=default']
+
+  it('act one at a time; after a graceful stop the other takes over within 5 s', async () => {
+    const ns = await api.namespace()
+    const a = await start(...elect, '--identity=a')
+    await a.logged('leads')
+    const b = await start(...elect, '--identity=b')
+    await ns.createJob('one', { workers: { replicas: 2 } })
+    await ns.state('one', 'Running')
+    expect(b.log).not.toContain('"leads"')
+    expect([await a.metric('leader_election_master_status'), await b.metric('leader_election_master_status')]).toEqual([
+      1, 0,
+    ])
+    const start_ = performance.now()
+    expect(await a.stop('SIGTERM')).toBe(0)
+    await b.logged('leads')
+    expect(performance.now() - start_).toBeLessThan(5000)
+    await ns.createJob('two', { workers: { replicas: 2 } })
+    await ns.state('two', 'Running')
+  })
+
+  it('after the leader was killed the other takes over when the lease is over', async () => {
+    const ns = await api.namespace()
+    const a = await start(...elect, '--identity=a')
+    await a.logged('leads')
+    const b = await start(...elect, '--identity=b')
+    await a.stop('SIGKILL')
+    await ns.createJob('gpt', { workers: { replicas: 2 } })
+    await b.logged('leads')
+    await ns.state('gpt', 'Running')
+  })
+
+  it('a leader that finds its lease taken ends at once with an exit code that says so', async () => {
+    const a = await start(...elect, '--identity=a')
+    await a.logged('leads')
+    const path = '/apis/coordination.k8s.io/v1/namespaces/default/leases/scmoe-operator'
+    const body = { spec: { holderIdentity: 'thief' } }
+    await api.kube.call({ method: 'PATCH', path, body, contentType: 'application/merge-patch+json' })
+    await waitFor('the end of the leader', async () => a.child.exitCode !== null)
+    expect(a.child.exitCode).toBe(1)
+    expect(a.log).toContain('the lease is lost')
+    await api.kube.call({ method: 'DELETE', path })
+  })
+})

@@ -1,0 +1,109 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, expect, it } from 'vitest'
+import { Elector, type Lease } from '../../operator/elector.ts'
+import { ApiError } from '../../operator/errors.ts'
+import type { Request } from '../../operator/kube.ts'
+
+/** Keeps one Lease as an API server does, and can stop answering. */
+class LeaseServer {
+  lease: Lease | undefined
+  down = false
+  #version = 0
+
+  async call<T>({ method, body }: Request): Promise<T> {
+    await sleep(1)
+    if (this.down) throw new Error('connection refused')
+    const fail = (code: number) => new ApiError({ code, reason: '', message: '', request: method })
+    if (method === 'GET' && this.lease === undefined) throw fail(404)
+    if (method !== 'GET') this.#write(method, body as Lease, fail)
+    return structuredClone(this.lease) as T
+  }
+
+  #write(method: string, lease: Lease, fail: (code: number) => Error): void {
+    const stale = method === 'PUT' && lease.metadata.resourceVersion !== this.lease?.metadata.resourceVersion
+    if (stale || (method === 'POST' && this.lease !== undefined)) throw fail(409)
+    this.lease = { ...lease, metadata: { ...lease.metadata, resourceVersion: String(++this.#version) } }
+  }
+}
+
+const leaseSeconds = 0.6
+const electorOf = (kube: LeaseServer, identity: string) =>
+  new Elector({ kube, namespace: 'ns', name: 'lease', identity, leaseSeconds })
+const never = () => new AbortController().signal
+
+describe('Elector', () => {
+  it('gives the Lease to one of many', async () => {
+    const server = new LeaseServer()
+    const stop = new AbortController()
+    const electors = ['a', 'b', 'c'].map(identity => electorOf(server, identity))
+    const won: number[] = []
+    const all = electors.map(async (elector, i) => {
+      if (!(await elector.acquire(stop.signal))) return
+      won.push(i)
+      await elector.keep(stop.signal)
+    })
+    await sleep(leaseSeconds * 2000)
+    stop.abort()
+    await Promise.all(all)
+    expect(won).toHaveLength(1)
+  })
+
+  it('is taken over only after a silent leader has had its time', async () => {
+    const server = new LeaseServer()
+    await electorOf(server, 'a').acquire(never())
+    const start = performance.now()
+    await electorOf(server, 'b').acquire(never())
+    expect(performance.now() - start).toBeGreaterThanOrEqual(leaseSeconds * 1000)
+    expect(server.lease?.spec).toMatchObject({ holderIdentity: 'b', leaseTransitions: 1 })
+  })
+
+  it('is taken over at the next look after a release', async () => {
+    const server = new LeaseServer()
+    const first = electorOf(server, 'a')
+    await first.acquire(never())
+    await first.release()
+    expect(server.lease?.spec).toMatchObject({ holderIdentity: '', leaseDurationSeconds: 1 })
+    const start = performance.now()
+    await electorOf(server, 'b').acquire(never())
+    expect(performance.now() - start).toBeLessThan(leaseSeconds * 500)
+  })
+
+  it('is given up by a leader that cannot renew, before another may take it', async () => {
+    const server = new LeaseServer()
+    const elector = electorOf(server, 'a')
+    await elector.acquire(never())
+    server.down = true
+    const start = performance.now()
+    expect(await elector.keep(never())).toBe(false)
+    expect(performance.now() - start).toBeLessThan(leaseSeconds * 1000)
+  })
+
+  it('is lost at once to another holder, but not to somebody who only edits it', async () => {
+    const server = new LeaseServer()
+    const elector = electorOf(server, 'a')
+    await elector.acquire(never())
+    const stop = new AbortController()
+    const kept = elector.keep(stop.signal)
+    const edit = (spec: object) => {
+      const lease = server.lease
+      if (lease !== undefined)
+        server.lease = {
+          ...lease,
+          metadata: { ...lease.metadata, resourceVersion: `${Math.random()}` },
+          spec: { ...lease.spec, ...spec },
+        }
+    }
+    edit({})
+    await sleep(leaseSeconds * 1000)
+    expect(server.lease?.spec?.holderIdentity).toBe('a')
+    edit({ holderIdentity: 'b' })
+    expect(await kept).toBe(false)
+    stop.abort()
+  })
+
+  it('writes times with six digits, as V1MicroTime has them', async () => {
+    const server = new LeaseServer()
+    await electorOf(server, 'a').acquire(never())
+    expect(server.lease?.spec?.renewTime).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)
+  })
+})
