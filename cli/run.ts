@@ -37,6 +37,7 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
   }
   process.on('SIGINT', stop)
   process.on('SIGTERM', stop)
+  process.on('SIGHUP', stop)
   const watching = watchProgress(gang.progressPort, progress => view.show(progress))
   try {
     const ends = await gang.finished()
@@ -47,6 +48,7 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
     watching.stop()
     process.off('SIGINT', stop)
     process.off('SIGTERM', stop)
+    process.off('SIGHUP', stop)
     rmSync(scratch, { recursive: true, force: true })
   }
 }
@@ -146,11 +148,18 @@ function conclude(ends: readonly RankEnd[], run: { name: string; output: string;
   } else if (code === EXIT.terminated.code) {
     console.log(`stopped; the same command continues from the checkpoint in ${run.output}`)
   } else {
-    const why = first?.failure?.message ?? `ended with code ${code} without saying why`
+    const log = join(run.output, 'logs', `rank-${first?.rank}.log`)
+    const why = first?.failure?.message ?? `ended with code ${code} without saying why${lastLines(log)}`
     console.error(`${pc.red('failed')}  rank ${first?.rank}: ${why}`)
-    console.error(`Logs: ${join(run.output, 'logs')}`)
+    console.error(`Log: ${log}`)
   }
   return code
+}
+
+/** What a process printed last, when it could not leave a record. */
+function lastLines(path: string): string {
+  const lines = readFileSync(path, 'utf8').trim().split('\n').slice(-3)
+  return lines.map(line => `\n  ${line.slice(0, 200)}`).join('')
 }
 
 const Losses = z.object({ first: z.number().optional(), last: z.number().optional() })

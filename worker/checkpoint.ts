@@ -78,7 +78,7 @@ export class Saving {
   readonly #state: State
   readonly #temporary: string
   readonly #written: Promise<number[]>
-  readonly #started = performance.now()
+  #started = performance.now()
   #stalled = 0
   #pending = true
 
@@ -99,6 +99,7 @@ export class Saving {
     const bytes = own.reduce((total, { data }) => total + data.byteLength, 0)
     const cramped = (await place.reduce(Float64Array.of(process.availableMemory() < 2 * bytes ? 1 : 0)))[0] !== 0
     const saving = new Saving(place, step, state, cramped ? own : own.map(copied))
+    saving.#started = entered
     if (cramped) await everywhere(place.reduce, () => saving.#written)
     saving.#stalled = performance.now() - entered
     return saving
