@@ -50,4 +50,7 @@ struct Case {
 
 const std::vector<Case>& all_cases();
 
+// The forward ops of one pair of blocks, dense then mixture of experts, as one rank with all experts runs them.
+std::vector<Case> pair_cases();
+
 }  // namespace scmoe::test

@@ -22,6 +22,10 @@ std::string compare(const std::vector<std::pair<std::string, Value>>& got,
 // by prefix.
 bool time_ops(const std::string& filter, int num_threads);
 
+// Forward and backward of one pair of blocks on one thread, op by op: its GFLOP/s and the share of our own sgemm's
+// best, 0 to 1.
+void print_pair();
+
 // The best single-thread sgemm found at training shapes, ours and any library's that is installed.
 void print_peak();
 

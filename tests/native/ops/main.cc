@@ -1,6 +1,7 @@
 // ops_test                     checks kernels, gradients and bits; exit code 1 when one is wrong
 // ops_test --names             op, inputs, outputs, attributes, and whether every backend has it
 // ops_test --time [op] [n]     times training shapes on n threads; without n, on one
+// ops_test --pair              forward and backward of one pair of blocks, as a share of that peak
 // ops_test --peak              single-thread sgemm, GFLOP/s
 #include <cstdio>
 #include <cstdlib>
@@ -33,6 +34,10 @@ int main(int count, char** words) {
     }
     if (std::strcmp(word(1), "--peak") == 0) {
       scmoe::test::print_peak();
+      return 0;
+    }
+    if (std::strcmp(word(1), "--pair") == 0) {
+      scmoe::test::print_pair();
       return 0;
     }
     if (std::strcmp(word(1), "--time") == 0) {

@@ -1,4 +1,5 @@
 #include <dlfcn.h>
+#include <time.h>
 
 #include <algorithm>
 #include <chrono>
@@ -17,14 +18,14 @@ double seconds() {
 // The shortest of the runs of `body` that fit a quarter of a second (five at least), the first not counted: what it
 // takes undisturbed.
 template <class Body>
-double best_seconds(const Body& body) {
+double best_seconds(const Body& body, double (*clock)() = processor_seconds) {
   body();
   double best = 1e30;
   const double start = seconds();
   for (int runs = 0; runs < 5 || seconds() - start < 0.25; runs++) {
-    const double before = seconds();
+    const double before = clock();
     body();
-    best = std::min(best, seconds() - before);
+    best = std::min(best, clock() - before);
   }
   return best;
 }
@@ -34,14 +35,15 @@ double flops_of(const Case& c, const std::string& op) {
   return c.flops * (op == "attention_backward" ? 2.5 : op == "router_backward" ? 2.0 : 1.0);
 }
 
-bool time_call(const Case& c, const Call& call, const Backend& backend, Stream* stream) {
+bool time_call(const Case& c, const Call& call, const Backend& backend, Stream* stream, int threads) {
   Bound<float> fast(call), slow(call);
   const double before = seconds();
   slow.run(function_of(*reference_backend(), call.op), nullptr);
   const double slow_time = seconds() - before;
   fast.run(function_of(backend, call.op), stream);
   const std::string problem = compare(fast.outputs(), slow.outputs());
-  const double time = best_seconds([&] { fast.run(function_of(backend, call.op), stream); });
+  const double time =
+      best_seconds([&] { fast.run(function_of(backend, call.op), stream); }, threads > 1 ? seconds : processor_seconds);
   const double work = c.flops > 0 ? flops_of(c, call.op) : fast.bytes();
   std::printf("%-22s %-34s %9.3f ms %8.1f %s %7.1fx  %s\n", call.op.c_str(), c.label.c_str(), time * 1e3,
               work / time * 1e-9, c.flops > 0 ? "GFLOP/s" : "GB/s   ", slow_time / time,
@@ -99,11 +101,32 @@ bool time_ops(const std::string& filter, int num_threads) {
   std::printf("%s, %d threads; the last ratio is to the reference loops\n", backend.name, num_threads);
   for (const Case& c : all_cases()) {
     if (!c.timed || !c.op.starts_with(filter)) continue;
-    right &= time_call(c, forward_call(c), backend, stream);
-    for (const std::string& op : backward_of(c.op)) right &= time_call(c, backward_call(c, op, false), backend, stream);
+    right &= time_call(c, forward_call(c), backend, stream, num_threads);
+    for (const std::string& op : backward_of(c.op))
+      right &= time_call(c, backward_call(c, op, false), backend, stream, num_threads);
   }
   backend.stream_destroy(stream);
   return right;
+}
+
+void print_pair() {
+  const Backend& backend = *cpu_backend();
+  Stream* stream = backend.stream_create(1);
+  double flops = 0, time = 0;
+  const auto add = [&](const Case& c, const Call& call) {
+    const Bound<float> bound(call);
+    const double best = best_seconds([&] { bound.run(function_of(backend, call.op), stream); });
+    std::printf("op\t%s\t%s\t%.3f ms\n", call.op.c_str(), c.label.c_str(), best * 1e3);
+    flops += flops_of(c, call.op);
+    time += best;
+  };
+  for (const Case& c : pair_cases()) {
+    add(c, forward_call(c));
+    for (const std::string& op : backward_of(c.op)) add(c, backward_call(c, op, false));
+  }
+  backend.stream_destroy(stream);
+  const double rate = flops / time * 1e-9;
+  std::printf("pair\t%.3f ms\t%.1f GFLOP/s\t%.3f of peak\n", time * 1e3, rate, rate / best_gflops_of_ours());
 }
 
 void print_peak() {

@@ -1,0 +1,143 @@
+#include <algorithm>
+
+#include "build.h"
+
+namespace scmoe::test {
+namespace {
+
+std::string label_of(const Route& r) {
+  const char* names[] = {"", " last expert empty", " all to one expert"};
+  return text({{"rows", r.rows}, {"d", r.dim}, {"E", r.experts}, {"k", r.k}, {"C", r.capacity}}) +
+         names[static_cast<int>(r.choices)];
+}
+
+void set_route(Case& c, const Route& r) {
+  c.attrs.rows = r.rows, c.attrs.dim = r.dim, c.attrs.experts = r.experts, c.attrs.topK = r.k,
+  c.attrs.capacity = r.capacity;
+}
+
+// expert, slot and counts as a router would have left them; returns the number of routed rows.
+int64_t add_routing(Case& c, const Route& r) {
+  std::vector<int32_t> expert(r.rows * r.k), slot(r.rows * r.k), counts(r.experts, 0);
+  const int64_t open = r.choices == Choices::kSkewed ? std::max<int64_t>(r.k, r.experts - 1) : r.experts;
+  std::uniform_int_distribution<int32_t> draw(0, static_cast<int32_t>(open - 1));
+  for (int64_t n = 0; n < r.rows; n++)
+    for (int64_t i = 0; i < r.k; i++) do
+        expert[n * r.k + i] =
+            r.choices == Choices::kOneExpert ? static_cast<int32_t>(r.experts - 1 - i) : draw(random_engine());
+      while (i > 0 && expert[n * r.k + i] == expert[n * r.k]);
+  for (int64_t i = 0; i < r.k; i++)
+    for (int64_t n = 0; n < r.rows; n++) {
+      const int32_t place = counts[expert[n * r.k + i]]++;
+      slot[n * r.k + i] = place < r.capacity ? place : -1;
+    }
+  int64_t routed = 0;
+  for (int32_t count : counts) routed += std::min<int64_t>(count, r.capacity);
+  c.inputs["expert"] = integers(expert), c.inputs["slot"] = integers(slot), c.inputs["counts"] = integers(counts);
+  return routed;
+}
+
+// [ranks, experts], each row the choices of one rank's tokens.
+Value all_counts(int64_t ranks, int64_t rows, int64_t experts, Choices choices) {
+  Value value{true, {}, std::vector<int32_t>(ranks * experts, 0)};
+  const int64_t open = choices == Choices::kSkewed ? std::max<int64_t>(1, experts - 1) : experts;
+  std::uniform_int_distribution<int64_t> draw(0, open - 1);
+  for (int64_t q = 0; q < ranks; q++)
+    for (int64_t n = 0; n < rows; n++)
+      value.whole[q * experts + (choices == Choices::kOneExpert ? experts - 1 : draw(random_engine()))]++;
+  return value;
+}
+
+// Experts in pairs that score the same: ties go to the lower index.
+void set_experts(Case& c, const Experts& x) {
+  c.attrs.experts = x.experts, c.attrs.capacity = x.capacity, c.attrs.rank = x.rank,
+  c.attrs.expertParallelSize = x.size;
+  c.inputs["allCounts"] = all_counts(x.ranks, x.tokens, x.experts, x.choices);
+  const char* names[] = {"", " last expert empty", " all to one expert"};
+  c.label += text({{"ranks", x.ranks},
+                   {"P", x.size},
+                   {"rank", x.rank},
+                   {"tokens", x.tokens},
+                   {"E", x.experts},
+                   {"C", x.capacity}}) +
+             names[static_cast<int>(x.choices)];
+}
+
+}  // namespace
+
+Case router(const Route& r, int64_t world) {
+  Case c{.op = "router", .label = label_of(r)};
+  set_route(c, r);
+  c.attrs.worldSize = world, c.attrs.auxCoefficient = 0.25f;
+  c.inputs = {{"x", normal(r.rows * r.dim)},
+              {"w", normal(r.experts * r.dim, 0.5)},
+              {"allCounts", all_counts(world, r.rows * r.k, r.experts, Choices::kSkewed)}};
+  c.outputs = {{"probs", r.rows * r.experts},
+               {"expert", r.rows * r.k},
+               {"weight", r.rows * r.k},
+               {"slot", r.rows * r.k},
+               {"counts", r.experts}};
+  c.flops = 2.0 * r.rows * r.dim * r.experts;
+  return c;
+}
+
+Case tied_router(const Route& r) {
+  Case c = router(r);
+  c.label += " tied in pairs";
+  c.differentiable = false;
+  Value& w = c.inputs["w"];
+  for (int64_t e = 1; e < r.experts; e += 2)
+    std::copy_n(w.real.begin() + (e - 1) * r.dim, r.dim, w.real.begin() + e * r.dim);
+  return c;
+}
+
+Case aux_loss(const Route& r, int64_t world) {
+  Case c{.op = "aux_loss", .label = label_of(r)};
+  set_route(c, r);
+  c.attrs.worldSize = world;
+  c.inputs = {{"probs", normal(r.rows * r.experts, 0.1, 0.5)},
+              {"allCounts", all_counts(world, r.rows * r.k, r.experts, r.choices)}};
+  c.outputs = {{"loss", 1}};
+  return c;
+}
+
+Case permute(const Route& r) {
+  Case c{.op = "permute", .label = label_of(r)};
+  set_route(c, r);
+  c.inputs["x"] = normal(r.rows * r.dim);
+  add_routing(c, r);
+  c.outputs = {{"rows", r.rows * r.k * r.dim}};
+  return c;
+}
+
+Case unpermute(const Route& r) {
+  Case c{.op = "unpermute", .label = label_of(r)};
+  set_route(c, r);
+  add_routing(c, r);
+  c.inputs["rows"] = normal(r.rows * r.k * r.dim);
+  c.inputs["weight"] = normal(r.rows * r.k);
+  c.outputs = {{"y", r.rows * r.dim}};
+  return c;
+}
+
+Case grouped_linear(const Experts& x, int64_t i, int64_t o) {
+  Case c{.op = "grouped_linear", .label = text({{"in", i}, {"out", o}}) + " "};
+  set_experts(c, x);
+  const int64_t local = x.experts / x.size, rows = x.size * x.tokens;
+  c.attrs.in = i, c.attrs.out = o;
+  c.inputs["x"] = normal(rows * i), c.inputs["w"] = normal(local * o * i), c.inputs["b"] = normal(local * o);
+  c.outputs = {{"y", rows * o}};
+  c.flops = 2.0 * rows / x.size * i * o;  // when evenly spread
+  return c;
+}
+
+Case routed_gelu(const Experts& x, int64_t d) {
+  Case c{.op = "gelu", .label = text({{"d", d}}) + " "};
+  set_experts(c, x);
+  c.attrs.dim = d;
+  c.inputs["x"] = normal(x.size * x.tokens * d);
+  c.outputs = {{"y", x.size * x.tokens * d}};
+  return c;
+}
+
+}  // namespace scmoe::test
