@@ -12,6 +12,8 @@ export const isWatch: Match = (method, url) => method === 'GET' && url.includes(
 export const isList: Match = (method, url) => method === 'GET' && !url.includes('watch=true')
 export const isWrite: Match = method => method !== 'GET'
 
+const decode = (data: string | undefined) => Buffer.from(data ?? '', 'base64')
+
 export class FaultProxy {
   /** Every request that came through: `GET /api/v1/pods?…`. */
   readonly requests: string[] = []
@@ -30,7 +32,6 @@ export class FaultProxy {
   static async start(kubeconfig: string, through: string): Promise<FaultProxy> {
     const config = new KubeConfig()
     config.loadFromFile(kubeconfig)
-    const decode = (data: string | undefined) => Buffer.from(data ?? '', 'base64')
     const user = config.getCurrentUser()
     const target = new URL(config.getCurrentCluster()?.server ?? '')
     const agent = new Agent({

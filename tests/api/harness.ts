@@ -1,7 +1,7 @@
 // A real API server with our CRD, the operator as a process of its own, and a kubelet that does what a test says.
 
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,6 +11,7 @@ import { API_VERSION, KIND } from '../../crds/contract.ts'
 import type { ScMoEJobStatus } from '../../crds/status.ts'
 import { Kube } from '../../operator/kube.ts'
 import { type Job, type KubeObject, type Pod, pathOf } from '../../operator/objects.ts'
+import { LEADER_ELECTION_RULES, NAMESPACE_RULES } from '../../operator/permissions.ts'
 import { binaries } from '../../tools/cluster/binaries.ts'
 import { type Cluster, up } from '../../tools/cluster/cluster.ts'
 
@@ -66,6 +67,24 @@ export class Api {
       api.kube.call<object>({ method: 'GET', path: pathOf('ScMoEJob') }).catch(() => undefined),
     )
     return api
+  }
+
+  /** A kubeconfig of a service account that may do what operator/permissions.ts lists, and nothing else. */
+  async restricted(): Promise<string> {
+    const api = '/apis/rbac.authorization.k8s.io/v1'
+    const metadata = { name: 'scmoe-operator' }
+    const role = (kind: string) => ({ apiGroup: 'rbac.authorization.k8s.io', kind, name: metadata.name })
+    const subjects = [{ kind: 'ServiceAccount', name: 'operator', namespace: 'default' }]
+    const post = async (path: string, body: object) => this.kube.call({ method: 'POST', path: `${api}${path}`, body })
+    await post('/clusterroles', { metadata, rules: NAMESPACE_RULES })
+    await post('/clusterrolebindings', { metadata, roleRef: role('ClusterRole'), subjects })
+    await post('/namespaces/default/roles', { metadata, rules: LEADER_ELECTION_RULES })
+    await post('/namespaces/default/rolebindings', { metadata, roleRef: role('Role'), subjects })
+    const config: { users: { user: object }[] } = parse(readFileSync(this.kubeconfig, 'utf8'))
+    for (const each of config.users) each.user = { ...each.user, as: 'system:serviceaccount:default:operator' }
+    const path = join(this.#folder, 'restricted')
+    writeFileSync(path, JSON.stringify(config))
+    return path
   }
 
   /** The real garbage collector. */

@@ -1,4 +1,5 @@
-// The life of a job against a real API server: every state is reached the way users reach it.
+// The life of a job against a real API server: every state is reached the way users reach it, by an operator that may do
+// no more than operator/permissions.ts lists.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -12,7 +13,12 @@ let kubelet: Kubelet
 
 beforeAll(async () => {
   api = await Api.start()
-  operator = await Operator.start(api.kubeconfig, '--worker-image=scmoe-worker:test')
+  operator = await Operator.start(
+    await api.restricted(),
+    '--worker-image=scmoe-worker:test',
+    '--leader-elect',
+    '--leader-election-namespace=default',
+  )
   kubelet = new Kubelet(api.kube)
 })
 afterAll(async () => {
@@ -53,8 +59,8 @@ describe('a job that goes well', () => {
     expect((await ns.list<KubeObject & { spec: object }>('PodDisruptionBudget'))[0]?.spec).toMatchObject({
       minAvailable: 1,
     })
-    const starting = await ns.state('gpt', 'Starting')
-    expect(starting.workers).toMatchObject({ desired: 2, ready: 0, active: 2 })
+    const starting = await ns.status('gpt', ({ workers }) => workers?.active === 2)
+    expect(starting).toMatchObject({ state: 'Starting', workers: { desired: 2, ready: 0 } })
 
     for (const pod of pods) await kubelet.ready(pod)
     const status = await ns.status('gpt', ({ state, workers }) => state === 'Running' && workers?.ready === 2)

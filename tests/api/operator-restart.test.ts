@@ -91,33 +91,35 @@ describe('an operator that is killed', () => {
   })
 })
 
-describe('two replicas', () => {
-  const elect = ['--leader-elect', '--lease-seconds=3', '--leader-election-namespace=default']
+const elect = (ns: Namespace, seconds: number) => [
+  '--leader-elect',
+  `--leader-election-namespace=${ns.name}`,
+  `--lease-seconds=${seconds}`,
+]
 
-  it('act one at a time; after a graceful stop the other takes over within 5 s', async () => {
+describe('two replicas', () => {
+  it('act one at a time; after a graceful stop the other takes over long before the lease is over', async () => {
     const ns = await api.namespace()
-    const a = await start(...elect, '--identity=a')
+    const a = await start(...elect(ns, 60), '--identity=a')
     await a.logged('leads')
-    const b = await start(...elect, '--identity=b')
+    const b = await start(...elect(ns, 60), '--identity=b')
     await ns.createJob('one', { workers: { replicas: 2 } })
     await ns.state('one', 'Running')
     expect(b.log).not.toContain('"leads"')
     expect([await a.metric('leader_election_master_status'), await b.metric('leader_election_master_status')]).toEqual([
       1, 0,
     ])
-    const start_ = performance.now()
     expect(await a.stop('SIGTERM')).toBe(0)
-    await b.logged('leads')
-    expect(performance.now() - start_).toBeLessThan(5000)
+    await b.logged('leads', 20_000)
     await ns.createJob('two', { workers: { replicas: 2 } })
     await ns.state('two', 'Running')
   })
 
   it('after the leader was killed the other takes over when the lease is over', async () => {
     const ns = await api.namespace()
-    const a = await start(...elect, '--identity=a')
+    const a = await start(...elect(ns, 3), '--identity=a')
     await a.logged('leads')
-    const b = await start(...elect, '--identity=b')
+    const b = await start(...elect(ns, 3), '--identity=b')
     await a.stop('SIGKILL')
     await ns.createJob('gpt', { workers: { replicas: 2 } })
     await b.logged('leads')
@@ -125,14 +127,14 @@ describe('two replicas', () => {
   })
 
   it('a leader that finds its lease taken ends at once with an exit code that says so', async () => {
-    const a = await start(...elect, '--identity=a')
+    const ns = await api.namespace()
+    const a = await start(...elect(ns, 3), '--identity=a')
     await a.logged('leads')
-    const path = '/apis/coordination.k8s.io/v1/namespaces/default/leases/scmoe-operator'
+    const path = `/apis/coordination.k8s.io/v1/namespaces/${ns.name}/leases/scmoe-operator`
     const body = { spec: { holderIdentity: 'thief' } }
     await api.kube.call({ method: 'PATCH', path, body, contentType: 'application/merge-patch+json' })
     await waitFor('the end of the leader', async () => a.child.exitCode !== null)
     expect(a.child.exitCode).toBe(1)
     expect(a.log).toContain('the lease is lost')
-    await api.kube.call({ method: 'DELETE', path })
   })
 })

@@ -26,7 +26,7 @@ class LeaseServer {
   }
 }
 
-const leaseSeconds = 0.6
+const leaseSeconds = 1.5
 const electorOf = (kube: LeaseServer, identity: string) =>
   new Elector({ kube, namespace: 'ns', name: 'lease', identity, leaseSeconds })
 const never = () => new AbortController().signal

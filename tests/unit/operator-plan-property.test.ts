@@ -1,6 +1,6 @@
 // Whatever happens in whatever order, some things are always true.
 
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { EXIT } from '../../crds/contract.ts'
 import { attemptOf, World } from './operator-world.ts'
@@ -49,69 +49,91 @@ function happen(world: World, what: Event): void {
 const truths = (world: World) =>
   world.status.conditions?.filter(({ status }) => status === 'True').map(({ type }) => type) ?? []
 
-it('holds for every sequence of events', () => {
-  const run = (events: Event[]) => {
-    const world = new World({
-      workers: { replicas: 3 },
-      failurePolicy: { maxRestarts: MAX_RESTARTS, backoff: { initialSeconds: 5 } },
-    })
-    let [attempt, restarts, end] = [0, 0, '']
-    for (const what of events) {
-      happen(world, what)
-      for (let i = 0; i < 5; i++) {
-        const before = new Set([...world.pods.values()].map(attemptOf))
-        const wanted = world.step()
-        const made = wanted.actions.flatMap(action =>
+/** What is not as it always has to be, as sentences. */
+function broken(events: readonly Event[]): string[] {
+  const world = new World({
+    workers: { replicas: 3 },
+    failurePolicy: { maxRestarts: MAX_RESTARTS, backoff: { initialSeconds: 5 } },
+  })
+  const list: string[] = []
+  const mustBe = (holds: boolean, sentence: string) =>
+    holds || list.push(`${sentence}: ${JSON.stringify(world.status)}`)
+  let [attempt, restarts, end] = [0, 0, '']
+  for (const what of events) {
+    happen(world, what)
+    for (let i = 0; i < 5; i++) {
+      const existing = [...world.pods.values()].map(attemptOf)
+      const made = world
+        .step()
+        .actions.flatMap(action =>
           action.kind === 'create' && action.object.kind === 'Pod' ? [attemptOf(action.object)] : [],
         )
-        // Pods are made only where no pod of another attempt is left, and never for a suspended or finished job.
-        for (const each of made) expect([...before].every(existing => existing === each)).toBe(true)
-        if (made.length > 0) expect([world.job.spec['suspend'] === true, end]).toEqual([false, ''])
-      }
-      const { status } = world
-      const current = [...world.pods.values()].filter(pod => attemptOf(pod) === status.attempt).length
-      const { active = 0, succeeded = 0, failed = 0, ready = 0 } = status.workers ?? {}
-      // Only pods of one attempt are counted.
-      if (end === '' && status.state !== 'Complete' && status.state !== 'Failed')
-        expect(active + succeeded + failed).toBeLessThanOrEqual(current)
-      expect(ready).toBeLessThanOrEqual(active)
-      // Numbers only grow, and within the policy.
-      expect(status.attempt ?? 0).toBeGreaterThanOrEqual(attempt)
-      expect(status.restarts ?? 0).toBeGreaterThanOrEqual(restarts)
-      expect(status.restarts ?? 0).toBeLessThanOrEqual(MAX_RESTARTS)
-      ;[attempt, restarts] = [status.attempt ?? 0, status.restarts ?? 0]
-      // The end is one of two, and stays.
-      const terminal = truths(world).filter(type => type === 'Complete' || type === 'Failed')
-      expect(terminal.length).toBeLessThanOrEqual(1)
-      if (end !== '') expect(terminal[0]).toBe(end)
-      end = terminal[0] ?? ''
-      if (end !== '') expect([status.state, truths(world)]).toEqual([end, [end]])
-      // What needs nothing writes nothing.
-      const again = world.plan()
-      expect([again.actions, again.status, again.report]).toEqual([[], undefined, undefined])
+      mustBe(
+        made.every(each => existing.every(other => other === each)),
+        'pods are made only where no pod of another attempt is left',
+      )
+      mustBe(
+        made.length === 0 || (world.job.spec['suspend'] !== true && end === ''),
+        'none for a suspended or finished job',
+      )
+      const { attempt: counted, workers, state } = world.status
+      const { active = 0, succeeded = 0, failed = 0, ready = 0 } = workers ?? {}
+      const current = [...world.pods.values()].filter(pod => attemptOf(pod) === counted).length
+      const over = state === 'Complete' || state === 'Failed'
+      mustBe(over || active + succeeded + failed <= current, 'only pods of one attempt are counted')
+      mustBe(ready <= active, 'what is ready is active')
+    }
+    const { status } = world
+    const terminal = truths(world).filter(type => type === 'Complete' || type === 'Failed')
+    mustBe((status.attempt ?? 0) >= attempt && (status.restarts ?? 0) >= restarts, 'numbers only grow')
+    mustBe((status.restarts ?? 0) <= MAX_RESTARTS, 'restarts stay within the policy')
+    mustBe(terminal.length <= 1, 'a job is not both Complete and Failed')
+    mustBe(end === '' || terminal[0] === end, 'the end stays')
+    ;[attempt, restarts, end] = [status.attempt ?? 0, status.restarts ?? 0, terminal[0] ?? '']
+    mustBe(
+      end === '' || (status.state === end && truths(world).join() === end),
+      'nothing else is true of a finished job',
+    )
+    const again = world.plan()
+    mustBe(
+      again.actions.length === 0 && again.status === undefined && again.report === undefined,
+      'nothing is written twice',
+    )
+  }
+  return list
+}
+
+/** The state of a job that was disturbed and is then left alone by all but its kubelet. */
+function stateAfter(events: readonly Event[]): string | undefined {
+  const world = new World({ workers: { replicas: 3 }, failurePolicy: { maxRestarts: 1000 } })
+  for (const what of events) {
+    happen(world, what)
+    world.step()
+  }
+  world.edit({ suspend: false })
+  for (let i = 0; i < 40; i++) {
+    world.wait(400)
+    world.gone()
+    world.settle()
+    const { state } = world.status
+    for (const [name, { status }] of world.pods) {
+      if (state === 'Starting' && status?.phase === 'Pending') world.ready(name)
+      if (state === 'Running' && status?.phase === 'Running') world.end(name, { exitCode: 0 })
     }
   }
-  fc.assert(fc.property(fc.array(event, { maxLength: 60 }), run), { numRuns: 1500 })
+  return world.status.state
+}
+
+it('holds for every sequence of events', () => {
+  const property = fc.property(fc.array(event, { maxLength: 60 }), events => {
+    expect(broken(events)).toEqual([])
+  })
+  fc.assert(property, { numRuns: 1500 })
 })
 
 it('gets a job to its end however often it is disturbed, if it is then left alone', () => {
-  const run = (events: Event[]) => {
-    const world = new World({ workers: { replicas: 3 }, failurePolicy: { maxRestarts: 1000 } })
-    for (const what of events) {
-      happen(world, what)
-      world.step()
-    }
-    world.edit({ suspend: false })
-    for (let i = 0; i < 40 && !['Complete', 'Failed'].includes(world.status.state ?? ''); i++) {
-      world.wait(400)
-      world.gone()
-      world.settle()
-      if (world.status.state === 'Starting')
-        for (const [name, pod] of world.pods) if (pod.status?.phase === 'Pending') world.ready(name)
-      if (world.status.state === 'Running')
-        for (const [name, pod] of world.pods) if (pod.status?.phase === 'Running') world.end(name, { exitCode: 0 })
-    }
-    expect(['Complete', 'Failed']).toContain(world.status.state)
-  }
-  fc.assert(fc.property(fc.array(event, { maxLength: 30 }), run), { numRuns: 500 })
+  const property = fc.property(fc.array(event, { maxLength: 30 }), events => {
+    expect(['Complete', 'Failed']).toContain(stateAfter(events))
+  })
+  fc.assert(property, { numRuns: 500 })
 })

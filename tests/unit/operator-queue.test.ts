@@ -1,19 +1,19 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Queue } from '../../operator/queue.ts'
 
+const collect = (queue: Queue, milliseconds = 0, concurrency = 1) => {
+  const done: string[] = []
+  const work = async (key: string) => {
+    done.push(`start ${key}`)
+    await new Promise(resolve => setTimeout(resolve, milliseconds))
+    done.push(`end ${key}`)
+  }
+  return { done, running: queue.run(concurrency, work) }
+}
+
 describe('Queue', () => {
   beforeEach(() => void vi.useFakeTimers())
   afterEach(() => void vi.useRealTimers())
-
-  const collect = (queue: Queue, milliseconds = 0, concurrency = 1) => {
-    const done: string[] = []
-    const work = async (key: string) => {
-      done.push(`start ${key}`)
-      await new Promise(resolve => setTimeout(resolve, milliseconds))
-      done.push(`end ${key}`)
-    }
-    return { done, running: queue.run(concurrency, work) }
-  }
 
   it('works on a key once however often it was added', async () => {
     const queue = new Queue()

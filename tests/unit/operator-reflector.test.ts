@@ -44,6 +44,9 @@ const page = (version: number, items: KubeObject[], token?: string) => ({
   items,
 })
 
+const name = (each: KubeObject | undefined) =>
+  each === undefined ? '-' : `${each.metadata.uid}@${each.metadata.resourceVersion}`
+
 async function reflect(
   server: Server,
   until: (log: string[], reflector: Reflector<KubeObject>) => boolean,
@@ -51,8 +54,6 @@ async function reflect(
 ) {
   const log: string[] = []
   const problems: string[] = []
-  const name = (each: KubeObject | undefined) =>
-    each === undefined ? '-' : `${each.metadata.uid}@${each.metadata.resourceVersion}`
   const reflector = new Reflector<KubeObject>({
     kube: server,
     path: '/things',

@@ -138,3 +138,15 @@ export class World {
 export const attemptOf = (pod: Pod): number => Number(pod.metadata.labels?.[LABEL.attempt])
 export const failure = (rank: number, reason: string, message: string): string =>
   JSON.stringify({ failure: { rank, reason, message } })
+
+export const maxRestarts = (n: number) => ({
+  failurePolicy: { maxRestarts: n, backoff: { initialSeconds: 10, maxSeconds: 25 } },
+})
+
+export function runningWorld(spec: Record<string, unknown> = maxRestarts(3)): World {
+  const world = new World(spec)
+  world.settle()
+  for (const name of world.pods.keys()) world.ready(name)
+  world.settle()
+  return world
+}
