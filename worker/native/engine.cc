@@ -130,8 +130,9 @@ void Engine::allocate(const Program& program) {
   int64_t needed = persistent_ ? persistent_->untouched_bytes() : program.persistent_bytes;
   if (grow) needed += program.transient_bytes;
   require_memory(needed);
-  if (!persistent_) persistent_ = std::make_shared<Arena>(program.persistent_bytes);
+  const auto persistent = persistent_ ? persistent_ : std::make_shared<Arena>(program.persistent_bytes);
   if (grow) transient_ = std::make_shared<Arena>(program.transient_bytes);
+  persistent_ = persistent;  // last: a load that fails leaves no mark
 }
 
 void Engine::run(const std::string& name, Done done) {
