@@ -314,18 +314,17 @@ group('choose', () => {
     expect(choose(emitted, times, 'Auto', 1).candidates).toHaveLength(2)
   })
 
-  it('finds the shortcut faster than sequential for any model with a window and communication that costs', () => {
+  it('finds a shortcut faster than sequential for every model that has a window, as far as exchanges alone are concerned', () => {
     fc.assert(
       fc.property(job, model => {
-        const config = configOf(model)
-        const emitted = emitTrain(config, 0)
-        const times = estimateTimes(emitted, { flopsPerSecond: 1e9, bytesPerSecond: 1e8, latencySeconds: 1e-5 })
+        const emitted = emitTrain(configOf(model), 0)
+        const guess = estimateTimes(emitted, { flopsPerSecond: 1e9, bytesPerSecond: 1e8, latencySeconds: 1e-5 })
+        const times = guess.map((time, at) => (emitted.ops[at]?.op === 'all_reduce' ? 0 : time))
         const { candidates, choice } = choose(emitted, times, 'Auto')
-        const expected = model.kind === 'Top2' || config.worldSize === 1 ? 'any' : 'Shortcut'
-        expect(expected === 'any' || choice.strategy === expected).toBe(true)
+        expect(choice.strategy).toBe(model.kind === 'Top2' ? 'Sequential' : 'Shortcut')
         expect(candidates).toHaveLength({ Top2: 1, SharedExpert: 5, ScMoE: 17 }[model.kind])
       }),
-      { numRuns: 30 },
+      { numRuns: 50 },
     )
   })
 })
