@@ -24,9 +24,8 @@ const ALONE = { worldSize: 1, expertParallelSize: 1 } as const
 /** A large balance coefficient, so that its gradient shows beside that of the cross entropy. */
 const withBalance = (config: ModelConfig): ModelConfig => ({ ...config, auxCoefficient: 0.5 })
 
-async function compare(job: Job) {
+async function compare(job: Job, model = wholeModel(configOf(job), SPREAD)) {
   const config = withBalance(configOf(job))
-  const model = wholeModel(config, SPREAD)
   await using world = await ModelWorld.start(config, { strategy: 'Sequential' }, model)
   const steps = await world.step(1, 0)
   const found = await world.gradients()
@@ -94,4 +93,35 @@ describe('the engine agrees with the oracle', () => {
       }
     },
   )
+
+  const FOUR = {
+    worldSize: 4,
+    expertParallelSize: 4,
+    expertsPerRank: 1,
+    kind: 'ScMoE',
+    topK: 1,
+    pairs: 1,
+    batch: 1,
+  } as const
+
+  it('where all tokens choose one expert, so that three of four ranks have no row to work on', async () => {
+    const job: Job = { ...TINY, ...FOUR }
+    const model = wholeModel(configOf(job), SPREAD)
+    model.get('blocks.1.moe.router.weight')?.values.fill(0)
+    const { steps, wrong, norm, found } = await compare(job, model)
+    expect(wrong).toEqual([])
+    expect(distance([norm], [steps[0]?.norm ?? 0])).toBeLessThan(TOLERANCE)
+    const ofExperts = found.get('blocks.1.moe.experts.up.weight') ?? new Float64Array()
+    expect(ofExperts.subarray(0, ofExperts.length / 4).some(value => value !== 0)).toBe(true)
+    expect(ofExperts.subarray(ofExperts.length / 4).every(value => value === 0)).toBe(true)
+  })
+
+  it('where capacity 0 leaves every rank without rows', async () => {
+    const { steps, wrong, expected } = await compare({ ...TINY, ...FOUR, capacityFactor: '0' })
+    expect(wrong).toEqual([])
+    expect(expected.dropped).toBeCloseTo(1, 9)
+    expect(distance([expected.loss, ...expected.aux], [steps[0]?.loss ?? 0, ...(steps[0]?.aux ?? [])])).toBeLessThan(
+      TOLERANCE,
+    )
+  })
 })
