@@ -9,14 +9,12 @@ export { planMemory } from '../program/memory.ts'
 export { choices, choose, describe, schedule } from './choose.ts'
 export { durations, estimateTimes, type Machine, makespan } from './makespan.ts'
 export { type Overlap, overlap } from './overlap.ts'
-export { type TimelineOptions, timeline } from './timeline.ts'
+export { timeline } from './timeline.ts'
 export {
   type Candidate,
   type Choice,
   ScheduleError,
-  type Slot,
   type Spans,
-  STRATEGIES,
   type Strategy,
   type Times,
 } from './types.ts'

@@ -10,7 +10,7 @@ import type { Part, Scheduled, ScheduledOp } from '../program/program.ts'
 import { overlap } from './overlap.ts'
 import type { Spans } from './types.ts'
 
-export interface TimelineOptions {
+interface TimelineOptions {
   /** e.g. `ScMoE   shortcut K=2, backward K=2, 1 chunk`. */
   title: string
   rank: number

@@ -12,8 +12,7 @@ export interface Spans {
 }
 
 export type Slot = 1 | 2 | 3 | 4
-export const STRATEGIES = ['Auto', 'Sequential', 'Shortcut'] as const
-export type Strategy = (typeof STRATEGIES)[number]
+export type Strategy = 'Auto' | 'Sequential' | 'Shortcut'
 
 /**
  * Sequential waits for every all-to-all at once. Shortcut runs it beside the backbone; slots count in the order of time:
