@@ -79,10 +79,11 @@ void pack_panels(const float* x, int64_t stride, bool columns, int64_t lines, in
 
 // --- The kernel: one tile of C in registers. The only loop that matters.
 
+template <int rows>
 SCMOE_INLINE void tile(int64_t depth, const float* a, const float* b, float* c, int64_t ldc, bool accumulate) {
-  Vec sum[kTileRows][kTileVecs];
+  Vec sum[rows][kTileVecs];
 #pragma GCC unroll 16
-  for (int i = 0; i < kTileRows; i++)
+  for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
     for (int j = 0; j < kTileVecs; j++) sum[i][j] = accumulate ? load(c + i * ldc + j * kLanes) : Vec{};
   for (int64_t p = 0; p < depth; p++, a += kTileRows, b += kTileCols) {
@@ -90,16 +91,29 @@ SCMOE_INLINE void tile(int64_t depth, const float* a, const float* b, float* c, 
 #pragma GCC unroll 4
     for (int j = 0; j < kTileVecs; j++) row[j] = load(b + j * kLanes);
 #pragma GCC unroll 16
-    for (int i = 0; i < kTileRows; i++) {
+    for (int i = 0; i < rows; i++) {
       const Vec x = splat(a[i]);
 #pragma GCC unroll 4
       for (int j = 0; j < kTileVecs; j++) sum[i][j] += x * row[j];
     }
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < kTileRows; i++)
+  for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
     for (int j = 0; j < kTileVecs; j++) store(c + i * ldc + j * kLanes, sum[i][j]);
+}
+
+// Fewer rows where a matrix ends: 4 or 8 of 14.
+constexpr int kQuarterTile = (kTileRows + 2) / 4, kHalfTile = 2 * kQuarterTile;
+
+int64_t rows_computed(int64_t rows) {
+  return rows <= kQuarterTile ? kQuarterTile : rows <= kHalfTile ? kHalfTile : kTileRows;
+}
+
+void tile_of_rows(int64_t rows, int64_t depth, const float* a, const float* b, float* c, int64_t ldc, bool accumulate) {
+  if (rows <= kQuarterTile) return tile<kQuarterTile>(depth, a, b, c, ldc, accumulate);
+  if (rows <= kHalfTile) return tile<kHalfTile>(depth, a, b, c, ldc, accumulate);
+  tile<kTileRows>(depth, a, b, c, ldc, accumulate);
 }
 
 // The chain of an element starts from what C, bias and residual say.
@@ -120,11 +134,11 @@ void tile_of(const Gemm& g, int64_t row, int64_t col, int64_t depth, bool first,
   const bool starts = first && (g.bias || g.residual);
   const bool accumulate = !first || starts || g.accumulate;
   float* c = g.c + row * g.ldc + col;
-  if (rows == kTileRows && cols == kTileCols) {
+  if (rows == rows_computed(rows) && cols == kTileCols) {
     if (starts) start_tile(g, row, col, rows, cols, c, g.ldc);
     for (int i = kTileRows; i < 2 * kTileRows; i++)  // the next tile of C, while there is time
       for (int j = 0; j < kTileVecs; j++) __builtin_prefetch(c + i * g.ldc + j * kLanes, 1);
-    return tile(depth, a, b, c, g.ldc, accumulate);
+    return tile_of_rows(rows, depth, a, b, c, g.ldc, accumulate);
   }
   float edge[kTileRows * kTileCols] __attribute__((aligned(64))) = {};
   if (starts) {
@@ -133,7 +147,7 @@ void tile_of(const Gemm& g, int64_t row, int64_t col, int64_t depth, bool first,
     for (int64_t i = 0; i < rows; i++)
       for (int64_t j = 0; j < cols; j++) edge[i * kTileCols + j] = c[i * g.ldc + j];
   }
-  tile(depth, a, b, edge, kTileCols, accumulate);
+  tile_of_rows(rows, depth, a, b, edge, kTileCols, accumulate);
   for (int64_t i = 0; i < rows; i++)
     for (int64_t j = 0; j < cols; j++) c[i * g.ldc + j] = edge[i * kTileCols + j];
 }
