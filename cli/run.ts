@@ -27,7 +27,7 @@ export interface RunOptions {
 export async function runCommand(file: string, options: RunOptions = {}): Promise<number> {
   const { name, spec } = localJob(file, options)
   const output = resolve(options.output ?? join('scmoe-out', name))
-  mkdirSync(output, { recursive: true })
+  makeFolder(output)
   const scratch = mkdtempSync(join(tmpdir(), 'scmoe-run-'))
   const gang = await Gang.start({ name, spec, output, scratch })
   const view = new LiveView(name, options.json ? 'silent' : process.stdout.isTTY ? 'terminal' : 'lines')
@@ -50,6 +50,14 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
     process.off('SIGTERM', stop)
     process.off('SIGHUP', stop)
     rmSync(scratch, { recursive: true, force: true })
+  }
+}
+
+function makeFolder(output: string): void {
+  try {
+    mkdirSync(output, { recursive: true })
+  } catch (error) {
+    throw new JobFileError(`the output folder cannot be made (${String(error)}): give another with --output`)
   }
 }
 
