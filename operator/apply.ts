@@ -3,7 +3,7 @@
 import { API_VERSION, CONTROLLER, KIND, LABEL, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
 import { isCode, messageOf, Stalled, Waiting } from './errors.ts'
 import { APPLY_PATCH, Kube } from './kube.ts'
-import { type Job, type KubeObject, type Pod, pathOf } from './objects.ts'
+import { clip, type Job, type KubeObject, type Pod, pathOf } from './objects.ts'
 import type { Caches } from './observe.ts'
 import type { Note, Plan } from './plan.ts'
 import type { Action } from './policies.ts'
@@ -11,7 +11,7 @@ import type { Report } from './report.ts'
 import type { Wanted } from './resources.ts'
 import { type Controlled, refusedStatus } from './status.ts'
 import { type Logger, metrics } from './telemetry.ts'
-import { isOwnedBy } from './view.ts'
+import { isOwnedBy, readStatus } from './view.ts'
 
 export type ApplierOptions = {
   kubeconfig: string | undefined
@@ -127,8 +127,7 @@ export class Applier {
 
   async #status(job: Job, status: Controlled, note: Note | undefined): Promise<void> {
     await this.#patchStatus(job, status, OWNER_CONTROLLER)
-    if (status.state === 'Restarting' && note?.action === 'Restarting' && note.reason !== 'WaitingForPods')
-      metrics.restarted(job.metadata.namespace ?? '')
+    if ((status.restarts ?? 0) > (readStatus(job).restarts ?? 0)) metrics.restarted(job.metadata.namespace ?? '')
     if (note !== undefined) await this.#tell(job, note)
   }
 
@@ -170,7 +169,7 @@ export class Applier {
       type,
       reason,
       action,
-      note: note.slice(0, 1000),
+      note: clip(note),
     }
     try {
       await this.#kube.call({

@@ -41,6 +41,7 @@ export class Controller {
     this.#applier = new Applier({ kubeconfig, caches: this.#caches, log, identity })
     this.#scraper = new Scraper({
       jobs: () => this.#caches.jobs(),
+      job: key => this.#caches.observe(key)?.job,
       pod: (namespace, name) => this.#caches.pod(namespace, name),
       report: async (job, report) => this.#applier.report(job, report),
       onScrape: metrics.scraped,

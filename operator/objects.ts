@@ -81,6 +81,9 @@ export function isOlder(version: string | undefined, than: string | undefined): 
   return a.length === b.length ? a < b : a.length < b.length
 }
 
+/** As long as a message in a status may be; half a character at the cut would come back as another text. */
+export const clip = (text: string, length = 1024): string => text.slice(0, length).toWellFormed()
+
 /** Deterministic and the same in every attempt, so creating one twice is not possible. */
 export const podName = (job: string, rank: number): string => `${job}-worker-${rank}`
 

@@ -3,7 +3,7 @@
 
 import type { FailureStatus, State } from '../crds/status.ts'
 import { type Blow, firstBlow, isStopping, outcomeOf } from './gang.ts'
-import type { Pod } from './objects.ts'
+import { clip, type Pod } from './objects.ts'
 import { pod as podOf, type Wanted } from './resources.ts'
 import { countWorkers, isOwnedBy, type View } from './view.ts'
 
@@ -228,15 +228,15 @@ function recordOf({ podName: name, nodeName, exitCode, reason, message }: Blow, 
     attempt,
     podName: name,
     ...(nodeName === undefined ? {} : { nodeName }),
-    ...(exitCode === undefined ? {} : { exitCode }),
+    ...(exitCode === undefined || exitCode < 0 || exitCode > 255 ? {} : { exitCode }),
     reason,
-    message: message.slice(0, 1024),
+    message: clip(message),
   }
 }
 
 function sentence({ podName: name, exitCode, reason, message }: Blow, attempt: number): string {
   const code = exitCode === undefined ? '' : `exit code ${exitCode}, `
-  return `${name} failed in attempt ${attempt}: ${code}${reason}: ${message.slice(0, 512)}`
+  return `${name} failed in attempt ${attempt}: ${code}${reason}: ${clip(message, 512)}`
 }
 
 /** Between two tries the kubelet wraps the registry's error into "Back-off pulling image"; the text should not flip. */

@@ -13,6 +13,7 @@ import { isOwnedBy, readSpec, readStatus } from './view.ts'
 
 export type ScraperOptions = {
   jobs: () => Iterable<Job>
+  job: (key: string) => Job | undefined
   pod: (namespace: string, name: string) => Pod | undefined
   report: (job: Job, report: Report) => Promise<unknown>
   onScrape: (result: Scrape['result']) => void
@@ -117,7 +118,10 @@ export class Scraper {
     }
   }
 
-  async #write(job: Job, progress: Progress): Promise<void> {
+  /** Over the job as it is now: while rank 0 was asked it may have been suspended, or made again. */
+  async #write(asked: Job, progress: Progress): Promise<void> {
+    const job = this.#options.job(keyOf(asked))
+    if (job === undefined || job.metadata.uid !== asked.metadata.uid || !this.#settingsOf(job).running) return
     const reading = readSpec(job)
     if ('invalid' in reading) return
     const status = readStatus(job)

@@ -1,14 +1,12 @@
 // The part of the status that the field owner scmoe-controller holds, from a decision. Pure.
 
 import type { Condition, ConditionType, ScMoEJobStatus, State } from '../crds/status.ts'
-import type { Job } from './objects.ts'
+import { clip, type Job } from './objects.ts'
 import { type Decision, timestamp } from './policies.ts'
 import { defined, same } from './report.ts'
 import { countWorkers, readStatus, type View } from './view.ts'
 
 export type Controlled = Omit<ScMoEJobStatus, 'progress' | 'throughput' | 'lastCheckpoint'>
-
-const MESSAGE_LENGTH = 1024
 
 /** The status to write, undefined where it already says so. */
 export function nextStatus(view: View, decision: Decision): Controlled | undefined {
@@ -21,7 +19,7 @@ export function nextStatus(view: View, decision: Decision): Controlled | undefin
     observedGeneration: view.job.metadata.generation,
     state,
     reason: decision.reason,
-    message: decision.message.slice(0, MESSAGE_LENGTH),
+    message: clip(decision.message),
     conditions: conditions(view, decision),
     startTime: live ? (old.startTime ?? timestamp(view.now)) : kept(changes.startTime, old.startTime),
     completionTime: changes.completionTime ?? old.completionTime,
@@ -38,7 +36,7 @@ export function nextStatus(view: View, decision: Decision): Controlled | undefin
 export function refusedStatus(job: Job, refusal: { reason: string; message: string }): Controlled | undefined {
   const old = controlled(readStatus(job))
   const before = old.state === undefined || old.state === 'Suspended' ? 'Pending' : old.state
-  const status = { ...old, state: before, reason: refusal.reason, message: refusal.message.slice(0, MESSAGE_LENGTH) }
+  const status = { ...old, state: before, reason: refusal.reason, message: clip(refusal.message) }
   return same(status, old) ? undefined : status
 }
 
@@ -51,7 +49,7 @@ export function invalidStatus(job: Job, message: string, now: number): Controlle
     ...defined({ observedGeneration: job.metadata.generation }),
     state: old.state ?? 'Pending',
     reason: 'InvalidSpec',
-    message: message.slice(0, MESSAGE_LENGTH),
+    message: clip(message),
     conditions: merge(old.conditions ?? [], [judged], { now, generation: job.metadata.generation }),
   }
   return same(status, old) ? undefined : status
@@ -104,7 +102,7 @@ function merge(
   const changed = judged.map(each => {
     const before = old.find(({ type }) => type === each.type)
     const lastTransitionTime = before?.status === each.status ? before.lastTransitionTime : timestamp(now)
-    const message = each.message.slice(0, MESSAGE_LENGTH)
+    const message = clip(each.message)
     return { ...each, message, lastTransitionTime, ...defined({ observedGeneration: generation }) }
   })
   return [...changed, ...others]

@@ -100,7 +100,8 @@ const reply = (response: ServerResponse, { status, body, type = 'text/plain; cha
 async function serve(port: number, paths: Record<string, () => Answer | Promise<Answer>>): Promise<Server | undefined> {
   if (port === 0) return undefined
   const server = createServer((request, response) => {
-    const path = Object.hasOwn(paths, request.url ?? '') ? paths[request.url ?? ''] : undefined
+    const name = request.url?.split('?')[0] ?? ''
+    const path = Object.hasOwn(paths, name) ? paths[name] : undefined
     const answer = path === undefined || request.method !== 'GET' ? NOT_FOUND : path()
     Promise.resolve(answer).then(
       given => reply(response, given),

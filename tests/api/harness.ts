@@ -232,11 +232,11 @@ export class Operator {
   }
 
   async logged(text: string, milliseconds = 20_000): Promise<void> {
-    await waitFor(`the operator to log "${text}"`, async () => this.#log.includes(text), milliseconds).catch(
-      (error: unknown) => {
-        throw new Error(`operator's log: ${this.#log.slice(-4000)}`, { cause: error })
-      },
-    )
+    const look = async () =>
+      this.#log.includes(text) || (this.child.exitCode === null ? undefined : Promise.reject(new Error('it has ended')))
+    await waitFor(`the operator to log "${text}"`, look, milliseconds).catch((error: unknown) => {
+      throw new Error(`operator's log: ${this.#log.slice(-4000)}`, { cause: error })
+    })
   }
 
   /** The value of a metric, summed over the labels not given; 0 where there is none. */

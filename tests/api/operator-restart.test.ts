@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { Api, type Namespace, Operator, waitFor } from './harness.ts'
+import { Api, freePort, type Namespace, Operator, waitFor } from './harness.ts'
 import { Kubelet } from './harness-kubelet.ts'
 
 let api: Api
@@ -96,6 +96,44 @@ const elect = (ns: Namespace, seconds: number) => [
   `--leader-election-namespace=${ns.name}`,
   `--lease-seconds=${seconds}`,
 ]
+
+describe('an operator', () => {
+  it('touches only the namespaces it is told to watch', async () => {
+    const [mine, other] = [await api.namespace(), await api.namespace()]
+    await other.createJob('gpt')
+    await start(`--watch-namespaces=${mine.name}`)
+    await mine.createJob('gpt')
+    await mine.state('gpt', 'Running')
+    expect((await other.job('gpt')).status).toBeUndefined()
+  })
+
+  it('is ready once its caches are full, and tells its figures under the usual names', async () => {
+    const ns = await api.namespace()
+    await ns.createJob('gpt')
+    const port = await freePort()
+    const operator = await start(`--health-port=${port}`)
+    await ns.state('gpt', 'Running')
+    const status = async (path: string) => (await fetch(`http://127.0.0.1:${port}${path}`)).status
+    expect([await status('/healthz'), await status('/readyz?verbose'), await status('/other')]).toEqual([200, 200, 404])
+    const names = [
+      'controller_runtime_reconcile_total',
+      'controller_runtime_reconcile_time_seconds_count',
+      'workqueue_adds_total',
+      'workqueue_queue_duration_seconds_count',
+      'rest_client_requests_total',
+      'scmoejob_status_writes_total',
+      'process_resident_memory_bytes',
+    ]
+    const values = await Promise.all(names.map(async name => operator.metric(name)))
+    expect(names.filter((_, i) => !((values[i] ?? 0) > 0))).toEqual([])
+    expect(await operator.metric('scmoejob_jobs', `namespace="${ns.name}",state="Running"`)).toBe(1)
+    expect(await operator.metric('workqueue_depth')).toBe(0)
+  })
+
+  it('says what is wrong with a flag', async () => {
+    await expect(Operator.start(api.kubeconfig, '--concurrency=0')).rejects.toThrow('Give a whole number from 1 to 256')
+  })
+})
 
 describe('two replicas', () => {
   it('act one at a time; after a graceful stop the other takes over long before the lease is over', async () => {

@@ -200,6 +200,10 @@ describe('a worker that fails', () => {
       { exitCode: 70, message: '{"not": a record' },
       { reason: 'internal', message: '{"not": a record' },
     ],
+    [
+      { exitCode: 70, message: `${'x'.repeat(1023)}😀` },
+      { reason: 'internal', message: `${'x'.repeat(1023)}\uFFFD` },
+    ],
     [{ exitCode: 3 }, { reason: 'Error', message: 'the container failed and left no message' }],
   ])('with %j is described as %j', (end, expected) => {
     const world = runningWorld()
