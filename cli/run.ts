@@ -9,8 +9,9 @@ import { z } from 'zod'
 import { EXIT, Progress } from '../crds/contract.ts'
 import { brokenRules } from '../crds/rules.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
-import { Gang, type RankEnd } from './gang.ts'
+import { Gang, type GangOptions, type RankEnd } from './gang.ts'
 import { JobFileError, readJob } from './job-file.ts'
+import { lockOutput } from './output-lock.ts'
 
 export interface RunOptions {
   /** Folder for checkpoints, losses and the trace. Default: ./scmoe-out/<name>. */
@@ -28,30 +29,37 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
   const { name, spec } = localJob(file, options)
   const output = resolve(options.output ?? join('scmoe-out', name))
   makeFolder(output)
+  const unlock = lockOutput(output)
   const scratch = mkdtempSync(join(tmpdir(), 'scmoe-run-'))
-  const gang = await Gang.start({ name, spec, output, scratch })
-  const view = new LiveView(name, options.json ? 'silent' : process.stdout.isTTY ? 'terminal' : 'lines')
+  try {
+    const ends = await follow({ name, spec, output, scratch }, options)
+    return conclude(ends, { name, output, json: options.json === true })
+  } finally {
+    rmSync(scratch, { recursive: true, force: true })
+    unlock()
+  }
+}
+
+/** Runs the gang to its end, showing progress and passing on what stops it. */
+async function follow(job: GangOptions, options: RunOptions): Promise<RankEnd[]> {
+  const gang = await Gang.start(job)
+  const view = new LiveView(job.name, options.json ? 'silent' : process.stdout.isTTY ? 'terminal' : 'lines')
   const stop = () => {
     view.note('stopping after this step, with a checkpoint; once more kills')
     gang.stop()
   }
-  process.on('SIGINT', stop)
-  process.on('SIGTERM', stop)
-  process.on('SIGHUP', stop)
+  for (const signal of STOP_SIGNALS) process.on(signal, stop)
   const watching = watchProgress(gang.progressPort, progress => view.show(progress))
   try {
-    const ends = await gang.finished()
-    watching.stop()
-    view.close()
-    return conclude(ends, { name, output, json: options.json === true })
+    return await gang.finished()
   } finally {
     watching.stop()
-    process.off('SIGINT', stop)
-    process.off('SIGTERM', stop)
-    process.off('SIGHUP', stop)
-    rmSync(scratch, { recursive: true, force: true })
+    view.close()
+    for (const signal of STOP_SIGNALS) process.off(signal, stop)
   }
 }
+
+const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 function makeFolder(output: string): void {
   try {

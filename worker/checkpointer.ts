@@ -27,9 +27,11 @@ export class Checkpointer {
     const { place, held, record, log } = this.#options
     const restored = place && (await restoreCheckpoint(place, held, message => log.warn(message)))
     if (!place || !restored) return 0
-    const { step, losses, savedTime, seed } = restored.index
+    const { step, losses, savedTime, seed, jobUid } = restored.index
     record.resumeAt(step, losses, savedTime)
     log.info({ step, checkpoint: restored.folder }, `continuing after step ${step}`)
+    if (jobUid !== place.jobUid)
+      log.warn(`that checkpoint is of another job (uid ${jobUid}); to start over, remove ${place.directory}`)
     if (seed !== place.seed) log.warn(`the checkpoint was made with seed ${seed}: the data order changes here`)
     return step
   }

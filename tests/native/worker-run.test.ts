@@ -69,12 +69,14 @@ test('it trains, says how it went, and continues from its checkpoint when asked 
   expect(ranksOf(output)).toEqual([])
 })
 
-test('Ctrl-C saves and stops; nothing is left running', async () => {
+test('a second run of the folder is refused; Ctrl-C saves and stops the first, and nothing is left running', async () => {
   const folder = temporaryFolder()
   const output = join(folder, 'out')
   const file = manifest(folder, tinySpec({ steps: 100_000, replicas: 2, everySteps: 100_000 }))
   const { child, ended } = run(file, '--output', output)
   await untilSteps(output, 5)
+  const second = await run(file, '--output', output).ended
+  expect(second).toMatchObject({ code: 1, stderr: expect.stringContaining(`another run, process ${child.pid}`) })
   child.kill('SIGINT')
   expect((await ended).code).toBe(EXIT.terminated.code)
   expect(checkpointFolders(output)).toHaveLength(1)

@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as fc from 'fast-check'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { type CheckpointPlace, type Held, heldTensors, Saving } from '../../worker/checkpoint.ts'
 import { restoreCheckpoint } from '../../worker/checkpoint-restore.ts'
@@ -154,6 +154,20 @@ test('what changes after the start of a save is not in it', async () => {
   for (const [rank, { held }] of ranks.entries()) {
     expect(held.map(({ data }) => data)).toEqual(stateOf(config, rank, 7).map(({ data }) => data))
   }
+})
+
+test('without room for a copy, the start of a save waits until it is written', async () => {
+  const available = vi.spyOn(process, 'availableMemory').mockReturnValue(1000)
+  const config = model(2, 2)
+  const saving = await Promise.all(
+    places(config).map(place =>
+      Saving.start(place, 7, { held: stateOf(config, place.rank, 7), losses: { first: {}, last: {} } }),
+    ),
+  )
+  available.mockRestore()
+  expect(saving.map(({ pending }) => pending)).toEqual([false, false])
+  await Promise.all(saving.map(one => one.finish()))
+  expect((await restore(config)).ranks[1]?.restored?.index.step).toBe(7)
 })
 
 test('an empty or missing folder is a fresh start', async () => {
