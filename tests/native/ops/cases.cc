@@ -30,6 +30,7 @@ std::vector<Case> build() {
       attention(2, 7, 3, 15),
       attention(1, 70, 2, 34),
       attention(2, 129, 1, 16, 3),
+      attention(1, 300, 1, 8),
       gelu(3, 5),
       gelu(257, 33),
       shared_gate(1, 3),
