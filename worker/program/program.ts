@@ -32,8 +32,9 @@ export interface Segment {
 }
 
 /**
- * Backbone parts of a pair (attn0, mlp, attn1, shared), parts of the MoE branch in the order of 2-worker (gate, encode, counts, dispatch,
- * experts, combine, decode), `wgrad` for expert weight gradients, `reduce` for gradient buckets, `other` outside the pairs.
+ * Backbone parts of a pair (attn0, mlp, attn1, shared); parts of the MoE branch in the order in which they run (gate, counts, encode, dispatch,
+ * experts, combine, decode); `wgrad` for expert weight gradients, `reduce` for sums over ranks, `other` outside the pairs. In the backward
+ * phase an op has the part of the forward op it undoes.
  */
 export type Part =
   | 'attn0'
