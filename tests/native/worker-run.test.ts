@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
 import { API_VERSION, EXIT, KIND } from '../../crds/contract.ts'
 import { checkpointFolders, lossCurve, temporaryFolder, tinySpec, until } from './worker-gang.ts'
@@ -14,7 +14,11 @@ afterEach(() => {
 })
 
 function run(file: string, ...options: string[]) {
-  const child = spawn(process.execPath, [SCMOE, 'run', file, ...options], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [SCMOE, 'run', file, ...options], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // What a killed run leaves in the temporary folder goes with the test's own.
+    env: { ...process.env, TMPDIR: dirname(file) },
+  })
   started.add(child)
   let stdout = ''
   let stderr = ''
