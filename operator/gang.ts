@@ -16,12 +16,16 @@ export type Blow = {
   reason: string
   message: string
   permanent: boolean
+  /** By somebody else: it did not fail by itself. */
+  deleted: boolean
   /** 0: failed by itself; 1: was told to stop; 2: says that another rank is to blame. */
   distance: 0 | 1 | 2
   /** Milliseconds since 1970, by its node's clock. */
   at: number
 }
 
+const LOG_LENGTH = 900
+const GONE = 'the pod was deleted'
 const SIGNALS: Record<number, string> = {
   132: 'SIGILL',
   134: 'SIGABRT',
@@ -83,15 +87,8 @@ export function firstBlow({ name, gang, created, now }: Gang): Blow | undefined 
 }
 
 function gone(rank: number, name: string, now: number): Blow {
-  return {
-    rank,
-    podName: name,
-    reason: 'PodDeleted',
-    message: 'the pod was deleted',
-    permanent: false,
-    distance: 0,
-    at: now,
-  }
+  const reason = 'PodDeleted'
+  return { rank, podName: name, reason, message: GONE, permanent: false, deleted: true, distance: 0, at: now }
 }
 
 function blowOf(pod: Pod, rank: number, now: number): Blow | undefined {
@@ -122,8 +119,9 @@ function deleted(pod: Pod, rank: number, now: number): Blow {
     ...place(pod, rank),
     ...(end === undefined ? {} : { exitCode: end.exitCode }),
     reason: word(disruption?.reason, 'PodDeleted'),
-    message: disruption?.message ?? 'the pod was deleted',
+    message: disruption?.message ?? GONE,
     permanent: false,
+    deleted: true,
     distance: 0,
     at: Number.isNaN(at) ? now : at,
   }
@@ -138,6 +136,7 @@ function failed(pod: Pod, rank: number, now: number): Blow {
     ...(end === undefined ? {} : { exitCode: end.exitCode }),
     ...explain(pod, end, exit),
     permanent: exit?.[1].permanent ?? false,
+    deleted: false,
     distance: distance(end?.exitCode, terminationRecord(pod)?.failure),
     at: Number.isNaN(at) ? now : at,
   }
@@ -155,14 +154,24 @@ function explain(
     return { reason: 'OOMKilled', message: 'the container used more memory than its limit' }
   const record = terminationRecord(pod)?.failure
   if (record !== undefined) return { reason: word(record.reason, 'WorkerFailed'), message: where(record) }
-  const words = end?.message?.trim() ?? ''
+  const words = logged(end?.message ?? '')
   const signal = SIGNALS[end?.exitCode ?? 0]
-  if (signal !== undefined) return { reason: signal, message: words === '' ? `killed by ${signal}` : words }
+  if (signal !== undefined)
+    return { reason: signal, message: `killed by ${signal}${words === '' ? '' : `; its log ends: ${words}`}` }
   if (exit !== undefined) return { reason: exit[0], message: words === '' ? exit[1].meaning : words }
   return {
     reason: word(end?.reason, 'WorkerFailed'),
     message: words === '' ? 'the container failed and left no message' : words,
   }
+}
+
+/** The end of a log: of lines in JSON, as workers write them, what they say. */
+function logged(text: string): string {
+  const lines = text
+    .trim()
+    .split('\n')
+    .map(line => /^\{.*"msg":"((?:[^"\\]|\\.)*)"/.exec(line)?.[1] ?? line)
+  return lines.join('\n').slice(-LOG_LENGTH).toWellFormed()
 }
 
 const where = ({ op, message }: Failure): string => (op === undefined ? message : `${op}: ${message}`)

@@ -48,7 +48,7 @@ const flags = (): Option[] => [
     .argParser(names)
     .default([], 'all'),
   flag('--worker-image <image>', 'image of workers whose template names none', 'SCMOE_WORKER_IMAGE').default(
-    'scmoe-worker:0.1.0',
+    'scmoe/worker:0.1.0',
   ),
   flag('--concurrency <n>', 'jobs reconciled at the same time', 'SCMOE_CONCURRENCY')
     .argParser(integer(1, 256))

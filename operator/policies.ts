@@ -120,7 +120,7 @@ const failed: Policy = view => {
   const delay = Math.min(backoff.initialSeconds * 2 ** restarts, backoff.maxSeconds) * 1000
   const nextRestartTime = timestamp(view.now + delay)
   const changes = { attempt: view.attempt + 1, restarts: restarts + 1, nextRestartTime, lastFailure }
-  const reason = blow.reason === 'PodDeleted' ? 'PodDeleted' : 'WorkerFailed'
+  const reason = blow.deleted ? 'PodDeleted' : 'WorkerFailed'
   return {
     state: 'Restarting',
     reason,
@@ -234,9 +234,9 @@ function recordOf({ podName: name, nodeName, exitCode, reason, message }: Blow, 
   }
 }
 
-function sentence({ podName: name, exitCode, reason, message }: Blow, attempt: number): string {
+function sentence({ podName: name, exitCode, reason, message, deleted }: Blow, attempt: number): string {
   const code = exitCode === undefined ? '' : `exit code ${exitCode}, `
-  return `${name} failed in attempt ${attempt}: ${code}${reason}: ${clip(message, 512)}`
+  return `${name} ${deleted ? 'was deleted' : 'failed'} in attempt ${attempt}: ${code}${reason}: ${clip(message, 512)}`
 }
 
 /** Between two tries the kubelet wraps the registry's error into "Back-off pulling image"; the text should not flip. */

@@ -19,7 +19,7 @@ export function reportOf(record: Progress, status: ScMoEJobStatus, ranks: number
       percent: record.totalSteps === 0 ? 0 : Math.floor((100 * done) / record.totalSteps),
       lossMilli: record.lossMilli,
       initialLossMilli: record.initialLossMilli ?? status.progress?.initialLossMilli,
-      evaluationLossMilli: record.evaluationLossMilli,
+      evaluationLossMilli: record.evaluationLossMilli ?? status.progress?.evaluationLossMilli,
       initialEvaluationLossMilli: record.initialEvaluationLossMilli ?? status.progress?.initialEvaluationLossMilli,
       estimatedRemainingSeconds: record.estimatedRemainingSeconds,
     }),

@@ -190,7 +190,7 @@ describe('a worker that fails', () => {
     [{ exitCode: 137 }, { reason: 'SIGKILL', message: 'killed by SIGKILL' }],
     [
       { exitCode: 139, message: 'Segmentation fault' },
-      { reason: 'SIGSEGV', message: 'Segmentation fault' },
+      { reason: 'SIGSEGV', message: 'killed by SIGSEGV; its log ends: Segmentation fault' },
     ],
     [
       { exitCode: 128, reason: 'StartError', message: 'exec: no such file' },
@@ -201,8 +201,12 @@ describe('a worker that fails', () => {
       { reason: 'internal', message: '{"not": a record' },
     ],
     [
-      { exitCode: 70, message: `${'x'.repeat(1023)}😀` },
-      { reason: 'internal', message: `${'x'.repeat(1023)}\uFFFD` },
+      { exitCode: 1, message: '{"level":30,"msg":"say \\"a\\"","b":1}\nplain' },
+      { reason: 'Error', message: 'say \\"a\\"\nplain' },
+    ],
+    [
+      { exitCode: 70, message: `😀${'x'.repeat(899)}` },
+      { reason: 'internal', message: `\uFFFD${'x'.repeat(899)}` },
     ],
     [{ exitCode: 3 }, { reason: 'Error', message: 'the container failed and left no message' }],
   ])('with %j is described as %j', (end, expected) => {
@@ -235,6 +239,10 @@ describe('a worker that fails', () => {
       'look again at 2026-01-01T00:00:10.000Z',
     ])
     expect(world.status.lastFailure).toMatchObject({ podName: 'gpt-worker-1', reason: 'EvictionByEvictionAPI' })
+    expect(world.status).toMatchObject({
+      reason: 'PodDeleted',
+      message: expect.stringContaining('gpt-worker-1 was deleted in attempt 1'),
+    })
   })
 
   it('counts as deleted when its pod is not there any more', () => {
