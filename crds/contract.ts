@@ -49,6 +49,7 @@ export const EXIT = {
   badConfig: { code: 64, permanent: true, meaning: 'the job spec or the environment is not usable' },
   badData: { code: 65, permanent: true, meaning: 'the data cannot be read or is too short' },
   outOfMemory: { code: 66, permanent: true, meaning: 'the plan does not fit into memory' },
+  diverged: { code: 67, permanent: true, meaning: 'the loss or the gradient is no longer a finite number' },
   internal: { code: 70, permanent: false, meaning: 'a defect in the worker' },
   portInUse: { code: 71, permanent: false, meaning: 'a port the worker listens on is taken' },
   checkpoint: { code: 73, permanent: false, meaning: 'a checkpoint could not be written' },
@@ -80,6 +81,8 @@ export const Progress = z.object({
   communicationMilliseconds: count.optional(),
   /** 100 * (1 - time compute waited for all-to-all / time all-to-all took). */
   overlapPercent: z.int().min(0).max(100).optional(),
+  /** Time of the all-to-alls as a share of the MoE layers' time, gate to decode; of a sequential schedule: what could be hidden. */
+  communicationShareOfMoePercent: z.int().min(0).max(100).optional(),
   /** e.g. `shortcut K=3, backward K=2, 1 chunk` */
   schedule: z.string().max(128).optional(),
   estimatedRemainingSeconds: count.optional(),

@@ -11,6 +11,8 @@ export interface StepFigures {
   /** What the all-to-alls took, and for how much of that the compute queue stood still. */
   communication: number
   waited: number
+  /** All-to-alls as a share of the MoE layers' time, 0 to 1. */
+  shareOfMoe: number
 }
 
 /** Steps that the reported rates are taken over. */
@@ -27,6 +29,8 @@ export interface Rates {
   communicationMilliseconds?: number
   /** Share of it during which computation went on. */
   overlapPercent?: number
+  /** All-to-alls as a share of the MoE layers' time, gate to decode. */
+  communicationShareOfMoePercent?: number
 }
 
 export class RunRecord {
@@ -102,6 +106,7 @@ export class RunRecord {
       ...rates,
       communicationMilliseconds: communication / this.#window.length,
       overlapPercent: Math.min(100, Math.max(0, 100 * (1 - waited / communication))),
+      communicationShareOfMoePercent: (100 * sum(this.#window.map(step => step.shareOfMoe))) / this.#window.length,
     }
   }
 
@@ -119,6 +124,7 @@ export class RunRecord {
         stepTimeMilliseconds: Math.round(rates.stepMilliseconds),
         communicationMilliseconds: rounded(rates.communicationMilliseconds),
         overlapPercent: rounded(rates.overlapPercent),
+        communicationShareOfMoePercent: rounded(rates.communicationShareOfMoePercent),
         estimatedRemainingSeconds: Math.ceil(((spec.training.steps - this.#step) * rates.stepMilliseconds) / 1000),
       }),
       schedule: this.#schedule,

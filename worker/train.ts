@@ -130,14 +130,14 @@ class Trainer {
     const scheduled = this.#plan.scheduled
     this.#trace = () => chromeTrace(scheduled.ops, times, config.rank)
     this.#job.traced(this.#trace)
-    const { communication, waited } = this.#plan.overlap(times)
+    const { communication, waited, communicationShareOfMoe } = this.#plan.overlap(times)
     const flags = [this.#job.stopRequested(), this.#checkpoints.pending].map(Number)
-    const own = [...flags, communication / 1000, waited / 1000]
+    const own = [...flags, communication / 1000, waited / 1000, communicationShareOfMoe]
     const [stop = 0, pending = 0, ...sums] = await engine.allReduce(Float64Array.from(own))
-    const [communicated = 0, stood = 0] = sums.map(sum => sum / model.worldSize)
+    const [communicated = 0, stood = 0, shareOfMoe = 0] = sums.map(sum => sum / model.worldSize)
     // The sum has just brought the ranks to the same point: their clocks differ by less than it takes.
     const milliseconds = performance.now() - started
-    const figures: StepFigures = { loss, milliseconds, communication: communicated, waited: stood }
+    const figures: StepFigures = { loss, milliseconds, communication: communicated, waited: stood, shareOfMoe }
     this.#step++
     record.stepDone(this.#step, figures)
     metrics.stepDone(figures)
@@ -192,7 +192,7 @@ class Trainer {
     if (Number.isFinite(loss) && Number.isFinite(norm)) return
     const what = Number.isFinite(loss) ? `gradient norm is ${norm}` : `loss is ${loss}`
     throw new WorkerFailure(
-      'badConfig',
+      'diverged',
       `The ${what} in step ${this.#step + 1}: training diverged. Lower spec.training.optimizer.learningRate (${this.#rate.peak}) or raise warmupSteps (${this.#rate.warmupSteps}).`,
     )
   }

@@ -90,7 +90,7 @@ test('training that diverges ends with a failure that names the learning rate', 
   }
   const ends = await (await TestGang.start({ ...Object(spec), training }, temporaryFolder())).ends()
   for (const { code, record } of ends) {
-    expect(code).toBe(EXIT.badConfig.code)
+    expect(code).toBe(EXIT.diverged.code)
     expect(record?.failure?.message).toMatch(/diverged.*learningRate/)
   }
 })

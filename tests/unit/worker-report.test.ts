@@ -98,7 +98,13 @@ test('rates are medians and sums over the last 20 steps', () => {
   expect(record.rates()).toBeUndefined()
   for (let step = 1; step <= 25; step++) {
     const slow = step <= 5 || step % 5 === 0
-    record.stepDone(step, { loss: 5 - step / 10, milliseconds: slow ? 1000 : 100, communication: 40, waited: 10 })
+    record.stepDone(step, {
+      loss: 5 - step / 10,
+      milliseconds: slow ? 1000 : 100,
+      communication: 40,
+      waited: 10,
+      shareOfMoe: slow ? 0.5 : 0.25,
+    })
   }
   // 4 sequences of 50 tokens in 100 ms.
   expect(record.progress()).toMatchObject({
@@ -109,13 +115,14 @@ test('rates are medians and sums over the last 20 steps', () => {
     tokensPerSecond: 2000,
     communicationMilliseconds: 40,
     overlapPercent: 75,
+    communicationShareOfMoePercent: 30,
     estimatedRemainingSeconds: 8,
   })
 })
 
 test('one rank alone has no communication to report', () => {
   const record = recordOf(0, 1)
-  record.stepDone(1, { loss: 1, milliseconds: 10, communication: 0.1, waited: 0.1 })
+  record.stepDone(1, { loss: 1, milliseconds: 10, communication: 0.1, waited: 0.1, shareOfMoe: 0.5 })
   expect(record.progress()).not.toHaveProperty('overlapPercent')
   expect(record.progress()).toHaveProperty('tokensPerSecond')
 })
@@ -123,7 +130,7 @@ test('one rank alone has no communication to report', () => {
 test('a resumed run keeps the losses of the beginning', () => {
   const record = recordOf(0)
   record.resumeAt(50, { first: { loss: 5.5, evaluationLoss: 5.6 }, last: { loss: 2.5 } }, '2026-01-01T00:00:00.000Z')
-  record.stepDone(51, { loss: 2, milliseconds: 1, communication: 0, waited: 0 })
+  record.stepDone(51, { loss: 2, milliseconds: 1, communication: 0, waited: 0, shareOfMoe: 0 })
   record.evaluated(3)
   expect(record.progress()).toMatchObject({
     initialLossMilli: 5500,
