@@ -69,6 +69,12 @@ export const ThroughputStatus = z
     stepTimeMilliseconds: count.optional().describe('Time of one optimizer step.'),
     communicationMilliseconds: count.optional().describe('Time the all-to-alls took per step.'),
     overlapPercent: z.int().min(0).max(100).optional().describe('Share of that time hidden behind computation.'),
+    communicationShareOfMoePercent: z
+      .int()
+      .min(0)
+      .max(100)
+      .optional()
+      .describe("Time of the all-to-alls as a share of the MoE layers' time, gate to decode."),
     schedule: z.string().max(128).optional().describe('The schedule in use, e.g. "shortcut K=3, 1 chunk".'),
     observedTime: time.describe('When the worker measured it; an old time means that it no longer answers.'),
   })

@@ -41,14 +41,15 @@ export function finalReport(view: View): Report | undefined {
 }
 
 function throughputOf(record: Progress, ranks: number): ThroughputStatus {
-  const { tokensPerSecond, stepTimeMilliseconds, communicationMilliseconds, overlapPercent, schedule, observedTime } =
-    record
+  const { tokensPerSecond, stepTimeMilliseconds, schedule, observedTime } = record
+  const { communicationMilliseconds, overlapPercent, communicationShareOfMoePercent } = record
   return defined({
     tokensPerSecond,
     tokensPerSecondPerRank: tokensPerSecond === undefined ? undefined : Math.round(tokensPerSecond / ranks),
     stepTimeMilliseconds,
     communicationMilliseconds,
     overlapPercent,
+    communicationShareOfMoePercent,
     schedule,
     observedTime,
   })

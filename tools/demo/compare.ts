@@ -26,13 +26,14 @@ export async function compareSchedules(
 
 /** Header, one row per job, and the ratio of the last job's tokens per second to the first's. */
 export function comparisonRows(jobs: readonly Job[]): string[] {
-  const header = ['', 'TOK/S', 'STEP-MS', 'ALL-TO-ALL-MS', 'HIDDEN', 'SCHEDULE']
+  const header = ['', 'TOK/S', 'STEP-MS', 'ALL-TO-ALL-MS', 'OF MOE', 'HIDDEN', 'SCHEDULE']
   const rows = jobs.map(({ metadata, status }) => {
     const t = status?.throughput
     const cells = [t?.tokensPerSecond, t?.stepTimeMilliseconds, t?.communicationMilliseconds]
     return [
       metadata.name,
       ...cells.map(cell => String(cell ?? '?')),
+      `${t?.communicationShareOfMoePercent ?? '?'} %`,
       `${t?.overlapPercent ?? '?'} %`,
       t?.schedule ?? '?',
     ]

@@ -22,6 +22,7 @@ export interface Job {
       stepTimeMilliseconds?: number
       communicationMilliseconds?: number
       overlapPercent?: number
+      communicationShareOfMoePercent?: number
       schedule?: string
     }
     lastCheckpoint?: { step: number }

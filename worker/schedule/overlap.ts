@@ -13,11 +13,11 @@ export interface Overlap {
   communication: number
   /** 100 * (1 - waited / communication), 0 to 100; 100 where there was no communication. */
   hiddenPercent: number
-  /** All-to-alls and counts as a share of the forward MoE branch, gate to decode, 0 to 1. Of a sequential run: the share that can be hidden. */
+  /** All-to-alls and counts as a share of the MoE branch, gate to decode, forward and backward, 0 to 1. Of a sequential run: what can be hidden. */
   communicationShareOfMoe: number
 }
 
-const BRANCH = new Set(['gate', 'counts', 'encode', 'dispatch', 'experts', 'combine', 'decode'])
+const BRANCH = new Set(['gate', 'counts', 'encode', 'dispatch', 'experts', 'combine', 'decode', 'wgrad'])
 
 export function overlap(scheduled: Scheduled, spans: Spans): Overlap {
   const { ops } = scheduled
@@ -30,7 +30,7 @@ export function overlap(scheduled: Scheduled, spans: Spans): Overlap {
   const branch = { communication: 0, all: 0 }
   for (const [index, op] of ops.entries()) {
     if (isExchange(op)) communication += length(index)
-    if (op.segment.phase === 'forward' && BRANCH.has(op.segment.part)) {
+    if (op.segment.phase !== 'update' && BRANCH.has(op.segment.part)) {
       branch.all += length(index)
       if (isExchange(op)) branch.communication += length(index)
     }
