@@ -58,3 +58,5 @@ const answer = async ({ id, method, args }: Request): Promise<void> => {
 }
 
 process.on('message', (request: Request) => void answer(request))
+// The test is over, however it ended.
+process.on('disconnect', () => process.exit())

@@ -14,6 +14,12 @@ export class RankError extends Error {
   }
 }
 
+/** Also those of a test that timed out, and those that are stopped and would not hear of its end. */
+const living = new Set<ChildProcess>()
+process.on('exit', () => {
+  for (const child of living) child.kill('SIGKILL')
+})
+
 type Value<M extends keyof Methods> = Awaited<ReturnType<Methods[M]>>
 
 export class Rank {
@@ -29,7 +35,9 @@ export class Rank {
       if ('failure' in reply) waiting?.reject(new RankError(reply.failure))
       else waiting?.resolve(reply.value)
     })
+    living.add(this.#child)
     this.#child.on('exit', (code, signal) => {
+      living.delete(this.#child)
       for (const { reject } of this.#waiting.values()) reject(new Error(`rank process ended: ${code ?? signal}`))
       this.#waiting.clear()
     })

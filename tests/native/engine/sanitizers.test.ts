@@ -14,14 +14,12 @@ function engineTest(folder: string, sanitizers: string): string {
   return run(join(root, folder, 'engine_test'), [])
 }
 
-describe('the engine in one process, several ranks over loopback', () => {
-  for (const [finds, folder, sanitizers] of [
+describe('the engine, several ranks in one process over loopback', () => {
+  it.each([
     ['does what its C++ tests say', 'build/native', ''],
     ['has no data race', 'build/native-thread', 'thread'],
     ['has no memory error and no undefined behaviour', 'build/native-address', 'address,undefined'],
-  ] as const) {
-    it(`${finds}`, { timeout: 900_000 }, () => {
-      expect(engineTest(folder, sanitizers)).toMatch(/[1-9]\d* tests, 0 failed/)
-    })
-  }
+  ])('%s', { timeout: 900_000 }, (_, folder, sanitizers) => {
+    expect(engineTest(folder, sanitizers)).toMatch(/[1-9]\d* tests, 0 failed/)
+  })
 })
