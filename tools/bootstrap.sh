@@ -14,8 +14,7 @@ die() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
 
 # What is looked for -> the Debian package that has it. A command is looked up on PATH, an absolute path as a file.
 declare -A need=([g++]=g++ [cmake]=cmake [ninja]=ninja-build
-  [/usr/include/nlohmann/json.hpp]=nlohmann-json3-dev
-  [/usr/lib/x86_64-linux-gnu/openblas-pthread/libopenblas.so.0]=libopenblas0-pthread)
+  [/usr/include/nlohmann/json.hpp]=nlohmann-json3-dev)
 uses_kind() { command -v kind >/dev/null && docker info >/dev/null 2>&1; }
 if [ "$purpose" != build ] && ! uses_kind; then
   need+=([containerd]=containerd [runc]=runc [/usr/lib/cni/bridge]=containernetworking-plugins

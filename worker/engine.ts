@@ -53,7 +53,7 @@ export class EngineError extends Error {
 
 /** One rank's engine. Not re-entrant: one `run`, `allReduce` or `connect` at a time. */
 export interface Engine {
-  /** ISA and GEMM library chosen, e.g. `cpu-avx512, OpenBLAS SkylakeX, 1 thread`. */
+  /** Backend and threads, e.g. `cpu-avx512, 1 thread`. */
   readonly description: string
   /** By collectives since the engine was made, headers included. */
   readonly bytesSent: number

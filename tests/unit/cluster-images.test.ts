@@ -40,12 +40,8 @@ describe('the Dockerfiles', () => {
     expect(readFileSync(join(ROOT, 'images', name, 'Dockerfile'), 'utf8')).toContain(`--tag scmoe/${name}:${version} .`)
   })
 
-  it('packages, files and variables are read', () => {
-    const recipe = parseDockerfile(
-      'FROM node:1.2.3-slim\nRUN apt-get update && apt-get install -y --no-install-recommends a b && rm -rf x\n' +
-        'COPY d/e f /g/\nENV A=1 B=2=3\nENTRYPOINT ["node", "x"]\n',
-    )
-    expect(recipe.packages).toEqual(['a', 'b'])
+  it('files and variables are read', () => {
+    const recipe = parseDockerfile('FROM node:1.2.3-slim\nCOPY d/e f /g/\nENV A=1 B=2=3\nENTRYPOINT ["node", "x"]\n')
     expect(recipe.files).toEqual([
       { from: 'd/e', to: '/g/e' },
       { from: 'f', to: '/g/f' },
@@ -55,7 +51,7 @@ describe('the Dockerfiles', () => {
 
   it.each([
     ['HEALTHCHECK NONE', 'HEALTHCHECK'],
-    ['RUN make', 'apt-get install'],
+    ['RUN make', 'RUN'],
     ['COPY --from=x a b', 'COPY'],
     ['COPY a b /c', 'end in a slash'],
     ['FROM node:24', 'exact Node version'],

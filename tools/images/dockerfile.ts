@@ -3,8 +3,6 @@
 export type Recipe = {
   /** The Node version of `FROM node:VERSION-…`. */
   readonly nodeVersion: string
-  /** Debian packages of `RUN apt-get install`. */
-  readonly packages: readonly string[]
   readonly files: readonly { readonly from: string; readonly to: string }[]
   readonly env: Readonly<Record<string, string>>
   readonly workdir: string
@@ -14,15 +12,13 @@ export type Recipe = {
 
 /** Reads a Dockerfile. An instruction that it does not know is an error, so that the two builds cannot drift apart. */
 export function parseDockerfile(text: string): Recipe {
-  const packages: string[] = []
   const files: { from: string; to: string }[] = []
   const env: Record<string, string> = {}
   const last: Record<string, string> = {}
   for (const line of text.split('\n')) {
     if (line.trim() === '' || line.startsWith('#')) continue
     const [word = '', ...rest] = line.trim().split(/\s+/)
-    if (word === 'RUN') packages.push(...installed(line))
-    else if (word === 'COPY') files.push(...copies(rest, line))
+    if (word === 'COPY') files.push(...copies(rest, line))
     else if (word === 'ENV') for (const setting of rest) Object.assign(env, assignment(setting, line))
     else if (['FROM', 'WORKDIR', 'USER', 'ENTRYPOINT'].includes(word)) last[word] = rest.join(' ')
     else throw new Error(`the build without Docker does not know '${word}' in '${line}'`)
@@ -31,19 +27,12 @@ export function parseDockerfile(text: string): Recipe {
   if (nodeVersion === undefined) throw new Error(`FROM must name an exact Node version, not '${last['FROM'] ?? ''}'`)
   return {
     nodeVersion,
-    packages,
     files,
     env,
     workdir: last['WORKDIR'] ?? '/',
     user: last['USER'] ?? '0',
     entrypoint: entrypointOf(last['ENTRYPOINT'] ?? ''),
   }
-}
-
-function installed(line: string): string[] {
-  const list = /apt-get install ([^&;|]+)/.exec(line)?.[1]
-  if (list === undefined) throw new Error(`the build without Docker knows only RUN with apt-get install, not '${line}'`)
-  return list.split(/\s+/).filter(word => word !== '' && !word.startsWith('-'))
 }
 
 function copies(words: readonly string[], line: string): { from: string; to: string }[] {

@@ -45,9 +45,7 @@ export async function buildImage(image: string, recipe: Recipe): Promise<BuiltIm
   }
   const files = recipe.files.map(({ from, to }) => ({ path: to.slice(1), mode: 0o644, source: existing(from) }))
   const addons = files.filter(file => file.path.endsWith('.node')).map(file => file.source)
-  const layers = [await systemFiles(addons, recipe.packages), files].map(list =>
-    list.toSorted((a, b) => (a.path < b.path ? -1 : 1)),
-  )
+  const layers = [await systemFiles(addons), files].map(list => list.toSorted((a, b) => (a.path < b.path ? -1 : 1)))
   const { entrypoint, user, workdir } = recipe
   const name = `scmoe/${image}:${version()}`
   const config: ImageConfig = { name, entrypoint, user, workdir, env: { PATH, ...recipe.env } }
