@@ -61,6 +61,12 @@ export function outcomeOf(pod: Pod | undefined): Outcome {
   return pod.status?.phase === 'Failed' ? 'failed' : 'active'
 }
 
+/** Nothing of it runs any more. The kubelet reports the end of containers a moment before it sets the phase. */
+export function isOver({ status: { phase, containerStatuses = [] } = {} }: Pod): boolean {
+  if (phase === 'Succeeded' || phase === 'Failed') return true
+  return containerStatuses.length > 0 && containerStatuses.every(({ state }) => state?.terminated !== undefined)
+}
+
 export const isStopping = (pod: Pod | undefined): boolean => pod?.metadata.deletionTimestamp !== undefined
 
 export const isReady = (pod: Pod | undefined): boolean =>

@@ -2,7 +2,7 @@
 // are what the user reads. Pure.
 
 import type { FailureStatus, State } from '../crds/status.ts'
-import { type Blow, firstBlow, isStopping, outcomeOf } from './gang.ts'
+import { type Blow, firstBlow, isOver, isStopping, outcomeOf } from './gang.ts'
 import { clip, type Pod } from './objects.ts'
 import { pod as podOf, type Wanted } from './resources.ts'
 import { countWorkers, isOwnedBy, type View } from './view.ts'
@@ -59,7 +59,7 @@ const finished: Policy = view => {
     ({ type, status }) => (type === 'Complete' || type === 'Failed') && status === 'True',
   )
   if (!terminal || state === undefined) return undefined
-  const running = ours(view).filter(({ status }) => status?.phase !== 'Succeeded' && status?.phase !== 'Failed')
+  const running = ours(view).filter(pod => !isOver(pod))
   return { state, reason, message, frozen: true, actions: deletions(running, 'the job is finished') }
 }
 
@@ -236,7 +236,7 @@ function recordOf({ podName: name, nodeName, exitCode, reason, message }: Blow, 
 
 function sentence({ podName: name, exitCode, reason, message, deleted }: Blow, attempt: number): string {
   const code = exitCode === undefined ? '' : `exit code ${exitCode}, `
-  return `${name} ${deleted ? 'was deleted' : 'failed'} in attempt ${attempt}: ${code}${reason}: ${clip(message, 512)}`
+  return `${name} ${deleted ? 'was deleted' : 'failed'} in attempt ${attempt}: ${code}${reason}: ${clip(message, 512).replace(/\.$/, '')}`
 }
 
 /** Between two tries the kubelet wraps the registry's error into "Back-off pulling image"; the text should not flip. */

@@ -79,11 +79,12 @@ export class Kubelet {
       reason: reason ?? (exitCode === 0 ? 'Completed' : 'Error'),
       finishedAt: seconds(at),
     }
-    const phase = exitCode === 0 ? 'Succeeded' : 'Failed'
-    await this.#patch(pod, {
-      phase,
-      conditions: [ready(false)],
-      containerStatuses: [status(pod, { terminated }, false)],
+    // Like the real one: the end of the container is known a moment before the pod's phase is.
+    const containerStatuses = [status(pod, { terminated }, false)]
+    await this.#patch(pod, { conditions: [ready(false)], containerStatuses })
+    await sleep(150)
+    await this.#patch(pod, { phase: exitCode === 0 ? 'Succeeded' : 'Failed' }).catch((error: unknown) => {
+      if (!isCode(error, 404)) throw error
     })
   }
 

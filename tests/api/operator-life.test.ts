@@ -77,6 +77,7 @@ describe('a job that goes well', () => {
     expect(done.throughput).toMatchObject({ tokensPerSecond: 4000, tokensPerSecondPerRank: 2000 })
     expect(done.workers).toMatchObject({ succeeded: 2, active: 0, failed: 0 })
     expect(done.conditions?.find(({ type }) => type === 'Complete')).toMatchObject({ status: 'True' })
+    await sleep(1000)
     expect(await ns.podNames()).toHaveLength(2)
 
     const managers = (await ns.job('gpt')).metadata.managedFields as { manager: string; subresource?: string }[]

@@ -34,6 +34,20 @@ describe('a job that goes well', () => {
     expect(world.pods.size).toBe(2)
   })
 
+  it('keeps finished pods, whose phase comes a moment after the end of their containers, but not a sidecar that runs on', () => {
+    const world = runningWorld()
+    for (const [name, pod] of world.pods) {
+      world.end(name, { exitCode: 0 })
+      pod.status = { ...pod.status, phase: 'Running' }
+    }
+    const second = world.pods.get('gpt-worker-1')?.status
+    second?.containerStatuses?.push({ name: 'sidecar', state: { running: {} } })
+    expect(world.settle()).toEqual([
+      'write Complete, AllWorkersSucceeded: all 2 workers did 100 steps',
+      'delete Pod gpt-worker-1: the job is finished',
+    ])
+  })
+
   it('stays Running when a readiness probe fails for a moment, and says so', () => {
     const world = runningWorld()
     const pod = world.pods.get('gpt-worker-0')
