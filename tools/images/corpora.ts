@@ -2,11 +2,9 @@
 
 import { join } from 'node:path'
 import { extractCorpus } from '../../worker/data.ts'
-import { type CorpusName, corpusText } from '../../worker/data-builtin.ts'
+import type { CorpusName } from '../../worker/data-builtin.ts'
 
-export { corpusText }
-
-export const CORPORA: readonly CorpusName[] = ['moby-dick', 'sotu']
+const CORPORA: readonly CorpusName[] = ['moby-dick', 'sotu']
 
 /** Writes every corpus as `<name>.txt` into `<root>/build/data`. */
 export function writeCorpora(root: string): void {

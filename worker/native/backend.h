@@ -18,7 +18,8 @@ struct Attrs {
   float beta1, beta2, epsilon, weightDecay, clip;
 };
 
-// One op with its buffers bound. Pointers stay valid as long as the program is loaded. An optional buffer left out shortens the list.
+// One op with its buffers bound. Pointers stay valid as long as the program is loaded. An optional buffer left out
+// shortens the list.
 struct OpCall {
   const void* const* in;
   const int64_t* in_elements;
@@ -40,14 +41,15 @@ struct OpEntry {
 };
 
 struct Backend {
-  const char* name;         // "cpu-avx512", "cpu-avx2", "cpu-baseline", "cuda"
-  const OpEntry* ops;       // compute ops only; collectives belong to the communicator
+  const char* name;    // "cpu-avx512", "cpu-avx2", "cpu-baseline", "cuda"
+  const OpEntry* ops;  // compute ops only; collectives belong to the communicator
   int num_ops;
   Stream* (*stream_create)(int num_threads);  // num_threads >= 1 includes the calling thread
   void (*stream_destroy)(Stream* stream);
 };
 
-// The best CPU backend this machine can run; SCMOE_CPU_ISA=avx512|avx2|baseline overrides. Never null; throws std::runtime_error on a bad override.
+// The best CPU backend this machine can run; SCMOE_CPU_ISA=avx512|avx2|baseline overrides. Never null; throws
+// std::runtime_error on a bad override.
 const Backend* cpu_backend();
 
 // The plain loops that define every op (double accumulation). Slow; for tests.
