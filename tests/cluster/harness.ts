@@ -1,6 +1,6 @@
 // One cluster for all cluster tests: real kubelet, containerd and pod network, the chart installed, a namespace under the restricted level.
 
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { stringify } from 'yaml'
@@ -86,21 +86,41 @@ export async function until(
   }
 }
 
-/** The process of one rank's worker, found by its environment; undefined if there is none. */
-export function workerPid(job: string, rank: number): number | undefined {
-  for (const entry of readdirSync('/proc')) {
-    if (!/^\d+$/.test(entry)) continue
-    const environment = environmentOf(entry)
-    if (environment.includes(`SCMOE_JOB_NAME=${job}`) && environment.includes(`SCMOE_RANK=${rank}`))
-      return Number(entry)
-  }
-  return undefined
+/** The process of one rank's worker, found by its environment; an error if there is none. */
+export function workerPid(job: string, rank: number): number {
+  return processWhere(`worker ${rank} of ${job}`, pid => {
+    const environment = contents(pid, 'environ').split('\0')
+    return environment.includes(`SCMOE_JOB_NAME=${job}`) && environment.includes(`SCMOE_RANK=${rank}`)
+  })
 }
 
-function environmentOf(pid: string): string[] {
+/** The process of a program that runs inside the cluster, e.g. the API server or the operator, by a word of its command line. */
+export function processInside({ enter }: Cluster, word: string): number {
+  const inside = readlinkSync(`/proc/${enter[2]}/ns/pid`)
+  return processWhere(word, pid => {
+    const command = contents(pid, 'cmdline').split('\0')
+    return command.some(part => part.endsWith(word)) && (linkOf(pid) === inside || command[0] === 'node')
+  })
+}
+
+function processWhere(what: string, holds: (pid: string) => boolean): number {
+  const found = readdirSync('/proc').find(entry => /^\d+$/.test(entry) && holds(entry))
+  if (found === undefined) throw new Error(`there is no process of ${what}`)
+  return Number(found)
+}
+
+function contents(pid: string, file: string): string {
   try {
-    return readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8')
   } catch {
-    return []
+    return ''
+  }
+}
+
+function linkOf(pid: string): string {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`)
+  } catch {
+    return ''
   }
 }

@@ -6,8 +6,18 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { run } from '../../tools/cluster/process.ts'
-import { ROOT, SYSTEM_NAMESPACE } from '../../tools/install.ts'
-import { type JobOptions, manifest, NAMESPACE, startWorld, status, until, type World, workerPid } from './harness.ts'
+import { ROOT } from '../../tools/install.ts'
+import {
+  type JobOptions,
+  manifest,
+  NAMESPACE,
+  processInside,
+  startWorld,
+  status,
+  until,
+  type World,
+  workerPid,
+} from './harness.ts'
 
 let world: World
 
@@ -62,9 +72,7 @@ describe('a job on a real node', () => {
   it('restarts once from its checkpoint when a worker is killed, and completes', async () => {
     await apply({ name: 'killed', spec: LONG, checkpointEverySteps: 50 })
     await until(world.kubectl, 'killed', s => (s.lastCheckpoint?.step ?? 0) >= 50)
-    const pid = workerPid('killed', 1)
-    expect(pid).toBeDefined()
-    process.kill(pid ?? 0, 'SIGKILL')
+    process.kill(workerPid('killed', 1), 'SIGKILL')
     const restarting = await until(world.kubectl, 'killed', s => s.restarts === 1)
     expect(restarting.lastFailure?.podName).toBe('killed-worker-1')
     expect(restarting.lastFailure?.exitCode).toBe(137)
@@ -109,11 +117,26 @@ describe('a job on a real node', () => {
     expect(await world.kubectl('logs', 'pause-worker-0', '-n', NAMESPACE)).toMatch(/continuing after step \d+/)
   })
 
-  it('goes on when the operator is killed in between', async () => {
+  it('restarts when a worker is stopped but not dead: its peer names it', async () => {
+    const env = [{ name: 'SCMOE_PEER_TIMEOUT_SECONDS', value: '5' }]
+    const template = { spec: { terminationGracePeriodSeconds: 1, containers: [{ name: 'worker', env }] } }
+    await apply({ name: 'frozen', spec: { ...LONG, workers: { replicas: 2, template } } })
+    await until(world.kubectl, 'frozen', s => (s.progress?.step ?? 0) > 5)
+    process.kill(workerPid('frozen', 1), 'SIGSTOP')
+    const restarting = await until(world.kubectl, 'frozen', s => s.restarts === 1)
+    expect(restarting.lastFailure?.reason).toBe('peerLost')
+    expect(restarting.lastFailure?.message).toMatch(/rank 1\b/)
+    const done = await until(world.kubectl, 'frozen', s => s.state === 'Complete')
+    expect(done.restarts).toBe(1)
+  })
+
+  it('goes on when operator and API server are killed in between', async () => {
     await apply({ name: 'orphan', spec: LONG })
     await until(world.kubectl, 'orphan', s => s.state === 'Running')
     const uids = await podUids('orphan')
-    await world.kubectl('delete', 'pods', '-n', SYSTEM_NAMESPACE, '--all', '--grace-period=0', '--force')
+    process.kill(processInside(world.cluster, '/app/operator.mjs'), 'SIGKILL')
+    process.kill(processInside(world.cluster, '/kube-apiserver'), 'SIGKILL')
+    await answering()
     const done = await until(world.kubectl, 'orphan', s => s.state === 'Complete')
     expect(done.restarts).toBe(0)
     expect(await podUids('orphan')).toEqual(uids)
@@ -140,4 +163,14 @@ describe('a job on a real node', () => {
 async function podUids(job: string): Promise<string> {
   const selector = `scmoe.dev/job-name=${job}`
   return world.kubectl('get', 'pods', '-n', NAMESPACE, '-l', selector, '-o', 'jsonpath={.items[*].metadata.uid}')
+}
+
+/** Waits until the API server answers again. */
+async function answering(): Promise<void> {
+  for (let tries = 0; tries < 60; tries++) {
+    const ready = await world.kubectl('get', '--raw', '/readyz', '--request-timeout=2s').catch(() => '')
+    if (ready.trim() === 'ok') return
+    await new Promise(resolve => setTimeout(resolve, 500))
+  }
+  throw new Error('the API server did not come back')
 }
