@@ -12,6 +12,7 @@
 namespace scmoe {
 namespace {
 
+constexpr std::chrono::milliseconds kRollCall{1000};
 constexpr size_t kMaxVectors = 64;
 constexpr size_t kMaxBytes = 1 << 20;  // per call, so that no peer waits for another's large message
 
@@ -94,7 +95,6 @@ bool Exchange::move_some(Lane& lane, Flow& flow, bool sending) {
   if (moved == 0) throw lost(lane.peer, ECONNRESET);
   const bool heading = !sending && flow.next_ == 0;
   flow.consume(moved);
-  flow.moved_ = Clock::now();
   if (sending) bytes_sent_ += moved;
   if (heading && flow.next_ > 0) check_header(lane);
   return true;
@@ -130,24 +130,37 @@ void Exchange::wait() {
   if (polled[0].revents != 0) interrupt_.drain();
   for (size_t i = 0; i < lanes_.size(); ++i) {
     // An error on a lane that is held back: nobody will read or write it, so it must be noticed here.
-    if ((polled[i + 1].revents & (POLLERR | POLLHUP)) == 0 || lanes_[i].receive.open() || lanes_[i].send.open())
-      continue;
-    throw lost(lanes_[i].peer, ECONNRESET);
+    const bool held_back = !lanes_[i].receive.open() && !lanes_[i].send.open();
+    const bool broken = (polled[i + 1].revents & (POLLERR | POLLHUP)) != 0;
+    if (held_back && broken) throw lost(lanes_[i].peer, ECONNRESET);
   }
 }
 
-// The peer to blame is the one that has been silent longest: others that are waited for may themselves be waiting for
-// it.
+// Ranks that are waited for may themselves be waiting for the one to blame. Asked by the end of our stream, those that
+// live hang up as well: the rank to name is one that does not.
+int Exchange::silent_peer() const {
+  std::vector<const Lane*> waited_for;
+  for (const Lane& lane : lanes_) {
+    if (!lane.receive.done() || !lane.send.done()) waited_for.push_back(&lane);
+  }
+  if (waited_for.size() > 1) {
+    for (const Lane* lane : waited_for) shutdown(lane->fd, SHUT_WR);
+  }
+  std::vector<const Lane*> silent = waited_for;
+  const auto deadline = Clock::now() + kRollCall;
+  while (silent.size() > 1 && Clock::now() < deadline) {
+    std::vector<pollfd> polled;
+    for (const Lane* lane : silent) polled.push_back({lane->fd, POLLRDHUP, 0});
+    poll(polled.data(), polled.size(), milliseconds_until(deadline));
+    for (size_t i = silent.size(); i-- > 0;) {
+      if (polled[i].revents != 0) silent.erase(silent.begin() + i);
+    }
+  }
+  return (silent.empty() ? waited_for : silent).front()->peer;
+}
+
 void Exchange::time_out() const {
-  const Lane* silent = nullptr;
-  for (const Lane& lane : lanes_) {
-    if (lane.receive.done()) continue;
-    if (silent == nullptr || lane.receive.moved_ < silent->receive.moved_) silent = &lane;
-  }
-  for (const Lane& lane : lanes_) {
-    if (silent == nullptr && !lane.send.done()) silent = &lane;
-  }
-  const int peer = silent == nullptr ? -1 : silent->peer;
+  const int peer = silent_peer();
   throw Error(kPeerTimeout,
               rank_name(peer) + " did not answer within " + std::to_string(options_.timeout.count()) + " ms", peer);
 }

@@ -51,7 +51,6 @@ class Flow {
   uint64_t total_ = 0;
   size_t next_ = 0;
   size_t limit_ = ~size_t{0};
-  Clock::time_point moved_{};  // last progress
 };
 
 struct Lane {
@@ -87,6 +86,7 @@ class Exchange {
   void check_header(const Lane& lane) const;
   void wait();
   [[noreturn]] void time_out() const;
+  int silent_peer() const;
 
   std::vector<Lane>& lanes_;
   Options options_;
