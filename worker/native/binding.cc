@@ -134,6 +134,7 @@ class NativeEngine : public Napi::ObjectWrap<NativeEngine> {
 
   void load(const Napi::CallbackInfo& info) {
     const std::string json = text(info[0], "program");
+    check_idle(info.Env());
     translate(info.Env(), [&] { engine_->load(json); });
   }
 
@@ -193,8 +194,14 @@ class NativeEngine : public Napi::ObjectWrap<NativeEngine> {
     if (!std::exchange(engine->shut_, true)) engine->settle_.Release();
   }
 
+  // A call is pending until JavaScript has its result, which is a little longer than the engine thinks.
+  void check_idle(Napi::Env env) const {
+    if (pending_) throw Napi::Error::New(env, "another call is pending; the engine does one at a time");
+  }
+
   template <typename Begin>
   Napi::Value start(Napi::Env env, Result result, Begin begin) {
+    check_idle(env);
     const auto call = std::make_shared<Call>(Call{this, Napi::Promise::Deferred::New(env), std::move(result), {}});
     const Napi::Promise promise = call->deferred.Promise();
     translate(env, [&] {
@@ -204,6 +211,7 @@ class NativeEngine : public Napi::ObjectWrap<NativeEngine> {
         if (call->self->settle_.NonBlockingCall(crossing, settle) != napi_ok) delete crossing;
       });
     });
+    pending_ = true;
     Ref();
     settle_.Ref(env);
     return promise;
@@ -214,6 +222,7 @@ class NativeEngine : public Napi::ObjectWrap<NativeEngine> {
     delete crossing;
     if (env == nullptr) return;  // the environment is going down
     NativeEngine* const self = call->self;
+    self->pending_ = false;
     if (call->error) {
       call->deferred.Reject(to_js(env, *call->error).Value());
     } else {
@@ -227,6 +236,7 @@ class NativeEngine : public Napi::ObjectWrap<NativeEngine> {
   std::unique_ptr<Engine> engine_;
   Napi::ThreadSafeFunction settle_;
   Napi::Reference<Napi::ArrayBuffer> memory_;
+  bool pending_ = false;
   bool shut_ = false;
 };
 
