@@ -209,7 +209,7 @@ class Desk {
 async function join(meeting: Meeting): Promise<Mesh> {
   const { rendezvous, signal } = meeting
   const deadline = Date.now() + meeting.deadlineMilliseconds
-  let last = 'nothing was tried'
+  let last: string | undefined
   for (let delay = 50; ; delay = Math.min(2000, delay * 2)) {
     if (signal.aborted) throw stopped()
     const left = deadline - Date.now()
@@ -218,6 +218,8 @@ async function join(meeting: Meeting): Promise<Mesh> {
       return await announce(meeting, left)
     } catch (error) {
       if (error instanceof WorkerFailure) throw error
+      // An attempt that the deadline cut short right away says less than the one before it.
+      if (last !== undefined && left < 1000 && Date.now() >= deadline) break
       const text = errnoText(error)
       if (text !== last)
         meeting.log(
@@ -229,7 +231,7 @@ async function join(meeting: Meeting): Promise<Mesh> {
   }
   throw new WorkerFailure(
     'rendezvous',
-    `Rank ${meeting.rank} could not join rank 0 at ${rendezvous.host}:${rendezvous.port} within ${Math.round(meeting.deadlineMilliseconds / 1000)} s; the last attempt ended with: ${last}. Look at rank 0's pod and, in a cluster, at the headless Service.`,
+    `Rank ${meeting.rank} could not join rank 0 at ${rendezvous.host}:${rendezvous.port} within ${Math.round(meeting.deadlineMilliseconds / 1000)} s; the last attempt ended with: ${last ?? 'nothing was tried'}. Look at rank 0's pod and, in a cluster, at the headless Service.`,
     { peer: 0 },
   )
 }

@@ -37,7 +37,7 @@ async function apply(options: JobOptions): Promise<string> {
 }
 
 /** Long enough to interrupt, short enough to finish. */
-const LONG = { training: { steps: 400, globalBatchSequences: 4, sequenceLength: 64, evaluation: { everySteps: 1000 } } }
+const LONG = { training: { steps: 1200, globalBatchSequences: 4, sequenceLength: 64, evaluation: { everySteps: 1000 } } }
 
 describe('a job on a real node', () => {
   it('trains to Complete and shows step, tokens per second and overlap in its columns', async () => {
@@ -78,7 +78,7 @@ describe('a job on a real node', () => {
     expect(restarting.lastFailure?.exitCode).toBe(137)
     const done = await until(world.kubectl, 'killed', s => s.state === 'Complete')
     expect(done.restarts).toBe(1)
-    expect(done.progress?.step).toBe(400)
+    expect(done.progress?.step).toBe(1200)
     const logs = await world.kubectl('logs', 'killed-worker-0', '-n', NAMESPACE)
     expect(logs).toMatch(/continuing after step \d+/)
   })
