@@ -2,7 +2,6 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -14,6 +13,7 @@ import { type Job, type KubeObject, type Pod, pathOf } from '../../operator/obje
 import { LEADER_ELECTION_RULES, NAMESPACE_RULES } from '../../operator/permissions.ts'
 import { binaries } from '../../tools/cluster/binaries.ts'
 import { type Cluster, up } from '../../tools/cluster/cluster.ts'
+import { freePort } from '../free-port.ts'
 
 export type StoredJob = Job & { spec: Record<string, unknown>; status?: ScMoEJobStatus }
 type Patch = { readonly [key: string]: unknown }
@@ -31,15 +31,6 @@ export async function waitFor<T>(
     if (performance.now() > end) throw new Error(`waited ${milliseconds} ms for: ${what}`)
     await sleep(50)
   }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  await new Promise(resolve => server.close(resolve))
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
 }
 
 export class Api {

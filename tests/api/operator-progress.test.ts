@@ -4,7 +4,8 @@ import { createServer, type RequestListener, type Server } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest'
 import { PROGRESS_MAX_BYTES } from '../../crds/contract.ts'
-import { Api, freePort, type Namespace, Operator, type StoredJob, waitFor } from './harness.ts'
+import { freePort } from '../free-port.ts'
+import { Api, type Namespace, Operator, type StoredJob, waitFor } from './harness.ts'
 import { Kubelet, progressOf } from './harness-kubelet.ts'
 
 let api: Api

@@ -2,7 +2,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { Api, freePort, type Namespace, Operator, waitFor } from './harness.ts'
+import { freePort } from '../free-port.ts'
+import { Api, type Namespace, Operator, waitFor } from './harness.ts'
 import { Kubelet } from './harness-kubelet.ts'
 
 let api: Api

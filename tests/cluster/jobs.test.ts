@@ -37,7 +37,9 @@ async function apply(options: JobOptions): Promise<string> {
 }
 
 /** Long enough to interrupt, short enough to finish. */
-const LONG = { training: { steps: 1200, globalBatchSequences: 4, sequenceLength: 64, evaluation: { everySteps: 1000 } } }
+const LONG = {
+  training: { steps: 1200, globalBatchSequences: 4, sequenceLength: 64, evaluation: { everySteps: 1000 } },
+}
 
 describe('a job on a real node', () => {
   it('trains to Complete and shows step, tokens per second and overlap in its columns', async () => {

@@ -4,9 +4,9 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { EXIT } from '../../crds/contract.ts'
+import { freePort } from '../free-port.ts'
 import {
   checkpointFolders,
-  freePort,
   lossCurve,
   PEER_TIMEOUT_SECONDS,
   TestGang,

@@ -2,13 +2,13 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach } from 'vitest'
 import { ENV, EXIT, TerminationRecord } from '../../crds/contract.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { freePort } from '../free-port.ts'
 
 const WORKER = join(import.meta.dirname, '../../worker/main.ts')
 
@@ -62,18 +62,6 @@ export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'scmoe-test-'))
   folders.add(folder)
   return folder
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => {
-    server.listen(0, '127.0.0.1', resolve)
-  })
-  const address = server.address()
-  await new Promise(resolve => {
-    server.close(resolve)
-  })
-  return typeof address === 'object' && address !== null ? address.port : 0
 }
 
 export class TestGang {

@@ -2,23 +2,12 @@ import { connect, createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test } from 'vitest'
 import { type Meeting, type Mesh, meet, ranges } from '../../worker/rendezvous.ts'
+import { freePort } from '../free-port.ts'
 
 const controllers: AbortController[] = []
 afterEach(() => {
   for (const controller of controllers.splice(0)) controller.abort()
 })
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => {
-    server.listen(0, '127.0.0.1', resolve)
-  })
-  const address = server.address()
-  await new Promise(resolve => {
-    server.close(resolve)
-  })
-  return typeof address === 'object' && address !== null ? address.port : 0
-}
 
 /** Makes meetings of one job; `logs` collects what they say. */
 async function job(worldSize: number, logs: string[] = []) {
