@@ -13,7 +13,7 @@ export const writes = (op: Op): readonly string[] => op.outputs
 function updates(op: Op, output: number): boolean {
   if (op.op === 'adamw') return true
   if (output === 0 && op.attrs['accumulate'] === 1) return true
-  return OPS[op.op].outputs[output]?.endsWith('+=') ?? false
+  return OPS[op.op].outputs[output]?.includes('+=') ?? false
 }
 
 /** What is wrong with an op by the op table, or undefined. */

@@ -25,18 +25,21 @@ export interface Buffer {
 
 /** What the scheduler needs to know about where an op belongs. Never read by the engine. */
 export interface Segment {
-  /** Index of the block pair, or -1 for what lies outside the pairs (embedding, head, optimizer). */
-  pair: number
+  /** Index of the unit (`ModelConfig.blocksPerUnit` blocks, of which the last carries the MoE layer), or -1 for what lies outside. */
+  unit: number
   phase: 'forward' | 'backward' | 'update'
   part: Part
 }
 
 /**
- * Backbone parts of a pair (attn0, mlp, attn1, shared); parts of the MoE branch in the order in which they run (gate, counts, encode, dispatch,
- * experts, combine, decode); `wgrad` for expert weight gradients, `reduce` for sums over ranks, `other` outside the pairs. In the backward
- * phase an op has the part of the forward op it undoes.
+ * Backbone parts of a unit in the order in which they run: `dense` (blocks before the preceding one), attn0 and mlp (the preceding block), attn1
+ * and shared (the block that carries the MoE layer). Parts of the MoE branch in the order in which they run: gate, counts, encode, dispatch,
+ * experts, combine, decode. `current`: all of DGMoE's second branch, on the current representation. `wgrad` for expert weight gradients, `reduce`
+ * for sums over ranks, `other` outside the units. In the backward phase an op has the part of the forward op it undoes; ops that compute
+ * an activation again have the part of that backward.
  */
 export type Part =
+  | 'dense'
   | 'attn0'
   | 'mlp'
   | 'attn1'
@@ -48,6 +51,7 @@ export type Part =
   | 'experts'
   | 'combine'
   | 'decode'
+  | 'current'
   | 'wgrad'
   | 'reduce'
   | 'other'
@@ -58,7 +62,7 @@ export type Attrs = Readonly<Record<string, number | string>>
 /** An op as emitted: names of buffers, in the order the op table gives. A buffer both in `inputs` and `outputs` is updated in place. */
 export interface Op {
   op: OpName
-  /** Unique within a program, e.g. `pair0.forward.dispatch`; appears in traces and in errors. */
+  /** Unique within a program, e.g. `unit0.forward.dispatch`; appears in traces and in errors. */
   label: string
   queue: Queue
   inputs: string[]

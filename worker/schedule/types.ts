@@ -9,17 +9,43 @@ export type Times = Float64Array
 export interface Spans {
   start: Float64Array
   end: Float64Array
+  /** Of a measured run: when the last peer had come to the collective; what lies before it is the ranks' skew, not transfer. */
+  ready?: Float64Array
+  /** Of a measured run: processor time the communication thread spent on the op. */
+  cpu?: Float64Array
 }
 
-export type Slot = 1 | 2 | 3 | 4
-export type Strategy = 'Auto' | 'Sequential' | 'Shortcut'
+/** What the predictor works from: times of every rank (or of one that stands for all), and what compute loses meanwhile. */
+export interface Profile {
+  /** By rank. */
+  times: readonly Times[]
+  /** Share of a processor that communication takes from compute while it runs, 0 to 1. */
+  contention: number
+  /** Microseconds that splitting adds per further chunk of a collective. */
+  latency: number
+}
+
+/** From 1: before the first part of the window, before the second, ..., after the last. Windows: see order.ts. */
+export type Slot = number
+export type Strategy = 'Auto' | 'Sequential' | 'Pipelined' | 'Shortcut'
+export const CHUNKS = [1, 2, 4, 8] as const
 
 /**
- * Sequential waits for every all-to-all at once. Shortcut runs it beside the backbone; slots count in the order of time:
- * forward 1 before MLP, 2 before the second attention, 3 before the shared expert, 4 after it;
- * backward 1 before the shared expert's backward, 2 before the second attention's, 3 before the MLP's, 4 after it.
+ * Sequential waits for every all-to-all at once. Pipelined splits the routed rows into chunks, so that the experts work on one while the next
+ * travels. Shortcut runs the all-to-all beside the backbone, the experts in one slot per phase, their rows in one or more chunks.
  */
-export type Choice = { strategy: 'Sequential' } | { strategy: 'Shortcut'; forwardSlot: Slot; backwardSlot: Slot }
+export type Choice =
+  | { strategy: 'Sequential' }
+  | { strategy: 'Pipelined'; chunks: number }
+  | { strategy: 'Shortcut'; forwardSlot: Slot; backwardSlot: Slot; chunks: number }
+
+/** What the user left open or did not. */
+export interface Wish {
+  strategy: Strategy
+  /** Forward slot. */
+  slot?: number | undefined
+  chunks?: number | undefined
+}
 
 export interface Candidate {
   choice: Choice
