@@ -4,55 +4,127 @@
 import { z } from 'zod'
 import { CONTROLLER } from './contract.ts'
 
-const decimal = (fallback: string) =>
-  z
-    .string()
-    .max(32)
-    .regex(/^[0-9]+(\.[0-9]+)?([eE]-?[0-9]{1,2})?$/, 'must be a decimal number in quotes, such as "0.0006" or "6e-4"')
-    .default(fallback)
+const decimal = z
+  .string()
+  .max(32)
+  .regex(/^[0-9]+(\.[0-9]+)?([eE]-?[0-9]{1,2})?$/, 'must be a decimal number in quotes, such as "0.0006" or "6e-4"')
 
+/** Fields that a preset decides have no default here, or the API server would fill them in: see presets.ts, which the descriptions repeat. */
 const Model = z
   .strictObject({
+    preset: z
+      .enum(['tiny', 'gpt2-moe-small', 'gpt2-moe-medium', 'gpt3-moe-xl', 'llama2-moe'])
+      .optional()
+      .describe(
+        'Sizes of a known model (table 8 of arXiv 2404.05019) for the fields that are left out; tiny: the defaults below.',
+      ),
     kind: z
-      .enum(['Top2', 'SharedExpert', 'ScMoE'])
+      .enum(['Dense', 'Top1', 'Top2', 'SharedExpert', 'ScMoE', 'DGMoE'])
       .default('ScMoE')
       .describe(
-        'Architecture of the MoE block: ScMoE feeds the routed experts from the preceding layer (shortcut position 2, coefficient gate 1); Top2 and SharedExpert are the baselines.',
+        'Architecture. ScMoE: a shared expert, and routed experts fed by a shortcut from an earlier layer; DGMoE: one expert for the shortcut and one for the present layer; SharedExpert, Top1 and Top2: MoE without shortcut; Dense: no MoE.',
+      ),
+    shortcutPosition: z
+      .int()
+      .min(1)
+      .max(3)
+      .optional()
+      .describe(
+        'Where the shortcut of ScMoE and DGMoE starts in the preceding block: 1 after its MLP, 2 after its attention, 3 at its input. Default: 2; 1 where every block carries MoE.',
+      ),
+    coefficientGate: z
+      .enum(['DirectAdd', 'CG1', 'CG2'])
+      .optional()
+      .describe(
+        'How the shared and the routed experts are added: as they are, the shared one times a sigmoid, or both times a softmax. Default: CG1 for ScMoE, DirectAdd for SharedExpert.',
       ),
     blocks: z
       .int()
-      .min(2)
+      .min(1)
       .max(256)
-      .default(4)
-      .describe('Transformer blocks; every second one carries the MoE layer, so an even number.'),
-    hiddenSize: z.int().min(8).max(16_384).default(256).describe('Model width d.'),
-    heads: z.int().min(1).max(256).default(4).describe('Attention heads; must divide hiddenSize.'),
+      .optional()
+      .describe('Transformer blocks, a multiple of moeLayerFrequency. Default: of the preset, else 4.'),
+    moeLayerFrequency: z
+      .int()
+      .min(1)
+      .max(256)
+      .optional()
+      .describe(
+        'Every so manieth block carries the MoE layer: 1 every block, 2 every second. Default: of the preset, else 2.',
+      ),
+    hiddenSize: z.int().min(8).max(16_384).optional().describe('Model width d. Default: of the preset, else 256.'),
+    heads: z
+      .int()
+      .min(1)
+      .max(256)
+      .optional()
+      .describe('Attention heads; must divide hiddenSize. Default: of the preset, else 4.'),
+    keyValueHeads: z
+      .int()
+      .min(1)
+      .max(256)
+      .optional()
+      .describe('Heads of keys and values, each shared by equally many heads. Default: of the preset, else heads.'),
     feedForwardSize: z
       .int()
       .min(8)
       .max(65_536)
-      .default(1024)
-      .describe('Width of the MLP, of the shared expert and of each expert.'),
-    experts: z.int().min(1).max(1024).default(8).describe('Routed experts per MoE layer, over all ranks.'),
-    topK: z.int().min(1).max(2).optional().describe('Experts per token. Default: 2 for Top2, else 1.'),
-    capacityFactor: decimal('2').describe(
-      'One rank may send ceil(capacityFactor * tokens * topK / experts) tokens to one expert; later tokens are dropped there.',
-    ),
-    balanceLossCoefficient: decimal('0.01').describe('Weight of the load-balance loss.'),
+      .optional()
+      .describe('Width of the MLP, of the shared expert and of each expert. Default: of the preset, else 1024.'),
+    vocabularySize: z
+      .int()
+      .min(2)
+      .max(1_048_576)
+      .optional()
+      .describe('Different tokens; every token of the data must be below. Default: of the preset, else 256.'),
+    tieEmbeddings: z
+      .boolean()
+      .optional()
+      .describe('Whether the output layer is the token embedding. Default: of the preset, else false.'),
+    biases: z.boolean().optional().describe('Whether linear layers have biases. Default: of the preset, else true.'),
+    norm: z
+      .enum(['LayerNorm', 'RMSNorm'])
+      .optional()
+      .describe('Normalisation before each layer. Default: of the preset, else LayerNorm.'),
+    activation: z
+      .enum(['GELU', 'SwiGLU'])
+      .optional()
+      .describe('In the MLP and the experts; SwiGLU has a third matrix. Default: of the preset, else GELU.'),
+    positions: z
+      .enum(['Learned', 'RoPE'])
+      .optional()
+      .describe('Learned position embeddings, or rotated queries and keys. Default: of the preset, else Learned.'),
+    experts: z
+      .int()
+      .min(1)
+      .max(1024)
+      .optional()
+      .describe('Routed experts per MoE layer, over all ranks. Default: of the preset, else 8.'),
+    topK: z.int().min(1).max(2).optional().describe('Routed experts per token. Default: 2 for Top2, else 1.'),
+    capacityFactor: decimal
+      .nullable()
+      .default('2')
+      .describe(
+        'One rank may send ceil(capacityFactor * tokens * topK / experts) tokens to one expert; later tokens are dropped there. null: none is dropped.',
+      ),
+    balanceLossCoefficient: decimal.default('0.01').describe('Weight of the load-balance loss.'),
+    routerZLossCoefficient: decimal
+      .default('0')
+      .describe("Weight of the router's z-loss (arXiv 2202.08906), which keeps its logits small."),
   })
-  .describe('The language model: a byte-level GPT with an MoE layer in every second block.')
+  .describe('The language model.')
 
 const Optimizer = z
   .strictObject({
-    learningRate: decimal('6e-4').describe('Peak learning rate of AdamW.'),
+    learningRate: decimal.default('6e-4').describe('Peak learning rate of AdamW.'),
     warmupSteps: z
       .int()
       .min(0)
       .max(1_000_000)
       .default(20)
       .describe('Steps of linear warm-up; after it a cosine decays to a tenth.'),
-    weightDecay: decimal('0.1').describe('Decoupled weight decay, on matrices only.'),
-    gradientClipNorm: decimal('1').describe('Global gradient norm above which gradients are scaled down.'),
+    weightDecay: decimal.default('0.1').describe('Decoupled weight decay, on matrices only.'),
+    gradientClipNorm: decimal.default('1').describe('Global gradient norm above which gradients are scaled down.'),
   })
   .describe('AdamW, beta1 0.9, beta2 0.95.')
 
@@ -68,7 +140,19 @@ const Training = z
       .min(1)
       .max(1_048_576)
       .default(8)
-      .describe('Sequences per step over all ranks; a multiple of workers.replicas.'),
+      .describe('Sequences per step over all ranks; a multiple of workers.replicas times microBatches.'),
+    microBatches: z
+      .int()
+      .min(1)
+      .max(65_536)
+      .default(1)
+      .describe('Parts of the batch that run one after another, their gradients added up: less memory, the same step.'),
+    recompute: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Whether the backward pass computes activations again instead of keeping them: less memory, more time.',
+      ),
     sequenceLength: z.int().min(2).max(65_536).default(256).describe('Tokens per sequence.'),
     seed: z.int().min(0).max(2_147_483_647).default(1).describe('Seed of initialisation and data order.'),
     optimizer: Optimizer.prefault({}),
@@ -95,30 +179,37 @@ const Training = z
 const Data = z
   .strictObject({
     builtin: z.enum(['moby-dick', 'sotu']).optional().describe('A text that comes with the worker image.'),
-    path: z
-      .string()
-      .min(1)
-      .max(4096)
-      .optional()
-      .describe('A file, read as bytes, in a volume that workers.template mounts.'),
+    path: z.string().min(1).max(4096).optional().describe('A file in a volume that workers.template mounts.'),
+    tokens: z
+      .enum(['bytes', 'uint16', 'uint32'])
+      .default('bytes')
+      .describe('What the file holds: text, of which each byte is a token, or little-endian token numbers.'),
   })
-  .describe('Training text, byte-level tokens. Exactly one of builtin and path; default builtin: moby-dick.')
+  .describe('Training text. Exactly one of builtin and path; default builtin: moby-dick.')
 
 const Overlap = z
   .strictObject({
     strategy: z
-      .enum(['Auto', 'Sequential', 'Shortcut'])
+      .enum(['Auto', 'Sequential', 'Pipelined', 'Shortcut'])
       .default('Auto')
       .describe(
-        'Auto measures a few steps and takes the schedule with the shortest predicted step; Sequential waits for every all-to-all; Shortcut runs it beside attention, MLP and shared expert.',
+        'Auto measures a few steps and takes the schedule with the shortest predicted step; Sequential waits for every all-to-all; Pipelined runs it in chunks, beside the experts; Shortcut runs it beside attention, MLP and shared expert.',
       ),
     slot: z
       .int()
       .min(1)
-      .max(4)
+      .max(5)
       .optional()
       .describe(
-        'Where the routed experts run in the forward pass: 1 before MLP, 2 after it, 3 after the next attention, 4 after the shared expert. Default: chosen by measurement.',
+        'Where the routed experts run in the forward pass, counted in the layers beside which the all-to-all runs: 1 before the first, 2 after it, up to after the last. Those layers are the shared expert for SharedExpert; for ScMoE attention and shared expert of the block, from shortcutPosition 2 on also the MLP before them, for 3 also the attention before it; for DGMoE the same without shared expert. Default: chosen by measurement.',
+      ),
+    chunks: z
+      .int()
+      .min(1)
+      .max(8)
+      .optional()
+      .describe(
+        'Parts of an all-to-all, so that experts work on one while the next travels: 1, 2, 4 or 8. Default: chosen by measurement.',
       ),
   })
   .describe('How communication is scheduled beside computation.')
