@@ -6,15 +6,18 @@
 
 namespace scmoe {
 
-// Attributes of one op, parsed once at load; fields an op does not name are zero.
+// Attributes of one op, parsed once at load; what an op does not name has the value below. Words (direction, group) are
+// the communicator's and not among them.
 struct Attrs {
   int64_t rows, dim, in, out;
-  int64_t batch, sequence, heads, vocabulary;
+  int64_t batch, sequence, heads, keyValueHeads, vocabulary;
   int64_t experts, topK, capacity;
   int64_t rank, worldSize, expertParallelSize;
-  int64_t elements;
-  int64_t accumulate;
-  float scale, auxCoefficient;
+  int64_t chunk, chunks = 1;
+  int64_t elements, coefficients;
+  int64_t accumulate, bias, inverse;  // 0 or 1
+  float scale, auxCoefficient, zCoefficient;
+  float base;
   float beta1, beta2, epsilon, weightDecay, clip;
 };
 
