@@ -48,11 +48,12 @@ export function unknownFields(value: unknown, schema: Schema, path: Path = []): 
   })
 }
 
-/** A copy with the schema's defaults; a null stands for a field that was left out. */
+/** A copy with the schema's defaults; a null stands for a field that was left out, unless the schema takes it for a value. */
 export function withDefaults(value: unknown, schema: Schema): unknown {
   if (Array.isArray(value)) return value.map(item => (schema.items ? withDefaults(item, schema.items) : item))
   if (!isFields(value)) return value
-  const filled: Fields = Object.fromEntries(Object.entries(value).filter(([, item]) => item !== null))
+  const isValue = ([name, item]: [string, unknown]) => item !== null || schema.properties?.[name]?.nullable === true
+  const filled: Fields = Object.fromEntries(Object.entries(value).filter(isValue))
   for (const [name, child] of Object.entries(schema.properties ?? {})) {
     if (filled[name] === undefined && child.default !== undefined) filled[name] = structuredClone(child.default)
   }
@@ -98,6 +99,7 @@ export function schemaProblems(value: unknown, schema: Schema, path: Path = []):
 
 function hasType(value: unknown, schema: Schema): boolean {
   const type = typeName(value)
+  if (type === 'null' && schema.nullable) return true
   if (schema['x-kubernetes-int-or-string']) return type === 'integer' || type === 'string'
   return schema.type === undefined || type === schema.type || (schema.type === 'number' && type === 'integer')
 }

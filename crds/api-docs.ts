@@ -52,7 +52,7 @@ function typeOf({ path, schema }: Field): string {
   if (schema.type === 'array') return 'list'
   if (schema.format === 'date-time') return 'time'
   if (schema.type !== 'integer')
-    return schema.pattern?.startsWith('^[0-9]+') ? 'decimal in quotes' : (schema.type ?? 'any')
+    return `${schema.pattern?.startsWith('^[0-9]+') ? 'decimal in quotes' : (schema.type ?? 'any')}${schema.nullable ? ' or null' : ''}`
   const { minimum, maximum } = schema
   if (minimum !== undefined && maximum !== undefined) return `integer ${minimum} … ${maximum}`
   return minimum === undefined ? 'integer' : `integer from ${minimum}`

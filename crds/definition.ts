@@ -11,6 +11,7 @@ import { TRANSITIONS } from './transitions.ts'
 /** A structural schema (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/). */
 export interface Schema {
   type?: string
+  nullable?: boolean
   description?: string
   default?: unknown
   format?: string
@@ -114,11 +115,12 @@ export const COLUMNS: readonly Column[] = [
 /** Safe-integer bounds say nothing that `type: integer` does not. */
 const isUnbounded = (value: number | undefined) => value !== undefined && Math.abs(value) >= Number.MAX_SAFE_INTEGER
 
-/** What zod emits, made structural: no `additionalProperties: false` beside properties, a patternless date-time, list types. */
+/** What zod emits, made structural: no `additionalProperties: false` beside properties, a patternless date-time, list types, integers. */
 function structural(schema: Schema): Schema {
   const { additionalProperties: _, ...kept } = schema
   if (isUnbounded(kept.minimum)) delete kept.minimum
   if (isUnbounded(kept.maximum)) delete kept.maximum
+  if (kept.enum?.every(Number.isInteger)) kept.type = 'integer'
   if (kept.type === 'integer') kept.format = 'int64'
   if (kept.format === 'date-time') delete kept.pattern
   if (kept.properties) {

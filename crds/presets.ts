@@ -26,11 +26,8 @@ export type Governed = Given<
 /** Without keyValueHeads every head has a key and a value of its own. */
 export type Preset = Governed & { keyValueHeads?: number }
 
-/** Every field of spec.model with its value; `topK` is 0 for kind Dense. */
-export interface ResolvedModel extends Given<Omit<Model, 'preset' | 'shortcutPosition'>> {
-  /** 1 where the kind has no shortcut. */
-  shortcutPosition: 1 | 2 | 3
-}
+/** Every field of spec.model with its value. `topK` is 0 for kind Dense; `shortcutPosition` is 1 where the kind has no shortcut. */
+export type ResolvedModel = Given<Omit<Model, 'preset'>>
 
 const GPT = {
   moeLayerFrequency: 2,
@@ -123,6 +120,5 @@ export function resolveModel(model: Model): ResolvedModel {
 /** With MoE in every block there is no earlier block to take a shortcut from. */
 function shortcutPositionOf({ kind, shortcutPosition }: Model, moeLayerFrequency: number): 1 | 2 | 3 {
   if (kind !== 'ScMoE' && kind !== 'DGMoE') return 1
-  if (shortcutPosition === 1 || shortcutPosition === 2 || shortcutPosition === 3) return shortcutPosition
-  return moeLayerFrequency >= 2 ? 2 : 1
+  return shortcutPosition ?? (moeLayerFrequency >= 2 ? 2 : 1)
 }

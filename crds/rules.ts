@@ -1,8 +1,10 @@
 // Rules between fields, each written once: as CEL for the API server and as a check for programs that have no API server at hand.
-// `{term}` in a rule or a message stands for one value of the spec; its CEL and its TypeScript reading lie side by side in TERMS.
+// `{term}` in a rule or a message stands for one value of the spec; its CEL and its TypeScript reading lie side by side in terms.ts.
 
 import { PORT } from './contract.ts'
+import { resolveModel } from './presets.ts'
 import type { ScMoEJobSpec } from './scmoejob.ts'
+import { TERMS, type Term } from './terms.ts'
 
 /** Pods are called `<job>-worker-<i>` with i < 1024, which is also their host name: at most 63 characters. */
 const MAX_NAME_LENGTH = 63 - '-worker-1023'.length
@@ -24,42 +26,6 @@ export interface Rule extends SchemaRule {
   /** The message if the rule is broken, else undefined. Expects a spec with its defaults. */
   check(spec: ScMoEJobSpec, name: string): string | undefined
 }
-
-type Value = string | number | boolean
-interface Term {
-  cel: string
-  of(spec: ScMoEJobSpec): Value
-}
-
-const TERMS = {
-  kind: { cel: 'self.model.kind', of: s => s.model.kind },
-  blocks: { cel: 'self.model.blocks', of: s => s.model.blocks },
-  hiddenSize: { cel: 'self.model.hiddenSize', of: s => s.model.hiddenSize },
-  heads: { cel: 'self.model.heads', of: s => s.model.heads },
-  experts: { cel: 'self.model.experts', of: s => s.model.experts },
-  topK: {
-    cel: "(has(self.model.topK) ? self.model.topK : self.model.kind == 'Top2' ? 2 : 1)",
-    of: s => s.model.topK ?? (s.model.kind === 'Top2' ? 2 : 1),
-  },
-  capacityFactor: { cel: 'self.model.capacityFactor', of: s => s.model.capacityFactor },
-  learningRate: { cel: 'self.training.optimizer.learningRate', of: s => s.training.optimizer.learningRate },
-  gradientClipNorm: { cel: 'self.training.optimizer.gradientClipNorm', of: s => s.training.optimizer.gradientClipNorm },
-  globalBatchSequences: { cel: 'self.training.globalBatchSequences', of: s => s.training.globalBatchSequences },
-  replicas: { cel: 'self.workers.replicas', of: s => s.workers.replicas },
-  expertParallelSize: {
-    cel: '(has(self.parallelism.expertParallelSize) ? self.parallelism.expertParallelSize : self.workers.replicas)',
-    of: s => s.parallelism.expertParallelSize ?? s.workers.replicas,
-  },
-  strategy: { cel: 'self.overlap.strategy', of: s => s.overlap.strategy },
-  slot: { cel: '(has(self.overlap.slot) ? self.overlap.slot : 0)', of: s => s.overlap.slot ?? 0 },
-  port: { cel: 'self.network.port', of: s => s.network.port },
-  initialSeconds: { cel: 'self.failurePolicy.backoff.initialSeconds', of: s => s.failurePolicy.backoff.initialSeconds },
-  maxSeconds: { cel: 'self.failurePolicy.backoff.maxSeconds', of: s => s.failurePolicy.backoff.maxSeconds },
-  subPath: {
-    cel: "(has(self.checkpoint) && has(self.checkpoint.subPath) ? self.checkpoint.subPath : 'x')",
-    of: s => s.checkpoint?.subPath ?? 'x',
-  },
-} as const satisfies Record<string, Term>
 
 /** The template with every `{name}` replaced. */
 export function fill(template: string, value: (name: string) => string): string {
@@ -114,39 +80,66 @@ export const RULES: readonly Rule[] = [
   nameRule,
   rule(
     'model.blocks',
-    '{blocks} % 2 == 0',
-    'model.blocks is {blocks}, but every second block carries the MoE layer: use an even number',
-    s => s.model.blocks % 2 === 0,
+    multiple('blocks', 'moeLayerFrequency'),
+    'model.blocks is {blocks}, which is not a multiple of model.moeLayerFrequency {moeLayerFrequency}, the blocks for each MoE layer: change one of them',
+    s => isMultiple(TERMS.blocks.of(s), TERMS.moeLayerFrequency.of(s)),
   ),
   rule(
     'model.heads',
     multiple('hiddenSize', 'heads'),
     'model.heads is {heads}, which does not divide model.hiddenSize {hiddenSize}: change one of them',
-    s => isMultiple(s.model.hiddenSize, s.model.heads),
+    s => isMultiple(TERMS.hiddenSize.of(s), TERMS.heads.of(s)),
+  ),
+  rule(
+    'model.keyValueHeads',
+    multiple('heads', 'keyValueHeads'),
+    'model.keyValueHeads is {keyValueHeads}, which does not divide model.heads {heads}: change one of them',
+    s => isMultiple(TERMS.heads.of(s), TERMS.keyValueHeads.of(s)),
+  ),
+  rule(
+    'model.positions',
+    "{positions} != 'RoPE' || {heads} < 1 || {hiddenSize} % {heads} != 0 || {hiddenSize} / {heads} % 2 == 0",
+    'model.positions is RoPE, which turns pairs of values, but model.hiddenSize {hiddenSize} over model.heads {heads} is odd: change one of them, or use positions Learned',
+    s => {
+      const { positions, hiddenSize, heads } = resolveModel(s.model)
+      return positions !== 'RoPE' || heads < 1 || hiddenSize % heads !== 0 || (hiddenSize / heads) % 2 === 0
+    },
+  ),
+  rule(
+    'model.shortcutPosition',
+    "{shortcutPosition} == 0 || {kind} in ['ScMoE', 'DGMoE']",
+    'model.shortcutPosition is {shortcutPosition}, but kind {kind} has no shortcut: remove shortcutPosition or use kind ScMoE or DGMoE',
+    s => s.model.shortcutPosition === undefined || s.model.kind === 'ScMoE' || s.model.kind === 'DGMoE',
+  ),
+  rule(
+    'model.shortcutPosition',
+    '{shortcutPosition} <= 1 || {moeLayerFrequency} >= 2',
+    'model.shortcutPosition is {shortcutPosition}, but every block carries the MoE layer (model.moeLayerFrequency 1), so that none lies before it: use shortcutPosition 1 or a higher moeLayerFrequency',
+    s => TERMS.shortcutPosition.of(s) <= 1 || TERMS.moeLayerFrequency.of(s) >= 2,
+  ),
+  rule(
+    'model.coefficientGate',
+    "{coefficientGate} == '' || {kind} in ['ScMoE', 'SharedExpert']",
+    'model.coefficientGate is {coefficientGate}, but kind {kind} has no shared expert to weigh: remove coefficientGate or use kind ScMoE or SharedExpert',
+    s => s.model.coefficientGate === undefined || s.model.kind === 'ScMoE' || s.model.kind === 'SharedExpert',
   ),
   rule(
     'model.topK',
-    "{kind} != 'Top2' || {topK} == 2",
-    'model.topK is {topK}, but kind Top2 sends every token to 2 experts: remove topK or choose another kind',
-    s => s.model.kind !== 'Top2' || TERMS.topK.of(s) === 2,
+    "{kind} == 'ScMoE' || {topK} == {usualTopK}",
+    'model.topK is {topK}, but kind {kind} sends {routes}: remove topK or choose another kind',
+    s => s.model.kind === 'ScMoE' || TERMS.topK.of(s) === TERMS.usualTopK.of(s),
   ),
   rule(
     'model.topK',
-    "{kind} != 'SharedExpert' || {topK} == 1",
-    'model.topK is {topK}, but kind SharedExpert sends every token to 1 routed expert: remove topK or choose another kind',
-    s => s.model.kind !== 'SharedExpert' || TERMS.topK.of(s) === 1,
-  ),
-  rule(
-    'model.topK',
-    '{topK} <= {experts}',
-    'every token goes to {topK} experts (model.topK, or its default for kind {kind}), but model.experts is {experts}: use more experts or a smaller topK',
-    s => TERMS.topK.of(s) <= s.model.experts,
+    '{picks} <= {experts}',
+    'every token goes to {picks} experts (model.topK and kind {kind}), but model.experts is {experts}: use more experts or a smaller topK',
+    s => TERMS.picks.of(s) <= TERMS.experts.of(s),
   ),
   rule(
     'model.capacityFactor',
     notZero('capacityFactor'),
     'model.capacityFactor is {capacityFactor}, so every token would be dropped: use a number above 0, such as "2"',
-    s => isNotZero(s.model.capacityFactor),
+    s => isNotZero(TERMS.capacityFactor.of(s)),
   ),
   rule(
     'training.optimizer.learningRate',
@@ -162,9 +155,9 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'training.globalBatchSequences',
-    multiple('globalBatchSequences', 'replicas'),
-    'training.globalBatchSequences is {globalBatchSequences}, which is not a multiple of workers.replicas {replicas}: every worker takes an equal share, so change one of them',
-    s => isMultiple(s.training.globalBatchSequences, s.workers.replicas),
+    multiple('globalBatchSequences', 'shares'),
+    'training.globalBatchSequences is {globalBatchSequences}, which is not a multiple of workers.replicas {replicas} times training.microBatches {microBatches}: every worker takes an equal share, so change one of them',
+    s => isMultiple(s.training.globalBatchSequences, TERMS.shares.of(s)),
   ),
   rule(
     'data',
@@ -173,10 +166,16 @@ export const RULES: readonly Rule[] = [
     s => (s.data.builtin === undefined) !== (s.data.path === undefined),
   ),
   rule(
+    'data.tokens',
+    "{tokens} == 'bytes' || has(self.data.path)",
+    'data.tokens is {tokens}, but the builtin texts hold bytes: remove tokens, or set data.path to a file of token numbers',
+    s => s.data.tokens === 'bytes' || s.data.path !== undefined,
+  ),
+  rule(
     'parallelism.expertParallelSize',
-    multiple('experts', 'expertParallelSize'),
+    `{kind} == 'Dense' || ${multiple('experts', 'expertParallelSize')}`,
     '{expertParallelSize} ranks (parallelism.expertParallelSize, or by default workers.replicas) cannot share model.experts {experts} equally: use a size that divides model.experts',
-    s => isMultiple(s.model.experts, TERMS.expertParallelSize.of(s)),
+    s => s.model.kind === 'Dense' || isMultiple(TERMS.experts.of(s), TERMS.expertParallelSize.of(s)),
   ),
   rule(
     'parallelism.expertParallelSize',
@@ -186,15 +185,39 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'overlap.strategy',
-    "{strategy} != 'Shortcut' || {kind} != 'Top2'",
-    'overlap.strategy is Shortcut, but model.kind Top2 has no shortcut to overlap with: use Auto or Sequential, or model.kind ScMoE',
-    s => s.overlap.strategy !== 'Shortcut' || s.model.kind !== 'Top2',
+    "{strategy} != 'Shortcut' || {slots} > 0",
+    'overlap.strategy is Shortcut, but model.kind {kind} has nothing to run beside an all-to-all: use Auto or Sequential, or model.kind ScMoE',
+    s => s.overlap.strategy !== 'Shortcut' || TERMS.slots.of(s) > 0,
+  ),
+  rule(
+    'overlap.strategy',
+    "{strategy} != 'Pipelined' || {kind} != 'Dense'",
+    'overlap.strategy is Pipelined, but model.kind Dense has no experts: use Auto or Sequential, or another model.kind',
+    s => s.overlap.strategy !== 'Pipelined' || s.model.kind !== 'Dense',
   ),
   rule(
     'overlap.slot',
-    "{slot} == 0 || ({kind} == 'ScMoE' && {strategy} != 'Sequential')",
-    'overlap.slot is {slot}, which only model.kind ScMoE with overlap.strategy Auto or Shortcut has (here: {kind}, {strategy}): remove overlap.slot',
-    s => TERMS.slot.of(s) === 0 || (s.model.kind === 'ScMoE' && s.overlap.strategy !== 'Sequential'),
+    "{slot} == 0 || {strategy} in ['Auto', 'Shortcut']",
+    'overlap.slot is {slot}, which overlap.strategy {strategy} does not have: remove slot, or use strategy Auto or Shortcut',
+    s => s.overlap.slot === undefined || s.overlap.strategy === 'Auto' || s.overlap.strategy === 'Shortcut',
+  ),
+  rule(
+    'overlap.slot',
+    '{slot} <= {slots}',
+    'overlap.slot is {slot}, but this model has {slots} slots (model.kind {kind}, shortcut position {position}): use a smaller slot or remove it',
+    s => TERMS.slot.of(s) <= TERMS.slots.of(s),
+  ),
+  rule(
+    'overlap.chunks',
+    "{chunks} == 0 || {strategy} != 'Sequential'",
+    'overlap.chunks is {chunks}, but overlap.strategy Sequential does not split its all-to-alls: remove chunks or use another strategy',
+    s => s.overlap.chunks === undefined || s.overlap.strategy !== 'Sequential',
+  ),
+  rule(
+    'overlap.chunks',
+    "{chunks} != 1 || {strategy} != 'Pipelined'",
+    'overlap.chunks is 1, but overlap.strategy Pipelined works on one chunk while the next travels: use 2, 4 or 8, or remove chunks',
+    s => s.overlap.chunks !== 1 || s.overlap.strategy !== 'Pipelined',
   ),
   rule(
     'network.port',

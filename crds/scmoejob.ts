@@ -25,9 +25,7 @@ const Model = z
         'Architecture. ScMoE: a shared expert, and routed experts fed by a shortcut from an earlier layer; DGMoE: one expert for the shortcut and one for the present layer; SharedExpert, Top1 and Top2: MoE without shortcut; Dense: no MoE.',
       ),
     shortcutPosition: z
-      .int()
-      .min(1)
-      .max(3)
+      .literal([1, 2, 3])
       .optional()
       .describe(
         'Where the shortcut of ScMoE and DGMoE starts in the preceding block: 1 after its MLP, 2 after its attention, 3 at its input. Default: 2; 1 where every block carries MoE.',
@@ -50,7 +48,7 @@ const Model = z
       .max(256)
       .optional()
       .describe(
-        'Every so manieth block carries the MoE layer: 1 every block, 2 every second. Default: of the preset, else 2.',
+        'The last of every so many blocks carries the MoE layer: 1 every block, 2 every second one. Default: of the preset, else 2.',
       ),
     hiddenSize: z.int().min(8).max(16_384).optional().describe('Model width d. Default: of the preset, else 256.'),
     heads: z
@@ -204,12 +202,10 @@ const Overlap = z
         'Where the routed experts run in the forward pass, counted in the layers beside which the all-to-all runs: 1 before the first, 2 after it, up to after the last. Those layers are the shared expert for SharedExpert; for ScMoE attention and shared expert of the block, from shortcutPosition 2 on also the MLP before them, for 3 also the attention before it; for DGMoE the same without shared expert. Default: chosen by measurement.',
       ),
     chunks: z
-      .int()
-      .min(1)
-      .max(8)
+      .literal([1, 2, 4, 8])
       .optional()
       .describe(
-        'Parts of an all-to-all, so that experts work on one while the next travels: 1, 2, 4 or 8. Default: chosen by measurement.',
+        'Parts of an all-to-all, so that experts work on one while the next travels. Default: chosen by measurement.',
       ),
   })
   .describe('How communication is scheduled beside computation.')

@@ -1,0 +1,123 @@
+// The values that rules speak of, each read twice: in CEL, where `self` is the spec, and in TypeScript. Both know the presets.
+
+import { DEFAULT_TOP_K, GENERIC, type Governed, type Model, PRESETS, resolveModel } from './presets.ts'
+import type { ScMoEJobSpec } from './scmoejob.ts'
+
+type Value = string | number | boolean
+export interface Term {
+  cel: string
+  of(spec: ScMoEJobSpec): Value
+}
+
+const literal = (value: Value) => (typeof value === 'string' ? `'${value}'` : String(value))
+const lookup = (values: Readonly<Record<string, Value>>, key: string) =>
+  `{${Object.entries(values)
+    .map(([name, value]) => `'${name}': ${literal(value)}`)
+    .join(', ')}}[${key}]`
+const byKind = (values: Readonly<Record<Model['kind'], Value>>) => lookup(values, 'self.model.kind')
+
+/** A field as written, else of the preset, else the generic default. */
+function governed<F extends keyof Governed>(field: F): { cel: string; of(spec: ScMoEJobSpec): Governed[F] } {
+  const values = Object.fromEntries(Object.entries(PRESETS).map(([name, preset]) => [name, preset[field]] as const))
+  const ofPreset = lookup(values, 'self.model.preset')
+  return {
+    cel: `(has(self.model.${field}) ? self.model.${field} : has(self.model.preset) ? ${ofPreset} : ${literal(GENERIC[field])})`,
+    of: spec => resolveModel(spec.model)[field],
+  }
+}
+
+/** An optional field of `self`; `missing` where it is left out. */
+const optional = (path: string, missing: Value) => `(has(self.${path}) ? self.${path} : ${literal(missing)})`
+
+const heads = governed('heads')
+const moeLayerFrequency = governed('moeLayerFrequency')
+
+const keyValueHeads = {
+  cel: `(has(self.model.keyValueHeads) ? self.model.keyValueHeads : ${Object.entries(PRESETS)
+    .filter(([, preset]) => preset.keyValueHeads !== undefined)
+    .map(([name, preset]) => `has(self.model.preset) && self.model.preset == '${name}' ? ${preset.keyValueHeads} : `)
+    .join('')}${heads.cel})`,
+  of: (s: ScMoEJobSpec) => resolveModel(s.model).keyValueHeads,
+}
+
+const position = {
+  cel: `(!(self.model.kind in ['ScMoE', 'DGMoE']) ? 1 : has(self.model.shortcutPosition) ? self.model.shortcutPosition : ${moeLayerFrequency.cel} >= 2 ? 2 : 1)`,
+  of: (s: ScMoEJobSpec) => resolveModel(s.model).shortcutPosition,
+}
+
+/** Slots of the forward pass: one more than the layers beside which the all-to-all can run; none without such a layer. */
+const slots = {
+  cel: `(self.model.kind == 'ScMoE' ? ${position.cel} + 2 : self.model.kind == 'DGMoE' ? ${position.cel} + 1 : self.model.kind == 'SharedExpert' ? 2 : 0)`,
+  of: (s: ScMoEJobSpec): number => {
+    if (s.model.kind === 'ScMoE') return position.of(s) + 2
+    if (s.model.kind === 'DGMoE') return position.of(s) + 1
+    return s.model.kind === 'SharedExpert' ? 2 : 0
+  },
+}
+
+const topK = {
+  cel: `(has(self.model.topK) ? self.model.topK : ${byKind(DEFAULT_TOP_K)})`,
+  of: (s: ScMoEJobSpec) => resolveModel(s.model).topK,
+}
+
+const ROUTES: Readonly<Record<Model['kind'], string>> = {
+  Dense: 'no token to experts',
+  Top1: 'every token to 1 expert',
+  Top2: 'every token to 2 experts',
+  SharedExpert: 'every token to 1 routed expert',
+  ScMoE: 'every token to 1 or 2 routed experts',
+  DGMoE: 'each of two representations of a token to 1 expert',
+}
+
+export const TERMS = {
+  kind: { cel: 'self.model.kind', of: s => s.model.kind },
+  blocks: governed('blocks'),
+  moeLayerFrequency,
+  hiddenSize: governed('hiddenSize'),
+  heads,
+  keyValueHeads,
+  positions: governed('positions'),
+  experts: governed('experts'),
+  topK,
+  usualTopK: { cel: byKind(DEFAULT_TOP_K), of: s => DEFAULT_TOP_K[s.model.kind] },
+  routes: { cel: byKind(ROUTES), of: s => ROUTES[s.model.kind] },
+  /** Different experts that one token needs. */
+  picks: {
+    cel: `(self.model.kind == 'DGMoE' ? 2 : ${topK.cel})`,
+    of: s => (s.model.kind === 'DGMoE' ? 2 : topK.of(s)),
+  },
+  shortcutPosition: { cel: optional('model.shortcutPosition', 0), of: s => s.model.shortcutPosition ?? 0 },
+  coefficientGate: { cel: optional('model.coefficientGate', ''), of: s => s.model.coefficientGate ?? '' },
+  position,
+  /** A null, which drops no token, counts as a capacity. */
+  capacityFactor: {
+    cel: "(type(self.model.capacityFactor) == string ? self.model.capacityFactor : '1')",
+    of: s => s.model.capacityFactor ?? '1',
+  },
+  learningRate: { cel: 'self.training.optimizer.learningRate', of: s => s.training.optimizer.learningRate },
+  gradientClipNorm: { cel: 'self.training.optimizer.gradientClipNorm', of: s => s.training.optimizer.gradientClipNorm },
+  globalBatchSequences: { cel: 'self.training.globalBatchSequences', of: s => s.training.globalBatchSequences },
+  microBatches: { cel: 'self.training.microBatches', of: s => s.training.microBatches },
+  replicas: { cel: 'self.workers.replicas', of: s => s.workers.replicas },
+  /** Equal parts of the batch. */
+  shares: {
+    cel: '(self.workers.replicas * self.training.microBatches)',
+    of: s => s.workers.replicas * s.training.microBatches,
+  },
+  tokens: { cel: 'self.data.tokens', of: s => s.data.tokens },
+  expertParallelSize: {
+    cel: '(has(self.parallelism.expertParallelSize) ? self.parallelism.expertParallelSize : self.workers.replicas)',
+    of: s => s.parallelism.expertParallelSize ?? s.workers.replicas,
+  },
+  strategy: { cel: 'self.overlap.strategy', of: s => s.overlap.strategy },
+  slot: { cel: optional('overlap.slot', 0), of: s => s.overlap.slot ?? 0 },
+  slots,
+  chunks: { cel: optional('overlap.chunks', 0), of: s => s.overlap.chunks ?? 0 },
+  port: { cel: 'self.network.port', of: s => s.network.port },
+  initialSeconds: { cel: 'self.failurePolicy.backoff.initialSeconds', of: s => s.failurePolicy.backoff.initialSeconds },
+  maxSeconds: { cel: 'self.failurePolicy.backoff.maxSeconds', of: s => s.failurePolicy.backoff.maxSeconds },
+  subPath: {
+    cel: "(has(self.checkpoint) && has(self.checkpoint.subPath) ? self.checkpoint.subPath : 'x')",
+    of: s => s.checkpoint?.subPath ?? 'x',
+  },
+} as const satisfies Record<string, Term>
