@@ -18,7 +18,7 @@ struct Extents {
 struct OpSpec {
   const char* name;
   bool comm;
-  // Names as in ops.ts: `?` may be left out, `...` any number, `+=` accumulated into.
+  // Names as in ops.ts: `?` may be left out, `...` any number, `+=` accumulated into, `#` of a chunk's rows.
   const char* inputs;
   const char* outputs;
   const char* attrs;

@@ -1,10 +1,10 @@
 #include "program.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <set>
 
+#include "attributes.h"
 #include "error.h"
 #include "json_object.h"
 #include "op_table.h"
@@ -16,40 +16,7 @@ using nlohmann::json;
 using Object = JsonObject;
 
 constexpr int64_t kMaxBytes = int64_t{1} << 48;  // what an address can say
-constexpr int64_t kMaxAttr = int64_t{1} << 53;   // what a JSON number can say
 constexpr int64_t kAlignment = 64;
-
-const struct {
-  const char* name;
-  int64_t Attrs::*field;
-} kIntegerAttrs[] = {
-    {"rows", &Attrs::rows},
-    {"dim", &Attrs::dim},
-    {"in", &Attrs::in},
-    {"out", &Attrs::out},
-    {"batch", &Attrs::batch},
-    {"sequence", &Attrs::sequence},
-    {"heads", &Attrs::heads},
-    {"vocabulary", &Attrs::vocabulary},
-    {"experts", &Attrs::experts},
-    {"topK", &Attrs::topK},
-    {"capacity", &Attrs::capacity},
-    {"rank", &Attrs::rank},
-    {"worldSize", &Attrs::worldSize},
-    {"expertParallelSize", &Attrs::expertParallelSize},
-    {"elements", &Attrs::elements},
-    {"accumulate", &Attrs::accumulate},
-};
-
-const struct {
-  const char* name;
-  float Attrs::*field;
-} kFloatAttrs[] = {
-    {"scale", &Attrs::scale},     {"auxCoefficient", &Attrs::auxCoefficient},
-    {"beta1", &Attrs::beta1},     {"beta2", &Attrs::beta2},
-    {"epsilon", &Attrs::epsilon}, {"weightDecay", &Attrs::weightDecay},
-    {"clip", &Attrs::clip},
-};
 
 Buffer parse_buffer(const Object& from, const Program& program) {
   Buffer buffer;
@@ -65,53 +32,6 @@ Buffer parse_buffer(const Object& from, const Program& program) {
               " is past the end of its arena, " + std::to_string(bytes) + " bytes");
   }
   return buffer;
-}
-
-// Attributes that may be left out: `accumulate` (0), and where the rows are routed if they are not.
-bool optional_attr(const std::string& attr, const std::string& op, size_t num_inputs) {
-  if (attr == "accumulate") return true;
-  const bool dense_gelu = (op == "gelu" && num_inputs == 1) || (op == "gelu_backward" && num_inputs == 2);
-  return dense_gelu && attr != "rows" && attr != "dim";
-}
-
-void parse_attr(const Object& from, const std::string& name, const json& value, ProgramOp& op) {
-  const std::string field = "attr '" + name + "'";
-  if (name == "direction") {
-    const bool dispatch = from.word(field, value, {"dispatch", "combine"}) == 0;
-    op.collective = dispatch ? Collective::kDispatch : Collective::kCombine;
-    return;
-  }
-  if (name == "group") {
-    op.group = Group(from.word(field, value, {"world", "ep", "edp"}));
-    return;
-  }
-  for (const auto& attr : kIntegerAttrs) {
-    if (name == attr.name) op.attrs.*attr.field = from.integer(field, value, 0, kMaxAttr);
-  }
-  for (const auto& attr : kFloatAttrs) {
-    if (name != attr.name) continue;
-    const double number = value.is_number() ? value.get<double>() : NAN;
-    if (!std::isfinite(float(number))) from.fail(field, value, "a finite number");
-    op.attrs.*attr.field = float(number);
-  }
-}
-
-void parse_attrs(const Object& from, const OpSpec& spec, ProgramOp& op) {
-  const Object attrs(from.at("attrs"), from.name + ": attrs");
-  const std::vector<std::string> known = words(spec.attrs);
-  for (const std::string& name : known) {
-    const auto found = attrs.value.find(name);
-    if (found != attrs.value.end()) {
-      parse_attr(from, name, *found, op);
-    } else if (!optional_attr(name, op.name, op.inputs.size())) {
-      from.fail("attr '" + name + "' is missing");
-    }
-  }
-  for (const auto& [name, value] : attrs.value.items()) {
-    if (std::find(known.begin(), known.end(), name) == known.end()) {
-      from.fail("attr '" + name + "' is " + shown(value) + ", but " + op.name + " has no such attribute");
-    }
-  }
 }
 
 std::vector<int> parse_indices(const Object& from, const char* field, size_t count) {
@@ -132,7 +52,7 @@ struct Side {
 
 // Buffers that hold indices or counts are i32, all others f32; zero takes either.
 bool has_type(const std::string& op, const std::string& buffer, DType dtype) {
-  static const std::set<std::string> kIntegers = {"tokens", "expert", "slot", "counts", "allCounts"};
+  static const std::set<std::string> kIntegers = {"tokens", "expert", "slot", "counts", "allCounts", "taken"};
   if (op == "zero") return true;
   const bool integers = op != "global_norm" && kIntegers.count(buffer) > 0;  // whose `expert` is a norm
   return integers == (dtype == DType::kI32);
@@ -140,7 +60,8 @@ bool has_type(const std::string& op, const std::string& buffer, DType dtype) {
 
 // The number of buffers, their kind and, where attributes say it, their size.
 void check_buffers(const Object& from, const Program& program, const ProgramOp& op, const Side& side) {
-  const std::vector<std::string> names = words(side.row);
+  std::vector<std::string> names = words(side.row);
+  if (op.name == "linear" && op.attrs.bias == 0) std::erase(names, "b?");
   const bool any = !names.empty() && names.back().ends_with("...");
   const size_t least = any ? 0 : std::count_if(names.begin(), names.end(), [](auto& n) { return !n.ends_with("?"); });
   if (side.indices.size() < least || (!any && side.indices.size() > names.size())) {
@@ -150,7 +71,7 @@ void check_buffers(const Object& from, const Program& program, const ProgramOp& 
   for (size_t i = 0; i < side.indices.size(); ++i) {
     const Buffer& buffer = program.buffers[side.indices[i]];
     std::string name = any ? "buffers" : names[i];
-    if (const size_t mark = name.find_first_of("?+"); mark != std::string::npos) name.resize(mark);
+    if (const size_t mark = name.find_first_of("?+#"); mark != std::string::npos) name.resize(mark);
     const std::string which = std::string(side.name) + " '" + name + "' (buffer '" + buffer.name + "')";
     if (!has_type(op.name, name, buffer.dtype)) {
       from.fail(which + " is " + (buffer.dtype == DType::kI32 ? "i32, wants f32" : "f32, wants i32"));

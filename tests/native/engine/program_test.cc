@@ -15,15 +15,15 @@ const Topology kTopology{1, 4, 2};
 json valid_program() {
   const json group = {{"experts", 4}, {"capacity", 8}, {"rank", 1}, {"expertParallelSize", 2}};
   json to_all = group, grouped = group;
-  to_all.update({{"direction", "dispatch"}, {"dim", 8}});
-  grouped.update({{"in", 8}, {"out", 4}});
+  to_all.update({{"direction", "dispatch"}, {"dim", 8}, {"chunk", 1}, {"chunks", 2}});
+  grouped.update({{"in", 8}, {"out", 4}, {"chunk", 0}, {"chunks", 1}});
   return make_program(
       "train", kTopology,
       {{"x", 128}, {"w", 64}, {"b", 8}, {"y", 128}, {"counts", 4, "i32"}, {"all", 16, "i32"}, {"rows", 512}},
-      {{"linear", "lin", {0, 1, 2}, {3}, {{"rows", 16}, {"in", 8}, {"out", 8}}},
+      {{"linear", "lin", {0, 1, 2}, {3}, {{"rows", 16}, {"in", 8}, {"out", 8}, {"bias", 1}}},
        {"all_gather_counts", "gather", {4}, {5}, {{"experts", 4}}, {0}},
        {"all_to_all", "dispatch", {3, 5}, {6}, to_all},
-       {"grouped_linear", "experts", {6, 1, 2, 5}, {3}, grouped, {2}},
+       {"grouped_linear", "experts", {6, 1, 5, 2}, {3}, grouped, {2}},
        {"all_reduce", "reduce", {1, 2}, {1, 2}, {{"group", "edp"}}, {3}},
        {"adamw",
         "update",
@@ -113,6 +113,52 @@ TEST("a file with damaged bytes is accepted or refused with BAD_PROGRAM, and not
     for (uint32_t i = 0; i <= random() % 3; ++i) damaged[random() % damaged.size()] = char(random());
     if (random() % 4 == 0) damaged.resize(random() % damaged.size());
     accepted(damaged);
+  }
+}
+
+// One op over buffers that are large enough for anything, and what its refusal must say.
+struct Refused {
+  test::OpSpec op;
+  const char* said;
+};
+
+// Fails for a case whose check is taken out of attributes.cc: the program is then accepted.
+TEST("attributes that no kernel could run with are refused, saying why") {
+  const json heads = {{"batch", 1}, {"sequence", 4}, {"dim", 12}, {"heads", 3}, {"keyValueHeads", 1}};
+  const json rope = {{"base", 10000}, {"inverse", 0}};
+  const json linear = {{"rows", 2}, {"in", 2}, {"out", 2}, {"bias", 0}};
+  const json route = {{"rows", 2}, {"dim", 2}, {"experts", 4}, {"topK", 1}, {"capacity", 8}};
+  const json gate = {{"rows", 2}, {"dim", 2}, {"coefficients", 1}};
+  const json gelu = {{"rows", 2}, {"dim", 2}, {"chunk", 0}, {"chunks", 1}};
+  const auto with = [](json attrs, const json& changes) {
+    attrs.update(changes);
+    return attrs;
+  };
+  const std::vector<Refused> cases = {
+      {{"attention", "a", {0}, {0, 1}, with(heads, {{"keyValueHeads", 2}})}, "'heads' is 3, wants a multiple of key"},
+      {{"attention", "a", {0}, {0, 1}, with(heads, {{"heads", 0}})}, "'heads' is 0, wants an integer from 1"},
+      {{"attention", "a", {0}, {0, 1}, with(heads, {{"dim", 13}})}, "'dim' is 13, wants a multiple of heads, 3"},
+      {{"rope", "a", {}, {0}, with(with(heads, rope), {{"dim", 9}})}, "'dim' is 9, wants a multiple of heads, 3 times"},
+      {{"linear", "a", {0, 0}, {1}, with(linear, {{"bias", 1}})}, "'bias' is 1, with 2 inputs"},
+      {{"linear", "a", {0, 0, 0, 0}, {1}, linear}, "'bias' is 0, with 4 inputs"},
+      {{"linear", "a", {0, 0, 2}, {1}, linear}, "inputs 'residual'"},
+      {{"router", "a", {0, 0}, {0, 2, 0, 2, 2}, with(route, {{"topK", 5}})}, "'topK' is 5, wants 1 to 4"},
+      {{"router", "a", {0, 0, 2}, {0, 2, 0, 2, 2}, with(route, {{"topK", 4}})}, "'topK' is 4, wants 1 to 3"},
+      {{"shared_gate", "a", {0, 0}, {1}, with(gate, {{"coefficients", 3}})}, "'coefficients' is 3"},
+      {{"gated_add_backward", "a", {0, 0, 0}, {1, 1}, with(gate, {{"coefficients", 2}})}, "'coefficients' is 2"},
+      {{"gelu", "a", {0}, {1}, with(gelu, {{"chunks", 2}})}, "'chunks' is 2, but only routed rows"},
+      {{"gelu", "a", {0}, {1}, with(gelu, {{"chunk", 1}})}, "'chunk' is 1, wants less than chunks, 1"},
+      {{"gelu", "a", {0}, {1}, with(gelu, {{"chunks", 1025}})}, "'chunks' is 1025, wants an integer from 1 to 1024"},
+  };
+  for (const auto& [op, said] : cases) {
+    const json program = make_program("odd", kTopology, {{"f", 1000}, {"g", 1000}, {"i", 1000, "i32"}}, {op});
+    std::string message = "accepted";
+    try {
+      parse_program(program.dump(), *cpu_backend(), kTopology);
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    check(message.find(said) != std::string::npos, std::string(said) + ": " + message);
   }
 }
 
