@@ -48,12 +48,11 @@ export function unknownFields(value: unknown, schema: Schema, path: Path = []): 
   })
 }
 
-/** A copy with the schema's defaults; a null stands for a field that was left out, unless the schema takes it for a value. */
+/** A copy with the schema's defaults; a null stands for a field that was left out. */
 export function withDefaults(value: unknown, schema: Schema): unknown {
   if (Array.isArray(value)) return value.map(item => (schema.items ? withDefaults(item, schema.items) : item))
   if (!isFields(value)) return value
-  const isValue = ([name, item]: [string, unknown]) => item !== null || schema.properties?.[name]?.nullable === true
-  const filled: Fields = Object.fromEntries(Object.entries(value).filter(isValue))
+  const filled: Fields = Object.fromEntries(Object.entries(value).filter(([, item]) => item !== null))
   for (const [name, child] of Object.entries(schema.properties ?? {})) {
     if (filled[name] === undefined && child.default !== undefined) filled[name] = structuredClone(child.default)
   }
@@ -99,7 +98,6 @@ export function schemaProblems(value: unknown, schema: Schema, path: Path = []):
 
 function hasType(value: unknown, schema: Schema): boolean {
   const type = typeName(value)
-  if (type === 'null' && schema.nullable) return true
   if (schema['x-kubernetes-int-or-string']) return type === 'integer' || type === 'string'
   return schema.type === undefined || type === schema.type || (schema.type === 'number' && type === 'integer')
 }
@@ -130,7 +128,7 @@ function* bounds(value: unknown, schema: Schema): Generator<Refusal> {
       yield { text: `should match '${schema.pattern}'` }
   }
   if (schema.enum && !schema.enum.includes(value)) {
-    const supported = schema.enum.map(word => JSON.stringify(word)).join(', ')
+    const supported = schema.enum.map(word => JSON.stringify(String(word))).join(', ')
     yield { message: `Unsupported value: ${JSON.stringify(value)}: supported values: ${supported}`, blocking: true }
   }
   if (isFields(value) && schema.maxProperties !== undefined && Object.keys(value).length > schema.maxProperties) {

@@ -51,11 +51,15 @@ function typeOf({ path, schema }: Field): string {
   if (schema.enum) return schema.enum.map(String).join(', ')
   if (schema.type === 'array') return 'list'
   if (schema.format === 'date-time') return 'time'
-  if (schema.type !== 'integer')
-    return `${schema.pattern?.startsWith('^[0-9]+') ? 'decimal in quotes' : (schema.type ?? 'any')}${schema.nullable ? ' or null' : ''}`
+  if (schema.type !== 'integer') return decimalOf(schema.pattern) ?? schema.type ?? 'any'
   const { minimum, maximum } = schema
   if (minimum !== undefined && maximum !== undefined) return `integer ${minimum} … ${maximum}`
   return minimum === undefined ? 'integer' : `integer from ${minimum}`
+}
+
+function decimalOf(pattern = ''): string | undefined {
+  if (pattern.startsWith('^[0-9]+')) return 'decimal in quotes'
+  return pattern.startsWith('^([0-9]+') && pattern.endsWith('|none)$') ? 'decimal in quotes, or none' : undefined
 }
 
 function fallback({ schema, isRequired }: Field): string {

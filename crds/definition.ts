@@ -11,7 +11,6 @@ import { TRANSITIONS } from './transitions.ts'
 /** A structural schema (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/). */
 export interface Schema {
   type?: string
-  nullable?: boolean
   description?: string
   default?: unknown
   format?: string

@@ -27,7 +27,10 @@ export type Governed = Given<
 export type Preset = Governed & { keyValueHeads?: number }
 
 /** Every field of spec.model with its value. `topK` is 0 for kind Dense; `shortcutPosition` is 1 where the kind has no shortcut. */
-export type ResolvedModel = Given<Omit<Model, 'preset'>>
+export interface ResolvedModel extends Given<Omit<Model, 'preset' | 'capacityFactor'>> {
+  /** A decimal; null: no token is dropped. */
+  capacityFactor: string | null
+}
 
 const GPT = {
   moeLayerFrequency: 2,
@@ -111,7 +114,7 @@ export function resolveModel(model: Model): ResolvedModel {
     positions: model.positions ?? base.positions,
     experts: model.experts ?? base.experts,
     topK: model.topK ?? DEFAULT_TOP_K[model.kind],
-    capacityFactor: model.capacityFactor,
+    capacityFactor: model.capacityFactor === 'none' ? null : model.capacityFactor,
     balanceLossCoefficient: model.balanceLossCoefficient,
     routerZLossCoefficient: model.routerZLossCoefficient,
   }

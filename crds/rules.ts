@@ -114,7 +114,7 @@ export const RULES: readonly Rule[] = [
   rule(
     'model.shortcutPosition',
     '{shortcutPosition} <= 1 || {moeLayerFrequency} >= 2',
-    'model.shortcutPosition is {shortcutPosition}, but every block carries the MoE layer (model.moeLayerFrequency 1), so that none lies before it: use shortcutPosition 1 or a higher moeLayerFrequency',
+    'model.shortcutPosition is {shortcutPosition}, but every block carries the MoE layer (model.moeLayerFrequency {moeLayerFrequency}), so that none lies before it: use shortcutPosition 1 or a higher moeLayerFrequency',
     s => TERMS.shortcutPosition.of(s) <= 1 || TERMS.moeLayerFrequency.of(s) >= 2,
   ),
   rule(
@@ -139,7 +139,7 @@ export const RULES: readonly Rule[] = [
     'model.capacityFactor',
     notZero('capacityFactor'),
     'model.capacityFactor is {capacityFactor}, so every token would be dropped: use a number above 0, such as "2"',
-    s => isNotZero(TERMS.capacityFactor.of(s)),
+    s => isNotZero(s.model.capacityFactor),
   ),
   rule(
     'training.optimizer.learningRate',
@@ -199,7 +199,7 @@ export const RULES: readonly Rule[] = [
     'overlap.slot',
     "{slot} == 0 || {strategy} in ['Auto', 'Shortcut']",
     'overlap.slot is {slot}, which overlap.strategy {strategy} does not have: remove slot, or use strategy Auto or Shortcut',
-    s => s.overlap.slot === undefined || s.overlap.strategy === 'Auto' || s.overlap.strategy === 'Shortcut',
+    s => TERMS.slot.of(s) === 0 || s.overlap.strategy === 'Auto' || s.overlap.strategy === 'Shortcut',
   ),
   rule(
     'overlap.slot',

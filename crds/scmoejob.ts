@@ -4,10 +4,11 @@
 import { z } from 'zod'
 import { CONTROLLER } from './contract.ts'
 
+const DECIMAL = '[0-9]+(\\.[0-9]+)?([eE]-?[0-9]{1,2})?'
 const decimal = z
   .string()
   .max(32)
-  .regex(/^[0-9]+(\.[0-9]+)?([eE]-?[0-9]{1,2})?$/, 'must be a decimal number in quotes, such as "0.0006" or "6e-4"')
+  .regex(new RegExp(`^${DECIMAL}$`), 'must be a decimal number in quotes, such as "0.0006" or "6e-4"')
 
 /** Fields that a preset decides have no default here, or the API server would fill them in: see presets.ts, which the descriptions repeat. */
 const Model = z
@@ -99,11 +100,14 @@ const Model = z
       .optional()
       .describe('Routed experts per MoE layer, over all ranks. Default: of the preset, else 8.'),
     topK: z.int().min(1).max(2).optional().describe('Routed experts per token. Default: 2 for Top2, else 1.'),
-    capacityFactor: decimal
-      .nullable()
+    // Not null for none: kubectl apply drops a null before it sends the job.
+    capacityFactor: z
+      .string()
+      .max(32)
+      .regex(new RegExp(`^(${DECIMAL}|none)$`), 'must be a decimal number in quotes, such as "2", or none')
       .default('2')
       .describe(
-        'One rank may send ceil(capacityFactor * tokens * topK / experts) tokens to one expert; later tokens are dropped there. null: none is dropped.',
+        'One rank may send ceil(capacityFactor * tokens * topK / experts) tokens to one expert; later tokens are dropped there. none: no token is dropped.',
       ),
     balanceLossCoefficient: decimal.default('0.01').describe('Weight of the load-balance loss.'),
     routerZLossCoefficient: decimal

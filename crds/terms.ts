@@ -89,11 +89,7 @@ export const TERMS = {
   shortcutPosition: { cel: optional('model.shortcutPosition', 0), of: s => s.model.shortcutPosition ?? 0 },
   coefficientGate: { cel: optional('model.coefficientGate', ''), of: s => s.model.coefficientGate ?? '' },
   position,
-  /** A null, which drops no token, counts as a capacity. */
-  capacityFactor: {
-    cel: "(type(self.model.capacityFactor) == string ? self.model.capacityFactor : '1')",
-    of: s => s.model.capacityFactor ?? '1',
-  },
+  capacityFactor: { cel: 'self.model.capacityFactor', of: s => s.model.capacityFactor },
   learningRate: { cel: 'self.training.optimizer.learningRate', of: s => s.training.optimizer.learningRate },
   gradientClipNorm: { cel: 'self.training.optimizer.gradientClipNorm', of: s => s.training.optimizer.gradientClipNorm },
   globalBatchSequences: { cel: 'self.training.globalBatchSequences', of: s => s.training.globalBatchSequences },

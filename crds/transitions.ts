@@ -39,6 +39,8 @@ export const TRANSITIONS: readonly Transition[] = [
   immutable('model'),
   immutable('training.globalBatchSequences'),
   immutable('training.sequenceLength'),
+  immutable('training.microBatches'),
+  immutable('training.recompute'),
   immutable('training.seed'),
   immutable('training.optimizer'),
   immutable('training.evaluation'),

@@ -6,6 +6,7 @@ import { checkJob } from '../../cli/job-file.ts'
 import { COLUMNS } from '../../crds/definition.ts'
 import { OpenApi, podSchemas } from '../../crds/pod-template.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { yamlOf } from './crd-cases.ts'
 import { Server } from './crd-server.ts'
 
 const EXAMPLES = ['01-two-workers', '02-overlap-sequential', '03-overlap-shortcut'].map(name => `examples/${name}.yaml`)
@@ -56,6 +57,21 @@ describe('the CRD on a real API server', () => {
     const { spec } = await stored(checked.name)
     expect(spec).toEqual(checked.object['spec'])
     expect(spec).toEqual(ScMoEJobSpec.parse(job['spec']))
+  })
+
+  // Broken once by a default on model.blocks: it came back as 4.
+  it('fills in nothing that a preset decides, also when the job is applied again', async () => {
+    const file = server.file(yamlOf({ spec: 'model: {preset: llama2-moe, capacityFactor: none}', job: 'preset' }))
+    await server.must('apply', '--filename', file)
+    expect(await server.must('apply', '--filename', file)).toContain('unchanged')
+    const { spec } = await stored('preset')
+    expect(spec['model']).toEqual({
+      preset: 'llama2-moe',
+      capacityFactor: 'none',
+      kind: 'ScMoE',
+      balanceLossCoefficient: '0.01',
+      routerZLossCoefficient: '0',
+    })
   })
 
   it('shows state, speed and overlap in kubectl get, more with --output wide', async () => {

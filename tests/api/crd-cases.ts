@@ -1,134 +1,10 @@
 // Jobs that are refused, each with everything that is said about it: `scmoe validate` (tests/unit) and a real API server (tests/api)
 // have to give exactly these lines.
 
-export interface Case {
-  name: string
-  /** Lines below `spec:` besides training.steps. */
-  spec: string
-  job?: string
-  says: string[]
-}
+import { type Case, SCHEMA } from './crd-cases-schema.ts'
 
 const named =
   'must be a DNS label that starts with a letter (a-z, 0-9, -) of at most 51 characters, because pods are called <name>-worker-<i>: choose another name'
-const type = (path: string, wanted: string, found: string) =>
-  `${path}: Invalid value: "${found}": ${path} in body must be of type ${wanted}: "${found}"`
-const least = (path: string, value: number, minimum: number) =>
-  `${path}: Invalid value: ${value}: ${path} in body should be greater than or equal to ${minimum}`
-const container = 'spec.workers.template.spec.containers[0]'
-const withContainer = (fields: string) => `workers: {template: {spec: {containers: [{name: worker, ${fields}}]}}}`
-
-/** What the schema refuses. */
-const SCHEMA: Case[] = [
-  { name: 'an unknown field', spec: 'modle: {}', says: ['unknown field "spec.modle"'] },
-  {
-    name: 'a typo in the pod template',
-    spec: withContainer('imag: x, env: [{nam: A, name: A}]'),
-    says: [`unknown field "${container}.imag"`, `unknown field "${container}.env[0].nam"`],
-  },
-  {
-    name: 'a name in the pod template',
-    spec: 'workers: {template: {metadata: {name: x}}}',
-    says: ['unknown field "spec.workers.template.metadata.name"'],
-  },
-  {
-    name: 'a volume with a name',
-    spec: 'checkpoint: {volume: {name: a, emptyDir: {}}}',
-    says: [
-      'unknown field "spec.checkpoint.volume.name"',
-      'spec.checkpoint.volume: Too many: 2: must have at most 1 item',
-    ],
-  },
-  {
-    name: 'a text for a number',
-    spec: 'model: {experts: "8"}',
-    says: [type('spec.model.experts', 'integer', 'string')],
-  },
-  {
-    name: 'a number for a text',
-    spec: 'model: {capacityFactor: 2}',
-    says: [type('spec.model.capacityFactor', 'string', 'integer')],
-  },
-  {
-    name: 'a fraction for a whole number',
-    spec: 'model: {blocks: 2.5}',
-    says: [type('spec.model.blocks', 'integer', 'number')],
-  },
-  { name: 'a word for a switch', spec: 'suspend: "yes"', says: [type('spec.suspend', 'boolean', 'string')] },
-  { name: 'a list for an object', spec: 'checkpoint: []', says: [type('spec.checkpoint', 'object', 'array')] },
-  {
-    name: 'a wrong type deep in the pod template',
-    spec: withContainer('ports: [{containerPort: http}], args: [null]'),
-    says: [
-      type(`${container}.ports[0].containerPort`, 'integer', 'string'),
-      type(`${container}.args[0]`, 'string', 'null'),
-    ],
-  },
-  {
-    name: 'a fraction of a cpu without quotes',
-    spec: withContainer('resources: {limits: {cpu: 0.5}}'),
-    says: [type(`${container}.resources.limits.cpu`, 'integer,string', 'number')],
-  },
-  {
-    name: 'a number as annotation',
-    spec: 'workers: {template: {metadata: {annotations: {a: 1}}}}',
-    says: [type('spec.workers.template.metadata.annotations.a', 'string', 'integer')],
-  },
-  {
-    name: 'a variable given twice',
-    spec: withContainer('env: [{name: A, value: "1"}, {name: A, value: "2"}]'),
-    says: [`${container}.env[1]: Duplicate value: {"name":"A"}`],
-  },
-  {
-    name: 'a container without name',
-    spec: 'workers: {template: {spec: {containers: [{image: x}]}}}',
-    says: [`${container}.name: Required value`],
-  },
-  { name: 'a checkpoint without volume', spec: 'checkpoint: {}', says: ['spec.checkpoint.volume: Required value'] },
-  {
-    name: 'a volume without source',
-    spec: 'checkpoint: {volume: {}}',
-    says: [
-      'spec.checkpoint.volume: Invalid value: 0: spec.checkpoint.volume in body should have at least 1 properties',
-    ],
-  },
-  { name: 'no workers', spec: 'workers: {replicas: 0}', says: [least('spec.workers.replicas', 0, 1)] },
-  { name: 'no heads', spec: 'model: {heads: 0}', says: [least('spec.model.heads', 0, 1)] },
-  {
-    name: 'reports every second',
-    spec: 'reporting: {intervalSeconds: 1}',
-    says: [least('spec.reporting.intervalSeconds', 1, 5)],
-  },
-  {
-    name: 'a topK of 3',
-    spec: 'model: {topK: 3}',
-    says: ['spec.model.topK: Invalid value: 3: spec.model.topK in body should be less than or equal to 2'],
-  },
-  {
-    name: 'an unknown kind',
-    spec: 'model: {kind: Top3}',
-    says: ['spec.model.kind: Unsupported value: "Top3": supported values: "Top2", "SharedExpert", "ScMoE"'],
-  },
-  {
-    name: 'a decimal comma',
-    spec: 'training: {steps: 1, optimizer: {learningRate: "0,1"}}',
-    says: [
-      'spec.training.optimizer.learningRate: Invalid value: "0,1": spec.training.optimizer.learningRate in body should match \'^[0-9]+(\\.[0-9]+)?([eE]-?[0-9]{1,2})?$\'',
-    ],
-  },
-  {
-    name: 'an endless decimal',
-    spec: `model: {capacityFactor: "${'1'.repeat(33)}"}`,
-    says: ['spec.model.capacityFactor: Too long: may not be more than 32 bytes'],
-  },
-  {
-    name: 'an empty path',
-    spec: 'data: {path: ""}',
-    says: ['spec.data.path: Invalid value: "": spec.data.path in body should be at least 1 chars long'],
-  },
-  { name: 'no steps', spec: 'training: {}', says: ['spec.training.steps: Required value'] },
-]
-
 /** What rules refuse: at least one case per rule (checked). */
 const RULES: Case[] = [
   { name: 'a name too long for pods', spec: '', job: 'a'.repeat(52), says: [`metadata.name: Invalid value: ${named}`] },
@@ -137,7 +13,7 @@ const RULES: Case[] = [
     name: 'an odd number of blocks',
     spec: 'model: {blocks: 3}',
     says: [
-      'spec.model.blocks: Invalid value: model.blocks is 3, but every second block carries the MoE layer: use an even number',
+      'spec.model.blocks: Invalid value: model.blocks is 3, which is not a multiple of model.moeLayerFrequency 2, the blocks for each MoE layer: change one of them',
     ],
   },
   {
@@ -165,7 +41,70 @@ const RULES: Case[] = [
     name: 'more experts per token than there are',
     spec: 'model: {kind: Top2, experts: 1}',
     says: [
-      'spec.model.topK: Invalid value: every token goes to 2 experts (model.topK, or its default for kind Top2), but model.experts is 1: use more experts or a smaller topK',
+      'spec.model.topK: Invalid value: every token goes to 2 experts (model.topK and kind Top2), but model.experts is 1: use more experts or a smaller topK',
+    ],
+  },
+  {
+    name: 'one expert for two representations',
+    spec: 'model: {kind: DGMoE, experts: 1}',
+    says: [
+      'spec.model.topK: Invalid value: every token goes to 2 experts (model.topK and kind DGMoE), but model.experts is 1: use more experts or a smaller topK',
+    ],
+  },
+  {
+    name: 'experts per token of a model without experts',
+    spec: 'model: {kind: Dense, topK: 1}',
+    says: [
+      'spec.model.topK: Invalid value: model.topK is 1, but kind Dense sends no token to experts: remove topK or choose another kind',
+    ],
+  },
+  {
+    name: 'blocks that a preset does not divide',
+    spec: 'model: {preset: gpt2-moe-small, moeLayerFrequency: 5}',
+    says: [
+      'spec.model.blocks: Invalid value: model.blocks is 12, which is not a multiple of model.moeLayerFrequency 5, the blocks for each MoE layer: change one of them',
+    ],
+  },
+  {
+    name: 'heads that do not share keys and values',
+    spec: 'model: {heads: 8, keyValueHeads: 3}',
+    says: [
+      'spec.model.keyValueHeads: Invalid value: model.keyValueHeads is 3, which does not divide model.heads 8: change one of them',
+    ],
+  },
+  {
+    name: 'heads that do not share keys and values of a preset',
+    spec: 'model: {preset: llama2-moe, hiddenSize: 192, heads: 6}',
+    says: [
+      'spec.model.keyValueHeads: Invalid value: model.keyValueHeads is 4, which does not divide model.heads 6: change one of them',
+    ],
+  },
+  {
+    name: 'rotations of an odd head',
+    spec: 'model: {hiddenSize: 60, positions: RoPE}',
+    says: [
+      'spec.model.positions: Invalid value: model.positions is RoPE, which turns pairs of values, but model.hiddenSize 60 over model.heads 4 is odd: change one of them, or use positions Learned',
+    ],
+  },
+  {
+    name: 'a shortcut position without shortcut',
+    spec: 'model: {kind: SharedExpert, shortcutPosition: 2}',
+    says: [
+      'spec.model.shortcutPosition: Invalid value: model.shortcutPosition is 2, but kind SharedExpert has no shortcut: remove shortcutPosition or use kind ScMoE or DGMoE',
+    ],
+  },
+  {
+    name: 'a shortcut from a block that is not there',
+    spec: 'model: {preset: llama2-moe, shortcutPosition: 2}',
+    says: [
+      'spec.model.shortcutPosition: Invalid value: model.shortcutPosition is 2, but every block carries the MoE layer (model.moeLayerFrequency 1), so that none lies before it: use shortcutPosition 1 or a higher moeLayerFrequency',
+    ],
+  },
+  {
+    name: 'a gate without shared expert',
+    spec: 'model: {kind: Top1, coefficientGate: CG2}',
+    says: [
+      'spec.model.coefficientGate: Invalid value: model.coefficientGate is CG2, but kind Top1 has no shared expert to weigh: remove coefficientGate or use kind ScMoE or SharedExpert',
     ],
   },
   {
@@ -193,7 +132,21 @@ const RULES: Case[] = [
     name: 'a batch that workers cannot share',
     spec: 'workers: {replicas: 4}\n  training: {steps: 1, globalBatchSequences: 6}',
     says: [
-      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 6, which is not a multiple of workers.replicas 4: every worker takes an equal share, so change one of them',
+      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 6, which is not a multiple of workers.replicas 4 times training.microBatches 1: every worker takes an equal share, so change one of them',
+    ],
+  },
+  {
+    name: 'a batch that micro-batches cannot share',
+    spec: 'workers: {replicas: 2}\n  training: {steps: 1, globalBatchSequences: 6, microBatches: 2}',
+    says: [
+      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 6, which is not a multiple of workers.replicas 2 times training.microBatches 2: every worker takes an equal share, so change one of them',
+    ],
+  },
+  {
+    name: 'token numbers from a text',
+    spec: 'data: {builtin: sotu, tokens: uint16}',
+    says: [
+      'spec.data.tokens: Invalid value: data.tokens is uint16, but the builtin texts hold bytes: remove tokens, or set data.path to a file of token numbers',
     ],
   },
   {
@@ -228,14 +181,42 @@ const RULES: Case[] = [
     name: 'a shortcut that is not there',
     spec: 'model: {kind: Top2}\n  overlap: {strategy: Shortcut}',
     says: [
-      'spec.overlap.strategy: Invalid value: overlap.strategy is Shortcut, but model.kind Top2 has no shortcut to overlap with: use Auto or Sequential, or model.kind ScMoE',
+      'spec.overlap.strategy: Invalid value: overlap.strategy is Shortcut, but model.kind Top2 has nothing to run beside an all-to-all: use Auto or Sequential, or model.kind ScMoE',
     ],
   },
   {
-    name: 'a slot without shortcut',
+    name: 'chunks for no experts',
+    spec: 'model: {kind: Dense}\n  overlap: {strategy: Pipelined}',
+    says: [
+      'spec.overlap.strategy: Invalid value: overlap.strategy is Pipelined, but model.kind Dense has no experts: use Auto or Sequential, or another model.kind',
+    ],
+  },
+  {
+    name: 'chunks where nothing is split',
+    spec: 'overlap: {strategy: Sequential, chunks: 2}',
+    says: [
+      'spec.overlap.chunks: Invalid value: overlap.chunks is 2, but overlap.strategy Sequential does not split its all-to-alls: remove chunks or use another strategy',
+    ],
+  },
+  {
+    name: 'a pipeline of one chunk',
+    spec: 'overlap: {strategy: Pipelined, chunks: 1}',
+    says: [
+      'spec.overlap.chunks: Invalid value: overlap.chunks is 1, but overlap.strategy Pipelined works on one chunk while the next travels: use 2, 4 or 8, or remove chunks',
+    ],
+  },
+  {
+    name: 'a slot that the position does not have',
+    spec: 'model: {preset: llama2-moe}\n  overlap: {slot: 4}',
+    says: [
+      'spec.overlap.slot: Invalid value: overlap.slot is 4, but this model has 3 slots (model.kind ScMoE, shortcut position 1): use a smaller slot or remove it',
+    ],
+  },
+  {
+    name: 'a slot without shortcut schedule',
     spec: 'overlap: {strategy: Sequential, slot: 2}',
     says: [
-      'spec.overlap.slot: Invalid value: overlap.slot is 2, which only model.kind ScMoE with overlap.strategy Auto or Shortcut has (here: ScMoE, Sequential): remove overlap.slot',
+      'spec.overlap.slot: Invalid value: overlap.slot is 2, which overlap.strategy Sequential does not have: remove slot, or use strategy Auto or Shortcut',
     ],
   },
   {
@@ -263,7 +244,7 @@ const RULES: Case[] = [
     name: 'two mistakes at once',
     spec: 'model: {blocks: 3}\n  network: {port: 8080}',
     says: [
-      'spec.model.blocks: Invalid value: model.blocks is 3, but every second block carries the MoE layer: use an even number',
+      'spec.model.blocks: Invalid value: model.blocks is 3, which is not a multiple of model.moeLayerFrequency 2, the blocks for each MoE layer: change one of them',
       'spec.network.port: Invalid value: network.port is 8080, where the worker answers probes and progress requests: use another port',
     ],
   },
@@ -273,7 +254,7 @@ const RULES: Case[] = [
     says: [
       'spec.workers.replicas: Invalid value: 1025: spec.workers.replicas in body should be less than or equal to 1024',
       'spec.model.experts: Invalid value: 1025: spec.model.experts in body should be less than or equal to 1024',
-      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 8, which is not a multiple of workers.replicas 1025: every worker takes an equal share, so change one of them',
+      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 8, which is not a multiple of workers.replicas 1025 times training.microBatches 1: every worker takes an equal share, so change one of them',
     ],
   },
 ]

@@ -47,25 +47,43 @@ describe('a real API server', () => {
 
   it('and `scmoe validate` agree about jobs of random numbers', async () => {
     const jobs = fc.record({
-      kind: fc.constantFrom('Top2', 'SharedExpert', 'ScMoE'),
-      blocks: fc.integer({ min: 1, max: 6 }),
-      heads: fc.constantFrom(0, 1, 3, 4),
-      experts: fc.integer({ min: 0, max: 9 }),
-      topK: fc.option(fc.integer({ min: 0, max: 3 })),
-      replicas: fc.integer({ min: 0, max: 5 }),
-      size: fc.option(fc.integer({ min: 0, max: 5 })),
-      batch: fc.integer({ min: 1, max: 12 }),
-      strategy: fc.constantFrom('Auto', 'Sequential', 'Shortcut'),
-      slot: fc.option(fc.integer({ min: 0, max: 5 })),
+      model: fc.record(
+        {
+          preset: fc.constantFrom('tiny', 'gpt2-moe-small', 'gpt2-moe-medium', 'gpt3-moe-xl', 'llama2-moe'),
+          kind: fc.constantFrom('Dense', 'Top1', 'Top2', 'SharedExpert', 'ScMoE', 'DGMoE'),
+          shortcutPosition: fc.option(fc.constantFrom(1, 2, 3)),
+          coefficientGate: fc.option(fc.constantFrom('DirectAdd', 'CG1', 'CG2')),
+          blocks: fc.option(fc.integer({ min: 0, max: 6 })),
+          moeLayerFrequency: fc.integer({ min: 0, max: 3 }),
+          hiddenSize: fc.constantFrom(32, 60, 64),
+          heads: fc.option(fc.constantFrom(0, 1, 3, 4)),
+          keyValueHeads: fc.integer({ min: 0, max: 4 }),
+          positions: fc.constantFrom('Learned', 'RoPE'),
+          experts: fc.integer({ min: 0, max: 9 }),
+          topK: fc.option(fc.integer({ min: 0, max: 3 })),
+          capacityFactor: fc.constantFrom('2', '0', 'none', null),
+        },
+        { requiredKeys: [] },
+      ),
+      training: fc.record({
+        steps: fc.constant(1),
+        globalBatchSequences: fc.integer({ min: 1, max: 12 }),
+        microBatches: fc.integer({ min: 0, max: 3 }),
+      }),
+      data: fc.constantFrom(
+        { builtin: 'sotu' },
+        { builtin: 'sotu', tokens: 'uint32' },
+        { path: '/a', tokens: 'uint16' },
+      ),
+      workers: fc.record({ replicas: fc.integer({ min: 0, max: 5 }) }),
+      parallelism: fc.record({ expertParallelSize: fc.option(fc.integer({ min: 0, max: 5 })) }),
+      overlap: fc.record({
+        strategy: fc.constantFrom('Auto', 'Sequential', 'Pipelined', 'Shortcut'),
+        slot: fc.option(fc.integer({ min: 0, max: 6 })),
+        chunks: fc.option(fc.constantFrom(1, 2, 8)),
+      }),
     })
-    for (const job of fc.sample(jobs, { numRuns: 60, seed: 1 })) {
-      const spec = {
-        model: { kind: job.kind, blocks: job.blocks, heads: job.heads, experts: job.experts, topK: job.topK },
-        training: { steps: 1, globalBatchSequences: job.batch },
-        workers: { replicas: job.replicas },
-        parallelism: { expertParallelSize: job.size },
-        overlap: { strategy: job.strategy, slot: job.slot },
-      }
+    for (const spec of fc.sample(jobs, { numRuns: 150, seed: 1 })) {
       const text = JSON.stringify({
         apiVersion: 'scmoe.dev/v1alpha1',
         kind: 'ScMoEJob',

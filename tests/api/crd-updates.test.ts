@@ -41,6 +41,8 @@ describe('an update', () => {
     ['model', { model: { experts: 16 } }],
     ['training.globalBatchSequences', { training: { globalBatchSequences: 16 } }],
     ['training.sequenceLength', { training: { sequenceLength: 128 } }],
+    ['training.microBatches', { training: { microBatches: 2 } }],
+    ['training.recompute', { training: { recompute: true } }],
     ['training.seed', { training: { seed: 2 } }],
     ['training.optimizer', { training: { optimizer: { warmupSteps: 1 } } }],
     ['training.evaluation', { training: { evaluation: { batches: 1 } } }],
@@ -60,13 +62,13 @@ describe('an update', () => {
     const message = fill(rule?.message ?? 'no such rule', name => ({ old: '10', new: '9' })[name] ?? '')
     // A scalar's own value is named too.
     const said = await update(spec)
-    expect(said.map(line => line.replace(/Invalid value: ("[^"]*"|\d+): /, 'Invalid value: '))).toEqual([
+    expect(said.map(line => line.replace(/Invalid value: ("[^"]*"|\d+|true): /, 'Invalid value: '))).toEqual([
       `spec.${field}: Invalid value: ${message}`,
     ])
   })
 
   it('is tried for every rule', () => {
-    expect(TRANSITIONS).toHaveLength(18)
+    expect(TRANSITIONS).toHaveLength(20)
   })
 
   it('may change workers of a suspended job, and resume it at once', async () => {
@@ -80,7 +82,7 @@ describe('an update', () => {
   it('of a suspended job still has to fit together', async () => {
     expect(await update({ suspend: true })).toEqual([])
     expect(await update({ workers: { replicas: 3 } })).toEqual([
-      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 8, which is not a multiple of workers.replicas 3: every worker takes an equal share, so change one of them',
+      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 8, which is not a multiple of workers.replicas 3 times training.microBatches 1: every worker takes an equal share, so change one of them',
       'spec.parallelism.expertParallelSize: Invalid value: 3 ranks (parallelism.expertParallelSize, or by default workers.replicas) cannot share model.experts 8 equally: use a size that divides model.experts',
     ])
   })
