@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { globSync, readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseAllDocuments } from 'yaml'
 import { z } from 'zod'
@@ -9,7 +9,7 @@ import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { yamlOf } from './crd-cases.ts'
 import { Server } from './crd-server.ts'
 
-const EXAMPLES = ['01-two-workers', '02-overlap-sequential', '03-overlap-shortcut'].map(name => `examples/${name}.yaml`)
+const EXAMPLES = globSync('examples/*.yaml')
 const Stored = z.object({ metadata: z.object({ name: z.string() }), spec: z.record(z.string(), z.unknown()) })
 
 let server: Server
