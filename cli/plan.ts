@@ -1,29 +1,20 @@
-// scmoe plan: what the operator would create for a job, and what its first rank would execute. Nothing is run.
+// scmoe plan: what the operator would create for a job, and what its ranks would execute. Nothing is run.
 
 import { API_VERSION, KIND } from '../crds/contract.ts'
+import { resolveModel } from '../crds/presets.ts'
 import type { Job as KubeJob } from '../operator/objects.ts'
 import { plan, describe as sentences } from '../operator/plan.ts'
-import { type ModelConfig, modelConfig, tensors } from '../worker/model.ts'
-import { emitEvaluate, emitTrain } from '../worker/program/emit.ts'
-import {
-  assemble,
-  choose,
-  describe,
-  estimateTimes,
-  type Machine,
-  makespan,
-  schedule,
-  timeline,
-} from '../worker/schedule/schedule.ts'
+import { type ModelConfig, modelConfig, parameterCounts } from '../worker/model.ts'
+import { describe } from '../worker/schedule/schedule.ts'
 import { type Job, JobFileError, readJob } from './job-file.ts'
+import { type Assumed, type Planned, planPrograms } from './plan-programs.ts'
+import { type Measured, readMeasured } from './plan-results.ts'
 
-export interface PlanOptions {
+export interface PlanOptions extends Assumed {
   rank: number
   workerImage: string
-  /** Assumed of one worker; a running job measures instead. */
-  gigaflops: number
-  megabytesPerSecond: number
-  latencyMicroseconds: number
+  /** Output folder of a run of the job: its measured times instead of assumed speeds. */
+  results?: string | undefined
   json?: boolean | undefined
 }
 
@@ -33,26 +24,17 @@ export function planCommand(file: string, options: PlanOptions): string {
   const { replicas } = job.spec.workers
   if (options.rank >= replicas)
     throw new JobFileError(`--rank is ${options.rank}, but the job has ranks 0 to ${replicas - 1}`)
-  const { planned, objects } = planObjects(job, options.workerImage)
+  const { sentences: created, objects } = planObjects(job, options.workerImage)
   const model = modelConfig(job.spec, replicas)
-  const program = planProgram(job, model, options)
-  if (options.json) {
-    const schedules = program.candidates.map(({ choice, predicted }) => ({
-      schedule: describe(choice),
-      predictedMilliseconds: predicted / 1000,
-    }))
-    return JSON.stringify(
-      { objects, schedule: describe(program.choice), schedules, programs: [program.train, program.evaluate] },
-      undefined,
-      2,
-    )
-  }
+  const measured = options.results === undefined ? undefined : readMeasured(options.results)
+  const planned = planPrograms(model, { ...options, wish: job.spec.overlap, measured })
+  if (options.json) return JSON.stringify({ objects, ...asJson(planned, measured) }, undefined, 2)
   return [
     heading(job, model),
-    ['The operator would', ...planned.map(sentence => `  ${sentence}`)].join('\n'),
-    memory(program.train, options.rank),
-    weighed(program, options),
-    program.text,
+    ['The operator would', ...created.map(sentence => `  ${sentence}`)].join('\n'),
+    memory(planned, model, options.rank),
+    weighed(planned, { assumed: options, measured, microBatches: model.microBatches }),
+    planned.timeline,
   ].join('\n\n')
 }
 
@@ -66,74 +48,105 @@ function planObjects(job: Job, workerImage: string) {
   const object: KubeJob = { apiVersion: API_VERSION, kind: KIND, metadata, spec: job.spec }
   const planned = plan({ job: object, pods: [], service: undefined, budget: undefined, workerImage }, 0)
   const objects = planned.actions.flatMap(action => (action.kind === 'delete' ? [] : [action.object]))
-  return { planned: sentences(planned), objects }
+  return { sentences: sentences(planned), objects }
 }
-
-function planProgram(job: Job, model: ModelConfig, options: PlanOptions) {
-  const { rank } = options
-  const { strategy, slot } = job.spec.overlap
-  const emitted = emitTrain(model, rank)
-  const times = estimateTimes(emitted, machineOf(options))
-  const { candidates, choice, scheduled } = choose(emitted, times, strategy, slot)
-  return {
-    candidates,
-    choice,
-    train: assemble(scheduled, model, rank),
-    evaluate: assemble(schedule(emitEvaluate(model, rank), choice), model, rank),
-    text: timeline(scheduled, {
-      title: `${model.kind}   ${describe(choice)}`,
-      rank,
-      worldSize: model.worldSize,
-      predicted: makespan(scheduled, emitted, times),
-    }),
-  }
-}
-
-const machineOf = ({ gigaflops, megabytesPerSecond, latencyMicroseconds }: PlanOptions): Machine => ({
-  flopsPerSecond: gigaflops * 1e9,
-  bytesPerSecond: megabytesPerSecond * 1e6,
-  latencySeconds: latencyMicroseconds / 1e6,
-})
 
 function heading({ name, namespace, spec }: Job, model: ModelConfig): string {
-  const sizes = tensors(model).map(({ shape, kind }) => ({
-    kind,
-    size: shape.reduce((product, length) => product * length, 1),
-  }))
-  const total = sizes.reduce((sum, { size }) => sum + size, 0)
-  const active = sizes.reduce(
-    (sum, { kind, size }) => sum + (kind === 'expert' ? (size * model.topK) / model.experts : size),
-    0,
-  )
+  const { total, perRank, active } = parameterCounts(model)
+  const { training } = spec
+  const parts = training.microBatches === 1 ? '' : `${training.microBatches} times `
   return [
-    `${namespace ?? 'default'}/${name}: ${model.kind}, ${millions(total)} parameters, of which a token uses ${millions(active)}`,
-    `${model.worldSize} ranks in groups of ${model.expertParallelSize} that share ${model.experts} experts; ${model.batch} sequences of ${model.sequence} tokens per rank and step; ${spec.training.steps} steps`,
+    `${namespace ?? 'default'}/${name}: ${architecture(model)}`,
+    sizes(spec.model),
+    `${amount(total)} parameters, of which a token uses ${amount(active)} and a rank holds ${amount(perRank)}`,
+    `${ranks(model)}; ${parts}${model.batch} sequences of ${model.sequence} tokens per rank and step; ${training.steps} steps`,
   ].join('\n')
 }
 
-const millions = (count: number) => `${(count / 1e6).toPrecision(3)} million`
-const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
+/** e.g. `ScMoE, shortcut position 2, coefficient gate CG1`. */
+function architecture({ kind, shortcutPosition, coefficientGate }: ModelConfig): string {
+  const hasShortcut = kind === 'ScMoE' || kind === 'DGMoE'
+  const hasGate = kind === 'ScMoE' || kind === 'SharedExpert'
+  const parts = [kind, hasShortcut && `shortcut position ${shortcutPosition}`, hasGate && gateText(coefficientGate)]
+  return parts.filter(Boolean).join(', ')
+}
 
-const memory = (
-  { persistentBytes, transientBytes }: { persistentBytes: number; transientBytes: number },
-  rank: number,
-) =>
-  `Memory of rank ${rank}: ${mebibytes(persistentBytes)} that stay (parameters, gradients, moments), ${mebibytes(transientBytes)} within a step`
+const gateText = (gate: ModelConfig['coefficientGate']) =>
+  gate === 'DirectAdd' ? 'shared and routed experts added' : `coefficient gate ${gate}`
+
+function sizes(written: Job['spec']['model']): string {
+  const model = resolveModel(written)
+  const isDense = model.kind === 'Dense'
+  const { heads, keyValueHeads, moeLayerFrequency: every } = model
+  const where = every === 1 ? 'in every block' : every === 2 ? 'in every second block' : `in one block of ${every}`
+  return [
+    `${model.blocks} blocks of width ${model.hiddenSize}`,
+    `${heads} heads${keyValueHeads === heads ? '' : ` over ${keyValueHeads} of keys and values`}`,
+    `feed-forward ${model.feedForwardSize}`,
+    ...(isDense ? [] : [`${model.experts} experts ${where}, ${routing(model)}`]),
+    `vocabulary ${model.vocabularySize}${model.tieEmbeddings ? ', tied' : ''}`,
+    `${model.norm}, ${model.activation}, ${model.positions}${model.biases ? '' : ', no biases'}`,
+  ].join('; ')
+}
+
+const routing = ({ topK, capacityFactor }: ReturnType<typeof resolveModel>) =>
+  `top-${topK}, ${capacityFactor === null ? 'no token dropped' : `capacity factor ${capacityFactor}`}`
+
+function ranks({ kind, worldSize, expertParallelSize, experts }: ModelConfig): string {
+  if (worldSize === 1) return '1 rank'
+  return kind === 'Dense'
+    ? `${worldSize} ranks`
+    : `${worldSize} ranks in groups of ${expertParallelSize} that share ${experts} experts`
+}
+
+const amount = (count: number) =>
+  count < 1e9 ? `${(count / 1e6).toPrecision(3)} million` : `${(count / 1e9).toPrecision(3)} billion`
+const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
+const milliseconds = (microseconds: number) => `${(microseconds / 1000).toFixed(1)} ms`
+
+/** Transient memory is nearly all activations: it grows with the tokens of one micro-batch. */
+function memory({ programs: [train] }: Planned, model: ModelConfig, rank: number): string {
+  const perToken = train.transientBytes / (model.batch * model.sequence) / 1024
+  const again = model.recompute ? ', most activations computed again' : ''
+  return `Memory of rank ${rank}: ${mebibytes(train.persistentBytes)} that stay (parameters, gradients, moments), ${mebibytes(train.transientBytes)} within a step (${perToken.toFixed(1)} KiB per token${again})`
+}
 
 function weighed(
-  { candidates, choice }: Pick<ReturnType<typeof planProgram>, 'candidates' | 'choice'>,
-  options: PlanOptions,
+  { candidates, choice, step }: Planned,
+  { assumed, measured, microBatches }: { assumed: Assumed; measured: Measured | undefined; microBatches: number },
 ): string {
-  const { gigaflops, megabytesPerSecond, latencyMicroseconds } = options
   const best = describe(choice)
   const rows = candidates
     .toSorted((a, b) => a.predicted - b.predicted)
     .map(({ choice: each, predicted }) => {
       const text = describe(each)
-      return `  ${(predicted / 1000).toFixed(1).padStart(9)} ms  ${text}${text === best ? '  <- chosen' : ''}`
+      const marks = [text === best && '<- chosen', text === measured?.schedule && ranText(measured)].filter(Boolean)
+      return `  ${[milliseconds(predicted).padStart(12), text, ...marks].join('  ')}`
     })
+  const { gigaflops, megabytesPerSecond, latencyMicroseconds } = assumed
+  const source = measured
+    ? `the times in ${measured.file}`
+    : `${gigaflops} Gflop/s, ${megabytesPerSecond} MB/s and ${latencyMicroseconds} us per message`
+  const isSplit = microBatches > 1
   return [
-    `Schedules of one step, predicted from ${gigaflops} Gflop/s, ${megabytesPerSecond} MB/s and ${latencyMicroseconds} us per message`,
+    `Schedules of ${isSplit ? 'the last micro-batch of a step' : 'one step'}, predicted from ${source}`,
     ...rows,
+    ...(isSplit ? [`All ${microBatches} micro-batches of a step: ${milliseconds(step)}`] : []),
   ].join('\n')
+}
+
+const ranText = ({ milliseconds: ran }: Measured) => ran !== undefined && `(measured ${ran.toFixed(1)} ms)`
+
+function asJson({ candidates, choice, step, programs }: Planned, measured: Measured | undefined): object {
+  const { schedule, milliseconds: ran } = measured ?? {}
+  return {
+    schedule: describe(choice),
+    stepMilliseconds: step / 1000,
+    ...(ran !== undefined && { measured: { schedule, milliseconds: ran } }),
+    schedules: candidates.map(each => ({
+      schedule: describe(each.choice),
+      predictedMilliseconds: each.predicted / 1000,
+    })),
+    programs,
+  }
 }

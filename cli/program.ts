@@ -55,6 +55,7 @@ export function program(exit: (code: number) => void): Command {
       'image of workers whose template names none',
       `scmoe/worker:${packageFile.version}`,
     )
+    .option('--results <folder>', 'output folder of `scmoe run` of this job: predict from what it measured')
     .option('--gigaflops <n>', 'assumed speed of a worker, 1e9 floating-point operations per second', positive, 50)
     .option('--megabytes-per-second <n>', 'assumed speed of the network', positive, 1000)
     .option('--latency-microseconds <n>', 'assumed time of the smallest message', positive, 50)
