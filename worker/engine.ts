@@ -21,10 +21,15 @@ export interface PeerAddress {
   port: number
 }
 
-/** Microseconds from the start of the run, one entry per op of the loaded program, in its order. */
+/** Microseconds, one entry per op of the loaded program, in its order. */
 export interface RunTimes {
+  /** From the start of the run. */
   start: Float64Array
   end: Float64Array
+  /** From the start of the run: when the last peer had come to a collective, >= start; of a compute op: start. */
+  ready: Float64Array
+  /** Processor time the op took of its queue's thread. Of a compute op it is one thread's, however many compute. */
+  cpu: Float64Array
 }
 
 export type EngineErrorCode =

@@ -144,6 +144,8 @@ class NativeEngine : public Napi::ObjectWrap<NativeEngine> {
       Napi::Object result = Napi::Object::New(env);
       result.Set("start", to_js(env, engine_->times().start));
       result.Set("end", to_js(env, engine_->times().end));
+      result.Set("ready", to_js(env, engine_->times().ready));
+      result.Set("cpu", to_js(env, engine_->times().cpu));
       return result;
     };
     return start(info.Env(), times, [&](Engine::Done done) { engine_->run(name, std::move(done)); });

@@ -11,24 +11,36 @@
 
 namespace scmoe {
 
-void Communicator::run(const ProgramOp& op, uint32_t index) {
+void Communicator::attach(std::vector<Socket> sockets) {
+  sockets_ = std::move(sockets);
+  for (Socket& socket : sockets_) {
+    if (socket) socket.grow_buffers();
+  }
+}
+
+Clock::time_point Communicator::run(const ProgramOp& op, uint32_t index) {
   header_ = {++sequence_, index, 0, op.fingerprint, 0};
+  ready_ = Clock::now();
   try {
     switch (op.collective) {
       case Collective::kAllGatherCounts:
-        return all_gather_counts(op);
+        all_gather_counts(op);
+        break;
       case Collective::kDispatch:
       case Collective::kCombine:
-        return all_to_all(op);
+        all_to_all(op);
+        break;
       case Collective::kAllReduce:
-        return all_reduce(op);
+        all_reduce(op);
+        break;
       case Collective::kNone:
-        return;
+        break;
     }
   } catch (Error& error) {
     error.op = op.label;
     throw;
   }
+  return ready_;
 }
 
 std::vector<int> Communicator::peers_of(const ProgramOp& op) const {
@@ -40,19 +52,23 @@ std::vector<int> Communicator::peers_of(const ProgramOp& op) const {
   return peers;
 }
 
-std::vector<Lane> Communicator::lanes_to(const std::vector<int>& group) const {
+std::vector<Lane> Communicator::lanes_to(const std::vector<int>& group) {
   std::vector<Lane> lanes;
   for (const int rank : group) {
     if (rank == topology_.rank) continue;
     lanes.emplace_back();
     lanes.back().peer = rank;
-    lanes.back().fd = sockets_[rank].fd();
+    lanes.back().socket = &sockets_[rank];
   }
   return lanes;
 }
 
-void Communicator::exchange(std::vector<Lane>& lanes, std::function<void()> advance) {
-  bytes_sent_ += Exchange(lanes, {header_, timeout_, std::move(advance)}, interrupt_).run();
+void Communicator::exchange(std::vector<Lane>& lanes, Hooks hooks) {
+  Exchange exchange(lanes, {header_, timeout_, std::move(hooks.meanwhile), std::move(hooks.advance)}, interrupt_);
+  exchange.run();
+  ready_ = exchange.ready();
+  traffic_ += exchange.traffic();
+  bytes_sent_ = traffic_.bytes_sent;
 }
 
 void Communicator::sleep(const std::vector<int>& peers) {
@@ -105,17 +121,17 @@ void Communicator::all_to_all(const ProgramOp& op) {
   const bool dispatch = op.collective == Collective::kDispatch;
   const std::vector<RowRanges>& from = dispatch ? rows.by_expert() : rows.by_source();
   const std::vector<RowRanges>& to = dispatch ? rows.by_source() : rows.by_expert();
-  rows.check_room("rows", from, op.in_elements[0]);
-  rows.check_room("out", to, op.out_elements[0]);
+  rows.check_room("rows", dispatch ? rows.rows_by_expert() : rows.rows_by_source(), op.in_elements[0]);
+  rows.check_room("out", dispatch ? rows.rows_by_source() : rows.rows_by_expert(), op.out_elements[0]);
 
   const int64_t row_bytes = op.attrs.dim * int64_t(sizeof(float));
   const char* const source = static_cast<const char*>(op.in[0]);
   char* const target = static_cast<char*>(op.out[0]);
   std::vector<Lane> lanes = lanes_to(group);
-  size_t lane = 0;
+  size_t lane = 0, self = 0;
   for (size_t member = 0; member < group.size(); ++member) {
     if (group[member] == topology_.rank) {
-      copy_rows(source, from[member], target, to[member], row_bytes);
+      self = member;
       continue;
     }
     for (const RowRange& range : from[member]) {
@@ -126,7 +142,8 @@ void Communicator::all_to_all(const ProgramOp& op) {
     }
     ++lane;
   }
-  exchange(lanes);
+  const auto copy_own = [&] { copy_rows(source, from[self], target, to[self], row_bytes); };
+  exchange(lanes, {.meanwhile = copy_own, .advance = {}});
 }
 
 void Communicator::all_reduce(const ProgramOp& op) {
@@ -135,7 +152,7 @@ void Communicator::all_reduce(const ProgramOp& op) {
   if (lanes.empty()) return;
   AllReduce reduction(merge_neighbours(op), group, topology_.rank, scratch_);
   reduction.plan(lanes);
-  exchange(lanes, [&] { reduction.advance(lanes); });
+  exchange(lanes, {.meanwhile = {}, .advance = [&] { reduction.advance(lanes); }});
 }
 
 }  // namespace scmoe

@@ -20,13 +20,14 @@ class Communicator {
   Communicator(const Topology& topology, std::chrono::milliseconds timeout, Interrupt& interrupt)
       : topology_(topology), timeout_(timeout), interrupt_(interrupt) {}
 
-  void attach(std::vector<Socket> sockets) { sockets_ = std::move(sockets); }
+  void attach(std::vector<Socket> sockets);
   bool connected() const { return topology_.world_size == 1 || !sockets_.empty(); }
   // Closes every connection; the peers see PEER_LOST in whatever they wait for.
   void close() { sockets_.clear(); }
 
-  // One op of a program; `index` is its place there. Throws what Exchange::run throws, with `op` set.
-  void run(const ProgramOp& op, uint32_t index);
+  // One op of a program; `index` is its place there. Returns when the last peer had come to it. Throws what
+  // Exchange::run throws, with `op` set.
+  Clock::time_point run(const ProgramOp& op, uint32_t index);
 
   // Sum over all ranks, in rank order, so the same bits on each.
   void all_reduce(std::span<double> values);
@@ -39,10 +40,16 @@ class Communicator {
 
   // By collectives, headers included. For any thread.
   uint64_t bytes_sent() const { return bytes_sent_; }
+  // Of the collectives so far; while none is under way.
+  const Traffic& traffic() const { return traffic_; }
 
  private:
-  std::vector<Lane> lanes_to(const std::vector<int>& group) const;
-  void exchange(std::vector<Lane>& lanes, std::function<void()> advance = {});
+  struct Hooks {
+    std::function<void()> meanwhile, advance;  // Exchange::Options
+  };
+
+  std::vector<Lane> lanes_to(const std::vector<int>& group);
+  void exchange(std::vector<Lane>& lanes, Hooks hooks = {});
   void all_gather_counts(const ProgramOp& op);
   void all_to_all(const ProgramOp& op);
   void all_reduce(const ProgramOp& op);
@@ -54,6 +61,8 @@ class Communicator {
   std::vector<float> scratch_;   // all_reduce: blocks received, not yet summed
   Header header_{};              // of the collective under way
   uint32_t sequence_ = 0;
+  Clock::time_point ready_{};  // when its last peer had come
+  Traffic traffic_;
   std::atomic<uint64_t> bytes_sent_{0};
 };
 

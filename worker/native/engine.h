@@ -28,9 +28,13 @@ struct EngineOptions {
   std::chrono::milliseconds timeout{30'000};  // of connect, and of every collective
 };
 
-// Microseconds from the start of the run, by op.
+// Microseconds, by op.
 struct RunTimes {
-  std::vector<double> start, end;
+  std::vector<double> start, end;  // from the start of the run
+  std::vector<double> ready;       // of a collective: when the last peer had come to it; of others: start
+  std::vector<double> cpu;         // processor time that the queue's thread spent on it
+
+  void reset(size_t num_ops);
 };
 
 // A persistent buffer. `arena` keeps the memory alive.
@@ -53,7 +57,8 @@ class Engine {
 
   std::string description() const;
   uint64_t bytes_sent() const { return communicator_.bytes_sent(); }
-  int listen(int port);  // the port listened on
+  const Traffic& traffic() const { return communicator_.traffic(); }  // so far; while no call is pending
+  int listen(int port);                                               // the port listened on
   void connect(std::vector<PeerAddress> peers, const TokenDigest& token, Done done);
   void load(std::string_view json);
   void run(const std::string& name, Done done);
@@ -73,6 +78,7 @@ class Engine {
   // How far a queue has come: a count of its finished ops, and kStop once nothing more will come.
   using Progress = std::atomic<uint32_t>;
   static constexpr uint32_t kStop = 1u << 31;
+  static constexpr uint32_t kNever = ~0u;
 
   void check_alive() const;
   void begin(Done done);
@@ -83,10 +89,10 @@ class Engine {
   void check_persistent(const Program& program) const;
   void run_queue(const Loaded& loaded, Queue queue);
   void run_ops(const Loaded& loaded, Queue queue);
-  void run_op(const ProgramOp& op, int index);
+  Clock::time_point run_op(const ProgramOp& op, int index);
   void await_compute(uint32_t count, const std::vector<int>& peers);
   void await_comm(uint32_t count);
-  double microseconds() const;
+  double microseconds(Clock::time_point time) const;
 
   const EngineOptions options_;
   const Backend* const backend_;
@@ -107,7 +113,9 @@ class Engine {
   Clock::time_point started_;
   RunTimes times_;
   Progress finished_[2];  // by Queue
-  std::atomic<bool> comm_sleeps_{false};
+  // The count of compute ops that the communication thread sleeps for. Rung for less, it would take the processor from
+  // computation after each op.
+  std::atomic<uint32_t> comm_sleeps_for_{kNever};
   std::atomic<int> queues_left_{0};
 
   HostThread compute_{"scmoe-compute"};

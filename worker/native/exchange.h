@@ -1,8 +1,10 @@
 // Moves segments of memory to and from all peers at once, without copies of its own: what every collective is made of.
 #pragma once
 
+#include <poll.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -46,16 +48,20 @@ class Flow {
   friend class Exchange;
   bool settle();               // steps over empty segments; whether there were any
   void consume(size_t bytes);  // that were moved
+  // Where a message that starts at the next segment ends. A header travels alone until it has been judged.
+  size_t end(bool sending) const { return !sending && next_ == 0 ? 1 : std::min(limit_, size()); }
+  bool movable() const { return open() && !blocked_; }
 
   std::vector<iovec> segments_;
   uint64_t total_ = 0;
   size_t next_ = 0;
   size_t limit_ = ~size_t{0};
+  bool blocked_ = false;  // the kernel had no more, or took no more; poll says when that changes
 };
 
 struct Lane {
   int peer = -1;
-  int fd = -1;
+  Socket* socket = nullptr;
   Flow send, receive;
 
  private:
@@ -63,11 +69,22 @@ struct Lane {
   Header sent{}, received{};
 };
 
+// What moving bytes took.
+struct Traffic {
+  uint64_t bytes_sent = 0, bytes_received = 0;  // headers included
+  uint64_t calls = 0;                           // of sendmsg and recvmsg
+  uint64_t wake_ups = 0;                        // returns from poll
+
+  Traffic& operator+=(const Traffic& other);
+};
+
 class Exchange {
  public:
   struct Options {
     Header header;  // `bytes` is filled in for each lane
     std::chrono::milliseconds timeout;
+    // Called once, when as much is on its way as the kernel takes. May be empty.
+    std::function<void()> meanwhile;
     // Called after progress; may release segments by raising limits. May be empty.
     std::function<void()> advance;
   };
@@ -75,16 +92,22 @@ class Exchange {
   Exchange(std::vector<Lane>& lanes, Options options, Interrupt& interrupt)
       : lanes_(lanes), options_(std::move(options)), interrupt_(interrupt) {}
 
-  // Returns when every segment has travelled; bytes sent, headers included. Throws PEER_LOST, PEER_TIMEOUT, BAD_PEER or
-  // ABORTED.
-  uint64_t run();
+  // Returns when every segment has travelled. Throws PEER_LOST, PEER_TIMEOUT, BAD_PEER or ABORTED.
+  void run();
+
+  // When the last peer's header had come.
+  Clock::time_point ready() const { return ready_; }
+  const Traffic& traffic() const { return traffic_; }
 
  private:
   bool finished() const;
+  bool stuck() const;
   bool move(Lane& lane);
   bool move_some(Lane& lane, Flow& flow, bool sending);
   void check_header(const Lane& lane) const;
+  static void set_low_water(const Lane& lane);
   void wait();
+  void wake(const std::vector<pollfd>& polled);
   [[noreturn]] void time_out() const;
   int silent_peer() const;
 
@@ -92,7 +115,9 @@ class Exchange {
   Options options_;
   Interrupt& interrupt_;
   Clock::time_point deadline_{};
-  uint64_t bytes_sent_ = 0;
+  Clock::time_point ready_{};
+  size_t headers_ = 0;  // that have come
+  Traffic traffic_;
 };
 
 }  // namespace scmoe

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "chunk.h"
 #include "error.h"
 
 namespace scmoe {
@@ -20,33 +21,37 @@ RowExchange::RowExchange(const Attrs& attrs, const int32_t* all_counts, const To
                 rank);
   };
 
-  int64_t row = 0;
-  for (size_t member = 0; member < group.size(); ++member) {
-    RowRange range{row, 0};
-    for (int64_t e = 0; e < local_experts; ++e) range.count += kept(topology.rank, int64_t(member) * local_experts + e);
-    by_expert_[member] = {range};
-    row += range.count;
-  }
+  // Steps over the rows of one (source, expert) segment and notes those of the chunk.
+  const auto take = [&](RowRanges& ranges, int64_t& row, int64_t rows) {
+    const ChunkRange chunk = chunk_range(rows, attrs.chunk, attrs.chunks);
+    const int64_t first = row + chunk.first;
+    row += rows;
+    if (chunk.count == 0) return;
+    if (!ranges.empty() && ranges.back().first + ranges.back().count == first) {
+      ranges.back().count += chunk.count;
+    } else {
+      ranges.push_back({first, chunk.count});
+    }
+  };
 
+  for (size_t member = 0; member < group.size(); ++member) {
+    const int64_t first_expert = int64_t(member) * local_experts;
+    for (int64_t e = 0; e < local_experts; ++e) {
+      take(by_expert_[member], rows_by_expert_, kept(topology.rank, first_expert + e));
+    }
+  }
   const int64_t first_expert = (topology.rank % topology.expert_parallel_size) * local_experts;
-  row = 0;
   for (int64_t e = 0; e < local_experts; ++e) {
     for (size_t member = 0; member < group.size(); ++member) {
-      const int64_t count = kept(group[member], first_expert + e);
-      by_source_[member].push_back({row, count});
-      row += count;
+      take(by_source_[member], rows_by_source_, kept(group[member], first_expert + e));
     }
   }
 }
 
-void RowExchange::check_room(const char* buffer, const std::vector<RowRanges>& rows, int64_t elements) const {
-  int64_t count = 0;
-  for (const RowRanges& ranges : rows) {
-    for (const RowRange& range : ranges) count += range.count;
-  }
-  if (dim_ == 0 || count <= elements / dim_) return;
+void RowExchange::check_room(const char* buffer, int64_t rows, int64_t elements) const {
+  if (dim_ == 0 || rows <= elements / dim_) return;
   throw Error(kBadProgram, "buffer '" + std::string(buffer) + "' has " + std::to_string(elements) + " elements, but " +
-                               std::to_string(count) + " rows of " + std::to_string(dim_) + " are routed through it");
+                               std::to_string(rows) + " rows of " + std::to_string(dim_) + " are routed through it");
 }
 
 void copy_rows(const char* source, const RowRanges& from, char* target, const RowRanges& to, int64_t row_bytes) {

@@ -18,9 +18,17 @@ namespace scmoe {
 namespace {
 
 constexpr int kBacklog = 128;
+constexpr int kReceiveBuffer = 4 << 20;  // bytes: what 40 Gbit/s bring while a reader wakes, with room to spare
+constexpr int kSendBuffer = 416 << 10;   // bytes: the most that every kernel grants
 
-// Small headers must not wait for acknowledgements. Buffer sizes are left to the kernel, which grows them with the
-// connection; setting them would stop that.
+int option(int fd, int name) {
+  int value = 0;
+  socklen_t size = sizeof value;
+  getsockopt(fd, SOL_SOCKET, name, &value, &size);
+  return value;
+}
+
+// Small headers must not wait for acknowledgements.
 void set_no_delay(int fd) {
   const int one = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
@@ -49,6 +57,29 @@ int milliseconds_until(Clock::time_point deadline, int most) {
 
 void Socket::reset() {
   if (fd_ >= 0) close(std::exchange(fd_, -1));
+}
+
+// The kernel grows buffers with the connection, up to tcp_rmem and tcp_wmem, but from small beginnings and only as
+// fast as data is read. SO_RCVBUF and SO_SNDBUF end that growth, and grant no more than net.core.rmem_max, 208 KiB
+// where nobody has raised it. So neither stays set: a receive low-water mark makes room for twice itself and pins
+// nothing, and the send buffer is given back to the kernel (Linux 5.14; before that it is left alone). A small send
+// buffer is no loss of speed, it grows with the congestion window; but each time a third of it is free wakes the
+// sender.
+void Socket::grow_buffers() {
+  set_receive_low_water(kReceiveBuffer / 2);
+  set_receive_low_water(1);
+#ifdef SO_BUF_LOCK
+  const int none = 0, half = kSendBuffer / 2;  // doubled by the kernel for its own bookkeeping
+  const bool can_unlock = setsockopt(fd_, SOL_SOCKET, SO_BUF_LOCK, &none, sizeof none) == 0;
+  if (!can_unlock || option(fd_, SO_SNDBUF) >= kSendBuffer) return;
+  setsockopt(fd_, SOL_SOCKET, SO_SNDBUF, &half, sizeof half);
+  setsockopt(fd_, SOL_SOCKET, SO_BUF_LOCK, &none, sizeof none);
+#endif
+}
+
+void Socket::set_receive_low_water(int bytes) {
+  setsockopt(fd_, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes);
+  low_water_ = bytes;
 }
 
 Socket listen_on(int port) {

@@ -18,11 +18,12 @@ class Socket {
   Socket() = default;
   explicit Socket(int fd) : fd_(fd) {}
   ~Socket() { reset(); }
-  Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)), low_water_(other.low_water_) {}
   Socket& operator=(Socket&& other) noexcept {
     if (this != &other) {
       reset();
       fd_ = std::exchange(other.fd_, -1);
+      low_water_ = other.low_water_;
     }
     return *this;
   }
@@ -31,8 +32,17 @@ class Socket {
   explicit operator bool() const { return fd_ >= 0; }
   void reset();
 
+  // Room in the kernel for megabytes each way. For connections whose other end is trusted.
+  void grow_buffers();
+
+  // poll(2) reports data once this many bytes have come; the end of the stream and errors at once. It must not be more
+  // than the peer will send. Reading is not affected.
+  void set_receive_low_water(int bytes);
+  int receive_low_water() const { return low_water_; }
+
  private:
   int fd_ = -1;
+  int low_water_ = 1;
 };
 
 // Listens on all interfaces, IPv6 and IPv4; port 0 = any free. Throws LISTEN_FAILED with the port.

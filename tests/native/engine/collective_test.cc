@@ -9,31 +9,35 @@ namespace {
 
 constexpr int64_t kExperts = 4, kDim = 33, kMaxRows = 600;
 
-nlohmann::json there_and_back(const Topology& topology, int64_t capacity) {
-  const nlohmann::json experts = {{"experts", kExperts}};
-  nlohmann::json dispatch = {
-      {"experts", kExperts}, {"capacity", capacity}, {"rank", topology.rank}, {"dim", kDim}, {"direction", "dispatch"}};
-  dispatch["expertParallelSize"] = topology.expert_parallel_size;
-  nlohmann::json combine = dispatch;
-  combine["direction"] = "combine";
+// All dispatches, then all combines.
+nlohmann::json there_and_back(const Topology& topology, int64_t capacity, int64_t chunks) {
+  std::vector<test::OpSpec> ops = {{"all_gather_counts", "gather", {0}, {1}, {{"experts", kExperts}}}};
+  for (const std::string direction : {"dispatch", "combine"}) {
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const nlohmann::json attrs = {{"experts", kExperts},    {"capacity", capacity},
+                                    {"rank", topology.rank},  {"dim", kDim},
+                                    {"chunk", chunk},         {"chunks", chunks},
+                                    {"direction", direction}, {"expertParallelSize", topology.expert_parallel_size}};
+      const int from = direction == "dispatch" ? 2 : 3;
+      ops.push_back({"all_to_all", direction + std::to_string(chunk), {from, 1}, {from + 1}, attrs});
+    }
+  }
   return make_program("route", topology,
                       {{"counts", kExperts, "i32"},
                        {"all", kExperts * topology.world_size, "i32"},
                        {"rows", kMaxRows * kDim},
                        {"out", kMaxRows * kDim * topology.expert_parallel_size},
                        {"back", kMaxRows * kDim}},
-                      {{"all_gather_counts", "gather", {0}, {1}, experts},
-                       {"all_to_all", "dispatch", {2, 1}, {3}, dispatch},
-                       {"all_to_all", "combine", {3, 1}, {4}, combine}});
+                      ops);
 }
 
-TEST("dispatch and combine bring every kept row back, at any capacity and with idle ranks") {
+TEST("dispatch and combine bring every kept row back, at any capacity, in any chunks and with idle ranks") {
   std::mt19937 random(3);
   for (const int expert_parallel_size : {1, 2, 4}) {
     World world(4, expert_parallel_size);
     world.connect();
-    for (const int64_t capacity : {0, 7, 1000}) {
-      world.load([&](int rank) { return there_and_back({rank, 4, expert_parallel_size}, capacity); });
+    for (const auto& [capacity, chunks] : {std::pair{0, 1}, {7, 1}, {1000, 1}, {7, 8}, {1000, 3}}) {
+      world.load([&](int rank) { return there_and_back({rank, 4, expert_parallel_size}, capacity, chunks); });
       for (int rank = 0; rank < 4; ++rank) {
         for (int e = 0; e < kExperts; ++e) data<int32_t>(world[rank], "counts")[e] = rank == 2 ? 0 : random() % 150;
         for (int64_t i = 0; i < kMaxRows * kDim; ++i) data(world[rank], "rows")[i] = float(random() % 1000);
@@ -42,7 +46,9 @@ TEST("dispatch and combine bring every kept row back, at any capacity and with i
       world.run("route");
       for (int rank = 0; rank < 4; ++rank) {
         int64_t kept = 0;
-        for (int e = 0; e < kExperts; ++e) kept += std::min<int64_t>(capacity, data<int32_t>(world[rank], "counts")[e]);
+        for (int e = 0; e < kExperts; ++e) {
+          kept += std::min<int64_t>(capacity, data<int32_t>(world[rank], "counts")[e]);
+        }
         for (int64_t i = 0; i < kMaxRows * kDim; ++i) {
           const float expected = i < kept * kDim ? data(world[rank], "rows")[i] : -1.0f;
           check(data(world[rank], "back")[i] == expected,

@@ -38,6 +38,8 @@ class World {
  public:
   World(int world_size, int expert_parallel_size, int timeout_ms = 20'000);
   void connect();
+  // Rank 1 and above dial rank 0 at another port than its own.
+  void connect(const std::function<int(int port)>& dialled);
   Engine& operator[](int rank) { return *engines_[rank]; }
   int size() const { return int(engines_.size()); }
   // The same program on all ranks.
