@@ -2,6 +2,7 @@
 
 import { API_VERSION, KIND } from './contract.ts'
 import { COLUMNS, jobSchema, type Schema, schemaAt } from './definition.ts'
+import { PRESETS } from './presets.ts'
 import { fill, RULES } from './rules.ts'
 import type { ConditionType, State } from './status.ts'
 import { IMMUTABLE, NEVER, TRANSITIONS, type Transition } from './transitions.ts'
@@ -83,6 +84,16 @@ const code = (text: string) => `\`${text}\``
 /** `{term}` as a reader sees it. */
 const readable = (template: string) => fill(template, name => `*${name}*`)
 
+/** What each preset puts for `spec.model.<field>`. */
+function presets(root: Schema): string {
+  const columns = Object.values(PRESETS).map(preset => new Map<string, unknown>(Object.entries(preset)))
+  const governed = Object.keys(schemaAt(root, 'spec.model').properties ?? {}).filter(name =>
+    columns.some(preset => preset.has(name)),
+  )
+  const rows = governed.map(name => [code(name), ...columns.map(preset => String(preset.get(name) ?? 'as heads'))])
+  return table(['Field', ...Object.keys(PRESETS).map(code)], rows)
+}
+
 /** The text of docs/api.md. */
 export function apiDocs(): string {
   const root = jobSchema()
@@ -111,6 +122,12 @@ ${table(
 
 Fractions are decimals in quotes, because Kubernetes APIs have no floats. \`workers.template\` and \`checkpoint.volume\` carry the full schema of
 Kubernetes, so a typo in them is refused too; nothing in the template is required.
+
+## Presets
+
+Fields of \`spec.model\` that a job leaves out come from \`spec.model.preset\`, without a preset from \`tiny\`; they stay out of the stored object.
+
+${presets(root)}
 
 ## Rules between fields
 
