@@ -1,11 +1,10 @@
 import { createServer } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createEngine, type Engine, EngineError, type EngineOptions, loadAddon } from '../../worker/engine.ts'
 import { OPS } from '../../worker/program/ops.ts'
 import type { Program } from '../../worker/program/program.ts'
-import { makeProgram, shapeOf } from './engine/programs.ts'
-import { DEFAULTS, failureOf, startWorld, World } from './engine/ranks.ts'
+import { add, makeProgram, shapeOf } from './engine/programs.ts'
+import { DEFAULTS, failureOf, World } from './engine/ranks.ts'
 
 const engines: Engine[] = []
 afterEach(() => {
@@ -26,14 +25,6 @@ const errorOf = (action: () => unknown): Error => {
   }
   throw new Error('expected an error')
 }
-
-const add = (label: string, inputs: [string, string], output: string, elements: number) => ({
-  op: 'add' as const,
-  label,
-  inputs,
-  outputs: [output],
-  attrs: { rows: 1, dim: elements },
-})
 
 /** a + a, many times over. */
 const longProgram = (times: number): Program =>
@@ -103,58 +94,6 @@ describe('a program', () => {
       await engine.run(name)
       expect(engine.view('out').every(value => value === 4 * name.length)).toBe(true)
     }
-  })
-
-  it('tells when each op began and ended, in the order of each queue, after what it waits for', async () => {
-    await using world = await startWorld(2)
-    const elements = 200_000
-    const programOf = (rank: number): Program =>
-      makeProgram(
-        'mixed',
-        shapeOf(rank, 2, 1),
-        { a: elements, b: elements, c: elements },
-        Array.from({ length: 20 }, (_, index) => [
-          { ...add(`a ${index}`, ['a', 'a'], 'a', elements), after: index > 0 ? [`sum ${index - 1}`] : [] },
-          {
-            op: 'all_reduce' as const,
-            label: `sum ${index}`,
-            inputs: ['a'],
-            outputs: ['a'],
-            attrs: { group: 'world' },
-            after: [`a ${index}`],
-          },
-          add(`c ${index}`, ['b', 'b'], 'c', elements),
-        ]).flat(),
-      )
-    await world.each((rank, index) => rank.call('load', programOf(index)))
-    const [times] = await world.each(rank => rank.call('run', 'mixed'))
-    if (!times) throw new Error('no times')
-    const { ops } = programOf(0)
-    const last = { compute: 0, comm: 0 }
-    for (const [index, { queue, label, waits }] of ops.entries()) {
-      const begin = times.start[index] ?? Number.NaN
-      const end = times.end[index] ?? Number.NaN
-      expect(begin, `of ${label}`).toBeGreaterThanOrEqual(last[queue])
-      expect(end, `of ${label}`).toBeGreaterThanOrEqual(begin)
-      for (const wait of waits) expect(begin, `of ${label}`).toBeGreaterThanOrEqual(times.end[wait] ?? Number.NaN)
-      last[queue] = end
-    }
-  })
-
-  it('computes while it communicates', async () => {
-    await using world = await startWorld(2)
-    await world.each((rank, index) => {
-      const sum = { op: 'all_reduce', label: 'sum', inputs: ['g'], outputs: ['g'], attrs: { group: 'world' } } as const
-      const adds = Array.from({ length: 5 }, (_, place) => add(`add ${place}`, ['a', 'a'], 'b', 1000))
-      const program = makeProgram('overlap', shapeOf(index, 2, 1), { g: 1000, a: 1000, b: 1000 }, [sum, ...adds])
-      return rank.call('load', program)
-    })
-    // Rank 0's collective is under way until rank 1 comes, much later; meanwhile it computes.
-    const running = world.rank(0).call('run', 'overlap')
-    await sleep(300)
-    await world.rank(1).call('run', 'overlap')
-    const { end } = await running
-    for (const index of [1, 2, 3, 4, 5]) expect(end[index]).toBeLessThan(end[0] ?? Number.NaN)
   })
 })
 

@@ -64,8 +64,7 @@ void Exchange::run() {
   }
   for (;;) {
     interrupt_.check();
-    bool moved = false;
-    for (Lane& lane : lanes_) moved = move(lane) || moved;
+    const bool moved = move();
     if (moved && options_.advance) options_.advance();
     if (!finished() && !stuck()) continue;
     if (options_.meanwhile) {
@@ -88,12 +87,18 @@ bool Exchange::stuck() const {
                       [](const Lane& l) { return l.send.movable() || l.receive.movable(); });
 }
 
-bool Exchange::move(Lane& lane) {
-  // Limits may have been raised past segments that are empty: progress without a byte.
-  bool moved = lane.send.settle();
-  moved = lane.receive.settle() || moved;
-  if (lane.receive.movable()) moved = move_some(lane, lane.receive, false) || moved;
-  if (lane.send.movable()) moved = move_some(lane, lane.send, true) || moved;
+// First everything that has come, so that what is sent meanwhile does not hide when it came.
+bool Exchange::move() {
+  bool moved = false;
+  for (Lane& lane : lanes_) {
+    // Limits may have been raised past segments that are empty: progress without a byte.
+    moved = lane.send.settle() || moved;
+    moved = lane.receive.settle() || moved;
+    if (lane.receive.movable()) moved = move_some(lane, lane.receive, false) || moved;
+  }
+  for (Lane& lane : lanes_) {
+    if (lane.send.movable()) moved = move_some(lane, lane.send, true) || moved;
+  }
   return moved;
 }
 

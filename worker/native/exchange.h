@@ -102,7 +102,7 @@ class Exchange {
  private:
   bool finished() const;
   bool stuck() const;
-  bool move(Lane& lane);
+  bool move();
   bool move_some(Lane& lane, Flow& flow, bool sending);
   void check_header(const Lane& lane) const;
   static void set_low_water(const Lane& lane);

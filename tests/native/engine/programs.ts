@@ -68,3 +68,12 @@ export const shapeOf = (rank: number, worldSize: number, expertParallelSize = wo
   worldSize,
   expertParallelSize,
 })
+
+/** output = sum of the inputs. */
+export const add = (label: string, inputs: [string, string], output: string, elements: number) => ({
+  op: 'add' as const,
+  label,
+  inputs,
+  outputs: [output],
+  attrs: { rows: 1, dim: elements },
+})
