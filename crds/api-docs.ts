@@ -86,11 +86,13 @@ const readable = (template: string) => fill(template, name => `*${name}*`)
 
 /** What each preset puts for `spec.model.<field>`. */
 function presets(root: Schema): string {
-  const columns = Object.values(PRESETS).map(preset => new Map<string, unknown>(Object.entries(preset)))
+  const columns = Object.values(PRESETS).map(
+    preset => new Map<string, string | number | boolean>(Object.entries(preset)),
+  )
   const governed = Object.keys(schemaAt(root, 'spec.model').properties ?? {}).filter(name =>
     columns.some(preset => preset.has(name)),
   )
-  const rows = governed.map(name => [code(name), ...columns.map(preset => String(preset.get(name) ?? 'as heads'))])
+  const rows = governed.map(name => [code(name)].concat(columns.map(preset => String(preset.get(name) ?? 'as heads'))))
   return table(['Field', ...Object.keys(PRESETS).map(code)], rows)
 }
 
