@@ -16,6 +16,16 @@ function updates(op: Op, output: number): boolean {
   return OPS[op.op].outputs[output]?.includes('+=') ?? false
 }
 
+/** Buffers of routed rows, marked "#", of which the op touches its chunk alone; undefined where it works on all rows. */
+export function chunkOf(op: Op): { chunk: number; buffers: ReadonlySet<string> } | undefined {
+  const chunk = op.attrs['chunk']
+  if (typeof chunk !== 'number' || op.attrs['chunks'] === 1) return undefined
+  const { inputs, outputs }: OpSpec = OPS[op.op]
+  const routed = (names: readonly string[], specs: readonly string[]) =>
+    names.filter((_, i) => specs[i]?.includes('#') === true)
+  return { chunk, buffers: new Set([...routed(op.inputs, inputs), ...routed(op.outputs, outputs)]) }
+}
+
 /** What is wrong with an op by the op table, or undefined. */
 export function violation(op: Op): string | undefined {
   const spec: OpSpec = OPS[op.op]
