@@ -68,6 +68,7 @@ export interface Engine {
   connect(peers: readonly PeerAddress[], token: string): Promise<void>
   /** Uploads a program under its name, replacing one of that name. Persistent memory is allocated by the first load and kept. */
   load(program: Program): void
+  /** Needs `connect` first where the program has collectives and the world other ranks. */
   run(name: string): Promise<RunTimes>
   /** A persistent buffer of a loaded program, without copy; valid until `close`. */
   view(buffer: string): Float32Array | Int32Array

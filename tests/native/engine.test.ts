@@ -73,6 +73,19 @@ describe('a program', () => {
     expect(engine.view('a').buffer).toBe(b.buffer)
   })
 
+  // Seen failing with `connect` demanded of every program.
+  it('without collectives needs no peers, whatever the world', async () => {
+    const engine = start({ rank: 3, worldSize: 512, expertParallelSize: 8 })
+    const shape = shapeOf(3, 512, 8)
+    engine.load(makeProgram('alone', shape, { a: 64, b: 64 }, [add('double', ['a', 'a'], 'b', 64)]))
+    engine.view('a').fill(1)
+    await engine.run('alone')
+    expect(engine.view('b')[63]).toBe(2)
+    const sum = { op: 'all_reduce', label: 'sum', inputs: ['a'], outputs: ['a'], attrs: { group: 'world' } } as const
+    engine.load(makeProgram('together', shape, { a: 64, b: 64 }, [sum]))
+    await expect(engine.run('together')).rejects.toThrow('connect first')
+  })
+
   it('replaces one of its name, and keeps what is persistent', async () => {
     const engine = start()
     engine.load(makeProgram('step', shapeOf(0, 1), { a: 64, b: 64 }, [add('first', ['a', 'a'], 'b', 64)]))
