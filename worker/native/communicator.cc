@@ -64,7 +64,9 @@ std::vector<Lane> Communicator::lanes_to(const std::vector<int>& group) {
 }
 
 void Communicator::exchange(std::vector<Lane>& lanes, Hooks hooks) {
-  Exchange exchange(lanes, {header_, timeout_, std::move(hooks.meanwhile), std::move(hooks.advance)}, interrupt_);
+  const auto lower = std::count_if(lanes.begin(), lanes.end(), [&](const Lane& l) { return l.peer < topology_.rank; });
+  Exchange exchange(lanes, {header_, timeout_, size_t(lower), std::move(hooks.meanwhile), std::move(hooks.advance)},
+                    interrupt_);
   exchange.run();
   ready_ = exchange.ready();
   traffic_ += exchange.traffic();

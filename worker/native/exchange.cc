@@ -96,7 +96,8 @@ bool Exchange::move() {
     moved = lane.receive.settle() || moved;
     if (lane.receive.movable()) moved = move_some(lane, lane.receive, false) || moved;
   }
-  for (Lane& lane : lanes_) {
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    Lane& lane = lanes_[(options_.first_lane + i) % lanes_.size()];
     if (lane.send.movable()) moved = move_some(lane, lane.send, true) || moved;
   }
   return moved;

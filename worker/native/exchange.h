@@ -83,6 +83,8 @@ class Exchange {
   struct Options {
     Header header;  // `bytes` is filled in for each lane
     std::chrono::milliseconds timeout;
+    // The lane to send to first: the one after this rank, or all ranks would begin with rank 0.
+    size_t first_lane = 0;
     // Called once, when as much is on its way as the kernel takes. May be empty.
     std::function<void()> meanwhile;
     // Called after progress; may release segments by raising limits. May be empty.
