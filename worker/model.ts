@@ -1,29 +1,48 @@
 // The model as data: numbers of one job, and the list of its tensors with shape, initial values and which rank holds what. Pure.
-// Architecture: arXiv 2404.05019. Blocks come in pairs: block 2p is attention + MLP, block 2p+1 is attention + mixture of experts.
+// Architecture: arXiv 2404.05019. A unit is `blocksPerUnit` blocks in a row, the last of which carries the mixture of experts.
 
+import { type ResolvedModel, resolveModel } from '../crds/presets.ts'
 import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
-
-export const VOCABULARY = 256
 
 /** The job cannot be run as described; the text names the field, the value and what to do. Retrying does not help. */
 export class ModelError extends Error {
   override readonly name = 'ModelError'
 }
 
-/** Everything the program depends on, as numbers. Equal on all ranks. */
-export interface ModelConfig {
-  kind: 'Top2' | 'SharedExpert' | 'ScMoE'
-  pairs: number
+/** Everything the program depends on, as numbers and words. Equal on all ranks. */
+export interface ModelConfig
+  extends Pick<
+    ResolvedModel,
+    | 'kind'
+    | 'shortcutPosition'
+    | 'coefficientGate'
+    | 'heads'
+    | 'keyValueHeads'
+    | 'tieEmbeddings'
+    | 'norm'
+    | 'activation'
+    | 'positions'
+    | 'experts'
+    | 'topK'
+  > {
+  units: number
+  /** n: the last of n blocks carries the MoE layer; with kind Dense none does. */
+  blocksPerUnit: number
   dim: number
-  heads: number
   feedForward: number
   vocabulary: number
-  experts: number
-  topK: number
-  /** Rows one rank may send to one expert. */
+  bias: boolean
+  /** Rotary angles of position t: t * ropeBase^(-2j/head size). */
+  ropeBase: number
+  /** Rows one rank may send to one expert in one micro-batch. */
   capacity: number
   auxCoefficient: number
-  /** Sequences of this rank in one step. */
+  zCoefficient: number
+  /** Backward computes activations again instead of keeping them. */
+  recompute: boolean
+  /** Forward and backward passes in one optimizer step. */
+  microBatches: number
+  /** Sequences of this rank in one micro-batch. */
   batch: number
   /** Tokens per sequence. */
   sequence: number
@@ -61,30 +80,56 @@ type SpecFields = Pick<ScMoEJobSpec, 'model' | 'training' | 'parallelism'>
 
 /** Throws `ModelError` where fields contradict each other. `worldSize` is the number of ranks. */
 export function modelConfig(spec: SpecFields, worldSize: number): ModelConfig {
-  const { model, training } = spec
+  const { training } = spec
+  const model = resolveModel(spec.model)
   const expertParallelSize = spec.parallelism.expertParallelSize ?? worldSize
-  const topK = model.topK ?? (model.kind === 'Top2' ? 2 : 1)
-  demandMultiple('model.blocks', model.blocks, 2)
-  demandMultiple('model.hiddenSize', model.hiddenSize, model.heads, 'model.heads')
+  checkShapes(model)
   demandMultiple('model.experts', model.experts, expertParallelSize, 'parallelism.expertParallelSize')
   demandMultiple('the number of ranks', worldSize, expertParallelSize, 'parallelism.expertParallelSize')
-  demandMultiple('training.globalBatchSequences', training.globalBatchSequences, worldSize, 'the number of ranks')
-  if (topK > model.experts)
-    throw new ModelError(`model.topK is ${topK} but model.experts is ${model.experts}; raise model.experts`)
-  const batch = training.globalBatchSequences / worldSize
-  const tokens = batch * training.sequenceLength
-  const capacity = Math.ceil((number('model.capacityFactor', model.capacityFactor) * tokens * topK) / model.experts)
-  return {
-    kind: model.kind,
-    pairs: model.blocks / 2,
-    dim: model.hiddenSize,
-    heads: model.heads,
-    feedForward: model.feedForwardSize,
-    vocabulary: VOCABULARY,
-    experts: model.experts,
+  const parts = worldSize * training.microBatches
+  const partsName =
+    training.microBatches === 1 ? 'the number of ranks' : 'the number of ranks times training.microBatches'
+  demandMultiple('training.globalBatchSequences', training.globalBatchSequences, parts, partsName)
+  const batch = training.globalBatchSequences / parts
+  const {
+    kind,
+    shortcutPosition,
+    coefficientGate,
+    heads,
+    keyValueHeads,
+    tieEmbeddings,
+    norm,
+    activation,
+    positions,
+    experts,
     topK,
-    capacity: Math.min(capacity, tokens),
+  } = model
+  return {
+    ...{
+      kind,
+      shortcutPosition,
+      coefficientGate,
+      heads,
+      keyValueHeads,
+      tieEmbeddings,
+      norm,
+      activation,
+      positions,
+      experts,
+      topK,
+    },
+    units: model.blocks / model.moeLayerFrequency,
+    blocksPerUnit: model.moeLayerFrequency,
+    dim: model.hiddenSize,
+    feedForward: model.feedForwardSize,
+    vocabulary: model.vocabularySize,
+    bias: model.biases,
+    ropeBase: 10_000,
+    capacity: capacityOf(model, batch * training.sequenceLength),
     auxCoefficient: number('model.balanceLossCoefficient', model.balanceLossCoefficient),
+    zCoefficient: number('model.routerZLossCoefficient', model.routerZLossCoefficient),
+    recompute: training.recompute,
+    microBatches: training.microBatches,
     batch,
     sequence: training.sequenceLength,
     worldSize,
@@ -97,25 +142,60 @@ export function modelConfig(spec: SpecFields, worldSize: number): ModelConfig {
   }
 }
 
+function checkShapes(model: ResolvedModel): void {
+  demandMultiple('model.blocks', model.blocks, model.moeLayerFrequency, 'model.moeLayerFrequency')
+  demandMultiple('model.hiddenSize', model.hiddenSize, model.heads, 'model.heads')
+  demandMultiple('model.heads', model.heads, model.keyValueHeads, 'model.keyValueHeads')
+  if (model.positions === 'RoPE' && (model.hiddenSize / model.heads) % 2 !== 0)
+    throw new ModelError(
+      `model.hiddenSize / model.heads is ${model.hiddenSize / model.heads}, but RoPE turns pairs of values: make it even`,
+    )
+  if (model.shortcutPosition > 1 && model.moeLayerFrequency === 1)
+    throw new ModelError(
+      `model.shortcutPosition is ${model.shortcutPosition}, but every block carries the MoE layer: use 1, or a higher model.moeLayerFrequency`,
+    )
+  const experts = model.kind === 'DGMoE' ? 2 : model.topK
+  if (experts > model.experts)
+    throw new ModelError(`model.topK is ${experts} but model.experts is ${model.experts}; raise model.experts`)
+}
+
+/** A token chooses an expert once, so that all of a rank's tokens are always enough. */
+function capacityOf({ capacityFactor, topK, experts }: ResolvedModel, tokens: number): number {
+  if (capacityFactor === null) return tokens
+  const capacity = Math.ceil((number('model.capacityFactor', capacityFactor) * tokens * topK) / experts)
+  return Math.min(capacity, tokens)
+}
+
+/** Blocks of a unit, and which of the model's blocks they are. */
+export function blocksOf(
+  { blocksPerUnit }: ModelConfig,
+  unit: number,
+): { dense: number[]; preceding: number | undefined; last: number } {
+  const first = unit * blocksPerUnit
+  const last = first + blocksPerUnit - 1
+  const preceding = blocksPerUnit > 1 ? last - 1 : undefined
+  return { dense: Array.from({ length: Math.max(0, blocksPerUnit - 2) }, (_, i) => first + i), preceding, last }
+}
+
 /**
- * Every parameter in a fixed order:
- *   wte [V,d], wpe [T,d], norm.{gamma,beta} [d], head.weight [V,d], head.bias [V], and per block i
- *   blocks.i.attn.norm.*, blocks.i.attn.qkv.{weight [3d,d], bias}, blocks.i.attn.proj.{weight [d,d], bias}
- *   even i: blocks.i.mlp.norm.*, blocks.i.mlp.up.{weight [F,d], bias}, blocks.i.mlp.down.{weight [d,F], bias}
- *   odd i:  blocks.i.moe.norm.* (the one MoE input norm; ScMoE: LN' at the shortcut position),
- *           blocks.i.moe.router.weight [E,d], blocks.i.moe.experts.up.{weight [E,F,d], bias [E,F]}, .down.{weight [E,d,F], bias [E,d]}
- *           with a shared expert: blocks.i.shared.up.*, .down.*; ScMoE also blocks.i.shared.norm.*, blocks.i.shared.gate.weight [d]
- * Rank r holds experts floor(r % P) * E/P .. + E/P - 1 of the expert tensors and all of the others.
+ * Every parameter in a fixed order. V vocabulary, T sequence, d width, F feed-forward width (U = F, or 2F with SwiGLU, gate rows first), E experts,
+ * Q = (heads + 2 keyValueHeads) * d / heads:
+ *   wte [V,d], wpe [T,d] (learned positions), norm.gamma, norm.beta [d], head.weight [V,d], head.bias [V] (tied embeddings: neither; wte is used);
+ *   block i: blocks.i.attn.norm.*, blocks.i.attn.qkv.{weight [Q,d], bias}, blocks.i.attn.proj.{weight [d,d], bias};
+ *   without MoE: blocks.i.mlp.norm.*, blocks.i.mlp.up.{weight [U,d], bias}, blocks.i.mlp.down.{weight [d,F], bias};
+ *   with MoE: blocks.i.moe.norm.* (of the routed experts' input; DGMoE: of both), blocks.i.moe.router.weight [E,d],
+ *     blocks.i.moe.experts.up.{weight [E,U,d], bias [E,U]}, .down.{weight [E,d,F], bias [E,d]};
+ *     with a shared expert blocks.i.shared.up.*, .down.*, its coefficient gate blocks.i.shared.gate.weight [d] (CG1) or [2,d] (CG2); ScMoE also
+ *     blocks.i.shared.norm.*.
+ * RMSNorm has no beta; `bias: false` leaves out all biases. Rank r holds experts floor(r % P) * E/P .. + E/P - 1 of the expert tensors and all of the others.
  */
 export function tensors(config: ModelConfig): Tensor[] {
-  const { dim, vocabulary, sequence, pairs } = config
-  const list: Tensor[] = [
-    matrix('wte', [vocabulary, dim], 'embedding'),
-    matrix('wpe', [sequence, dim], 'embedding'),
-    ...normTensors('norm', dim, 'head'),
-    ...linearTensors('head', [vocabulary, dim], 'head'),
-  ]
-  for (let pair = 0; pair < pairs; pair++) list.push(...pairTensors(config, pair))
+  const { dim, vocabulary, sequence, units, tieEmbeddings } = config
+  const list: Tensor[] = [matrix('wte', [vocabulary, dim], 'embedding')]
+  if (config.positions === 'Learned') list.push(matrix('wpe', [sequence, dim], 'embedding'))
+  list.push(...normTensors(config, 'norm', 'head'))
+  if (!tieEmbeddings) list.push(...linearTensors(config, 'head', { shape: [vocabulary, dim], bucket: 'head' }))
+  for (let unit = 0; unit < units; unit++) list.push(...unitTensors(config, unit))
   return list
 }
 
@@ -136,50 +216,77 @@ const vector = (name: string, size: number, bucket: string, kind: 'zeros' | 'one
   init: { kind },
   bucket,
 })
-const normTensors = (name: string, dim: number, bucket: string) => [
-  vector(`${name}.gamma`, dim, bucket, 'ones'),
-  vector(`${name}.beta`, dim, bucket),
-]
-const linearTensors = (name: string, shape: [out: number, input: number], bucket: string, std = STD) => [
-  matrix(`${name}.weight`, shape, bucket, std),
-  vector(`${name}.bias`, shape[0], bucket),
-]
+const normTensors = ({ dim, norm }: ModelConfig, name: string, bucket: string) => {
+  const gamma = vector(`${name}.gamma`, dim, bucket, 'ones')
+  return norm === 'RMSNorm' ? [gamma] : [gamma, vector(`${name}.beta`, dim, bucket)]
+}
+const linearTensors = (
+  { bias }: ModelConfig,
+  name: string,
+  { shape, bucket, std = STD }: { shape: [out: number, input: number]; bucket: string; std?: number },
+) => {
+  const weight = matrix(`${name}.weight`, shape, bucket, std)
+  return bias ? [weight, vector(`${name}.bias`, shape[0], bucket)] : [weight]
+}
 
-function pairTensors(config: ModelConfig, pair: number): Tensor[] {
-  const { dim, feedForward, experts, kind } = config
-  const bucket = `pair${pair}`
-  // GPT-2: projections into the residual stream start smaller by the square root of their number.
-  const residualStd = STD / Math.sqrt(4 * config.pairs)
-  const attention = (block: string) => [
-    ...normTensors(`${block}.attn.norm`, dim, bucket),
-    ...linearTensors(`${block}.attn.qkv`, [3 * dim, dim], bucket),
-    ...linearTensors(`${block}.attn.proj`, [dim, dim], bucket, residualStd),
+/** GPT-2: projections into the residual stream start smaller by the square root of their number, two to a block. */
+const residualStd = ({ units, blocksPerUnit }: ModelConfig) => STD / Math.sqrt(2 * units * blocksPerUnit)
+
+function attentionTensors(config: ModelConfig, block: number): Tensor[] {
+  const { dim, heads, keyValueHeads } = config
+  const name = `blocks.${block}.attn`
+  const rows = ((heads + 2 * keyValueHeads) * dim) / heads
+  return [
+    ...normTensors(config, `${name}.norm`, name),
+    ...linearTensors(config, `${name}.qkv`, { shape: [rows, dim], bucket: name }),
+    ...linearTensors(config, `${name}.proj`, { shape: [dim, dim], bucket: name, std: residualStd(config) }),
   ]
-  const feedForwardTensors = (name: string) => [
-    ...linearTensors(`${name}.up`, [feedForward, dim], bucket),
-    ...linearTensors(`${name}.down`, [dim, feedForward], bucket, residualStd),
+}
+
+function feedForwardTensors(config: ModelConfig, name: string, bucket = name): Tensor[] {
+  const { dim, feedForward, activation } = config
+  const up = activation === 'SwiGLU' ? 2 * feedForward : feedForward
+  return [
+    ...linearTensors(config, `${name}.up`, { shape: [up, dim], bucket }),
+    ...linearTensors(config, `${name}.down`, { shape: [dim, feedForward], bucket, std: residualStd(config) }),
   ]
-  const expert = (tensor: Tensor): Tensor => ({
-    ...tensor,
-    shape: [experts, ...tensor.shape],
-    kind: 'expert',
-    bucket: `${bucket}.experts`,
-  })
-  const dense = `blocks.${2 * pair}`
-  const sparse = `blocks.${2 * pair + 1}`
+}
+
+function denseBlockTensors(config: ModelConfig, block: number): Tensor[] {
+  const mlp = `blocks.${block}.mlp`
+  return [
+    ...attentionTensors(config, block),
+    ...normTensors(config, `${mlp}.norm`, mlp),
+    ...feedForwardTensors(config, mlp),
+  ]
+}
+
+function unitTensors(config: ModelConfig, unit: number): Tensor[] {
+  const { dense, preceding, last } = blocksOf(config, unit)
+  const early = [...dense, ...(preceding === undefined ? [] : [preceding])].flatMap(block =>
+    denseBlockTensors(config, block),
+  )
+  if (config.kind === 'Dense') return [...early, ...denseBlockTensors(config, last)]
+  return [...early, ...attentionTensors(config, last), ...moeTensors(config, last)]
+}
+
+function moeTensors(config: ModelConfig, block: number): Tensor[] {
+  const { dim, experts, kind, coefficientGate } = config
+  const moe = `blocks.${block}.moe`
+  const shared = `blocks.${block}.shared`
   const list = [
-    ...attention(dense),
-    ...normTensors(`${dense}.mlp.norm`, dim, bucket),
-    ...feedForwardTensors(`${dense}.mlp`),
-    ...attention(sparse),
-    ...normTensors(`${sparse}.moe.norm`, dim, bucket),
-    matrix(`${sparse}.moe.router.weight`, [experts, dim], bucket),
-    ...feedForwardTensors(`${sparse}.moe.experts`).map(expert),
+    ...normTensors(config, `${moe}.norm`, moe),
+    matrix(`${moe}.router.weight`, [experts, dim], moe),
+    ...feedForwardTensors(config, `${moe}.experts`).map(
+      (tensor): Tensor => ({ ...tensor, shape: [experts, ...tensor.shape], kind: 'expert' }),
+    ),
   ]
-  if (kind !== 'Top2') list.push(...feedForwardTensors(`${sparse}.shared`))
-  if (kind === 'ScMoE') {
-    const gate = { ...matrix(`${sparse}.shared.gate.weight`, [dim], bucket), decay: false }
-    list.push(...normTensors(`${sparse}.shared.norm`, dim, bucket), gate)
+  if (kind !== 'SharedExpert' && kind !== 'ScMoE') return list
+  list.push(...feedForwardTensors(config, shared))
+  if (kind === 'ScMoE') list.push(...normTensors(config, `${shared}.norm`, shared))
+  if (coefficientGate !== 'DirectAdd') {
+    const shape = coefficientGate === 'CG1' ? [dim] : [2, dim]
+    list.push({ ...matrix(`${shared}.gate.weight`, shape, shared), decay: false })
   }
   return list
 }
@@ -203,11 +310,12 @@ export function sliceOf(tensor: Tensor, config: ModelConfig, rank: number): Slic
 /** Parameters of the whole model, of one rank, and those one token passes through. */
 export function parameterCounts(config: ModelConfig): { total: number; perRank: number; active: number } {
   const counts = { total: 0, perRank: 0, active: 0 }
+  const routed = config.kind === 'DGMoE' ? 2 : config.topK
   for (const tensor of tensors(config)) {
     const size = elementsOf(tensor.shape)
     counts.total += size
     counts.perRank += sliceOf(tensor, config, 0).count
-    counts.active += tensor.kind === 'dense' ? size : (size / config.experts) * config.topK
+    counts.active += tensor.kind === 'dense' ? size : (size / config.experts) * routed
   }
   return counts
 }

@@ -1,5 +1,6 @@
 // Persistent buffers that JavaScript writes before a run or reads after it, beside the tensors of model.ts.
 
+import type { ModelConfig } from '../model.ts'
 import type { Emitter } from './emitter.ts'
 
 export const BUFFER = {
@@ -11,21 +12,25 @@ export const BUFFER = {
   loss: 'loss',
   /** f32 [1]: global gradient norm before clipping (train only). */
   norm: 'norm',
-  /** f32 [1]: load-balance loss of a pair, without its coefficient, of the whole world. */
-  aux: (pair: number) => `pair${pair}.aux`,
+  /** f32 [1]: load-balance loss of a unit, without its coefficient, of the whole world. */
+  aux: (unit: number) => `unit${unit}.aux`,
+  /** f32 [1]: router z-loss of a unit, without its coefficient; only where that is not 0. */
+  z: (unit: number) => `unit${unit}.z`,
 } as const
 
-/** Loss and balance losses: what all ranks sum after the forward pass. */
-export function statistics(pairs: number): string[] {
-  return [BUFFER.loss, ...Array.from({ length: pairs }, (_, pair) => BUFFER.aux(pair))]
+/** Losses: what all ranks sum after the forward pass. */
+export function statistics({ units, kind, zCoefficient }: ModelConfig): string[] {
+  if (kind === 'Dense') return [BUFFER.loss]
+  const of = (name: (unit: number) => string) => Array.from({ length: units }, (_, unit) => name(unit))
+  return [BUFFER.loss, ...of(BUFFER.aux), ...(zCoefficient > 0 ? of(BUFFER.z) : [])]
 }
 
 /** Every program of a rank declares the same persistent buffers in the same order, so each lies at the same place in all of them. */
 export function declarePersistent(e: Emitter): void {
-  const { batch, sequence, pairs } = e.config
+  const { batch, sequence } = e.config
   e.persistTensors()
   e.persistent(BUFFER.tokens, batch * (sequence + 1), 'i32')
   e.persistent(BUFFER.hyper, 4)
-  for (const name of statistics(pairs)) e.persistent(name, 1)
+  for (const name of statistics(e.config)) e.persistent(name, 1)
   e.persistent(BUFFER.norm, 1)
 }

@@ -50,6 +50,8 @@ const GUESS: Partial<Record<OpName, Guess>> = {
   router_backward: a => 2 * routerProduct(a),
   gelu: elementwise,
   gelu_backward: elementwise,
+  swiglu: elementwise,
+  swiglu_backward: elementwise,
   all_to_all: (a, config) => 4 * rowsSent(config) * a.dim * (1 - 1 / config.expertParallelSize),
   all_gather_counts: (_, config) => 4 * config.experts * (config.worldSize - 1),
 }

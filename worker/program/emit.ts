@@ -1,37 +1,45 @@
-// The two programs of a job, as flat lists of ops over named buffers. The order defines the numbers; where ops run is the schedule's business.
+// The programs of a job, as flat lists of ops over named buffers. The order defines the numbers; where ops run is the schedule's business.
+// With micro-batches an optimizer step is accumulate.first, accumulate (microBatches - 2 times), train.
 
 import type { ModelConfig } from '../model.ts'
 import { declarePersistent } from './buffers.ts'
 import { Emitter } from './emitter.ts'
 import { embedding, embeddingBackward, head, headBackward } from './head.ts'
-import { pairBackward, pairForward, type Stream } from './pair.ts'
 import type { Emitted } from './program.ts'
+import { type Stream, unitBackward, unitForward } from './unit.ts'
 import { gradientNorm, optimizerStep, reduceBucket, reduceStatistics, zeroGradients } from './update.ts'
 
 export { BUFFER } from './buffers.ts'
 
-/** Zero gradients, forward, backward, sum over ranks, norm, clip, AdamW. One run is one optimizer step. */
+/** Forward, backward, sum over ranks, norm, clip, AdamW; with a single micro-batch zero gradients first. */
 export function emitTrain(config: ModelConfig, rank: number): Emitted {
-  const e = new Emitter(config, rank)
+  const e = new Emitter(config, rank, config.microBatches)
   declarePersistent(e)
-  zeroGradients(e)
-  const { streams, out } = forward(e)
-  head(e, out, true)
-  reduceStatistics(e)
-
-  headBackward(e, out)
-  reduceBucket(e, 'head')
-  for (const [pair, stream] of [...streams.entries()].toReversed()) {
-    pairBackward(e, pair, stream)
-    reduceBucket(e, `pair${pair}.experts`)
-    reduceBucket(e, `pair${pair}`)
-  }
-  embeddingBackward(e)
-  reduceBucket(e, 'embedding')
-
+  if (config.microBatches === 1) zeroGradients(e)
+  forwardBackward(e)
   gradientNorm(e)
   optimizerStep(e)
   return e.finish('train')
+}
+
+/** A micro-batch before the last: forward and backward, gradients and losses left for the next to add to. */
+export function emitMicroBatch(config: ModelConfig, rank: number, first: boolean): Emitted {
+  const e = new Emitter(config, rank, config.microBatches)
+  e.reduces = false
+  declarePersistent(e)
+  if (first) zeroGradients(e)
+  forwardBackward(e)
+  return e.finish(first ? 'accumulate.first' : 'accumulate')
+}
+
+/** Losses, all gradients and their norm of one micro-batch; parameters stay. */
+export function emitGradients(config: ModelConfig, rank: number): Emitted {
+  const e = new Emitter(config, rank)
+  declarePersistent(e)
+  zeroGradients(e)
+  forwardBackward(e)
+  gradientNorm(e)
+  return e.finish('gradients')
 }
 
 /** Forward and loss only, over the same persistent buffers. */
@@ -43,11 +51,23 @@ export function emitEvaluate(config: ModelConfig, rank: number): Emitted {
   return e.finish('evaluate')
 }
 
+function forwardBackward(e: Emitter): void {
+  const { streams, out } = forward(e)
+  head(e, out, true)
+  reduceStatistics(e)
+  headBackward(e, out)
+  // A tied head's gradient is part of the embedding's.
+  reduceBucket(e, 'head')
+  for (const [unit, stream] of [...streams.entries()].toReversed()) unitBackward(e, unit, stream)
+  embeddingBackward(e)
+  reduceBucket(e, 'embedding')
+}
+
 function forward(e: Emitter): { streams: Stream[]; out: string } {
   const streams: Stream[] = []
   let out = embedding(e)
-  for (let pair = 0; pair < e.config.pairs; pair++) {
-    const stream = pairForward(e, pair, out)
+  for (let unit = 0; unit < e.config.units; unit++) {
+    const stream = unitForward(e, unit, out)
     streams.push(stream)
     out = stream.out
   }

@@ -17,15 +17,24 @@ export class Emitter {
   readonly config: ModelConfig
   readonly rank: number
   readonly tensors: readonly Tensor[]
-  /** Local tokens N = B*T. */
+  /** Local tokens N = B*T of a micro-batch. */
   readonly tokens: number
+  /** False in a micro-batch whose gradients wait for those of the next. */
+  reduces = true
+  /** Micro-batches over which losses and gradients are means. */
+  readonly microBatches: number
   /** Where the next ops belong. */
-  segment: Segment = { pair: -1, phase: 'forward', part: 'other' }
+  segment: Segment = { unit: -1, phase: 'forward', part: 'other' }
   readonly #buffers = new Map<string, Buffer>()
   readonly #ops: Op[] = []
   readonly #shapes = new Map<string, readonly number[]>()
+  /** Newest buffer of a name, where an activation is computed again. */
+  readonly #newest = new Map<string, string>()
+  #again = false
+  #prefix = ''
 
-  constructor(config: ModelConfig, rank: number) {
+  constructor(config: ModelConfig, rank: number, microBatches = 1) {
+    this.microBatches = microBatches
     this.config = config
     this.rank = rank
     this.tokens = config.batch * config.sequence
@@ -39,13 +48,45 @@ export class Emitter {
     return { experts, capacity, rank: this.rank, expertParallelSize }
   }
 
+  /** 1: statistics are added to what earlier micro-batches left. */
+  get accumulate(): 0 | 1 {
+    return this.microBatches > 1 ? 1 : 0
+  }
+
+  /** Attributes of ops on routed rows as emitted: all rows at once. */
+  readonly whole: Attrs = { chunk: 0, chunks: 1 }
+
+  /** Parameters of a layer in the order in which ops take them. With tied embeddings the head's matrix is the embedding's. */
+  parametersOf(scope: string): string[] {
+    if (scope === 'head' && this.config.tieEmbeddings) return ['wte']
+    const names = ['weight', 'gamma', 'bias', 'beta'].map(name => `${scope}.${name}`)
+    return names.filter(name => this.#shapes.has(name))
+  }
+
+  /** Ops emitted meanwhile fill new buffers, which later ops read under the old names: the old ones are free in between. */
+  again(emit: () => void): void {
+    this.#again = true
+    this.within('again', emit)
+    this.#again = false
+  }
+
+  /** Labels of the ops emitted meanwhile have `name` before their last part. */
+  within(name: string, emit: () => void): void {
+    const before = this.#prefix
+    this.#prefix = [before, name].filter(Boolean).join('.')
+    emit()
+    this.#prefix = before
+  }
+
   at(segment: Partial<Segment>): void {
     this.segment = { ...this.segment, ...segment }
   }
 
   /** Declares memory of one run. */
   transient(name: string, elements: number, dtype: DType = 'f32'): string {
-    return this.#declare({ name, dtype, elements, arena: 'transient' })
+    if (!this.#again) return this.#declare({ name, dtype, elements, arena: 'transient' })
+    this.#newest.set(name, this.#declare({ name: `${name}~`, dtype, elements, arena: 'transient' }))
+    return name
   }
 
   /** Declares memory that outlives the run. */
@@ -63,22 +104,24 @@ export class Emitter {
 
   /** [out, in] of a weight; the experts' axis of an expert tensor is left out. */
   weightShape(scope: string): { in: number; out: number } {
-    const shape = this.#shapes.get(`${scope}.weight`)
+    const [weight = ''] = this.parametersOf(scope)
+    const shape = this.#shapes.get(weight)
     const [out, input] = shape?.slice(-2) ?? []
     if (out === undefined || input === undefined) throw new Error(`there is no matrix ${scope}.weight in the model`)
     return { in: input, out }
   }
 
   op(op: OpName, { inputs, outputs, attrs = {}, label }: Description): void {
-    const { pair, phase, part } = this.segment
-    const words = [pair < 0 ? '' : `pair${pair}`, phase, part === 'other' ? '' : part, label ?? '']
-    const elements = outputs.reduce((sum, name) => sum + this.#elements(name), 0)
+    const { unit, phase, part } = this.segment
+    const words = [unit < 0 ? '' : `unit${unit}`, phase, part === 'other' ? '' : part, this.#prefix, label ?? '']
+    const newest = (name: string) => this.#newest.get(name) ?? name
+    const elements = outputs.reduce((sum, name) => sum + this.#elements(newest(name)), 0)
     this.#ops.push({
       op,
       label: words.filter(Boolean).join('.'),
       queue: OPS[op].queue,
-      inputs,
-      outputs,
+      inputs: inputs.map(newest),
+      outputs: outputs.map(newest),
       attrs,
       segment: this.segment,
       cost: cost(op, attrs, elements, this.config),

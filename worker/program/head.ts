@@ -5,32 +5,35 @@ import { BUFFER } from './buffers.ts'
 import type { Emitter } from './emitter.ts'
 import { linear, linearBackward, norm, normBackward, RESIDUAL } from './layers.ts'
 
-const OUTSIDE = { pair: -1, part: 'other' } as const
+const OUTSIDE = { unit: -1, part: 'other' } as const
 const shape = ({ config }: Emitter) => ({ batch: config.batch, sequence: config.sequence, dim: config.dim })
 
-/** x[n] = wte[token] + wpe[t]; [N, d]. */
+const tables = ({ config }: Emitter) => (config.positions === 'Learned' ? ['wte', 'wpe'] : ['wte'])
+
+/** x[n] = wte[token] (+ wpe[t]); [N, d]. */
 export function embedding(e: Emitter): string {
   e.at({ ...OUTSIDE, phase: 'forward' })
   const x = e.transient('embedding.x', e.tokens * e.config.dim)
-  e.op('embedding', { inputs: [BUFFER.tokens, 'wte', 'wpe'], outputs: [x], attrs: shape(e), label: 'embedding' })
+  e.op('embedding', { inputs: [BUFFER.tokens, ...tables(e)], outputs: [x], attrs: shape(e), label: 'embedding' })
   return x
 }
 
 export function embeddingBackward(e: Emitter): void {
   e.at({ ...OUTSIDE, phase: 'backward' })
-  const outputs = [gradientOf('wte'), gradientOf('wpe')]
+  const outputs = tables(e).map(gradientOf)
   e.op('embedding_backward', { inputs: [BUFFER.tokens, RESIDUAL], outputs, attrs: shape(e), label: 'embedding' })
 }
 
-/** Mean cross entropy over the world's tokens. With `gradient` the logits are replaced by their gradient. */
+/** Mean cross entropy over all tokens of the step. With `gradient` the logits are replaced by their gradient. */
 export function head(e: Emitter, x: string, gradient: boolean): void {
   const { batch, sequence, vocabulary, worldSize } = e.config
+  const scale = 1 / (worldSize * e.tokens * e.microBatches)
   e.at({ ...OUTSIDE, phase: 'forward' })
   const logits = linear(e, 'head', norm(e, 'norm', x))
   e.op('cross_entropy', {
     inputs: [logits, BUFFER.tokens],
     outputs: gradient ? [BUFFER.loss, logits] : [BUFFER.loss],
-    attrs: { batch, sequence, vocabulary, scale: 1 / (worldSize * e.tokens) },
+    attrs: { batch, sequence, vocabulary, scale, accumulate: e.accumulate },
     label: 'loss',
   })
 }

@@ -9,33 +9,44 @@ export const RESIDUAL = 'residual.grad'
 
 const lastWord = (scope: string) => scope.slice(scope.lastIndexOf('.') + 1)
 
-/** y = LN(x); [N, d]. */
-export function norm(e: Emitter, scope: string, x: string): string {
+/** y = LN(x) or RMSNorm(x); [N, d]. `as`: scope of the result, where parameters are used twice. */
+export function norm(e: Emitter, scope: string, x: string, as = scope): string {
   const { dim } = e.config
-  const outputs = [e.transient(`${scope}.y`, e.tokens * dim)]
-  outputs.push(e.transient(`${scope}.mean`, e.tokens), e.transient(`${scope}.rstd`, e.tokens))
-  const inputs = [x, `${scope}.gamma`, `${scope}.beta`]
-  e.op('layernorm', { inputs, outputs, attrs: { rows: e.tokens, dim }, label: lastWord(scope) })
-  return `${scope}.y`
+  const attrs = { rows: e.tokens, dim }
+  const y = e.transient(`${as}.y`, e.tokens * dim)
+  const statistics = statisticsOf(e, as).map(name => e.transient(name, e.tokens))
+  const parameters = e.parametersOf(scope)
+  const op = e.config.norm === 'RMSNorm' ? 'rmsnorm' : 'layernorm'
+  e.op(op, { inputs: [x, ...parameters], outputs: [y, ...statistics], attrs, label: lastWord(scope) })
+  return y
 }
 
+const statisticsOf = ({ config }: Emitter, scope: string) =>
+  config.norm === 'RMSNorm' ? [`${scope}.rstd`] : [`${scope}.mean`, `${scope}.rstd`]
+
 /** Adds the gradient of x into the residual stream, or starts the stream with it. */
-export function normBackward(e: Emitter, scope: string, io: { dy: string; x: string; accumulate?: 0 | 1 }): void {
-  e.op('layernorm_backward', {
-    inputs: [io.dy, io.x, `${scope}.gamma`, `${scope}.mean`, `${scope}.rstd`],
-    outputs: [RESIDUAL, gradientOf(`${scope}.gamma`), gradientOf(`${scope}.beta`)],
+export function normBackward(
+  e: Emitter,
+  scope: string,
+  io: { dy: string; x: string; accumulate?: 0 | 1; as?: string },
+): void {
+  const op = e.config.norm === 'RMSNorm' ? 'rmsnorm_backward' : 'layernorm_backward'
+  e.op(op, {
+    inputs: [io.dy, io.x, `${scope}.gamma`, ...statisticsOf(e, io.as ?? scope)],
+    outputs: [RESIDUAL, ...e.parametersOf(scope).map(gradientOf)],
     attrs: { rows: e.tokens, dim: e.config.dim, accumulate: io.accumulate ?? 1 },
     label: lastWord(scope),
   })
 }
 
-/** y = x W^T + b (+ residual); [N, in] -> [N, out]. */
+/** y = x W^T (+ b) (+ residual); [N, in] -> [N, out]. */
 export function linear(e: Emitter, scope: string, x: string, residual?: string): string {
   const shape = e.weightShape(scope)
   const y = e.transient(`${scope}.y`, e.tokens * shape.out)
-  const inputs = [x, `${scope}.weight`, `${scope}.bias`]
-  if (residual !== undefined) inputs.push(residual)
-  e.op('linear', { inputs, outputs: [y], attrs: { rows: e.tokens, ...shape }, label: lastWord(scope) })
+  const parameters = e.parametersOf(scope)
+  const inputs = [x, ...parameters, ...(residual === undefined ? [] : [residual])]
+  const attrs = { rows: e.tokens, ...shape, bias: parameters.length - 1 }
+  e.op('linear', { inputs, outputs: [y], attrs, label: lastWord(scope) })
   return y
 }
 
@@ -44,41 +55,64 @@ export function linearBackward(e: Emitter, scope: string, io: { dy: string; x: s
   const shape = e.weightShape(scope)
   const attrs = { rows: e.tokens, ...shape }
   const dx = e.transient(`${scope}.dx`, e.tokens * shape.in)
+  const [weight = ''] = e.parametersOf(scope)
   e.op('linear_dgrad', {
-    inputs: [io.dy, `${scope}.weight`],
+    inputs: [io.dy, weight],
     outputs: [dx],
     attrs: { ...attrs, accumulate: 0 },
     label: `${lastWord(scope)}.dgrad`,
   })
-  const outputs = [gradientOf(`${scope}.weight`), gradientOf(`${scope}.bias`)]
+  const outputs = e.parametersOf(scope).map(gradientOf)
   e.op('linear_wgrad', { inputs: [io.dy, io.x], outputs, attrs, label: `${lastWord(scope)}.wgrad` })
   return dx
 }
 
-/** y = gelu(x) over N rows. */
-export function gelu(e: Emitter, scope: string, x: string): string {
+/** Rows an activation works on: the local tokens, or those routed to this rank, as many as the counts say. */
+export interface Rows {
+  rows: number
+  allCounts?: string
+}
+
+/** The result lies in `<scope>.act`: gelu(x), x: [rows, F], or with SwiGLU silu(g) * u, x = g | u: [rows, 2F]. */
+export function activation(e: Emitter, scope: string, x: string, { rows, allCounts }: Rows): string {
   const dim = e.config.feedForward
-  const y = e.transient(`${scope}.gelu`, e.tokens * dim)
-  e.op('gelu', { inputs: [x], outputs: [y], attrs: { rows: e.tokens, dim, ...e.group }, label: 'gelu' })
+  const y = e.transient(`${scope}.act`, rows * dim)
+  const inputs = allCounts === undefined ? [x] : [x, allCounts]
+  const op = e.config.activation === 'SwiGLU' ? 'swiglu' : 'gelu'
+  e.op(op, { inputs, outputs: [y], attrs: { rows, dim, ...e.group, ...e.whole }, label: 'act' })
   return y
 }
 
-export function geluBackward(e: Emitter, scope: string, io: { dy: string; x: string }): string {
+/** The gradient of x lies in `<scope>.act.dx`. */
+export function activationBackward(
+  e: Emitter,
+  scope: string,
+  { dy, x, rows, allCounts }: Rows & { dy: string; x: string },
+): string {
   const dim = e.config.feedForward
-  const dx = e.transient(`${scope}.gelu.dx`, e.tokens * dim)
-  const attrs = { rows: e.tokens, dim, ...e.group }
-  e.op('gelu_backward', { inputs: [io.dy, io.x], outputs: [dx], attrs, label: 'gelu' })
+  const dx = e.transient(`${scope}.act.dx`, rows * upWidth(e))
+  const inputs = allCounts === undefined ? [dy, x] : [dy, x, allCounts]
+  const op = e.config.activation === 'SwiGLU' ? 'swiglu_backward' : 'gelu_backward'
+  e.op(op, { inputs, outputs: [dx], attrs: { rows, dim, ...e.group, ...e.whole }, label: 'act' })
   return dx
 }
 
-/** down(gelu(up(x))) (+ residual). */
+/** Width before the activation: U of model.ts. */
+export const upWidth = ({ config }: Emitter) =>
+  config.activation === 'SwiGLU' ? 2 * config.feedForward : config.feedForward
+
+/** down(act(up(x))) (+ residual). */
 export function feedForward(e: Emitter, scope: string, x: string, residual?: string): string {
-  const hidden = gelu(e, scope, linear(e, `${scope}.up`, x))
-  return linear(e, `${scope}.down`, hidden, residual)
+  return linear(e, `${scope}.down`, feedForwardAgain(e, scope, x), residual)
+}
+
+/** Everything of the forward pass that its backward reads. */
+export function feedForwardAgain(e: Emitter, scope: string, x: string): string {
+  return activation(e, scope, linear(e, `${scope}.up`, x), { rows: e.tokens })
 }
 
 export function feedForwardBackward(e: Emitter, scope: string, io: { dy: string; x: string }): string {
-  const dhidden = linearBackward(e, `${scope}.down`, { dy: io.dy, x: `${scope}.gelu` })
-  const dup = geluBackward(e, scope, { dy: dhidden, x: `${scope}.up.y` })
+  const dhidden = linearBackward(e, `${scope}.down`, { dy: io.dy, x: `${scope}.act` })
+  const dup = activationBackward(e, scope, { dy: dhidden, x: `${scope}.up.y`, rows: e.tokens })
   return linearBackward(e, `${scope}.up`, { dy: dup, x: io.x })
 }

@@ -1,4 +1,4 @@
-// The MoE branch of a pair, operator by operator as the schedule moves them: gate, counts, encode, dispatch, experts, combine, decode.
+// The MoE branch of a unit, operator by operator as the schedule moves them: gate, counts, encode, dispatch, experts, combine, decode.
 // m[n] = sum_i G(x)_i E_i(x); x: [N, d], the branch's normalised input. Backward of dispatch is combine and the reverse; in the backward
 // pass every op keeps the part of the forward op it undoes.
 
@@ -6,10 +6,25 @@ import { gradientOf } from '../model.ts'
 import { BUFFER } from './buffers.ts'
 import { rowsReceived, rowsSent } from './cost.ts'
 import type { Emitter } from './emitter.ts'
-import type { Attrs } from './program.ts'
+import { activation, activationBackward, upWidth } from './layers.ts'
+import type { Attrs, Part } from './program.ts'
 
-const scopeOf = (e: Emitter) => `blocks.${2 * e.segment.pair + 1}.moe`
-const places = (scope: string) => [`${scope}.expert`, `${scope}.slot`, `${scope}.counts`]
+/** One way of the tokens through the MoE module of a block. DGMoE goes twice. */
+export interface Branch {
+  /** The module, e.g. `blocks.1.moe`; its parameters are `<module>.router.weight`, `<module>.experts.*`. */
+  module: string
+  /** What this way leaves behind is named under it. */
+  scope: string
+  /** Normalised input [N, d]. */
+  x: string
+  /** i32 [N]: experts that the tokens may not choose. */
+  taken?: string
+  /** DGMoE's second way; all its ops are of part `current`. */
+  current: boolean
+}
+
+const places = ({ scope }: Branch) => [`${scope}.expert`, `${scope}.slot`, `${scope}.counts`]
+const allCounts = ({ scope }: Branch) => `${scope}.allCounts`
 
 function route(e: Emitter): Attrs {
   const { dim, experts, topK, capacity } = e.config
@@ -21,145 +36,181 @@ const sent = (e: Emitter, name: string) => e.transient(name, rowsSent(e.config) 
 /** Rows at the experts, after dispatch or before combine. */
 const received = (e: Emitter, name: string, width: number) => e.transient(name, rowsReceived(e.config) * width)
 
+/** The losses of a step are means over its micro-batches, and over both ways of DGMoE. */
+const share = ({ config, microBatches }: Emitter) => 1 / (microBatches * (config.kind === 'DGMoE' ? 2 : 1))
+
+/** Ops of `part`; of the second way they are told apart by their labels alone. */
+function at(e: Emitter, branch: Branch, part: Part, emit: () => void): void {
+  e.at({ part: branch.current ? 'current' : part })
+  if (branch.current) e.within(part, emit)
+  else emit()
+}
+
+/** Gate to combine. */
+export function moeForward(e: Emitter, branch: Branch): void {
+  const { scope, x } = branch
+  gate(e, branch)
+  at(e, branch, 'encode', () => {
+    const outputs = [sent(e, `${scope}.encoded`)]
+    e.op('permute', { inputs: [x, ...places(branch)], outputs, attrs: route(e) })
+  })
+  exchange(e, branch, {
+    part: 'dispatch',
+    rows: `${scope}.encoded`,
+    out: received(e, `${scope}.dispatched`, e.config.dim),
+  })
+  at(e, branch, 'experts', () => {
+    activationOfExperts(e, branch)
+    grouped(e, branch, { layer: 'down', x: `${scope}.act`, y: received(e, `${scope}.down.y`, e.config.dim) })
+  })
+  exchange(e, branch, { part: 'combine', rows: `${scope}.down.y`, out: sent(e, `${scope}.combined`) })
+}
+
 /** Returns m [N, d]. */
-export function moe(e: Emitter, x: string): string {
-  const scope = scopeOf(e)
-  const { dim, experts, topK, worldSize } = e.config
-  gate(e, scope, x)
-  e.at({ part: 'encode' })
-  const encoded = sent(e, `${scope}.encoded`)
-  e.op('permute', { inputs: [x, ...places(scope)], outputs: [encoded], attrs: route(e) })
-  exchange(e, 'dispatch', encoded, received(e, `${scope}.dispatched`, dim))
-  const y = runExperts(e, scope)
-  const combined = sent(e, `${scope}.combined`)
-  exchange(e, 'combine', y, combined)
-  e.at({ part: 'decode' })
+export function moeDecode(e: Emitter, branch: Branch): string {
+  const { scope, current } = branch
+  const { dim, experts, topK, worldSize, zCoefficient } = e.config
+  const { unit } = e.segment
+  const accumulate = current ? 1 : e.accumulate
   const m = e.transient(`${scope}.m`, e.tokens * dim)
-  const inputs = [combined, ...places(scope), `${scope}.weight`]
-  e.op('unpermute', { inputs, outputs: [m], attrs: route(e), label: 'unpermute' })
-  e.op('aux_loss', {
-    inputs: [`${scope}.probs`, `${scope}.allCounts`],
-    outputs: [BUFFER.aux(e.segment.pair)],
-    attrs: { rows: e.tokens, experts, topK, worldSize },
-    label: 'aux',
+  at(e, branch, 'decode', () => {
+    const inputs = [`${scope}.combined`, ...places(branch), `${scope}.weight`]
+    e.op('unpermute', { inputs, outputs: [m], attrs: route(e), label: 'unpermute' })
+    e.op('aux_loss', {
+      inputs: [`${scope}.probs`, allCounts(branch)],
+      outputs: [BUFFER.aux(unit)],
+      attrs: { rows: e.tokens, experts, topK, worldSize, scale: share(e), accumulate },
+      label: 'aux',
+    })
+    if (zCoefficient === 0) return
+    const scale = share(e) / (worldSize * e.tokens)
+    const attrs = { rows: e.tokens, scale, accumulate }
+    e.op('z_loss', { inputs: [`${scope}.lse`], outputs: [BUFFER.z(unit)], attrs, label: 'z' })
   })
   return m
 }
 
-function gate(e: Emitter, scope: string, x: string): void {
-  const { experts, topK, worldSize } = e.config
-  e.at({ part: 'gate' })
-  const outputs = [
-    e.transient(`${scope}.probs`, e.tokens * experts),
-    e.transient(`${scope}.expert`, e.tokens * topK, 'i32'),
-    e.transient(`${scope}.weight`, e.tokens * topK),
-    e.transient(`${scope}.slot`, e.tokens * topK, 'i32'),
-    e.transient(`${scope}.counts`, experts, 'i32'),
-  ]
-  e.op('router', { inputs: [x, `${scope}.router.weight`], outputs, attrs: route(e), label: 'router' })
-  e.at({ part: 'counts' })
-  const allCounts = e.transient(`${scope}.allCounts`, worldSize * experts, 'i32')
-  e.op('all_gather_counts', { inputs: [`${scope}.counts`], outputs: [allCounts], attrs: { experts } })
+function gate(e: Emitter, branch: Branch): void {
+  const { module, scope, x, taken } = branch
+  const { experts, topK, worldSize, zCoefficient } = e.config
+  at(e, branch, 'gate', () => {
+    const outputs = [
+      e.transient(`${scope}.probs`, e.tokens * experts),
+      e.transient(`${scope}.expert`, e.tokens * topK, 'i32'),
+      e.transient(`${scope}.weight`, e.tokens * topK),
+      e.transient(`${scope}.slot`, e.tokens * topK, 'i32'),
+      e.transient(`${scope}.counts`, experts, 'i32'),
+    ]
+    if (zCoefficient > 0) outputs.push(e.transient(`${scope}.lse`, e.tokens))
+    const inputs = [x, `${module}.router.weight`, ...(taken === undefined ? [] : [taken])]
+    e.op('router', { inputs, outputs, attrs: route(e), label: 'router' })
+  })
+  at(e, branch, 'counts', () => {
+    const outputs = [e.transient(allCounts(branch), worldSize * experts, 'i32')]
+    e.op('all_gather_counts', { inputs: [`${scope}.counts`], outputs, attrs: { experts } })
+  })
 }
 
 /** One all-to-all. In backward the part is the forward exchange it undoes, which travels the other way. */
-function exchange(e: Emitter, part: 'dispatch' | 'combine', rows: string, out: string): void {
-  e.at({ part })
+function exchange(e: Emitter, branch: Branch, io: { part: 'dispatch' | 'combine'; rows: string; out: string }): void {
   const backward = e.segment.phase === 'backward'
-  const direction = (part === 'dispatch') === backward ? 'combine' : 'dispatch'
-  const attrs = { direction, dim: e.config.dim, ...e.group }
-  e.op('all_to_all', { inputs: [rows, `${scopeOf(e)}.allCounts`], outputs: [out], attrs })
-}
-
-/** E_e(x) = down_e(gelu(up_e(x))) for the rows of every local expert. */
-function runExperts(e: Emitter, scope: string): string {
-  e.at({ part: 'experts' })
-  const { dim, feedForward } = e.config
-  const up = received(e, `${scope}.up.y`, feedForward)
-  const hidden = received(e, `${scope}.gelu`, feedForward)
-  const down = received(e, `${scope}.down.y`, dim)
-  grouped(e, 'up', `${scope}.dispatched`, up)
-  e.op('gelu', {
-    inputs: [up, `${scope}.allCounts`],
-    outputs: [hidden],
-    attrs: { rows: rowsReceived(e.config), dim: feedForward, ...e.group },
-    label: 'gelu',
+  const direction = (io.part === 'dispatch') === backward ? 'combine' : 'dispatch'
+  const attrs = { direction, dim: e.config.dim, ...e.group, ...e.whole }
+  at(e, branch, io.part, () => {
+    e.op('all_to_all', { inputs: [io.rows, allCounts(branch)], outputs: [io.out], attrs })
   })
-  grouped(e, 'down', hidden, down)
-  return down
 }
 
-function grouped(e: Emitter, layer: 'up' | 'down', x: string, y: string): void {
-  const scope = `${scopeOf(e)}.experts.${layer}`
-  const inputs = [x, `${scope}.weight`, `${scope}.bias`, `${scopeOf(e)}.allCounts`]
-  e.op('grouped_linear', { inputs, outputs: [y], attrs: { ...e.weightShape(scope), ...e.group }, label: layer })
+/** act(up_e(x)) for the rows of every local expert. */
+function activationOfExperts(e: Emitter, branch: Branch): void {
+  const { scope } = branch
+  const up = received(e, `${scope}.up.y`, upWidth(e))
+  grouped(e, branch, { layer: 'up', x: `${scope}.dispatched`, y: up })
+  activation(e, scope, up, { rows: rowsReceived(e.config), allCounts: allCounts(branch) })
 }
 
-/** From dm, the gradient of m, to the gradient of the encoded rows and of the gate's weights; expert weight gradients last. */
-export function moeBackward(e: Emitter, dm: string): void {
-  const scope = scopeOf(e)
-  const { dim, feedForward, topK } = e.config
-  e.at({ part: 'decode' })
+function grouped(e: Emitter, branch: Branch, io: { layer: 'up' | 'down'; x: string; y: string }): void {
+  const scope = `${branch.module}.experts.${io.layer}`
+  const [weight = '', ...bias] = e.parametersOf(scope)
+  e.op('grouped_linear', {
+    inputs: [io.x, weight, allCounts(branch), ...bias],
+    outputs: [io.y],
+    attrs: { ...e.weightShape(scope), ...e.group, ...e.whole },
+    label: io.layer,
+  })
+}
+
+/** From dm, the gradient of m, to the rows that travel to the experts. */
+export function decodeBackward(e: Emitter, branch: Branch, dm: string): void {
+  const { scope } = branch
   const dcombined = sent(e, `${scope}.combined.grad`)
-  e.op('unpermute_backward', {
-    inputs: [dm, `${scope}.combined`, ...places(scope), `${scope}.weight`],
-    outputs: [dcombined, e.transient(`${scope}.weight.grad`, e.tokens * topK)],
-    attrs: route(e),
+  at(e, branch, 'decode', () => {
+    e.op('unpermute_backward', {
+      inputs: [dm, `${scope}.combined`, ...places(branch), `${scope}.weight`],
+      outputs: [dcombined, e.transient(`${scope}.weight.grad`, e.tokens * e.config.topK)],
+      attrs: route(e),
+      label: 'unpermute',
+    })
   })
-  const ddown = received(e, `${scope}.down.y.grad`, dim)
-  exchange(e, 'combine', dcombined, ddown)
+  exchange(e, branch, { part: 'combine', rows: dcombined, out: received(e, `${scope}.down.y.grad`, e.config.dim) })
+}
 
-  e.at({ part: 'experts' })
-  const dhidden = received(e, `${scope}.gelu.grad`, feedForward)
-  const dup = received(e, `${scope}.up.y.grad`, feedForward)
+/** The experts, the way of their gradient back to the tokens, and their weight gradients. */
+export function expertsBackward(e: Emitter, branch: Branch): void {
+  const { scope } = branch
+  const { dim, feedForward, recompute } = e.config
+  const ddown = `${scope}.down.y.grad`
   const ddispatched = received(e, `${scope}.dispatched.grad`, dim)
-  groupedDgrad(e, 'down', ddown, dhidden)
-  e.op('gelu_backward', {
-    inputs: [dhidden, `${scope}.up.y`, `${scope}.allCounts`],
-    outputs: [dup],
-    attrs: { rows: rowsReceived(e.config), dim: feedForward, ...e.group },
-    label: 'gelu',
+  at(e, branch, 'experts', () => {
+    if (recompute) e.again(() => activationOfExperts(e, branch))
+    const dact = received(e, `${scope}.act.grad`, feedForward)
+    groupedDgrad(e, branch, { layer: 'down', dy: ddown, dx: dact })
+    const rows = rowsReceived(e.config)
+    activationBackward(e, scope, { dy: dact, x: `${scope}.up.y`, rows, allCounts: allCounts(branch) })
+    groupedDgrad(e, branch, { layer: 'up', dy: `${scope}.act.dx`, dx: ddispatched })
   })
-  groupedDgrad(e, 'up', dup, ddispatched)
-  exchange(e, 'dispatch', ddispatched, sent(e, `${scope}.encoded.grad`))
-
-  e.at({ part: 'wgrad' })
-  groupedWgrad(e, 'down', ddown, `${scope}.gelu`)
-  groupedWgrad(e, 'up', dup, `${scope}.dispatched`)
+  exchange(e, branch, { part: 'dispatch', rows: ddispatched, out: sent(e, `${scope}.encoded.grad`) })
+  at(e, branch, 'wgrad', () => {
+    groupedWgrad(e, branch, { layer: 'down', dy: ddown, x: `${scope}.act` })
+    groupedWgrad(e, branch, { layer: 'up', dy: `${scope}.act.dx`, x: `${scope}.dispatched` })
+  })
 }
 
-function groupedDgrad(e: Emitter, layer: 'up' | 'down', dy: string, dx: string): void {
-  const scope = `${scopeOf(e)}.experts.${layer}`
-  const inputs = [dy, `${scope}.weight`, `${scopeOf(e)}.allCounts`]
-  e.op('grouped_linear_dgrad', { inputs, outputs: [dx], attrs: { ...e.weightShape(scope), ...e.group }, label: layer })
+function groupedDgrad(e: Emitter, branch: Branch, io: { layer: 'up' | 'down'; dy: string; dx: string }): void {
+  const scope = `${branch.module}.experts.${io.layer}`
+  const inputs = [io.dy, `${scope}.weight`, allCounts(branch)]
+  const attrs = { ...e.weightShape(scope), ...e.group, ...e.whole }
+  e.op('grouped_linear_dgrad', { inputs, outputs: [io.dx], attrs, label: io.layer })
 }
 
-function groupedWgrad(e: Emitter, layer: 'up' | 'down', dy: string, x: string): void {
-  const scope = `${scopeOf(e)}.experts.${layer}`
+function groupedWgrad(e: Emitter, branch: Branch, io: { layer: 'up' | 'down'; dy: string; x: string }): void {
+  const scope = `${branch.module}.experts.${io.layer}`
   e.op('grouped_linear_wgrad', {
-    inputs: [dy, x, `${scopeOf(e)}.allCounts`],
-    outputs: [gradientOf(`${scope}.weight`), gradientOf(`${scope}.bias`)],
+    inputs: [io.dy, io.x, allCounts(branch)],
+    outputs: e.parametersOf(scope).map(gradientOf),
     attrs: { ...e.weightShape(scope), ...e.group },
-    label: layer,
+    label: `${io.layer}.wgrad`,
   })
 }
 
 /** Gradient of the branch's input x: through the rows, then through the gate. Written to `dx`, or added to what it holds. */
-export function gateBackward(e: Emitter, io: { x: string; dx: string; accumulate: 0 | 1 }): void {
-  const scope = scopeOf(e)
-  const { worldSize, auxCoefficient } = e.config
-  e.at({ part: 'encode' })
-  e.op('permute_backward', {
-    inputs: [`${scope}.encoded.grad`, ...places(scope)],
-    outputs: [io.dx],
-    attrs: { ...route(e), accumulate: io.accumulate },
+export function gateBackward(e: Emitter, branch: Branch, io: { dx: string; accumulate: 0 | 1 }): void {
+  const { module, scope, x } = branch
+  const { worldSize, auxCoefficient, zCoefficient } = e.config
+  at(e, branch, 'encode', () => {
+    const inputs = [`${scope}.encoded.grad`, ...places(branch)]
+    const attrs = { ...route(e), accumulate: io.accumulate }
+    e.op('permute_backward', { inputs, outputs: [io.dx], attrs, label: 'permute' })
   })
-  e.at({ part: 'gate' })
-  const chosen = [`${scope}.probs`, `${scope}.expert`, `${scope}.weight`, `${scope}.slot`, `${scope}.allCounts`]
-  e.op('router_backward', {
-    inputs: [`${scope}.weight.grad`, ...chosen, io.x, `${scope}.router.weight`],
-    outputs: [io.dx, gradientOf(`${scope}.router.weight`)],
-    attrs: { ...route(e), worldSize, auxCoefficient, accumulate: 1 },
-    label: 'router',
+  const chosen = ['probs', 'expert', 'weight', 'slot', 'allCounts'].map(name => `${scope}.${name}`)
+  const router = `${module}.router.weight`
+  const coefficients = { auxCoefficient: auxCoefficient * share(e), zCoefficient: zCoefficient * share(e) }
+  at(e, branch, 'gate', () => {
+    e.op('router_backward', {
+      inputs: [`${scope}.weight.grad`, ...chosen, x, router, ...(zCoefficient > 0 ? [`${scope}.lse`] : [])],
+      outputs: [io.dx, gradientOf(router)],
+      attrs: { ...route(e), worldSize, ...coefficients, accumulate: 1 },
+      label: 'router',
+    })
   })
 }

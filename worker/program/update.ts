@@ -13,20 +13,25 @@ function allReduce(e: Emitter, buffers: string[], io: { group: 'world' | 'ep' | 
   e.op('all_reduce', { inputs: buffers, outputs: buffers, attrs: { group: io.group }, label: io.label })
 }
 
-/** Sums the gradients of one bucket; emitted where the last of them is complete. */
+/** Sums the gradients of one bucket; emitted where the last of them is complete, in the last micro-batch. */
 export function reduceBucket(e: Emitter, bucket: string): void {
+  if (!e.reduces) return
   const members = e.tensors.filter(tensor => tensor.bucket === bucket)
+  if (members.length === 0) return
   const group = members[0]?.kind === 'expert' ? 'edp' : 'world'
   allReduce(e, gradients(members), { group, label: bucket })
 }
 
 export function reduceStatistics(e: Emitter): void {
-  allReduce(e, statistics(e.config.pairs), { group: 'world', label: 'statistics' })
+  if (!e.reduces) return
+  allReduce(e, statistics(e.config), { group: 'world', label: 'statistics' })
 }
 
+/** Gradients, and the statistics where micro-batches add to them. */
 export function zeroGradients(e: Emitter): void {
-  e.at({ pair: -1, phase: 'forward', part: 'other' })
-  e.op('zero', { inputs: [], outputs: gradients(e.tensors), label: 'zero' })
+  e.at({ unit: -1, phase: 'forward', part: 'other' })
+  const outputs = [...gradients(e.tensors), ...(e.accumulate === 1 ? statistics(e.config) : [])]
+  e.op('zero', { inputs: [], outputs, label: 'zero' })
 }
 
 /**
@@ -35,20 +40,22 @@ export function zeroGradients(e: Emitter): void {
  */
 export function gradientNorm(e: Emitter): void {
   squares(e, 'expert')
-  allReduce(e, ['norm.expert'], { group: 'ep', label: 'norm' })
+  if (e.config.kind !== 'Dense') allReduce(e, ['norm.expert'], { group: 'ep', label: 'norm' })
   squares(e, 'dense')
   e.op('global_norm', { inputs: ['norm.dense', 'norm.expert'], outputs: [BUFFER.norm], label: 'norm' })
 }
 
 function squares(e: Emitter, kind: Tensor['kind']): void {
-  e.at({ pair: -1, phase: 'update', part: 'other' })
+  e.at({ unit: -1, phase: 'update', part: 'other' })
   const inputs = gradients(e.tensors.filter(tensor => tensor.kind === kind))
-  e.op('square_sum', { inputs, outputs: [e.transient(`norm.${kind}`, 1)], label: `squares.${kind}` })
+  const outputs = [e.transient(`norm.${kind}`, 1)]
+  if (inputs.length === 0) e.op('zero', { inputs, outputs, label: `squares.${kind}` })
+  else e.op('square_sum', { inputs, outputs, label: `squares.${kind}` })
 }
 
 /** AdamW on every tensor, decay on matrices only. */
 export function optimizerStep(e: Emitter): void {
-  e.at({ pair: -1, phase: 'update', part: 'other' })
+  e.at({ unit: -1, phase: 'update', part: 'other' })
   for (const tensor of e.tensors) adamw(e, tensor)
 }
 

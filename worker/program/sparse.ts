@@ -1,0 +1,187 @@
+// What the last block of a unit adds after its attention, by kind (arXiv 2404.05019); a2 is the stream there, N its normalisation:
+//
+//   Top1, Top2    out = a2 + m                            x = N(a2)
+//   SharedExpert  out = a2 + c0 SE(x) + c1 m              x = N(a2)                                        (eq. 6)
+//   ScMoE         out = a2 + c0 SE(N(a2)) + c1 m          x = N'(source), the shortcut position             (eq. 7)
+//   DGMoE         out = a2 + m(N(source)) + m'(N(a2))     one module, one gate; m' avoids the experts of m  (eq. 23)
+//
+// with m = sum_i G(x)_i E_i(x). Coefficients: DirectAdd c = (1, 1); CG1 c0 = sigmoid(<w, .>), c1 = 1 (eq. 14); CG2 c = softmax(W .) (eq. 16).
+
+import { gradientOf } from '../model.ts'
+import type { Emitter } from './emitter.ts'
+import { feedForward, feedForwardAgain, feedForwardBackward, norm, normBackward, RESIDUAL } from './layers.ts'
+import { type Branch, decodeBackward, expertsBackward, gateBackward, moeDecode, moeForward } from './moe.ts'
+import { reduceBucket } from './update.ts'
+
+/** The block that carries the MoE layer: its number, the stream its experts read, and the stream after its attention. */
+export interface Sparse {
+  block: number
+  source: string
+  a2: string
+}
+
+const COEFFICIENTS = { DirectAdd: 0, CG1: 1, CG2: 2 } as const
+
+const moduleOf = ({ block }: Sparse) => `blocks.${block}.moe`
+const sharedOf = ({ block }: Sparse) => `blocks.${block}.shared`
+const hasShared = ({ config }: Emitter) => config.kind === 'SharedExpert' || config.kind === 'ScMoE'
+const coefficientsOf = ({ config }: Emitter) => COEFFICIENTS[config.coefficientGate]
+const width = (e: Emitter) => ({ rows: e.tokens, dim: e.config.dim })
+
+/** Where the shared expert's input lies: LN(a2), which SharedExpert has in common with the branch. */
+const sharedInput = (e: Emitter, at: Sparse) =>
+  e.config.kind === 'ScMoE' ? `${sharedOf(at)}.norm.y` : `${moduleOf(at)}.norm.y`
+
+const branchOf = (at: Sparse): Branch => ({
+  module: moduleOf(at),
+  scope: moduleOf(at),
+  x: `${moduleOf(at)}.norm.y`,
+  current: false,
+})
+
+/** DGMoE's second way: the current representation, and no expert twice. */
+const currentOf = (at: Sparse): Branch => ({
+  module: moduleOf(at),
+  scope: `${moduleOf(at)}.current`,
+  x: `${moduleOf(at)}.current.norm.y`,
+  taken: `${moduleOf(at)}.expert`,
+  current: true,
+})
+
+/** Returns out. */
+export function sparseForward(e: Emitter, at: Sparse): string {
+  const branch = branchOf(at)
+  const s = e.config.kind === 'ScMoE' ? sharedForward(e, at) : undefined
+  e.at({ part: 'gate' })
+  norm(e, `${branch.module}.norm`, at.source)
+  const early = s ?? (hasShared(e) ? sharedForward(e, at) : at.a2)
+  moeForward(e, branch)
+  const a = e.config.kind === 'DGMoE' ? currentForward(e, at) : early
+  const m = moeDecode(e, branch)
+  const out = e.transient(`blocks.${at.block}.out`, e.tokens * e.config.dim)
+  if (!hasShared(e) || coefficientsOf(e) === 0) {
+    e.op('add', { inputs: [a, m], outputs: [out], attrs: width(e), label: 'add' })
+  } else {
+    const inputs = [at.a2, a, `${sharedOf(at)}.c`, m]
+    const attrs = { ...width(e), coefficients: coefficientsOf(e) }
+    e.op('gated_add', { inputs, outputs: [out], attrs, label: 'add' })
+  }
+  return out
+}
+
+/** a2 + SE(x) where the coefficients are 1, else SE(x) beside them. */
+function sharedForward(e: Emitter, at: Sparse): string {
+  const shared = sharedOf(at)
+  const coefficients = coefficientsOf(e)
+  e.at({ part: 'shared' })
+  if (e.config.kind === 'ScMoE') norm(e, `${shared}.norm`, at.a2)
+  const x = sharedInput(e, at)
+  if (coefficients === 0) return feedForward(e, shared, x, at.a2)
+  const s = feedForward(e, shared, x)
+  const c = e.transient(`${shared}.c`, e.tokens * coefficients)
+  const inputs = [x, `${shared}.gate.weight`]
+  e.op('shared_gate', { inputs, outputs: [c], attrs: { ...width(e), coefficients }, label: 'gate' })
+  return s
+}
+
+/** a2 + m'. */
+function currentForward(e: Emitter, at: Sparse): string {
+  const branch = currentOf(at)
+  e.at({ part: 'current' })
+  norm(e, `${branch.module}.norm`, at.a2, `${branch.scope}.norm`)
+  moeForward(e, branch)
+  const m = moeDecode(e, branch)
+  const sum = e.transient(`${branch.scope}.sum`, e.tokens * e.config.dim)
+  e.op('add', { inputs: [at.a2, m], outputs: [sum], attrs: width(e), label: 'add' })
+  return sum
+}
+
+/**
+ * All that reads d out. The residual stream holds d out before and, but for what `branchBackward` adds at the source, d a2 after. The first
+ * all-to-all starts before anything else is computed.
+ */
+export function sparseBackward(e: Emitter, at: Sparse): void {
+  const branch = branchOf(at)
+  decodeBackward(e, branch, routedGradient(e, at))
+  if (e.config.kind === 'DGMoE') {
+    const current = currentOf(at)
+    decodeBackward(e, current, RESIDUAL)
+    expertsBackward(e, current)
+    expertsBackward(e, branch)
+    currentBackward(e, at)
+  } else expertsBackward(e, branch)
+  reduceBucket(e, `${branch.module}.experts`)
+  if (!hasShared(e)) return
+  sharedBackward(e, at)
+  reduceBucket(e, sharedOf(at))
+}
+
+/** dm = c1 dy; the residual stream itself where c1 = 1. */
+function routedGradient(e: Emitter, at: Sparse): string {
+  if (coefficientsOf(e) !== 2 || !hasShared(e)) return RESIDUAL
+  const dm = e.transient(`${moduleOf(at)}.m.grad`, e.tokens * e.config.dim)
+  e.at({ part: 'decode' })
+  e.op('scale_rows', { inputs: [RESIDUAL, `${sharedOf(at)}.c`], outputs: [dm], attrs: width(e), label: 'scale' })
+  return dm
+}
+
+function sharedBackward(e: Emitter, at: Sparse): void {
+  const { kind, recompute } = e.config
+  const shared = sharedOf(at)
+  const x = sharedInput(e, at)
+  e.at({ part: 'shared' })
+  if (recompute)
+    e.again(() => {
+      norm(e, kind === 'ScMoE' ? `${shared}.norm` : `${moduleOf(at)}.norm`, at.a2)
+      feedForwardAgain(e, shared, x)
+    })
+  const dx = coefficientsOf(e) === 0 ? feedForwardBackward(e, shared, { dy: RESIDUAL, x }) : gatedBackward(e, at)
+  if (kind === 'ScMoE') normBackward(e, `${shared}.norm`, { dy: dx, x: at.a2 })
+}
+
+/** Through the coefficient gate and the shared expert; returns the gradient of their input. */
+function gatedBackward(e: Emitter, at: Sparse): string {
+  const shared = sharedOf(at)
+  const coefficients = coefficientsOf(e)
+  const attrs = { ...width(e), coefficients }
+  const x = sharedInput(e, at)
+  const ds = e.transient(`${shared}.down.y.grad`, e.tokens * e.config.dim)
+  const dc = e.transient(`${shared}.c.grad`, e.tokens * coefficients)
+  const inputs = [RESIDUAL, `${shared}.down.y`, `${shared}.c`]
+  if (coefficients === 2) inputs.push(`${moduleOf(at)}.m`)
+  e.op('gated_add_backward', { inputs, outputs: [ds, dc], attrs, label: 'add' })
+  const dx = feedForwardBackward(e, shared, { dy: ds, x })
+  const weight = `${shared}.gate.weight`
+  e.op('shared_gate_backward', {
+    inputs: [dc, `${shared}.c`, x, weight],
+    outputs: [dx, gradientOf(weight)],
+    attrs: { ...attrs, accumulate: 1 },
+    label: 'gate',
+  })
+  return dx
+}
+
+function currentBackward(e: Emitter, at: Sparse): void {
+  const branch = currentOf(at)
+  const as = `${branch.scope}.norm`
+  const dx = e.transient(`${branch.scope}.dx`, e.tokens * e.config.dim)
+  e.at({ part: 'current' })
+  if (e.config.recompute) e.again(() => norm(e, `${branch.module}.norm`, at.a2, as))
+  gateBackward(e, branch, { dx, accumulate: 0 })
+  normBackward(e, `${branch.module}.norm`, { dy: dx, x: at.a2, as })
+}
+
+/** Through encode, gate and the branch's norm into the residual stream, which holds the gradient of the source; last of what is added there. */
+export function branchBackward(e: Emitter, at: Sparse): void {
+  const branch = branchOf(at)
+  const { kind, recompute } = e.config
+  const scope = `${branch.module}.norm`
+  // The shared expert, where it shares that norm, has left its gradient in dx and computed the norm again.
+  const common = kind === 'SharedExpert'
+  const dx = common ? `${sharedOf(at)}.up.dx` : e.transient(`${branch.module}.dx`, e.tokens * e.config.dim)
+  e.at({ part: 'gate' })
+  if (recompute && !common) e.again(() => norm(e, scope, at.source))
+  gateBackward(e, branch, { dx, accumulate: common ? 1 : 0 })
+  normBackward(e, scope, { dy: dx, x: at.source })
+  reduceBucket(e, branch.module)
+}
