@@ -22,7 +22,7 @@ const weight: Pick<Tensor, 'name' | 'init'> = { name: 'blocks.0.mlp.up.weight', 
 describe('model config', () => {
   it('derives what the spec leaves open', () => {
     const config = modelConfig(spec({ kind: 'Top2', blocks: 6, experts: 8 }), 4)
-    expect(config).toMatchObject({ pairs: 3, topK: 2, batch: 2, expertParallelSize: 4, worldSize: 4 })
+    expect(config).toMatchObject({ units: 3, topK: 2, batch: 2, expertParallelSize: 4, worldSize: 4 })
     // ceil(2 * 32 tokens * 2 choices / 8 experts)
     expect(config.capacity).toBe(16)
     expect(modelConfig(spec({ kind: 'ScMoE' }), 1).topK).toBe(1)
@@ -39,6 +39,9 @@ describe('model config', () => {
     [{ experts: 9 }, { parallelism: { expertParallelSize: 3 } }, /the number of ranks is 4/],
     [{}, { training: { steps: 1, globalBatchSequences: 6 } }, /training.globalBatchSequences is 6/],
     [{ experts: 1, topK: 2 }, { parallelism: { expertParallelSize: 1 } }, /model.topK is 2/],
+    [{ heads: 4, keyValueHeads: 3 }, {}, /model.heads is 4, which is not a multiple of model.keyValueHeads \(3\)/],
+    [{ hiddenSize: 12, heads: 4, positions: 'RoPE' }, {}, /model.hiddenSize \/ model.heads is 3/],
+    [{ moeLayerFrequency: 1, shortcutPosition: 2 }, {}, /model.shortcutPosition is 2/],
   ])('refuses %j %j with the field and what to do', (model, rest, message) => {
     const refuse = () => modelConfig(spec(model, rest), 4)
     expect(refuse).toThrow(ModelError)
@@ -48,17 +51,36 @@ describe('model config', () => {
 
 describe('tensors', () => {
   it('add up to the closed form', () => {
-    // Per pair: two attentions, one MLP, one shared expert with its gate, E experts, a router, and five norms.
-    const [d, f, experts, pairs, vocabulary, sequence] = [16, 24, 8, 2, 256, 8]
+    // Per unit: two attentions, one MLP, one shared expert with its gate, E experts, a router, and five norms.
+    const [d, f, experts, units, vocabulary, sequence] = [16, 24, 8, 2, 256, 8]
     const feedForward = 2 * d * f + f + d
     const attention = 4 * d * d + 4 * d
-    const pair = 2 * attention + (2 + experts) * feedForward + experts * d + 5 * 2 * d + d
-    const expected = 2 * vocabulary * d + vocabulary + sequence * d + 2 * d + pairs * pair
-    const config = configOf({ kind: 'ScMoE', topK: 1, pairs, worldSize: 4, expertParallelSize: 4, expertsPerRank: 2 })
+    const unit = 2 * attention + (2 + experts) * feedForward + experts * d + 5 * 2 * d + d
+    const expected = 2 * vocabulary * d + vocabulary + sequence * d + 2 * d + units * unit
+    const config = configOf({ kind: 'ScMoE', topK: 1, units, worldSize: 4, expertParallelSize: 4, expertsPerRank: 2 })
     const counts = parameterCounts(config)
     expect(counts.total).toBe(expected)
-    expect(counts.perRank).toBe(expected - pairs * 6 * feedForward)
-    expect(counts.active).toBe(expected - pairs * 7 * feedForward)
+    expect(counts.perRank).toBe(expected - units * 6 * feedForward)
+    expect(counts.active).toBe(expected - units * 7 * feedForward)
+  })
+
+  // arXiv 2404.05019, table 8; its sizes are those of top-2 experts.
+  it.each([
+    ['gpt2-moe-small', 1024, 323e6],
+    ['gpt2-moe-medium', 2048, 1.7e9],
+    ['gpt3-moe-xl', 2048, 4.1e9],
+    ['llama2-moe', 2048, 6.7e9],
+  ])('of preset %s add up to the size in the paper', (preset, sequenceLength, size) => {
+    const training = { steps: 1, globalBatchSequences: 1, sequenceLength }
+    const config = modelConfig(ScMoEJobSpec.parse({ model: { preset, kind: 'Top2' }, training }), 1)
+    expect(Math.abs(parameterCounts(config).total / size - 1)).toBeLessThan(0.02)
+  })
+
+  it('of DGMoE are those of Top2, and a token uses as many', () => {
+    const of = (kind: 'DGMoE' | 'Top2') =>
+      configOf({ kind, units: 2, worldSize: 1, expertParallelSize: 1, expertsPerRank: 4 })
+    expect(tensors(of('DGMoE'))).toEqual(tensors(of('Top2')))
+    expect(parameterCounts(of('DGMoE'))).toEqual(parameterCounts(of('Top2')))
   })
 
   it('have one name each, and decay only where they are matrices', () => {
@@ -122,7 +144,7 @@ describe('initial values', () => {
     const config = configOf({
       kind: 'ScMoE',
       topK: 1,
-      pairs: 4,
+      units: 4,
       worldSize: 1,
       expertParallelSize: 1,
       expertsPerRank: 2,

@@ -7,12 +7,21 @@ import type { Emitted } from '../../worker/program/program.ts'
 import type { Choice, Times } from '../../worker/schedule/schedule.ts'
 
 export interface Job {
-  kind: 'Top2' | 'SharedExpert' | 'ScMoE'
-  topK: number
-  pairs: number
+  kind: ModelConfig['kind']
+  topK?: number
+  units: number
   worldSize: number
   expertParallelSize: number
   expertsPerRank: number
+  blocksPerUnit?: number
+  position?: number
+  gate?: ModelConfig['coefficientGate']
+  /** RMSNorm, SwiGLU, RoPE, two query heads to a key head, no biases. */
+  llama?: boolean
+  tied?: boolean
+  z?: string
+  microBatches?: number
+  recompute?: boolean
   dim?: number
   feedForward?: number
   sequence?: number
@@ -20,19 +29,43 @@ export interface Job {
   capacityFactor?: string
 }
 
+const LLAMA = {
+  norm: 'RMSNorm',
+  activation: 'SwiGLU',
+  positions: 'RoPE',
+  heads: 4,
+  keyValueHeads: 2,
+  biases: false,
+} as const
+
 export function configOf(job: Job): ModelConfig {
+  const { blocksPerUnit = 2, microBatches = 1 } = job
+  const shared = job.kind === 'ScMoE' || job.kind === 'SharedExpert'
+  const shortcut = job.kind === 'ScMoE' || job.kind === 'DGMoE'
   const spec = ScMoEJobSpec.parse({
     model: {
       kind: job.kind,
-      blocks: 2 * job.pairs,
+      blocks: blocksPerUnit * job.units,
+      moeLayerFrequency: blocksPerUnit,
       hiddenSize: job.dim ?? 16,
       heads: 2,
       feedForwardSize: job.feedForward ?? 24,
       experts: job.expertParallelSize * job.expertsPerRank,
       topK: job.topK,
       capacityFactor: job.capacityFactor ?? '2',
+      tieEmbeddings: job.tied ?? false,
+      routerZLossCoefficient: job.z ?? '0',
+      ...(shared && job.gate ? { coefficientGate: job.gate } : {}),
+      ...(shortcut && job.position && blocksPerUnit > 1 ? { shortcutPosition: job.position } : {}),
+      ...(job.llama ? LLAMA : {}),
     },
-    training: { steps: 1, sequenceLength: job.sequence ?? 8, globalBatchSequences: job.worldSize * (job.batch ?? 1) },
+    training: {
+      steps: 1,
+      sequenceLength: job.sequence ?? 8,
+      globalBatchSequences: job.worldSize * (job.batch ?? 1) * microBatches,
+      microBatches,
+      recompute: job.recompute ?? false,
+    },
     parallelism: { expertParallelSize: job.expertParallelSize },
   })
   return modelConfig(spec, job.worldSize)
@@ -48,16 +81,29 @@ const RANKS: [number, number][] = [
   [4, 4],
 ]
 
+const KINDS = ['Dense', 'Top1', 'Top2', 'SharedExpert', 'ScMoE', 'DGMoE'] as const
+
 export const job: fc.Arbitrary<Job> = fc
   .record({
-    kind: fc.constantFrom('Top2' as const, 'SharedExpert' as const, 'ScMoE' as const),
-    topK: fc.constantFrom(1, 2),
-    pairs: fc.integer({ min: 1, max: 3 }),
+    kind: fc.constantFrom(...KINDS),
+    scmoeTopK: fc.constantFrom(1, 2),
+    units: fc.integer({ min: 1, max: 3 }),
+    blocksPerUnit: fc.constantFrom(1, 2, 2, 3),
+    position: fc.constantFrom(1, 2, 3),
+    gate: fc.constantFrom('DirectAdd' as const, 'CG1' as const, 'CG2' as const),
+    llama: fc.boolean(),
+    tied: fc.boolean(),
+    z: fc.constantFrom('0', '0.001'),
+    recompute: fc.boolean(),
+    microBatches: fc.constantFrom(1, 1, 3),
     ranks: fc.constantFrom(...RANKS),
     expertsPerRank: fc.integer({ min: 2, max: 3 }),
-    capacityFactor: fc.constantFrom('0.5', '1', '2', '8'),
+    capacityFactor: fc.constantFrom('0.5', '1', '2', '8', 'none'),
   })
-  .map(({ ranks: [worldSize, expertParallelSize], ...rest }) => Object.assign(rest, { worldSize, expertParallelSize }))
+  .map(({ ranks: [worldSize, expertParallelSize], scmoeTopK, ...rest }) => {
+    const topK = rest.kind === 'ScMoE' ? { topK: scmoeTopK } : {}
+    return { ...rest, ...topK, worldSize, expertParallelSize }
+  })
 
 /** A wish; where the model lacks the slot it is taken modulo what there is. */
 export interface Wish {
