@@ -84,7 +84,8 @@ export function modelConfig(spec: SpecFields, worldSize: number): ModelConfig {
   const model = resolveModel(spec.model)
   const expertParallelSize = spec.parallelism.expertParallelSize ?? worldSize
   checkShapes(model)
-  demandMultiple('model.experts', model.experts, expertParallelSize, 'parallelism.expertParallelSize')
+  if (model.kind !== 'Dense')
+    demandMultiple('model.experts', model.experts, expertParallelSize, 'parallelism.expertParallelSize')
   demandMultiple('the number of ranks', worldSize, expertParallelSize, 'parallelism.expertParallelSize')
   const parts = worldSize * training.microBatches
   const partsName =

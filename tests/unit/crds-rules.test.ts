@@ -1,8 +1,35 @@
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { readJobs } from '../../cli/job-file.ts'
 import { brokenRules, fill, messageExpression, RULES } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { TERMS } from '../../crds/terms.ts'
+import { modelConfig } from '../../worker/model.ts'
 import { CASES, yamlOf } from '../api/crd-cases.ts'
+
+const either = <T>(...values: T[]) => fc.option(fc.constantFrom(...values), { nil: undefined })
+const JOBS = fc.record({
+  model: fc.record({
+    preset: either('tiny', 'gpt2-moe-medium', 'llama2-moe'),
+    kind: fc.constantFrom('Dense', 'Top1', 'Top2', 'SharedExpert', 'ScMoE', 'DGMoE'),
+    shortcutPosition: either(1, 2, 3),
+    blocks: either(1, 2, 4, 6),
+    moeLayerFrequency: either(1, 2, 3),
+    hiddenSize: either(24, 36, 48),
+    heads: either(2, 4, 12),
+    keyValueHeads: either(1, 2, 3),
+    positions: either('Learned', 'RoPE'),
+    experts: either(1, 2, 6),
+    capacityFactor: either('2', 'none'),
+  }),
+  training: fc.record({
+    steps: fc.constant(1),
+    globalBatchSequences: fc.constantFrom(6, 8),
+    microBatches: fc.constantFrom(1, 2),
+  }),
+  workers: fc.record({ replicas: fc.constantFrom(1, 2, 3) }),
+  parallelism: fc.record({ expertParallelSize: either(1, 2) }),
+})
 
 describe('rules', () => {
   // The API server is asked the same in tests/api/crd-refusals.test.ts.
@@ -29,6 +56,19 @@ describe('rules', () => {
 
   it('say nothing about the defaults', () => {
     expect(brokenRules(ScMoEJobSpec.parse({ training: { steps: 1 } }), 'job')).toEqual([])
+  })
+
+  // Broken once by a rule that let Dense off what the worker demanded of its experts.
+  it('leave nothing to refuse to the worker', () => {
+    fc.assert(
+      fc.property(JOBS, spec => {
+        const judged = ScMoEJobSpec.parse(spec)
+        fc.pre(brokenRules(judged, 'job').length === 0)
+        const config = modelConfig(judged, judged.workers.replicas)
+        expect(config.units * config.blocksPerUnit).toBe(TERMS.blocks.of(judged))
+      }),
+      { numRuns: 1000 },
+    )
   })
 
   it('name something that can be done', () => {
