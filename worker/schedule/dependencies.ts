@@ -1,35 +1,53 @@
 // Which op needs which, from what each reads and writes in the emitted order: read after write, write after read, write after write.
-// Any order that respects these gives the same numbers, bit by bit.
+// Any order that respects these gives the same numbers, bit by bit. Of a buffer of routed rows each chunk counts by itself.
 
-import { reads, writes } from '../program/effects.ts'
+import { chunkOf, reads, writes } from '../program/effects.ts'
 import type { Op } from '../program/program.ts'
 
 /** For every op the earlier ops it must follow. */
 export function dependencies(ops: readonly Op[]): number[][] {
+  const regions = regionsOf(ops)
   const writer = new Map<string, number>()
   const readers = new Map<string, number[]>()
   return ops.map((op, index) => {
     const before = new Set<number>()
-    for (const name of reads(op)) {
-      const last = writer.get(name)
+    const read = reads(op).flatMap(name => regions(op, name))
+    const written = writes(op).flatMap(name => regions(op, name))
+    for (const region of [...read, ...written]) {
+      const last = writer.get(region)
       if (last !== undefined) before.add(last)
     }
-    for (const name of writes(op)) {
-      const last = writer.get(name)
-      if (last !== undefined) before.add(last)
-      for (const reader of readers.get(name) ?? []) before.add(reader)
+    for (const region of written) for (const reader of readers.get(region) ?? []) before.add(reader)
+    for (const region of read) {
+      const list = readers.get(region)
+      if (list) list.push(index)
+      else readers.set(region, [index])
     }
-    for (const name of reads(op)) readers.set(name, [...(readers.get(name) ?? []), index])
-    for (const name of writes(op)) {
-      writer.set(name, index)
-      readers.set(name, [])
+    for (const region of written) {
+      writer.set(region, index)
+      readers.delete(region)
     }
     before.delete(index)
     return [...before]
   })
 }
 
-/** Ops of `range` that some op of `targets` needs, directly or not. Dependencies point backwards. */
+/** What of a buffer an op touches: its chunk, or all of them. A buffer that no op touches by chunks is one region. */
+function regionsOf(ops: readonly Op[]): (op: Op, name: string) => string[] {
+  const counts = new Map<string, number>()
+  for (const op of ops)
+    for (const name of chunkOf(op)?.buffers ?? [])
+      counts.set(name, Math.max(counts.get(name) ?? 1, Number(op.attrs['chunks'])))
+  return (op, name) => {
+    const count = counts.get(name)
+    if (count === undefined) return [name]
+    const own = chunkOf(op)
+    if (own?.buffers.has(name)) return [`${name}#${own.chunk}`]
+    return Array.from({ length: count }, (_, chunk) => `${name}#${chunk}`)
+  }
+}
+
+/** Ops of `range` that some op of `targets` needs, directly or not, and the targets. Dependencies point backwards. */
 export function ancestors(
   before: readonly number[][],
   range: readonly number[],
@@ -41,7 +59,7 @@ export function ancestors(
   return needed
 }
 
-/** Ops of `range` that need some op of `sources`. */
+/** Ops of `range` that need some op of `sources`, and the sources. */
 export function descendants(
   before: readonly number[][],
   range: readonly number[],

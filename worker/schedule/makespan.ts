@@ -1,7 +1,9 @@
-// What a schedule is predicted to take: both queues first in, first out, with waits between them.
+// What a schedule is predicted to take, on all ranks together.
 
-import type { Emitted, Scheduled } from '../program/program.ts'
-import type { Spans, Times } from './types.ts'
+import type { Emitted, Queue, Scheduled } from '../program/program.ts'
+import type { Split } from './chunks.ts'
+import { courseOf, simulate } from './simulate.ts'
+import type { Profile, Spans, Times } from './types.ts'
 
 export interface Machine {
   flopsPerSecond: number
@@ -22,39 +24,86 @@ export function estimateTimes(emitted: Emitted, machine: Machine): Times {
   })
 }
 
-/** Start and end of every scheduled op in microseconds, and the end of the last. `times` in emitted order. */
-export function makespan(scheduled: Scheduled, emitted: Emitted, times: Times): Spans & { total: number } {
+/** One rank stands for all; communication takes nothing from compute. */
+export function estimate(emitted: Emitted, machine: Machine): Profile {
+  return { times: [estimateTimes(emitted, machine)], contention: 0, latency: machine.latencySeconds * 1e6 }
+}
+
+/** Microseconds that one of so many chunks takes beyond its share: it is started, and of a collective has its latency, by itself. */
+export const extraOf = (queue: Queue, chunks: number, latency: number) =>
+  ((OVERHEAD_MICROSECONDS + (queue === 'comm' ? latency : 0)) * (chunks - 1)) / chunks
+
+/** Times of the ops of a split program, by rank. */
+export function splitTimes({ ops, source }: Split, { times, latency }: Profile): Times[] {
+  return times.map(rank =>
+    Float64Array.from(ops, (op, index) => {
+      const chunks = Number(op.attrs['chunks'] ?? 1)
+      return (rank[source[index] ?? -1] ?? 0) / chunks + extraOf(op.queue, chunks, latency)
+    }),
+  )
+}
+
+/** Spans of `rank` (of a profile of one rank, any), and the microseconds until the last rank is done. `profile` in emitted order. */
+export function makespan(
+  scheduled: Scheduled,
+  emitted: Emitted,
+  profile: Profile,
+  rank = 0,
+): Spans & { total: number } {
   const { ops } = scheduled
-  const duration = new Map(emitted.ops.map((op, index) => [op.label, times[index] ?? 0]))
+  const own = Math.min(rank, profile.times.length - 1)
   const start = new Float64Array(ops.length)
   const end = new Float64Array(ops.length)
-  const free = { compute: 0, comm: 0 }
-  for (const [index, op] of ops.entries()) {
-    const begin = Math.max(free[op.queue], ...op.waits.map(wait => end[wait] ?? 0))
-    start[index] = begin
-    end[index] = begin + (duration.get(op.label) ?? 0)
-    free[op.queue] = end[index] ?? 0
+  const ready = new Float64Array(ops.length)
+  const queues = queuesOf(scheduled)
+  const costs = {
+    ops,
+    times: splitTimes({ ops, source: sources(scheduled, emitted) }, profile),
+    contention: profile.contention,
   }
-  return { start, end, total: Math.max(free.compute, free.comm) }
+  const all = courseOf(costs, queues, [...queues.compute.keys(), queues.compute.length])
+  const { total } = simulate(all, queues.comm, {
+    travelled(op, at, span) {
+      if (at !== own) return
+      start[op] = span.start
+      ready[op] = span.ready
+      end[op] = span.end
+    },
+    stopped(position, at, span) {
+      if (at !== own) return
+      const [previous, next] = [queues.compute[position - 1], queues.compute[position]]
+      if (previous !== undefined) end[previous] = span.reached
+      if (next === undefined) return
+      start[next] = span.started
+      ready[next] = span.started
+    },
+  })
+  return { start, end, ready, total }
 }
 
-/** Durations of a measured run by emitted op, so that runs under different schedules can be compared. */
-export function durations(emitted: Emitted, scheduled: Scheduled, spans: Spans): Times {
-  const measured = new Map(
-    scheduled.ops.map(({ label }, index) => [label, (spans.end[index] ?? 0) - (spans.start[index] ?? 0)]),
-  )
-  return Float64Array.from(emitted.ops, ({ label }) => measured.get(label) ?? 0)
+/** Per scheduled op the index of the emitted op it is a part of. */
+export function sources({ ops }: Scheduled, emitted: Emitted): number[] {
+  const indices = new Map(emitted.ops.map(({ label }, index) => [label, index]))
+  return ops.map(({ label, attrs }) => {
+    const { chunk = 0, chunks = 1 } = attrs
+    const index = indices.get(chunks === 1 ? label : label.slice(0, -`.${chunk}of${chunks}`.length))
+    if (index === undefined) throw new Error(`${label} is no op of program ${emitted.name}, whose times were given`)
+    return index
+  })
 }
 
-/** Least time by which an all-to-all ended before compute came to need it; negative where compute stood still. Infinity: none is waited for. */
-export function minimumSlack(scheduled: Scheduled, { end }: Spans): number {
-  let least = Number.POSITIVE_INFINITY
-  let previous = 0
-  for (const [index, op] of scheduled.ops.entries()) {
-    if (op.queue !== 'compute') continue
-    for (const wait of op.waits)
-      if (scheduled.ops[wait]?.op === 'all_to_all') least = Math.min(least, previous - (end[wait] ?? 0))
-    previous = end[index] ?? 0
+/** A schedule's queues as indices of its ops. */
+function queuesOf({ ops }: Scheduled) {
+  const compute: number[] = []
+  const comm: number[] = []
+  const computeNeeded = new Int32Array(ops.length).fill(-1)
+  const positions = new Int32Array(ops.length)
+  const commNeeded: number[][] = ops.map(() => [])
+  for (const [index, { queue, waits }] of ops.entries()) {
+    positions[index] = queue === 'compute' ? compute.push(index) - 1 : -1
+    if (queue === 'comm') comm.push(index)
+    if (queue === 'comm') computeNeeded[index] = Math.max(-1, ...waits.map(wait => positions[wait] ?? -1))
+    else commNeeded[index] = [...waits]
   }
-  return least
+  return { compute, comm, computeNeeded, commNeeded }
 }

@@ -1,118 +1,173 @@
-// The order of compute ops for a choice. The window of a pair is what its data dependencies leave free: backbone parts that neither feed the
-// routed experts nor need them. For ScMoE that is MLP, attention and shared expert; for a shared expert alone only that; for Top2 nothing.
+// The order of compute ops for a choice. The window of a unit is what its data dependencies leave free: backbone parts that neither feed the
+// routed experts nor need them. For ScMoE at position 2 that is MLP, attention and shared expert; for a shared expert alone only that; for Top2
+// nothing. Slot 1 lies before the window's first part, slot 2 before its second, and so on; the last after its last.
 
 import type { Op, Part } from '../program/program.ts'
-import { ancestors, descendants } from './dependencies.ts'
-import { type Choice, ScheduleError, type Slot } from './types.ts'
+import type { Split } from './chunks.ts'
+import { ancestors, dependencies, descendants } from './dependencies.ts'
+import { type Choice, ScheduleError, type Slot, type Times } from './types.ts'
 
-/** Parts in the order of their slots: the routed experts run in slot i just before part i, in slot 4 after the last. */
-const SLOTS: Record<'forward' | 'backward', readonly Part[]> = {
-  forward: ['mlp', 'attn1', 'shared'],
-  backward: ['shared', 'attn1', 'mlp'],
+type Phase = 'forward' | 'backward'
+
+/** Parts that can lie in a window, in the order in which they run. */
+const BACKBONE: Record<Phase, readonly Part[]> = {
+  forward: ['attn0', 'mlp', 'attn1', 'shared'],
+  backward: ['shared', 'attn1', 'mlp', 'attn0'],
 }
 
-/** Ops of one pair in one phase, by what the schedule does with them; indices of compute ops. */
-interface Group {
-  phase: 'forward' | 'backward'
-  /** Feeds the experts. */
-  ahead: number[]
-  /** The experts and their weight gradients. */
-  experts: number[]
-  window: { part: Part; ops: number[] }[]
-  /** Needs the experts. */
-  rest: number[]
-}
-
-export interface Graph {
-  ops: readonly Op[]
+/** Ops with what each must follow, and what a schedule may do with them. */
+export interface Graph extends Split {
   before: readonly number[][]
+  runs: readonly Run[]
+}
+
+/** Consecutive ops of one unit in one phase, or outside all units. */
+interface Run {
+  compute: readonly number[]
+  /** Where the unit has experts. */
+  group?: Group
+}
+
+/** Ops of one unit in one phase, by what the schedule does with them; compute ops but for the last two. */
+interface Group {
+  phase: Phase
+  /** Feeds the experts; then what else feeds the window. */
+  ahead: readonly number[]
+  /** The experts and their weight gradients. */
+  experts: readonly number[]
+  window: readonly (readonly number[])[]
+  /** The others: most need the experts. */
+  rest: readonly number[]
+  /** All-to-alls that the experts need, and those that need the experts. */
+  arrivals: readonly number[]
+  returns: readonly number[]
+}
+
+export function graphOf(program: Split): Graph {
+  const { ops } = program
+  const before = dependencies(ops)
+  const runs = stretches(ops).map((members): Run => {
+    const compute = members.filter(index => ops[index]?.queue === 'compute')
+    const experts = compute.filter(index => ops[index]?.segment.part === 'experts')
+    return experts.length === 0 ? { compute } : { compute, group: groupOf({ ops, before }, members, experts) }
+  })
+  return { ...program, before, runs }
 }
 
 /** Slots this program has, per phase; empty where nothing can run beside the all-to-all. */
-export function slots(graph: Graph): { forward: Slot[]; backward: Slot[] } {
-  const result: { forward: Slot[]; backward: Slot[] } = { forward: [], backward: [] }
-  for (const run of pairRuns(graph.ops)) {
-    const { phase, window } = groupOf(graph, run)
-    result[phase] = slotsOf(
-      phase,
-      window.map(({ part }) => part),
-    )
-  }
+export function slots(graph: Graph): Record<Phase, Slot[]> {
+  const result: Record<Phase, Slot[]> = { forward: [], backward: [] }
+  for (const { group } of graph.runs) if (group) result[group.phase] = slotsOf(group)
   return result
 }
 
-function slotsOf(phase: 'forward' | 'backward', parts: Part[]): Slot[] {
-  if (parts.length === 0) return []
-  const numbers = parts.map(part => SLOTS[phase].indexOf(part) + 1)
-  return [...numbers, Math.max(...numbers) + 1].filter((slot): slot is Slot => slot >= 1 && slot <= 4)
-}
+const slotsOf = ({ window }: Group): Slot[] =>
+  window.length === 0 ? [] : [...window.keys(), window.length].map(i => i + 1)
 
-/** Indices of compute ops in the order in which they run. */
-export function computeOrder(graph: Graph, choice: Choice): number[] {
-  const all = graph.ops.flatMap((op, index) => (op.queue === 'compute' ? [index] : []))
-  if (choice.strategy === 'Sequential') return all
-  const order: number[] = []
-  let next = 0
-  for (const run of pairRuns(graph.ops)) {
-    const group = groupOf(graph, run)
+/**
+ * Indices of compute ops in the order in which they run. With `times` (microseconds per op of the graph) weight gradients of the parts before a
+ * slot go behind the experts where they are of more use there.
+ */
+export function computeOrder(graph: Graph, choice: Choice, times?: Times): number[] {
+  return graph.runs.flatMap(({ compute, group }) => {
+    if (choice.strategy !== 'Shortcut' || !group) return compute
     const slot = group.phase === 'forward' ? choice.forwardSlot : choice.backwardSlot
-    while (next < all.length && (all[next] ?? 0) < (run[0] ?? 0)) order.push(all[next++] ?? 0)
-    const placed = arrange(group, slot)
-    order.push(...placed)
-    next += placed.length
-  }
-  return [...order, ...all.slice(next)]
+    demandSlot(group, slot)
+    const early = group.window.slice(0, slot - 1).flat()
+    const late = group.window.slice(slot - 1).flat()
+    const moved = times ? movable(graph, { group, compute, early, late }, times) : new Set<number>()
+    return [
+      ...group.ahead,
+      ...early.filter(index => !moved.has(index)),
+      ...group.experts,
+      ...early.filter(index => moved.has(index)),
+      ...late,
+      ...group.rest,
+    ]
+  })
 }
 
-function arrange({ phase, ahead, experts, window, rest }: Group, slot: Slot): number[] {
-  const allowed = slotsOf(
-    phase,
-    window.map(({ part }) => part),
-  )
+function demandSlot(group: Group, slot: Slot): void {
+  const allowed = slotsOf(group)
   if (allowed.length === 0)
     throw new ScheduleError(
-      'this model has nothing to run beside its all-to-all: strategy Shortcut needs kind ScMoE or SharedExpert; use Sequential or Auto',
+      'overlap.strategy is Shortcut, but this model has nothing to run beside its all-to-all: use Auto, Sequential or Pipelined, or model.kind ScMoE',
     )
   if (!allowed.includes(slot))
-    throw new ScheduleError(`this model has no ${phase} slot ${slot}; it has ${allowed.join(', ')}`)
-  const order = [...ahead]
-  for (const { part, ops } of window) {
-    if (SLOTS[phase].indexOf(part) + 1 === slot) order.push(...experts)
-    order.push(...ops)
-  }
-  if (slot === allowed.at(-1)) order.push(...experts)
-  return [...order, ...rest]
+    throw new ScheduleError(
+      `the ${group.phase} slot is ${slot}, but this model has the slots ${allowed.join(', ')}: use one of them`,
+    )
 }
 
-/** Consecutive ops of one pair in one phase. */
-function pairRuns(ops: readonly Op[]): number[][] {
-  const runs: number[][] = []
+interface Halves {
+  group: Group
+  compute: readonly number[]
+  /** Of the window, before and after the slot. */
+  early: readonly number[]
+  late: readonly number[]
+}
+
+/**
+ * Ops before the slot that no other op of the unit needs (weight gradients) and that better run behind the experts, from the last to the first:
+ * the all-to-all before the experts is covered without them, the one after is not.
+ */
+function movable({ before }: Graph, { group, compute, early, late }: Halves, times: Times): Set<number> {
+  const sum = (list: readonly number[]) => list.reduce((total, index) => total + (times[index] ?? 0), 0)
+  const needed = new Set(compute.flatMap(index => before[index] ?? []))
+  // The experts' own weight gradients run beside the second all-to-all.
+  const own = group.experts.filter(
+    index => !needed.has(index) && !group.returns.some(other => before[other]?.includes(index)),
+  )
+  let ahead = sum(early) - sum(group.arrivals)
+  let behind = sum(late) + sum(own) - sum(group.returns)
+  const moved = new Set<number>()
+  for (const index of early.toReversed()) {
+    const time = times[index] ?? 0
+    if (needed.has(index) || ahead < time || behind >= 0) continue
+    moved.add(index)
+    ahead -= time
+    behind += time
+  }
+  return moved
+}
+
+/** Consecutive ops of one unit in one phase, or outside all units. */
+function stretches(ops: readonly Op[]): number[][] {
+  const found: number[][] = []
   let last = ''
   for (const [index, { segment }] of ops.entries()) {
-    const key = `${segment.pair} ${segment.phase}`
-    if (segment.pair >= 0 && key !== last) runs.push([])
-    if (segment.pair >= 0) runs.at(-1)?.push(index)
+    const key = segment.unit < 0 ? 'outside' : `${segment.unit} ${segment.phase}`
+    if (key !== last) found.push([])
+    found.at(-1)?.push(index)
     last = key
   }
-  return runs
+  return found
 }
 
-function groupOf({ ops, before }: Graph, run: readonly number[]): Group {
+function groupOf({ ops, before }: Pick<Graph, 'ops' | 'before'>, members: readonly number[], routed: number[]): Group {
   const partOf = (index: number) => ops[index]?.segment.part
-  const compute = run.filter(index => ops[index]?.queue === 'compute')
-  const experts = new Set(compute.filter(index => partOf(index) === 'experts'))
-  const needed = ancestors(before, run, experts)
-  const needing = descendants(before, run, experts)
-  const phase = ops[run[0] ?? 0]?.segment.phase === 'forward' ? 'forward' : 'backward'
-  const free = SLOTS[phase].map(part => ({ part, ops: compute.filter(index => partOf(index) === part) }))
-  const window = free.filter(({ ops: list }) => list.length > 0 && list.every(i => !needed.has(i) && !needing.has(i)))
-  const inWindow = new Set(window.flatMap(part => part.ops))
-  const own = (index: number) => partOf(index) === 'experts' || partOf(index) === 'wgrad'
+  const compute = members.filter(index => ops[index]?.queue === 'compute')
+  const exchanges = members.filter(index => ops[index]?.op === 'all_to_all')
+  const phase = ops[members[0] ?? 0]?.segment.phase === 'forward' ? 'forward' : 'backward'
+  const feeds = ancestors(before, members, new Set(routed))
+  const needs = descendants(before, members, new Set(routed))
+  const experts = compute.filter(index => partOf(index) === 'experts' || partOf(index) === 'wgrad')
+  const window = BACKBONE[phase]
+    .map(part => compute.filter(index => partOf(index) === part && !feeds.has(index)))
+    .filter(part => part.length > 0 && !part.some(index => needs.has(index)))
+  const feedsWindow = ancestors(before, members, new Set(window.flat()))
+  const placed = new Set([...experts, ...window.flat()])
+  const free = compute.filter(index => !placed.has(index))
   return {
     phase,
-    ahead: compute.filter(index => needed.has(index) && !own(index)),
-    experts: compute.filter(own),
+    ahead: [
+      ...free.filter(index => feeds.has(index)),
+      ...free.filter(index => feedsWindow.has(index) && !feeds.has(index)),
+    ],
+    experts,
     window,
-    rest: compute.filter(index => !needed.has(index) && !own(index) && !inWindow.has(index)),
+    rest: free.filter(index => !feeds.has(index) && !feedsWindow.has(index)),
+    arrivals: exchanges.filter(index => feeds.has(index) && !needs.has(index)),
+    returns: exchanges.filter(index => needs.has(index)),
   }
 }

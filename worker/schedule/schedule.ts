@@ -1,20 +1,23 @@
 // Where and when the ops of a program run. The facade of this folder, and of what follows a schedule: memory plan and program file. Pure.
 //
 //   const emitted = emitTrain(config, rank)
-//   const { scheduled } = choose(emitted, estimateTimes(emitted, machine), 'Auto')
+//   const { scheduled } = choose(emitted, estimate(emitted, machine), { strategy: 'Auto' })
 //   engine.load(assemble(scheduled, config, rank))
 
 export { assemble } from '../program/assemble.ts'
 export { planMemory } from '../program/memory.ts'
 export { choices, choose, describe, schedule } from './choose.ts'
-export { durations, estimateTimes, type Machine, makespan } from './makespan.ts'
+export { estimate, estimateTimes, type Machine, makespan } from './makespan.ts'
+export { contentionOf, durations, type Sharing } from './measured.ts'
 export { type Overlap, overlap } from './overlap.ts'
 export { timeline } from './timeline.ts'
 export {
   type Candidate,
   type Choice,
+  type Profile,
   ScheduleError,
   type Spans,
   type Strategy,
   type Times,
+  type Wish,
 } from './types.ts'

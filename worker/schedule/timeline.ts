@@ -1,8 +1,8 @@
-// A schedule as text for a person: two rows per pair and phase, drawn to scale.
+// A schedule as text for a person: two rows per unit and phase, drawn to scale.
 //
 //   rank 0 of 2   ScMoE   shortcut K=2, backward K=2, 1 chunk   predicted 774 ms   measured 769 ms   hidden 100 %
 //
-//   pair 1 forward, 31.4 ms
+//   unit 1 forward, predicted 31.4 ms, measured 30.9 ms
 //   compute |attention ----|gate|enc|MLP ------------|experts -------|attention ---------|SE ------|dec|
 //   comm                        |dispatch ----|                      |combine ----|
 
@@ -20,8 +20,8 @@ interface TimelineOptions {
   measured?: Spans
   /** Characters per line, the row's name included. */
   width?: number
-  /** Block pairs to draw; all by default. */
-  pairs?: readonly number[]
+  /** Units to draw; all by default. */
+  units?: readonly number[]
 }
 
 const NAME: Partial<Record<Part, string>> = {
@@ -36,7 +36,7 @@ const NAME: Partial<Record<Part, string>> = {
 const MARGIN = 8
 const DEFAULT_WIDTH = 120
 
-/** Consecutive ops of one part on one queue. */
+/** Consecutive ops of one part, and of one chunk, on one queue. */
 interface Bar {
   name: string
   start: number
@@ -50,39 +50,42 @@ export function timeline(scheduled: Scheduled, options: TimelineOptions): string
   if (measured) head.push(`measured ${milliseconds(totalOf(measured))}`)
   head.push(`hidden ${Math.round(overlap(scheduled, spans).hiddenPercent)} %`)
   const blocks = groups(scheduled.ops)
-    .filter(({ pair }) => options.pairs?.includes(pair) ?? true)
-    .map(group => block(scheduled.ops, spans, { ...group, width: options.width ?? DEFAULT_WIDTH }))
+    .filter(({ unit }) => options.units?.includes(unit) ?? true)
+    .map(group => block(scheduled.ops, options, group))
   return [head.join('   '), ...blocks].join('\n\n')
 }
 
 interface Group {
-  pair: number
+  unit: number
   phase: string
   members: number[]
 }
 
-/** Compute ops by pair and phase, in the order in which they run. */
+/** Compute ops by unit and phase, in the order in which they run. */
 function groups(ops: readonly ScheduledOp[]): Group[] {
   const found = new Map<string, Group>()
   for (const [index, { queue, segment }] of ops.entries()) {
-    if (queue !== 'compute' || segment.pair < 0) continue
-    const key = `pair ${segment.pair} ${segment.phase}`
-    const group = found.get(key) ?? { pair: segment.pair, phase: segment.phase, members: [] }
+    if (queue !== 'compute' || segment.unit < 0) continue
+    const key = `unit ${segment.unit} ${segment.phase}`
+    const group = found.get(key) ?? { unit: segment.unit, phase: segment.phase, members: [] }
     group.members.push(index)
     found.set(key, group)
   }
   return [...found.values()]
 }
 
-function block(ops: readonly ScheduledOp[], spans: Spans, group: Group & { width: number }): string {
-  const begin = spans.start[group.members[0] ?? 0] ?? 0
-  const end = spans.end[group.members.at(-1) ?? 0] ?? 0
+function block(ops: readonly ScheduledOp[], options: TimelineOptions, { unit, phase, members }: Group): string {
+  const { predicted, measured, width = DEFAULT_WIDTH } = options
+  const spans = measured ?? predicted
+  const limits = ({ start, end }: Spans) => ({ begin: start[members[0] ?? 0] ?? 0, end: end[members.at(-1) ?? 0] ?? 0 })
+  const took = (of: Spans) => milliseconds(limits(of).end - limits(of).begin)
+  const { begin, end } = limits(spans)
   const within = (index: number) => (spans.end[index] ?? 0) > begin && (spans.start[index] ?? 0) < end
   const comm = ops.flatMap((op, index) => (op.queue === 'comm' && within(index) ? [index] : []))
-  const window = { begin, end, width: group.width - MARGIN }
+  const window = { begin, end, width: width - MARGIN }
   const rows = [
-    `pair ${group.pair} ${group.phase}, ${milliseconds(end - begin)}`,
-    'compute'.padEnd(MARGIN) + draw(bars(ops, spans, group.members), window),
+    `unit ${unit} ${phase}, predicted ${took(predicted)}${measured ? `, measured ${took(measured)}` : ''}`,
+    'compute'.padEnd(MARGIN) + draw(bars(ops, spans, members), window),
     'comm'.padEnd(MARGIN) + draw(bars(ops, spans, comm), window),
   ]
   return rows.map(row => row.trimEnd()).join('\n')
@@ -92,13 +95,16 @@ function bars(ops: readonly ScheduledOp[], spans: Spans, members: readonly numbe
   const result: Bar[] = []
   let last = ''
   for (const index of members) {
-    const segment = ops[index]?.segment
-    if (!segment) continue
-    const key = `${segment.pair} ${segment.part}`
+    const op = ops[index]
+    if (!op) continue
+    const { part, unit } = op.segment
+    const chunk = Number(op.attrs['chunks'] ?? 1) > 1 ? ` ${op.attrs['chunk']}` : ''
+    const name = (NAME[part] ?? part) + chunk
+    const key = `${unit} ${part}${chunk}`
     const end = spans.end[index] ?? 0
     const open = result.at(-1)
     if (open && key === last) open.end = end
-    else result.push({ name: NAME[segment.part] ?? segment.part, start: spans.start[index] ?? 0, end })
+    else result.push({ name, start: spans.start[index] ?? 0, end })
     last = key
   }
   return result
