@@ -111,29 +111,39 @@ function memory({ programs: [train] }: Planned, model: ModelConfig, rank: number
   return `Memory of rank ${rank}: ${mebibytes(train.persistentBytes)} that stay (parameters, gradients, moments), ${mebibytes(train.transientBytes)} within a step (${perToken.toFixed(1)} KiB per token${again})`
 }
 
+/** Rows of schedules that are shown, besides the best of each strategy and the one that ran. */
+const SHOWN = 8
+
 function weighed(
   { candidates, choice, step }: Planned,
   { assumed, measured, microBatches }: { assumed: Assumed; measured: Measured | undefined; microBatches: number },
 ): string {
   const best = describe(choice)
+  const strategies = new Set<string>()
   const rows = candidates
-    .toSorted((a, b) => a.predicted - b.predicted)
-    .map(({ choice: each, predicted }) => {
-      const text = describe(each)
+    .map(each => ({ text: describe(each.choice), strategy: each.choice.strategy, predicted: each.predicted }))
+    // Of equals the chosen one is first.
+    .toSorted((a, b) => a.predicted - b.predicted || Number(b.text === best) - Number(a.text === best))
+    .flatMap(({ text, strategy, predicted }, place) => {
+      const isShown = place < SHOWN || !strategies.has(strategy) || text === best || text === measured?.schedule
+      strategies.add(strategy)
       const marks = [text === best && '<- chosen', text === measured?.schedule && ranText(measured)].filter(Boolean)
-      return `  ${[milliseconds(predicted).padStart(12), text, ...marks].join('  ')}`
+      return isShown ? [`  ${[milliseconds(predicted).padStart(12), text, ...marks].join('  ')}`] : []
     })
-  const { gigaflops, megabytesPerSecond, latencyMicroseconds } = assumed
-  const source = measured
-    ? `the times in ${measured.file}`
-    : `${gigaflops} Gflop/s, ${megabytesPerSecond} MB/s and ${latencyMicroseconds} us per message`
   const isSplit = microBatches > 1
+  const hidden = candidates.length - rows.length
   return [
-    `Schedules of ${isSplit ? 'the last micro-batch of a step' : 'one step'}, predicted from ${source}`,
+    `Schedules of ${isSplit ? 'the last micro-batch of a step' : 'one step'}, predicted from ${sourceText(assumed, measured)}`,
     ...rows,
+    ...(hidden > 0 ? [`  and ${hidden} more, which --json lists`] : []),
     ...(isSplit ? [`All ${microBatches} micro-batches of a step: ${milliseconds(step)}`] : []),
   ].join('\n')
 }
+
+const sourceText = (assumed: Assumed, measured: Measured | undefined) =>
+  measured
+    ? `the times in ${measured.file}`
+    : `${assumed.gigaflops} Gflop/s, ${assumed.megabytesPerSecond} MB/s and ${assumed.latencyMicroseconds} us per message`
 
 const ranText = ({ milliseconds: ran }: Measured) => ran !== undefined && `(measured ${ran.toFixed(1)} ms)`
 
