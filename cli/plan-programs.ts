@@ -65,7 +65,7 @@ export function planPrograms(model: ModelConfig, wanted: Wanted): Planned {
       title: `${model.kind}   ${describe(choice)}`,
       rank,
       worldSize: model.worldSize,
-      predicted: makespan(scheduled, emitted, profile),
+      predicted: makespan(scheduled, emitted, profile, rank),
     }),
   }
 }
@@ -77,7 +77,7 @@ const machineOf = ({ gigaflops, megabytesPerSecond, latencyMicroseconds }: Assum
 })
 
 /** The programs of a step before its last micro-batch, and how often each runs. */
-function microBatches(model: ModelConfig, rank: number): { emitted: Emitted; runs: number }[] {
+export function microBatches(model: ModelConfig, rank: number): { emitted: Emitted; runs: number }[] {
   const runs = { first: Math.min(model.microBatches - 1, 1), further: Math.max(model.microBatches - 2, 0) }
   return [
     { emitted: emitMicroBatch(model, rank, true), runs: runs.first },
