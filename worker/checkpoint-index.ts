@@ -12,11 +12,21 @@ export const INDEX = 'index.json'
 const count = z.int().min(0)
 
 const ModelFields = z.strictObject({
-  kind: z.string(),
-  pairs: count,
+  kind: z.enum(['Dense', 'Top1', 'Top2', 'SharedExpert', 'ScMoE', 'DGMoE']),
+  shortcutPosition: z.literal([1, 2, 3]),
+  coefficientGate: z.enum(['DirectAdd', 'CG1', 'CG2']),
+  units: count,
+  blocksPerUnit: count,
   dim: count,
   heads: count,
+  keyValueHeads: count,
   feedForward: count,
+  vocabulary: count,
+  tieEmbeddings: z.boolean(),
+  bias: z.boolean(),
+  norm: z.enum(['LayerNorm', 'RMSNorm']),
+  activation: z.enum(['GELU', 'SwiGLU']),
+  positions: z.enum(['Learned', 'RoPE']),
   experts: count,
   topK: count,
   sequence: count,
@@ -26,14 +36,25 @@ type ModelFields = z.infer<typeof ModelFields>
 /** What the spec calls a field that two checkpoints of one model must agree on. */
 const SPEC_FIELD: Record<keyof ModelFields, string> = {
   kind: 'model.kind',
-  pairs: 'model.blocks / 2',
+  shortcutPosition: 'model.shortcutPosition',
+  coefficientGate: 'model.coefficientGate',
+  units: 'model.blocks / model.moeLayerFrequency',
+  blocksPerUnit: 'model.moeLayerFrequency',
   dim: 'model.hiddenSize',
   heads: 'model.heads',
+  keyValueHeads: 'model.keyValueHeads',
   feedForward: 'model.feedForwardSize',
+  vocabulary: 'model.vocabularySize',
+  tieEmbeddings: 'model.tieEmbeddings',
+  bias: 'model.biases',
+  norm: 'model.norm',
+  activation: 'model.activation',
+  positions: 'model.positions',
   experts: 'model.experts',
   topK: 'model.topK',
   sequence: 'training.sequenceLength',
 }
+const FIELDS = Object.keys(SPEC_FIELD) as (keyof ModelFields)[]
 
 const LossPair = z.object({ loss: z.number().optional(), evaluationLoss: z.number().optional() })
 
@@ -42,7 +63,7 @@ export const Losses = z.object({ first: LossPair, last: LossPair })
 export type Losses = z.infer<typeof Losses>
 
 export const CheckpointIndex = z.object({
-  version: z.literal(1),
+  version: z.literal(2),
   /** Optimizer steps done; with the seed, also the data position and the state of every random choice. */
   step: count,
   jobUid: z.string(),
@@ -76,19 +97,16 @@ export async function readIndex(folder: string): Promise<CheckpointIndex> {
   return CheckpointIndex.parse(content)
 }
 
+/** Enough to name and shape every tensor of the model. */
 export function modelFields(config: ModelConfig): ModelFields {
-  const { kind, pairs, dim, heads, feedForward, experts, topK, sequence } = config
-  return { kind, pairs, dim, heads, feedForward, experts, topK, sequence }
+  return ModelFields.parse(Object.fromEntries(FIELDS.map(field => [field, config[field]])))
 }
 
 /** The first field in which a checkpoint's model differs from the job's, as text. */
 export function modelDifference(saved: ModelFields, config: ModelConfig): string | undefined {
   const now = modelFields(config)
-  for (const [field, name] of Object.entries(SPEC_FIELD)) {
-    const [was, is] = [Reflect.get(saved, field), Reflect.get(now, field)]
-    if (was !== is) return `spec.${name} ${was}, the job has ${is}`
-  }
-  return undefined
+  const field = FIELDS.find(name => saved[name] !== now[name])
+  return field && `spec.${SPEC_FIELD[field]} ${saved[field]}, the job has ${now[field]}`
 }
 
 export const folderOf = (step: number) => `step-${String(step).padStart(8, '0')}`

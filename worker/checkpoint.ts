@@ -211,7 +211,7 @@ function indexOf(
     where[name] = Array.from({ length: writers }, (_, file) => ({ file, ...sliceOf(tensor, model, file) }))
   }
   return {
-    version: 1,
+    version: 2,
     step: made.step,
     jobUid: place.jobUid,
     savedTime: new Date().toISOString(),

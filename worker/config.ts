@@ -2,6 +2,7 @@
 
 import { z } from 'zod'
 import { ENV, PORT } from '../crds/contract.ts'
+import { resolveModel } from '../crds/presets.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { WorkerFailure } from './failure.ts'
 import { defaultThreads } from './threads.ts'
@@ -63,7 +64,9 @@ export function readConfig(env: Environment): WorkerConfig {
 
 /** Rules between fields. The API server enforces the same ones with CEL; a worker started by hand has no API server. */
 function checkTogether({ spec, worldSize, expertParallelSize }: WorkerConfig): void {
-  const { model, training } = spec
+  const { training } = spec
+  const model = resolveModel(spec.model)
+  const parts = worldSize * training.microBatches
   const rules: [boolean, string][] = [
     [
       worldSize === spec.workers.replicas,
@@ -78,16 +81,19 @@ function checkTogether({ spec, worldSize, expertParallelSize }: WorkerConfig): v
       `spec.model.experts is ${model.experts}, which ${expertParallelSize} expert-parallel ranks cannot share equally: use a multiple, or set spec.parallelism.expertParallelSize.`,
     ],
     [
-      training.globalBatchSequences % worldSize === 0,
-      `spec.training.globalBatchSequences is ${training.globalBatchSequences}, which is not a multiple of the ${worldSize} workers.`,
+      training.globalBatchSequences % parts === 0,
+      `spec.training.globalBatchSequences is ${training.globalBatchSequences}, which is not a multiple of the ${worldSize} workers${training.microBatches === 1 ? '' : ` times spec.training.microBatches ${training.microBatches}`}.`,
     ],
     [
       model.hiddenSize % model.heads === 0,
       `spec.model.heads is ${model.heads}, which does not divide spec.model.hiddenSize ${model.hiddenSize}.`,
     ],
-    [model.blocks % 2 === 0, `spec.model.blocks is ${model.blocks}: blocks come in pairs, use an even number.`],
     [
-      (model.topK ?? 1) <= model.experts,
+      model.blocks % model.moeLayerFrequency === 0,
+      `spec.model.blocks is ${model.blocks}, which is not a multiple of spec.model.moeLayerFrequency ${model.moeLayerFrequency}.`,
+    ],
+    [
+      model.topK <= model.experts,
       `spec.model.topK is ${model.topK}, more than the ${model.experts} experts: lower it or raise spec.model.experts.`,
     ],
     [

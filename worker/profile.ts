@@ -1,24 +1,29 @@
-// The programs of a job and their schedule: chosen by estimate first, then by what the first steps measured on all ranks.
+// The programs of a job and their schedule: chosen by estimate first, then by what steps measured on all ranks, again when steps drift.
 
 import type { Engine, RunTimes } from './engine.ts'
 import type { ModelConfig } from './model.ts'
-import { emitEvaluate, emitTrain } from './program/emit.ts'
-import type { Scheduled } from './program/program.ts'
+import { emitEvaluate, emitMicroBatch, emitTrain } from './program/emit.ts'
+import type { Emitted, Scheduled } from './program/program.ts'
 import { median } from './record.ts'
 import {
   assemble,
   type Candidate,
   choose,
+  contentionOf,
   describe,
   durations,
-  estimateTimes,
+  estimate,
   type Machine,
+  makespan,
   type Overlap,
   overlap,
-  type Strategy,
+  type Profile,
+  type Sharing,
   schedule,
   type Times,
+  type Wish,
 } from './schedule/schedule.ts'
+import type { TracedRun } from './trace.ts'
 
 /** Steps that warm up caches and branch predictors before the profiled ones. */
 const WARM_UP = 2
@@ -31,81 +36,202 @@ export interface PlanOptions {
   engine: Engine
   model: ModelConfig
   rank: number
-  strategy: Strategy
-  slot: number | undefined
+  wish: Wish
+  sharing: Sharing
 }
 
 export interface Replanned {
   schedule: string
-  /** Every schedule that was weighed, predicted milliseconds. */
+  /** Every schedule that was weighed, predicted milliseconds of an optimizer step. */
   candidates: { schedule: string; predicted: number }[]
   predictedMilliseconds: number
   /** The same with every all-to-all waited for. */
   sequentialMilliseconds: number | undefined
+  /** What it was predicted from; `scmoe plan --results` reads it. */
+  measured: { labels: string[]; times: number[][]; contention: number; latency: number }
 }
 
-/** Both programs on one rank. All ranks make the same calls at the same steps, with the same times, and so load the same order of collectives. */
+/** One optimizer step as it ran. Microseconds. */
+export interface StepRun {
+  runs: TracedRun[]
+  /** Engine time of all its programs. */
+  total: number
+  overlap: Overlap
+}
+
+/** All programs of one rank. All ranks make the same calls at the same steps, with the same times, and so load the same order of collectives. */
 export class Plan {
   readonly #options: PlanOptions
-  readonly #emitted
-  readonly #evaluate
+  readonly #train: Emitted
+  /** In the order of a step, without the last, which is `train`. */
+  readonly #micro: Emitted[]
+  readonly #evaluate: Emitted
+  readonly #loaded = new Map<string, Scheduled>()
   #candidate: Candidate
-  #observed = 0
-  #samples: Times[] = []
+  #countdown = WARM_UP + PROFILED
+  #samples: RunTimes[] = []
 
   constructor(options: PlanOptions) {
+    const { model, rank, wish } = options
     this.#options = options
-    this.#emitted = emitTrain(options.model, options.rank)
-    this.#evaluate = emitEvaluate(options.model, options.rank)
-    this.#candidate = choose(this.#emitted, estimateTimes(this.#emitted, GUESS), options.strategy, options.slot)
+    this.#train = emitTrain(model, rank)
+    this.#evaluate = emitEvaluate(model, rank)
+    const others = Math.min(model.microBatches - 1, 2)
+    this.#micro = [true, false].slice(0, others).map(first => emitMicroBatch(model, rank, first))
+    this.#candidate = choose(this.#train, estimate(this.#train, GUESS), wish)
   }
 
-  /** Uploads both programs as scheduled now. */
-  load(): void {
+  /** Uploads all programs as scheduled now. */
+  load(profile?: Profile): void {
     const { engine, model, rank } = this.#options
-    engine.load(assemble(this.#candidate.scheduled, model, rank))
-    engine.load(assemble(schedule(this.#evaluate, this.#candidate.choice), model, rank))
+    for (const emitted of [this.#train, ...this.#micro, this.#evaluate]) {
+      const own = profile && this.#profileOf(emitted, profile)
+      const scheduled =
+        emitted === this.#train ? this.#candidate.scheduled : schedule(emitted, this.#candidate.choice, own)
+      this.#loaded.set(emitted.name, scheduled)
+      engine.load(assemble(scheduled, model, rank))
+    }
   }
 
   get description(): string {
     return describe(this.#candidate.choice)
   }
 
-  get scheduled(): Scheduled {
-    return this.#candidate.scheduled
+  /** Runs one optimizer step; `feed` writes the tokens of a micro-batch. */
+  async step(feed: (microBatch: number) => void): Promise<StepRun> {
+    const { engine, model } = this.#options
+    const runs: TracedRun[] = []
+    const overlaps: Overlap[] = []
+    let offset = 0
+    for (let micro = 0; micro < model.microBatches; micro++) {
+      feed(micro)
+      const name = this.#nameOf(micro)
+      const spans = await engine.run(name)
+      const scheduled = this.#scheduled(name)
+      runs.push({ ops: scheduled.ops, spans, offset })
+      overlaps.push(overlap(scheduled, spans))
+      offset += lastOf(spans)
+      if (name === 'train') this.#observe(spans)
+    }
+    return { runs, total: offset, overlap: sum(overlaps) }
   }
 
-  overlap(times: RunTimes): Overlap {
-    return overlap(this.#candidate.scheduled, times)
-  }
-
-  /** Takes in a measured step; true when enough have been taken in for `replan`. */
-  observe(times: RunTimes): boolean {
-    this.#observed++
-    if (this.#observed <= WARM_UP || this.#observed > WARM_UP + PROFILED) return false
-    this.#samples.push(durations(this.#emitted, this.#candidate.scheduled, times))
-    return this.#samples.length === PROFILED
-  }
-
-  /** Averages the medians over all ranks and loads the schedule they make best; collective. */
-  async replan(): Promise<Replanned> {
-    const { engine, model, strategy, slot } = this.#options
-    const own = Float64Array.from(this.#emitted.ops, (_, op) => median(this.#samples.map(times => times[op] ?? 0)))
+  /** Steps are measured anew, and `due` comes true after the last. */
+  measureAgain(): void {
+    this.#countdown = PROFILED
     this.#samples = []
-    const total = await engine.allReduce(own)
-    const times = total.map(time => time / model.worldSize)
-    const { candidates, ...best } = choose(this.#emitted, times, strategy, slot)
-    const sequential = candidates.find(({ choice }) => choice.strategy === 'Sequential')
-    this.#candidate = best
-    this.load()
+  }
+
+  /** Enough has been measured for `replan`; the same on every rank. */
+  get due(): boolean {
+    return this.#countdown === 0
+  }
+
+  /** Exchanges the ranks' medians and loads the schedule they make best; collective. */
+  async replan(): Promise<Replanned> {
+    const { wish } = this.#options
+    const profile = await this.#exchange()
+    this.#countdown = -1
+    this.#samples = []
+    // Most of a step is micro-batches without sums of gradients; the last has the same slots.
+    const main = this.#micro.at(-1) ?? this.#train
+    const { candidates, choice, predicted, slack } = choose(main, this.#profileOf(main, profile), wish)
+    const train = schedule(this.#train, choice, profile)
+    this.#candidate = { choice, predicted, slack, scheduled: train }
+    this.load(profile)
+    const rest = main === this.#train ? 0 : makespan(train, this.#train, profile).total
+    const milliseconds = (time: number) => (time * this.#timesMain + rest) / 1000
+    const sequential = candidates.find(each => each.choice.strategy === 'Sequential')
     return {
       schedule: this.description,
-      candidates: candidates.map(({ choice, predicted }) => ({
-        schedule: describe(choice),
-        predicted: predicted / 1000,
+      candidates: candidates.map(each => ({
+        schedule: describe(each.choice),
+        predicted: milliseconds(each.predicted),
       })),
-      predictedMilliseconds: best.predicted / 1000,
-      sequentialMilliseconds: sequential && sequential.predicted / 1000,
+      predictedMilliseconds: milliseconds(predicted),
+      sequentialMilliseconds: sequential && milliseconds(sequential.predicted),
+      measured: {
+        labels: this.#train.ops.map(({ label }) => label),
+        times: profile.times.map(times => [...times]),
+        contention: profile.contention,
+        latency: profile.latency,
+      },
     }
+  }
+
+  /** How often the program runs that the choice was made for. */
+  get #timesMain(): number {
+    return Math.max(1, this.#options.model.microBatches - 1)
+  }
+
+  #nameOf(micro: number): string {
+    if (micro === this.#options.model.microBatches - 1) return 'train'
+    return micro === 0 ? 'accumulate.first' : 'accumulate'
+  }
+
+  #scheduled(name: string): Scheduled {
+    const found = this.#loaded.get(name)
+    if (!found) throw new Error(`program ${name} is not loaded`)
+    return found
+  }
+
+  #observe(spans: RunTimes): void {
+    if (this.#countdown <= 0) return
+    this.#countdown--
+    if (this.#countdown < PROFILED) this.#samples.push(spans)
+  }
+
+  /** Medians of every rank by rank: each puts its own into a row that is zero elsewhere, so the sum has equal bits everywhere. */
+  async #exchange(): Promise<Profile> {
+    const { engine, model, rank, sharing } = this.#options
+    const scheduled = this.#scheduled('train')
+    const count = this.#train.ops.length
+    const contention = median(this.#samples.map(spans => contentionOf(scheduled, spans, sharing)))
+    const latency = median(this.#samples.map(spans => latencyOf(scheduled, spans)))
+    const shared = await engine.allReduce(Float64Array.of(contention, latency))
+    const common = { contention: (shared[0] ?? 0) / model.worldSize, latency: (shared[1] ?? 0) / model.worldSize }
+    const samples = this.#samples.map(spans => durations(this.#train, scheduled, spans, common))
+    const rows = new Float64Array(model.worldSize * count)
+    for (let op = 0; op < count; op++) rows[rank * count + op] = median(samples.map(times => times[op] ?? 0))
+    const all = await engine.allReduce(rows)
+    const times = Array.from({ length: model.worldSize }, (_, from) => all.slice(from * count, (from + 1) * count))
+    return { times, ...common }
+  }
+
+  /** Times of the training program for another one, whose ops have the same labels; ops of its own cost next to nothing. */
+  #profileOf(emitted: Emitted, profile: Profile): Profile {
+    if (emitted === this.#train) return profile
+    const index = new Map(this.#train.ops.map(({ label }, op) => [label, op]))
+    const times = profile.times.map(
+      rank => Float64Array.from(emitted.ops, ({ label }) => rank[index.get(label) ?? -1] ?? 0) satisfies Times,
+    )
+    return { ...profile, times }
+  }
+}
+
+const lastOf = ({ end }: RunTimes) => end.reduce((latest, time) => Math.max(latest, time), 0)
+
+/** What the smallest collective takes once all ranks are there: that of the counts. */
+function latencyOf({ ops }: Scheduled, { start, end, ready }: RunTimes): number {
+  const counts = ops.flatMap(({ op }, i) =>
+    op === 'all_gather_counts' ? [(end[i] ?? 0) - Math.max(start[i] ?? 0, ready[i] ?? 0)] : [],
+  )
+  return counts.length > 0 ? median(counts) : 0
+}
+
+/** Of the micro-batches of a step together. */
+function sum(list: readonly Overlap[]): Overlap {
+  const total = (value: (each: Overlap) => number) => list.reduce((all, each) => all + value(each), 0)
+  const waited = total(each => each.waited)
+  const communication = total(each => each.communication)
+  const hidden = communication > 0 ? 100 * (1 - waited / communication) : 100
+  return {
+    waited,
+    communication,
+    waitedForReduce: total(each => each.waitedForReduce),
+    waitedForRanks: total(each => each.waitedForRanks),
+    skew: total(each => each.skew),
+    hiddenPercent: Math.min(100, Math.max(0, hidden)),
+    communicationShareOfMoe: total(each => each.communicationShareOfMoe) / list.length,
   }
 }

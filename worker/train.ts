@@ -1,20 +1,24 @@
 // The training loop: one optimizer step after another, evaluated, reported and saved; stopped by all ranks after the same step.
 
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { type CheckpointPlace, type Held, heldTensors } from './checkpoint.ts'
 import { Checkpointer } from './checkpointer.ts'
 import type { WorkerConfig } from './config.ts'
 import type { TextData } from './data.ts'
-import type { Engine, RunTimes } from './engine.ts'
+import { Drift } from './drift.ts'
+import type { Engine } from './engine.ts'
 import { WorkerFailure } from './failure.ts'
 import { hyperParameters, type LearningRate } from './learning-rate.ts'
 import type { WorkerMetrics } from './metrics.ts'
 import { initialise, type ModelConfig } from './model.ts'
 import { Plan, type Replanned } from './profile.ts'
 import { BUFFER } from './program/emit.ts'
-import { median, type RunRecord, type StepFigures } from './record.ts'
+import type { RunRecord, StepFigures } from './record.ts'
 import { LossLog, writeResults } from './results.ts'
+import type { Sharing } from './schedule/schedule.ts'
+import { defaultThreads } from './threads.ts'
 import { everywhere } from './together.ts'
 import { chromeTrace } from './trace.ts'
 
@@ -55,6 +59,14 @@ function placeOf({ config, model, engine }: Job): CheckpointPlace | undefined {
   }
 }
 
+/** Ranks that meet on the loopback address share this machine; others are taken to have theirs to themselves. */
+function sharingOf({ rendezvous, worldSize, computeThreads }: WorkerConfig): Sharing {
+  const together = rendezvous.host === '127.0.0.1' || rendezvous.host === 'localhost'
+  return together
+    ? { computeThreads, ranks: worldSize, processors: availableParallelism() }
+    : { computeThreads, ranks: 1, processors: defaultThreads() }
+}
+
 class Trainer {
   readonly #job: Job
   readonly #plan: Plan
@@ -65,14 +77,16 @@ class Trainer {
   #step = 0
   #lastLog = 0
   #replanned: Replanned | undefined
-  #runsSincePlan: number[] = []
+  readonly #drift = new Drift()
+  /** Engine time of a step after the last plan, median of five, milliseconds. */
+  #measured: number | undefined
   #trace: (() => string) | undefined
 
   constructor(job: Job) {
     const { config, model, engine } = job
     const { overlap, training } = config.spec
     this.#job = job
-    this.#plan = new Plan({ engine, model, rank: config.rank, strategy: overlap.strategy, slot: overlap.slot })
+    this.#plan = new Plan({ engine, model, rank: config.rank, wish: overlap, sharing: sharingOf(config) })
     this.#rate = {
       peak: Number(training.optimizer.learningRate),
       warmupSteps: training.optimizer.warmupSteps,
@@ -121,20 +135,20 @@ class Trainer {
   async #trainStep(): Promise<boolean> {
     const { engine, config, model, data, metrics, record } = this.#job
     const started = performance.now()
-    data.readInto(this.#tokens(), { ...this.#slice('train'), step: this.#step })
     this.#floats(BUFFER.hyper).set(hyperParameters(this.#step, this.#rate, model))
-    const times = await engine.run('train')
+    const ran = await this.#plan.step(micro => {
+      data.readInto(this.#tokens(), { ...this.#slice('train', micro), step: this.#step })
+    })
     const loss = this.#scalar(BUFFER.loss)
     const norm = this.#scalar(BUFFER.norm)
     this.#checkFinite(loss, norm)
-    const scheduled = this.#plan.scheduled
-    this.#trace = () => chromeTrace(scheduled.ops, times, config.rank)
+    this.#trace = () => chromeTrace(ran.runs, config.rank)
     this.#job.traced(this.#trace)
-    const { communication, waited, communicationShareOfMoe } = this.#plan.overlap(times)
+    const { communication, waited, communicationShareOfMoe } = ran.overlap
     const flags = [this.#job.stopRequested(), this.#checkpoints.pending].map(Number)
-    const own = [...flags, communication / 1000, waited / 1000, communicationShareOfMoe]
+    const own = [...flags, communication / 1000, waited / 1000, communicationShareOfMoe, ran.total / 1000]
     const [stop = 0, pending = 0, ...sums] = await engine.allReduce(Float64Array.from(own))
-    const [communicated = 0, stood = 0, shareOfMoe = 0] = sums.map(sum => sum / model.worldSize)
+    const [communicated = 0, stood = 0, shareOfMoe = 0, took = 0] = sums.map(sum => sum / model.worldSize)
     // The sum has just brought the ranks to the same point: their clocks differ by less than it takes.
     const milliseconds = performance.now() - started
     const figures: StepFigures = { loss, milliseconds, communication: communicated, waited: stood, shareOfMoe }
@@ -142,40 +156,52 @@ class Trainer {
     record.stepDone(this.#step, figures)
     metrics.stepDone(figures)
     this.#losses?.append({ step: this.#step, loss, auxLoss: this.#auxLoss(), gradientNorm: norm })
-    await this.#follow(times)
+    await this.#follow(took)
     this.#logStep()
     if (pending === 0) await this.#checkpoints.finish()
     return stop > 0
   }
 
-  /** Re-plans after the profiled steps, then compares what was predicted with what the next steps take. */
-  async #follow(times: RunTimes): Promise<void> {
+  /** Re-plans after the profiled steps, and measures again when steps take longer or shorter than they did. `took`: equal on all ranks. */
+  async #follow(took: number): Promise<void> {
     const { log, record, config } = this.#job
-    if (this.#plan.observe(times)) {
+    if (this.#plan.due) {
       this.#replanned = await this.#plan.replan()
+      this.#drift.planned()
       record.scheduled(this.#plan.description)
-      const { candidates: _, ...best } = this.#replanned
+      const { candidates: _, measured: __, ...best } = this.#replanned
       if (config.rank === 0) log.info(best, `schedule from measured times: ${this.#plan.description}`)
       return
     }
-    if (this.#replanned === undefined || this.#runsSincePlan.length >= 5) return
-    this.#runsSincePlan.push(times.end.reduce((latest, end) => Math.max(latest, end), 0) / 1000)
-    if (this.#runsSincePlan.length < 5 || config.rank !== 0) return
-    const measuredMilliseconds = median(this.#runsSincePlan)
-    const { predictedMilliseconds } = this.#replanned
-    log.info({ predictedMilliseconds, measuredMilliseconds }, 'step as predicted and as measured')
+    if (this.#replanned === undefined) return
+    const before = this.#drift.expected
+    const drifted = this.#drift.observe(took)
+    const expectedMilliseconds = this.#drift.expected
+    if (before === undefined && expectedMilliseconds !== undefined) {
+      this.#measured = expectedMilliseconds
+      const { predictedMilliseconds } = this.#replanned
+      const compared = { predictedMilliseconds, measuredMilliseconds: expectedMilliseconds }
+      if (config.rank === 0) log.info(compared, 'step as predicted and as measured')
+    }
+    if (!drifted) return
+    this.#drift.planned()
+    this.#plan.measureAgain()
+    if (config.rank === 0)
+      log.info({ expectedMilliseconds, milliseconds: took }, 'steps have drifted by more than 20 %: measuring again')
   }
 
   async #evaluate(): Promise<void> {
-    const { engine, data, config, record, log } = this.#job
+    const { engine, data, config, model, record, log } = this.#job
     const { batches } = config.spec.training.evaluation
     let total = 0
     for (let batch = 0; batch < batches; batch++) {
-      data.readInto(this.#tokens(), { ...this.#slice('validation'), step: batch })
-      await engine.run('evaluate')
-      total += this.#scalar(BUFFER.loss)
+      for (let micro = 0; micro < model.microBatches; micro++) {
+        data.readInto(this.#tokens(), { ...this.#slice('validation', micro), step: batch })
+        await engine.run('evaluate')
+        total += this.#scalar(BUFFER.loss)
+      }
     }
-    const evaluationLoss = total / batches
+    const evaluationLoss = total / (batches * model.microBatches)
     record.evaluated(evaluationLoss)
     this.#losses?.append({ step: this.#step, evaluationLoss })
     if (config.rank === 0) log.info({ step: this.#step, evaluationLoss }, 'evaluation')
@@ -229,25 +255,33 @@ class Trainer {
       schedule: record.schedule,
       predictedMilliseconds: this.#replanned?.predictedMilliseconds,
       sequentialMilliseconds: this.#replanned?.sequentialMilliseconds,
-      measuredMilliseconds: this.#runsSincePlan.length > 0 ? median(this.#runsSincePlan) : undefined,
+      measuredMilliseconds: this.#measured,
       engine: engine.description,
       checkpointStep: record.checkpointStep,
     }
     log.info(summary, 'finished')
     if (config.outputDirectory === undefined) return
-    const { candidates } = this.#replanned ?? {}
-    writeResults(config.outputDirectory, { ...summary, candidates }, this.#trace?.())
+    const { candidates, measured } = this.#replanned ?? {}
+    writeResults(config.outputDirectory, { ...summary, candidates }, { trace: this.#trace?.(), measured })
   }
 
-  #slice(split: 'train' | 'validation') {
+  /** A rank's sequences lie beside each other in the global batch, so that micro-batches do not change what it learns from. */
+  #slice(split: 'train' | 'validation', micro: number) {
     const { config, model } = this.#job
     const { seed, globalBatchSequences } = config.spec.training
-    return { split, seed, globalBatch: globalBatchSequences, first: config.rank * model.batch, count: model.batch }
+    return {
+      split,
+      seed,
+      globalBatch: globalBatchSequences,
+      first: (config.rank * model.microBatches + micro) * model.batch,
+      count: model.batch,
+    }
   }
 
   #auxLoss(): number {
+    const { units, kind } = this.#job.model
     let sum = 0
-    for (let pair = 0; pair < this.#job.model.pairs; pair++) sum += this.#scalar(BUFFER.aux(pair))
+    for (let unit = 0; unit < units && kind !== 'Dense'; unit++) sum += this.#scalar(BUFFER.aux(unit))
     return sum
   }
 
