@@ -1,6 +1,7 @@
 // Causal attention, one (sequence, head) at a time and in it one block of queries against all keys up to its last:
 // memory grows with the sequence, not with its square, and blocks above the diagonal are never touched (arXiv
-// 2205.14135 without the split over keys, as a block's scores fit the cache).
+// 2205.14135 without the split over keys, as a block's scores fit the cache). Query heads of a group share one head of
+// keys and values (arXiv 2305.13245), packed once for all of them.
 //
 // Scores S, probabilities P and their gradients are strips [kQueries, strip_stride].
 #include "cpu/gemm.h"
@@ -13,6 +14,8 @@ constexpr int64_t kQueries = 64 / kTileRows * kTileRows;
 
 struct Shape {
   int64_t batch, sequence, heads, dim, head_dim;
+  int64_t groups, group;  // heads of keys and values, query heads that share one
+  int64_t stride;         // of a row of qkv: q | k | v, groups * head_dim wide each of the last two
   float scale;
   int64_t strip_stride, strip;  // elements
 };
@@ -20,8 +23,17 @@ struct Shape {
 Shape shape_of(const Attrs& a) {
   const int64_t head_dim = a.dim / a.heads;
   const int64_t stride = round_up(a.sequence, kLanes) + kLanes;  // odd in vectors: rows do not share cache sets
-  return {a.batch, a.sequence,       a.heads, a.dim, head_dim, 1.0f / __builtin_sqrtf(static_cast<float>(head_dim)),
-          stride,  kQueries * stride};
+  return {.batch = a.batch,
+          .sequence = a.sequence,
+          .heads = a.heads,
+          .dim = a.dim,
+          .head_dim = head_dim,
+          .groups = a.keyValueHeads,
+          .group = a.heads / a.keyValueHeads,
+          .stride = (a.heads + 2 * a.keyValueHeads) * head_dim,
+          .scale = 1.0f / __builtin_sqrtf(static_cast<float>(head_dim)),
+          .strip_stride = stride,
+          .strip = kQueries * stride};
 }
 
 // One thread's memory, handed out piece by piece.
@@ -34,14 +46,15 @@ struct Space {
   }
 };
 
-struct Head {
-  const float *q, *k, *v;  // [T, head_dim], stride 3 d
-  int64_t stride;
+// Where the parts of group g of sequence b lie in qkv or dqkv, all of stride s.stride: queries of its first head, keys,
+// values.
+struct Place {
+  int64_t q, k, v;
 };
 
-Head head_of(const Shape& s, const float* qkv, int64_t b, int64_t h) {
-  const float* q = qkv + b * s.sequence * 3 * s.dim + h * s.head_dim;
-  return {q, q + s.dim, q + 2 * s.dim, 3 * s.dim};
+Place place_of(const Shape& s, int64_t b, int64_t g) {
+  const int64_t row = b * s.sequence * s.stride, k = row + s.dim + g * s.head_dim;
+  return {row + g * s.group * s.head_dim, k, k + s.groups * s.head_dim};
 }
 
 void clear(float* y, int64_t begin, int64_t end) {
@@ -73,12 +86,19 @@ int64_t forward_space(const Shape& s) {
          64;
 }
 
-// o: [T, head_dim] with stride d. lse: [T].
-void forward_head(const Shape& s, const Head& head, float* o, float* lse, Space space) {
-  const Packed keys =
-      pack({head.k, head.stride, true}, s.sequence, s.head_dim, space.take(packed_elements(s.sequence, s.head_dim)));
-  const Packed values =
-      pack({head.v, head.stride}, s.head_dim, s.sequence, space.take(packed_elements(s.head_dim, s.sequence)));
+// K^T and V of one group, packed.
+struct KeysValues {
+  Packed keys, values;
+};
+
+KeysValues pack_group(const Shape& s, const float* k, const float* v, Space& space) {
+  const int64_t t = s.sequence, dim = s.head_dim;
+  return {pack({k, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
+          pack({v, s.stride}, dim, t, space.take(packed_elements(dim, t)))};
+}
+
+// q, stride s.stride, and o, stride d: [T, head_dim]. lse: [T].
+void forward_head(const Shape& s, const float* q, const KeysValues& kv, float* o, float* lse, Space space) {
   float *strip = space.take(s.strip), *gemm = space.take(gemm_space());
   float total[kQueries];
   for (int64_t first = 0; first < s.sequence; first += kQueries) {
@@ -86,11 +106,11 @@ void forward_head(const Shape& s, const Head& head, float* o, float* lse, Space 
     gemm_packed({.m = rows,
                  .n = seen,
                  .k = s.head_dim,
-                 .a = {head.q + first * head.stride, head.stride},
+                 .a = {q + first * s.stride, s.stride},
                  .b = {},
                  .c = strip,
                  .ldc = s.strip_stride},
-                keys, gemm);
+                kv.keys, gemm);
     for (int64_t i = 0; i < rows; i++) {
       float* p = strip + i * s.strip_stride;
       const int64_t valid = first + i + 1;
@@ -102,7 +122,7 @@ void forward_head(const Shape& s, const Head& head, float* o, float* lse, Space 
     }
     float* y = o + first * s.dim;
     gemm_packed({.m = rows, .n = s.head_dim, .k = seen, .a = {strip, s.strip_stride}, .b = {}, .c = y, .ldc = s.dim},
-                values, gemm);
+                kv.values, gemm);
     for (int64_t i = 0; i < rows; i++) scale_row(y + i * s.dim, 1.0f / total[i], s.head_dim);
   }
 }
@@ -134,34 +154,32 @@ void softmax_backward(const Shape& s, const Outcome& y, int64_t first, int64_t r
   }
 }
 
-// dq: [T, head_dim], stride 3 d; dk and dv follow it at d and 2 d.
-void backward_head(const Shape& s, const Head& head, const Outcome& y, float* dq, Space space) {
-  const int64_t t = s.sequence, dim = s.head_dim, stride = head.stride;
-  const Packed keys_t = pack({head.k, stride, true}, t, dim, space.take(packed_elements(t, dim)));
-  const Packed values_t = pack({head.v, stride, true}, t, dim, space.take(packed_elements(t, dim)));
-  const Packed keys = pack({head.k, stride}, dim, t, space.take(packed_elements(dim, t)));
+// What all query heads of a group share in backward. dk, dv: [T, head_dim], summed over them.
+struct GroupBackward {
+  Packed keys_t, values_t, keys;
+  float *dk, *dv;
+};
+
+// q, dq: [T, head_dim], stride s.stride.
+void backward_head(const Shape& s, const float* q, const Outcome& y, const GroupBackward& g, float* dq, Space space) {
+  const int64_t t = s.sequence, dim = s.head_dim, stride = s.stride, ld = s.strip_stride;
   float *q_space = space.take(packed_elements(dim, kQueries)), *grad_space = space.take(packed_elements(dim, kQueries));
-  float *scores = space.take(s.strip), *grads = space.take(s.strip);
-  float *dk = space.take(t * dim), *dv = space.take(t * dim), *gemm = space.take(gemm_space());
-  clear(dk, 0, t * dim);
-  clear(dv, 0, t * dim);
+  float *scores = space.take(s.strip), *grads = space.take(s.strip), *gemm = space.take(gemm_space());
   for (int64_t first = 0; first < t; first += kQueries) {
-    const int64_t rows = min(t - first, kQueries), seen = first + rows, ld = s.strip_stride;
-    const Matrix q{head.q + first * stride, stride}, grad{y.grad + first * s.dim, s.dim};
-    gemm_packed({.m = rows, .n = seen, .k = dim, .a = q, .b = {}, .c = scores, .ldc = ld}, keys_t, gemm);
-    gemm_packed({.m = rows, .n = seen, .k = dim, .a = grad, .b = {}, .c = grads, .ldc = ld}, values_t, gemm);
+    const int64_t rows = min(t - first, kQueries), seen = first + rows;
+    const Matrix queries{q + first * stride, stride}, grad{y.grad + first * s.dim, s.dim};
+    gemm_packed({.m = rows, .n = seen, .k = dim, .a = queries, .b = {}, .c = scores, .ldc = ld}, g.keys_t, gemm);
+    gemm_packed({.m = rows, .n = seen, .k = dim, .a = grad, .b = {}, .c = grads, .ldc = ld}, g.values_t, gemm);
     softmax_backward(s, y, first, rows, scores, grads);
     gemm_packed({.m = rows, .n = dim, .k = seen, .a = {grads, ld}, .b = {}, .c = dq + first * stride, .ldc = stride},
-                keys, gemm);
+                g.keys, gemm);
     gemm_packed(
-        {.m = seen, .n = dim, .k = rows, .a = {grads, ld, true}, .b = {}, .c = dk, .ldc = dim, .accumulate = true},
-        pack(q, dim, rows, q_space), gemm);
+        {.m = seen, .n = dim, .k = rows, .a = {grads, ld, true}, .b = {}, .c = g.dk, .ldc = dim, .accumulate = true},
+        pack(queries, dim, rows, q_space), gemm);
     gemm_packed(
-        {.m = seen, .n = dim, .k = rows, .a = {scores, ld, true}, .b = {}, .c = dv, .ldc = dim, .accumulate = true},
+        {.m = seen, .n = dim, .k = rows, .a = {scores, ld, true}, .b = {}, .c = g.dv, .ldc = dim, .accumulate = true},
         pack(grad, dim, rows, grad_space), gemm);
   }
-  copy_rows(dk, t, dim, dq + s.dim, stride);
-  copy_rows(dv, t, dim, dq + 2 * s.dim, stride);
 }
 
 }  // namespace
@@ -171,25 +189,46 @@ void attention(const OpCall& call, Stream* stream) {
   const float* qkv = in(call, 0);
   float *o = out(call, 0), *lse = out(call, 1);
   parallel_for(stream, s.batch * s.heads, 1, [=](int64_t begin, int64_t end, int thread) {
-    const Space space{scratch(stream, thread, forward_space(s))};
+    const Space all{scratch(stream, thread, forward_space(s))};
+    Space space = all;
+    KeysValues kv{};
     for (int64_t unit = begin; unit < end; unit++) {
       const int64_t b = unit / s.heads, h = unit % s.heads;
-      forward_head(s, head_of(s, qkv, b, h), o + b * s.sequence * s.dim + h * s.head_dim, lse + unit * s.sequence,
-                   space);
+      const Place at = place_of(s, b, h / s.group);
+      if (unit == begin || h % s.group == 0) {
+        space = all;
+        kv = pack_group(s, qkv + at.k, qkv + at.v, space);
+      }
+      forward_head(s, qkv + at.q + h % s.group * s.head_dim, kv, o + b * s.sequence * s.dim + h * s.head_dim,
+                   lse + unit * s.sequence, space);
     }
   });
 }
 
+// A group at a time, its query heads in order: their sums into dk and dv do not depend on the number of threads.
 void attention_backward(const OpCall& call, Stream* stream) {
   const Shape s = shape_of(*call.attrs);
+  const int64_t t = s.sequence, dim = s.head_dim;
   const float *grad = in(call, 0), *qkv = in(call, 1), *o = in(call, 2), *lse = in(call, 3);
   float* dqkv = out(call, 0);
-  parallel_for(stream, s.batch * s.heads, 1, [=](int64_t begin, int64_t end, int thread) {
-    const Space space{scratch(stream, thread, backward_space(s))};
+  parallel_for(stream, s.batch * s.groups, 1, [=](int64_t begin, int64_t end, int thread) {
     for (int64_t unit = begin; unit < end; unit++) {
-      const int64_t b = unit / s.heads, h = unit % s.heads, at = b * s.sequence * s.dim + h * s.head_dim;
-      const Outcome y{grad + at, o + at, lse + unit * s.sequence};
-      backward_head(s, head_of(s, qkv, b, h), y, dqkv + b * s.sequence * 3 * s.dim + h * s.head_dim, space);
+      const int64_t b = unit / s.groups;
+      const Place at = place_of(s, b, unit % s.groups);
+      Space space{scratch(stream, thread, backward_space(s))};
+      const GroupBackward g{pack({qkv + at.k, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
+                            pack({qkv + at.v, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
+                            pack({qkv + at.k, s.stride}, dim, t, space.take(packed_elements(dim, t))),
+                            space.take(t * dim), space.take(t * dim)};
+      clear(g.dk, 0, t * dim);
+      clear(g.dv, 0, t * dim);
+      for (int64_t h = 0; h < s.group; h++) {
+        const int64_t head = unit % s.groups * s.group + h, from = b * t * s.dim + head * dim, q = at.q + h * dim;
+        const Outcome y{grad + from, o + from, lse + (b * s.heads + head) * t};
+        backward_head(s, qkv + q, y, g, dqkv + q, space);
+      }
+      copy_rows(g.dk, t, dim, dqkv + at.k, s.stride);
+      copy_rows(g.dv, t, dim, dqkv + at.v, s.stride);
     }
   });
 }

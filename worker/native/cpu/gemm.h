@@ -24,6 +24,8 @@ struct Matrix {
   bool transposed = false;
 };
 
+struct Ranges;
+
 // C[m, n] = A[m, k] B[k, n] (+ bias[n]) (+ residual[m, n], stride ldc), or C += with accumulate.
 struct Gemm {
   int64_t m, n, k;
@@ -33,6 +35,8 @@ struct Gemm {
   bool accumulate = false;
   const float* bias = nullptr;
   const float* residual = nullptr;
+  // Rows of A, C and residual to work on, where not all m: as many ranges as there are, with B packed once.
+  const Ranges* rows = nullptr;
 };
 
 // B packed whole, to be multiplied many times. A leading part of its rows and columns may be used alone.

@@ -1,5 +1,6 @@
 #include "cpu/gemm.h"
 
+#include "cpu/routing.h"
 #include "cpu/vec.h"
 
 namespace scmoe::SCMOE_ISA {
@@ -156,8 +157,9 @@ const float* at(const Matrix& x, int64_t row, int64_t col) {
   return x.data + (x.transposed ? col * x.stride + row : row * x.stride + col);
 }
 
-// B is packed one block of columns and depth at a time: it stays in cache, and scratch does not grow with the product.
-void gemm_part(const Gemm& g, Stream* stream, int thread) {
+// Rows `begin` to `end - 1` of those the product has. B is packed one block of columns and depth at a time: it stays in
+// cache, and scratch does not grow with the product.
+void gemm_part(const Gemm& g, int64_t begin, int64_t end, Stream* stream, int thread) {
   const int64_t size = packed_elements(min(g.n, kBlockCols), min(g.k, kBlockDepth));
   float* space = scratch(stream, thread, size + gemm_space());
   for (int64_t col = 0; col < g.n; col += kBlockCols) {
@@ -171,7 +173,19 @@ void gemm_part(const Gemm& g, Stream* stream, int thread) {
       part.bias = g.bias && p == 0 ? g.bias + col : nullptr;
       part.residual = g.residual && p == 0 ? g.residual + col : nullptr;
       const Packed b = pack({at(g.b, p, col), g.b.stride, g.b.transposed}, part.n, part.k, space);
-      gemm_packed(part, b, space + size);
+      const auto multiply = [&](int64_t first, int64_t count) {
+        Gemm piece = part;
+        piece.m = count;
+        piece.a.data = at(part.a, first, 0);
+        piece.c = part.c + first * g.ldc;
+        if (part.residual) piece.residual = part.residual + first * g.ldc;
+        gemm_packed(piece, b, space + size);
+      };
+      if (g.rows) {
+        each_piece(*g.rows, begin, end, multiply);
+      } else {
+        multiply(begin, end - begin);
+      }
     }
   }
 }
@@ -209,19 +223,21 @@ void gemm_packed(const Gemm& g, const Packed& b, float* space) {
 }
 
 void gemm_team(const Gemm& g, Stream* stream) {
-  const bool by_rows = g.m >= g.n || g.m >= 4 * kTileRows * stream_threads(stream);
-  parallel_for(stream, by_rows ? g.m : g.n, by_rows ? kTileRows : kTileCols,
-               [&](int64_t begin, int64_t end, int thread) {
-                 Gemm part = g;
-                 const int64_t row = by_rows ? begin : 0, col = by_rows ? 0 : begin;
-                 (by_rows ? part.m : part.n) = end - begin;
-                 part.a.data = at(g.a, row, 0);
-                 part.b.data = at(g.b, 0, col);
-                 part.c = g.c + row * g.ldc + col;
-                 if (g.bias) part.bias = g.bias + col;
-                 if (g.residual) part.residual = g.residual + row * g.ldc + col;
-                 gemm_part(part, stream, thread);
-               });
+  const int64_t m = g.rows ? g.rows->rows : g.m;
+  const bool by_rows = m >= g.n || m >= 4 * kTileRows * stream_threads(stream);
+  if (by_rows) {
+    return parallel_for(stream, m, kTileRows,
+                        [&](int64_t begin, int64_t end, int thread) { gemm_part(g, begin, end, stream, thread); });
+  }
+  parallel_for(stream, g.n, kTileCols, [&](int64_t begin, int64_t end, int thread) {
+    Gemm part = g;
+    part.n = end - begin;
+    part.b.data = at(g.b, 0, begin);
+    part.c = g.c + begin;
+    if (g.bias) part.bias = g.bias + begin;
+    if (g.residual) part.residual = g.residual + begin;
+    gemm_part(part, 0, m, stream, thread);
+  });
 }
 
 }  // namespace scmoe::SCMOE_ISA

@@ -10,8 +10,14 @@ struct Shape {
   int64_t rows, in, out;
 };
 
-// y[rows, out] = x[rows, in] w[out, in]^T + b[out] (+ residual[rows, out])
-void forward(Shape s, const float* x, const float* w, const float* b, const float* residual, float* y, Stream* stream) {
+// Bias and residual may be null; rows too, then all are meant.
+struct Options {
+  const float *bias, *residual;
+  const Ranges* rows;
+};
+
+// y[rows, out] = x[rows, in] w[out, in]^T (+ b[out]) (+ residual[rows, out])
+void forward(Shape s, const float* x, const float* w, float* y, const Options& options, Stream* stream) {
   gemm_team({.m = s.rows,
              .n = s.out,
              .k = s.in,
@@ -19,13 +25,14 @@ void forward(Shape s, const float* x, const float* w, const float* b, const floa
              .b = {w, s.in, true},
              .c = y,
              .ldc = s.out,
-             .bias = b,
-             .residual = residual},
+             .bias = options.bias,
+             .residual = options.residual,
+             .rows = options.rows},
             stream);
 }
 
 // dx[rows, in] (+)= dy[rows, out] w[out, in]
-void dgrad(Shape s, const float* dy, const float* w, float* dx, bool accumulate, Stream* stream) {
+void dgrad(Shape s, const float* dy, const float* w, float* dx, bool accumulate, const Ranges* rows, Stream* stream) {
   gemm_team({.m = s.rows,
              .n = s.in,
              .k = s.out,
@@ -33,7 +40,8 @@ void dgrad(Shape s, const float* dy, const float* w, float* dx, bool accumulate,
              .b = {w, s.in},
              .c = dx,
              .ldc = s.in,
-             .accumulate = accumulate},
+             .accumulate = accumulate,
+             .rows = rows},
             stream);
 }
 
@@ -53,7 +61,7 @@ void add_rows(const float* dy, int64_t rows, int64_t dim, float* db, Stream* str
   });
 }
 
-// dw[out, in] += dy[rows, out]^T x[rows, in]; db as add_rows
+// dw[out, in] += dy[rows, out]^T x[rows, in]; db, unless null, as add_rows
 void wgrad(Shape s, const float* dy, const float* x, float* dw, float* db, Stream* stream) {
   gemm_team({.m = s.out,
              .n = s.in,
@@ -64,18 +72,19 @@ void wgrad(Shape s, const float* dy, const float* x, float* dw, float* db, Strea
              .ldc = s.in,
              .accumulate = true},
             stream);
-  add_rows(dy, s.rows, s.out, db, stream);
+  if (db) add_rows(dy, s.rows, s.out, db, stream);
 }
 
-// body(shape, local expert, first row) for every local expert that got rows.
+// body(shape, local expert, rows) for every local expert that got rows, `rows` those of the call's chunk.
 template <class Body>
-void each_expert(const OpCall& call, const int32_t* all_counts, const Body& body) {
-  const Group group = group_of(*call.attrs);
-  int64_t row = 0;
-  for (int64_t e = 0; e < group.local_experts; e++) {
-    const int64_t rows = rows_of(group, all_counts, e);
-    if (rows > 0) body(Shape{rows, call.attrs->in, call.attrs->out}, e, row);
-    row += rows;
+void each_expert(const OpCall& call, const int32_t* all_counts, Stream* stream, const Body& body) {
+  const Attrs& a = *call.attrs;
+  const Group group = group_of(a);
+  Range* const space = static_cast<Range*>(stream_scratch(stream, kShared, group.num_ranks * sizeof(Range)));
+  for (int64_t e = 0, row = 0; e < group.local_experts; e++) {
+    Ranges rows{space, 0, 0};
+    add_rows_of(group, a, all_counts, e, &row, &rows);
+    if (rows.rows > 0) body(Shape{rows.rows, a.in, a.out}, e, rows);
   }
 }
 
@@ -83,37 +92,42 @@ void each_expert(const OpCall& call, const int32_t* all_counts, const Body& body
 
 void linear(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  const float* residual = call.num_in > 3 ? in(call, 3) : nullptr;
-  forward({a.rows, a.in, a.out}, in(call, 0), in(call, 1), in(call, 2), residual, out(call, 0), stream);
+  const int residual = a.bias ? 3 : 2;
+  const Options options = {a.bias ? in(call, 2) : nullptr, call.num_in > residual ? in(call, residual) : nullptr,
+                           nullptr};
+  forward({a.rows, a.in, a.out}, in(call, 0), in(call, 1), out(call, 0), options, stream);
 }
 
 void linear_dgrad(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  dgrad({a.rows, a.in, a.out}, in(call, 0), in(call, 1), out(call, 0), a.accumulate != 0, stream);
+  dgrad({a.rows, a.in, a.out}, in(call, 0), in(call, 1), out(call, 0), a.accumulate != 0, nullptr, stream);
 }
 
 void linear_wgrad(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  wgrad({a.rows, a.in, a.out}, in(call, 0), in(call, 1), out(call, 0), out(call, 1), stream);
+  float* const db = call.num_out > 1 ? out(call, 1) : nullptr;
+  wgrad({a.rows, a.in, a.out}, in(call, 0), in(call, 1), out(call, 0), db, stream);
 }
 
 void grouped_linear(const OpCall& call, Stream* stream) {
-  each_expert(call, in<int32_t>(call, 3), [&](Shape s, int64_t e, int64_t row) {
-    forward(s, in(call, 0) + row * s.in, in(call, 1) + e * s.out * s.in, in(call, 2) + e * s.out, nullptr,
-            out(call, 0) + row * s.out, stream);
+  each_expert(call, in<int32_t>(call, 2), stream, [&](Shape s, int64_t e, const Ranges& rows) {
+    const Options options = {call.num_in > 3 ? in(call, 3) + e * s.out : nullptr, nullptr, &rows};
+    forward(s, in(call, 0), in(call, 1) + e * s.out * s.in, out(call, 0), options, stream);
   });
 }
 
 void grouped_linear_dgrad(const OpCall& call, Stream* stream) {
-  each_expert(call, in<int32_t>(call, 2), [&](Shape s, int64_t e, int64_t row) {
-    dgrad(s, in(call, 0) + row * s.out, in(call, 1) + e * s.out * s.in, out(call, 0) + row * s.in, false, stream);
+  each_expert(call, in<int32_t>(call, 2), stream, [&](Shape s, int64_t e, const Ranges& rows) {
+    dgrad(s, in(call, 0), in(call, 1) + e * s.out * s.in, out(call, 0), false, &rows, stream);
   });
 }
 
+// An expert's rows are one range.
 void grouped_linear_wgrad(const OpCall& call, Stream* stream) {
-  each_expert(call, in<int32_t>(call, 2), [&](Shape s, int64_t e, int64_t row) {
-    wgrad(s, in(call, 0) + row * s.out, in(call, 1) + row * s.in, out(call, 0) + e * s.out * s.in,
-          out(call, 1) + e * s.out, stream);
+  each_expert(call, in<int32_t>(call, 2), stream, [&](Shape s, int64_t e, const Ranges& rows) {
+    const int64_t row = rows.data[0].first;
+    float* const db = call.num_out > 1 ? out(call, 1) + e * s.out : nullptr;
+    wgrad(s, in(call, 0) + row * s.out, in(call, 1) + row * s.in, out(call, 0) + e * s.out * s.in, db, stream);
   });
 }
 

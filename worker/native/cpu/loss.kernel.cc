@@ -7,15 +7,13 @@ namespace scmoe::SCMOE_ISA {
 void embedding(const OpCall& call, Stream* stream) {
   const int64_t sequence = call.attrs->sequence, dim = call.attrs->dim;
   const int32_t* tokens = in<int32_t>(call, 0);
-  const float *wte = in(call, 1), *wpe = in(call, 2);
+  const float *wte = in(call, 1), *wpe = call.num_in > 2 ? in(call, 2) : nullptr;
   float* x = out(call, 0);
   parallel_for(stream, call.attrs->batch * sequence, 16, [=](int64_t begin, int64_t end, int) {
     for (int64_t n = begin; n < end; n++) {
       const int64_t b = n / sequence, t = n % sequence;
-      const float *token = wte + tokens[b * (sequence + 1) + t] * dim, *place = wpe + t * dim;
-      float* y = x + n * dim;
-#pragma omp simd
-      for (int64_t j = 0; j < dim; j++) y[j] = token[j] + place[j];
+      copy_scaled(wte + tokens[b * (sequence + 1) + t] * dim, 1.0f, x + n * dim, dim);
+      if (wpe) add_scaled(wpe + t * dim, 1.0f, x + n * dim, dim);
     }
   });
 }
@@ -25,17 +23,13 @@ void embedding_backward(const OpCall& call, Stream* stream) {
   const int64_t batch = call.attrs->batch, sequence = call.attrs->sequence, dim = call.attrs->dim;
   const int32_t* tokens = in<int32_t>(call, 0);
   const float* dx = in(call, 1);
-  float *dwte = out(call, 0), *dwpe = out(call, 1);
+  float *dwte = out(call, 0), *dwpe = call.num_out > 1 ? out(call, 1) : nullptr;
   parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int) {
     for (int64_t b = 0; b < batch; b++) {
       for (int64_t t = 0; t < sequence; t++) {
-        const float* d = dx + (b * sequence + t) * dim;
-        float *token = dwte + tokens[b * (sequence + 1) + t] * dim, *place = dwpe + t * dim;
-#pragma omp simd
-        for (int64_t j = begin; j < end; j++) {
-          token[j] += d[j];
-          place[j] += d[j];
-        }
+        const float* d = dx + (b * sequence + t) * dim + begin;
+        add_scaled(d, 1.0f, dwte + tokens[b * (sequence + 1) + t] * dim + begin, end - begin);
+        if (dwpe) add_scaled(d, 1.0f, dwpe + t * dim + begin, end - begin);
       }
     }
   });
@@ -66,7 +60,7 @@ void cross_entropy(const OpCall& call, Stream* stream) {
   });
   double loss = 0;
   for (int64_t n = 0; n < rows; n++) loss += losses[n];
-  out(call, 0)[0] = static_cast<float>(loss * scale);
+  out(call, 0)[0] = (a.accumulate ? out(call, 0)[0] : 0.0f) + static_cast<float>(loss * scale);
 }
 
 }  // namespace scmoe::SCMOE_ISA

@@ -6,16 +6,22 @@
   X(embedding_backward)      \
   X(layernorm)               \
   X(layernorm_backward)      \
+  X(rmsnorm)                 \
+  X(rmsnorm_backward)        \
   X(linear)                  \
   X(linear_dgrad)            \
   X(linear_wgrad)            \
   X(attention)               \
   X(attention_backward)      \
+  X(rope)                    \
   X(gelu)                    \
   X(gelu_backward)           \
+  X(swiglu)                  \
+  X(swiglu_backward)         \
   X(router)                  \
   X(router_backward)         \
   X(aux_loss)                \
+  X(z_loss)                  \
   X(permute)                 \
   X(permute_backward)        \
   X(unpermute)               \
@@ -27,6 +33,7 @@
   X(shared_gate_backward)    \
   X(gated_add)               \
   X(gated_add_backward)      \
+  X(scale_rows)              \
   X(add)                     \
   X(cross_entropy)           \
   X(zero)                    \

@@ -27,16 +27,6 @@ void fill(float* y, int64_t n) {
   for (int64_t j = 0; j < n; j++) y[j] = 0.0f;
 }
 
-void copy_scaled(const float* x, float scale, float* y, int64_t n) {
-#pragma omp simd
-  for (int64_t j = 0; j < n; j++) y[j] = scale * x[j];
-}
-
-void add_scaled(const float* x, float scale, float* y, int64_t n) {
-#pragma omp simd
-  for (int64_t j = 0; j < n; j++) y[j] += scale * x[j];
-}
-
 // y[n] (+)= sum over kept choices of scale[n, i] * rows[row(n, i)]; scale null means 1.
 void gather(const Routing& r, const float* rows, const float* scale, float* y, bool accumulate, Stream* stream) {
   parallel_for(stream, r.rows, 16, [=](int64_t begin, int64_t end, int) {

@@ -1,4 +1,4 @@
-// gelu, add, the shared expert's gate (CG-1, arXiv 2404.05019) and the sum it enters.
+// Activations, over all rows or over a chunk of the routed ones, and sums.
 #include "cpu/routing.h"
 #include "cpu/vec.h"
 
@@ -19,27 +19,65 @@ SCMOE_INLINE Vec gelu_slope(Vec x) {
   return s + x * s * (1.0f - s) * kTwiceRoot * (1.0f + 3.0f * kCubic * x * x);
 }
 
-// allCounts, when given, is input i.
-int64_t gelu_elements(const OpCall& call, int i) {
-  const int64_t rows = call.num_in > i ? rows_of(group_of(*call.attrs), in<int32_t>(call, i)) : call.attrs->rows;
-  return rows * call.attrs->dim;
+// body(first row, rows) over this op's rows, on the whole team; allCounts, when given, is input i.
+template <class Body>
+void activate(const OpCall& call, int i, Stream* stream, const Body& body) {
+  const int32_t* all_counts = call.num_in > i ? in<int32_t>(call, i) : nullptr;
+  const Ranges ranges = routed_rows(*call.attrs, all_counts, stream);
+  const int64_t grain = max(1, kGrain / max(1, call.attrs->dim));
+  parallel_for(stream, ranges.rows, grain,
+               [&](int64_t begin, int64_t end, int) { each_piece(ranges, begin, end, body); });
 }
 
 }  // namespace
 
 void gelu(const OpCall& call, Stream* stream) {
+  const int64_t dim = call.attrs->dim;
   const float* x = in(call, 0);
   float* y = out(call, 0);
-  parallel_for(stream, gelu_elements(call, 1), kGrain, [=](int64_t begin, int64_t end, int) {
-    map(x + begin, y + begin, end - begin, [](Vec v) { return gelu_of(v); });
+  activate(call, 1, stream, [=](int64_t row, int64_t rows) {
+    map(x + row * dim, y + row * dim, rows * dim, [](Vec v) { return gelu_of(v); });
   });
 }
 
 void gelu_backward(const OpCall& call, Stream* stream) {
+  const int64_t dim = call.attrs->dim;
   const float *dy = in(call, 0), *x = in(call, 1);
   float* dx = out(call, 0);
-  parallel_for(stream, gelu_elements(call, 2), kGrain, [=](int64_t begin, int64_t end, int) {
-    map(dy + begin, x + begin, dx + begin, end - begin, [](Vec d, Vec v) { return d * gelu_slope(v); });
+  activate(call, 2, stream, [=](int64_t row, int64_t rows) {
+    const int64_t at = row * dim;
+    map(dy + at, x + at, dx + at, rows * dim, [](Vec d, Vec v) { return d * gelu_slope(v); });
+  });
+}
+
+void swiglu(const OpCall& call, Stream* stream) {
+  const int64_t dim = call.attrs->dim;
+  const float* x = in(call, 0);
+  float* y = out(call, 0);
+  activate(call, 1, stream, [=](int64_t row, int64_t rows) {
+    for (int64_t n = row; n < row + rows; n++) {
+      const float* g = x + n * 2 * dim;
+      map(g, g + dim, y + n * dim, dim, [](Vec a, Vec u) { return a * sigmoid(a) * u; });
+    }
+  });
+}
+
+// With s = sigmoid(g): d silu(g) / dg = s (1 + g (1 - s)).
+void swiglu_backward(const OpCall& call, Stream* stream) {
+  const int64_t dim = call.attrs->dim;
+  const float *dy = in(call, 0), *x = in(call, 1);
+  float* dx = out(call, 0);
+  activate(call, 2, stream, [=](int64_t row, int64_t rows) {
+    for (int64_t n = row; n < row + rows; n++) {
+      const float *d = dy + n * dim, *g = x + n * 2 * dim, *u = g + dim;
+      float *dg = dx + n * 2 * dim, *du = dg + dim;
+      for (int64_t j = 0; j < dim; j += kLanes) {
+        const int64_t lanes = min(kLanes, dim - j);
+        const Vec up = load_most(d + j, lanes), gate = load_most(g + j, lanes), s = sigmoid(gate);
+        store_most(dg + j, up * load_most(u + j, lanes) * s * (1.0f + gate * (1.0f - s)), lanes);
+        store_most(du + j, up * gate * s, lanes);
+      }
+    }
   });
 }
 
@@ -49,67 +87,6 @@ void add(const OpCall& call, Stream* stream) {
   parallel_for(stream, call.attrs->rows * call.attrs->dim, kGrain, [=](int64_t begin, int64_t end, int) {
 #pragma omp simd
     for (int64_t i = begin; i < end; i++) y[i] = a[i] + b[i];
-  });
-}
-
-void shared_gate(const OpCall& call, Stream* stream) {
-  const int64_t dim = call.attrs->dim;
-  const float *x = in(call, 0), *w = in(call, 1);
-  float* c = out(call, 0);
-  parallel_for(stream, call.attrs->rows, 16, [=](int64_t begin, int64_t end, int) {
-    for (int64_t n = begin; n < end; n++) c[n] = sigmoid(splat(dot(x + n * dim, w, dim)))[0];
-  });
-}
-
-void shared_gate_backward(const OpCall& call, Stream* stream) {
-  const int64_t rows = call.attrs->rows, dim = call.attrs->dim;
-  const bool accumulate = call.attrs->accumulate != 0;
-  const float *dc = in(call, 0), *c = in(call, 1), *x = in(call, 2), *w = in(call, 3);
-  float *dx = out(call, 0), *dw = out(call, 1);
-  parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int) {
-    for (int64_t n = 0; n < rows; n++) {
-      const float dz = dc[n] * c[n] * (1.0f - c[n]);
-      const float* v = x + n * dim;
-      float* d = dx + n * dim;
-      if (accumulate) {
-#pragma omp simd
-        for (int64_t j = begin; j < end; j++) d[j] += dz * w[j];
-      } else {
-#pragma omp simd
-        for (int64_t j = begin; j < end; j++) d[j] = dz * w[j];
-      }
-#pragma omp simd
-      for (int64_t j = begin; j < end; j++) dw[j] += dz * v[j];
-    }
-  });
-}
-
-void gated_add(const OpCall& call, Stream* stream) {
-  const int64_t dim = call.attrs->dim;
-  const float *a = in(call, 0), *s = in(call, 1), *c = in(call, 2), *m = in(call, 3);
-  float* y = out(call, 0);
-  parallel_for(stream, call.attrs->rows, 16, [=](int64_t begin, int64_t end, int) {
-    for (int64_t n = begin; n < end; n++) {
-      const int64_t row = n * dim;
-      const float gate = c[n];
-#pragma omp simd
-      for (int64_t j = row; j < row + dim; j++) y[j] = a[j] + gate * s[j] + m[j];
-    }
-  });
-}
-
-void gated_add_backward(const OpCall& call, Stream* stream) {
-  const int64_t dim = call.attrs->dim;
-  const float *dy = in(call, 0), *s = in(call, 1), *c = in(call, 2);
-  float *ds = out(call, 0), *dc = out(call, 1);
-  parallel_for(stream, call.attrs->rows, 16, [=](int64_t begin, int64_t end, int) {
-    for (int64_t n = begin; n < end; n++) {
-      const int64_t row = n * dim;
-      const float gate = c[n];
-#pragma omp simd
-      for (int64_t j = row; j < row + dim; j++) ds[j] = gate * dy[j];
-      dc[n] = dot(dy + row, s + row, dim);
-    }
   });
 }
 

@@ -2,6 +2,9 @@
 // floating-point buffers hold: float to compare kernels with, double to take central differences of.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "backend.h"
 #include "cpu/ops.h"
 
@@ -22,6 +25,14 @@ template <class T>
 T* out(const OpCall& call, int i) {
   return static_cast<T*>(call.out[i]);
 }
+
+// A routed row of this rank after dispatch, and its local expert.
+struct RoutedRow {
+  int64_t row, expert;
+};
+
+// Those of the chunk that the attributes name, in order.
+std::vector<RoutedRow> routed_rows(const Attrs& attrs, const int32_t* all_counts);
 
 }  // namespace scmoe::reference
 

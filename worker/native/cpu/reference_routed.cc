@@ -9,25 +9,6 @@
 namespace scmoe::reference {
 namespace {
 
-// kept[q][e] = min(allCounts[q][e], C) summed over the EP group, for each expert of this rank.
-std::vector<int64_t> local_rows(const Attrs& a, const int32_t* all_counts) {
-  const int64_t local = a.experts / a.expertParallelSize, group = a.rank / a.expertParallelSize;
-  std::vector<int64_t> rows(local, 0);
-  for (int64_t e = 0; e < local; e++)
-    for (int64_t q = 0; q < a.expertParallelSize; q++)
-      rows[e] += std::min<int64_t>(
-          all_counts[(group * a.expertParallelSize + q) * a.experts + a.rank % a.expertParallelSize * local + e],
-          a.capacity);
-  return rows;
-}
-
-int64_t gelu_elements(const OpCall& call, int i) {
-  const Attrs& a = *call.attrs;
-  if (call.num_in <= i) return a.rows * a.dim;
-  const std::vector<int64_t> rows = local_rows(a, in<int32_t>(call, i));
-  return std::accumulate(rows.begin(), rows.end(), int64_t{0}) * a.dim;
-}
-
 // f_e, constant
 std::vector<double> load_share(const Attrs& a, const int32_t* all_counts) {
   std::vector<double> share(a.experts, 0.0);
@@ -48,24 +29,6 @@ int64_t routed_row(const OpCall& call, int i, int64_t choice) {
 }  // namespace
 
 template <class Real>
-void gelu(const OpCall& call, Stream*) {
-  for (int64_t i = 0; i < gelu_elements(call, 1); i++) {
-    const double x = in<Real>(call, 0)[i];
-    out<Real>(call, 0)[i] = 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-  }
-}
-
-template <class Real>
-void gelu_backward(const OpCall& call, Stream*) {
-  for (int64_t i = 0; i < gelu_elements(call, 2); i++) {
-    const double x = in<Real>(call, 1)[i], tanh = std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x));
-    const double slope =
-        0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * std::sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
-    out<Real>(call, 0)[i] = in<Real>(call, 0)[i] * slope;
-  }
-}
-
-template <class Real>
 void router(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
   Real *probs = out<Real>(call, 0), *weight = out<Real>(call, 2);
@@ -81,6 +44,7 @@ void router(const OpCall& call, Stream*) {
     for (double& x : p) x /= total;
     std::vector<int32_t> order(a.experts);
     std::iota(order.begin(), order.end(), 0);
+    if (call.num_in > 2) std::erase(order, in<int32_t>(call, 2)[n]);
     std::stable_sort(order.begin(), order.end(), [&](int32_t l, int32_t r) { return p[l] > p[r]; });
     for (int64_t i = 0; i < a.topK; i++) chosen += p[order[i]];
     for (int64_t i = 0; i < a.topK; i++) {
@@ -88,6 +52,7 @@ void router(const OpCall& call, Stream*) {
       weight[n * a.topK + i] = a.topK > 1 ? p[order[i]] / chosen : p[order[i]];
     }
     std::copy(p.begin(), p.end(), probs + n * a.experts);
+    if (call.num_out > 5) out<Real>(call, 5)[n] = top + std::log(total);
   }
   std::fill_n(counts, a.experts, 0);
   for (int64_t i = 0; i < a.topK; i++) {
@@ -101,6 +66,7 @@ void router(const OpCall& call, Stream*) {
 template <class Real>
 void router_backward(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
+  const Real* lse = call.num_in > 8 ? in<Real>(call, 8) : nullptr;
   const Real *dweight = in<Real>(call, 0), *probs = in<Real>(call, 1), *x = in<Real>(call, 6), *w = in<Real>(call, 7);
   const int32_t *expert = in<int32_t>(call, 2), *slot = in<int32_t>(call, 4);
   const std::vector<double> share = load_share(a, in<int32_t>(call, 5));
@@ -123,7 +89,8 @@ void router_backward(const OpCall& call, Stream*) {
       Real& dx = out<Real>(call, 0)[n * a.dim + j];
       double sum = a.accumulate ? dx : 0;
       for (int64_t e = 0; e < a.experts; e++) {
-        const double dlogit = p[e] * (dp[e] - inner);
+        double dlogit = p[e] * (dp[e] - inner);
+        if (lse) dlogit += 2.0 * a.zCoefficient * lse[n] / (a.worldSize * a.rows) * p[e];
         sum += dlogit * w[e * a.dim + j];
         out<Real>(call, 1)[e * a.dim + j] += dlogit * x[n * a.dim + j];
       }
@@ -140,6 +107,14 @@ void aux_loss(const OpCall& call, Stream*) {
   for (int64_t n = 0; n < a.rows; n++)
     for (int64_t e = 0; e < a.experts; e++)
       loss += a.experts * share[e] * in<Real>(call, 0)[n * a.experts + e] / (a.worldSize * a.rows);
+  out<Real>(call, 0)[0] = (a.accumulate ? out<Real>(call, 0)[0] : 0) + a.scale * loss;
+}
+
+template <class Real>
+void z_loss(const OpCall& call, Stream*) {
+  const Attrs& a = *call.attrs;
+  double loss = a.accumulate ? out<Real>(call, 0)[0] : 0;
+  for (int64_t n = 0; n < a.rows; n++) loss += 1.0 * a.scale * in<Real>(call, 0)[n] * in<Real>(call, 0)[n];
   out<Real>(call, 0)[0] = loss;
 }
 
@@ -198,75 +173,16 @@ void unpermute_backward(const OpCall& call, Stream*) {
   }
 }
 
-template <class Real>
-void grouped_linear(const OpCall& call, Stream*) {
-  const Attrs& a = *call.attrs;
-  const std::vector<int64_t> rows = local_rows(a, in<int32_t>(call, 3));
-  int64_t row = 0;
-  for (size_t e = 0; e < rows.size(); e++) {
-    for (const int64_t end = row + rows[e]; row < end; row++) {
-      for (int64_t o = 0; o < a.out; o++) {
-        double y = in<Real>(call, 2)[e * a.out + o];
-        for (int64_t i = 0; i < a.in; i++)
-          y += 1.0 * in<Real>(call, 0)[row * a.in + i] * in<Real>(call, 1)[(e * a.out + o) * a.in + i];
-        out<Real>(call, 0)[row * a.out + o] = y;
-      }
-    }
-  }
-}
-
-template <class Real>
-void grouped_linear_dgrad(const OpCall& call, Stream*) {
-  const Attrs& a = *call.attrs;
-  const std::vector<int64_t> rows = local_rows(a, in<int32_t>(call, 2));
-  int64_t row = 0;
-  for (size_t e = 0; e < rows.size(); e++) {
-    for (const int64_t end = row + rows[e]; row < end; row++) {
-      for (int64_t i = 0; i < a.in; i++) {
-        double dx = 0;
-        for (int64_t o = 0; o < a.out; o++)
-          dx += 1.0 * in<Real>(call, 0)[row * a.out + o] * in<Real>(call, 1)[(e * a.out + o) * a.in + i];
-        out<Real>(call, 0)[row * a.in + i] = dx;
-      }
-    }
-  }
-}
-
-template <class Real>
-void grouped_linear_wgrad(const OpCall& call, Stream*) {
-  const Attrs& a = *call.attrs;
-  const std::vector<int64_t> rows = local_rows(a, in<int32_t>(call, 2));
-  int64_t first = 0;
-  for (size_t e = 0; e < rows.size(); first += rows[e], e++) {
-    for (int64_t o = 0; o < a.out; o++) {
-      double db = out<Real>(call, 1)[e * a.out + o];
-      for (int64_t row = first; row < first + rows[e]; row++) db += in<Real>(call, 0)[row * a.out + o];
-      out<Real>(call, 1)[e * a.out + o] = db;
-      for (int64_t i = 0; i < a.in; i++) {
-        Real& to = out<Real>(call, 0)[(e * a.out + o) * a.in + i];
-        double dw = to;
-        for (int64_t row = first; row < first + rows[e]; row++)
-          dw += 1.0 * in<Real>(call, 0)[row * a.out + o] * in<Real>(call, 1)[row * a.in + i];
-        to = dw;
-      }
-    }
-  }
-}
-
 #define SCMOE_INSTANTIATE(name)                      \
   template void name<float>(const OpCall&, Stream*); \
   template void name<double>(const OpCall&, Stream*);
-SCMOE_INSTANTIATE(gelu)
-SCMOE_INSTANTIATE(gelu_backward)
 SCMOE_INSTANTIATE(router)
 SCMOE_INSTANTIATE(router_backward)
 SCMOE_INSTANTIATE(aux_loss)
+SCMOE_INSTANTIATE(z_loss)
 SCMOE_INSTANTIATE(permute)
 SCMOE_INSTANTIATE(permute_backward)
 SCMOE_INSTANTIATE(unpermute)
 SCMOE_INSTANTIATE(unpermute_backward)
-SCMOE_INSTANTIATE(grouped_linear)
-SCMOE_INSTANTIATE(grouped_linear_dgrad)
-SCMOE_INSTANTIATE(grouped_linear_wgrad)
 
 }  // namespace scmoe::reference

@@ -5,16 +5,21 @@
 namespace scmoe::SCMOE_ISA {
 namespace {
 
-// Softmax in place, then the k largest, ties to the lower index. The softmax comes before the choice: after it, k = 1
-// would leave no gradient.
-void choose(float* probs, int64_t experts, int64_t k, int32_t* expert, float* weight) {
-  const float total = exp_row(probs, probs, experts, 1.0f, maximum(probs, experts));
+// Softmax in place; returns the log-sum-exp.
+float softmax(float* probs, int64_t experts) {
+  const float top = maximum(probs, experts), total = exp_row(probs, probs, experts, 1.0f, top);
   for (int64_t e = 0; e < experts; e++) probs[e] /= total;
+  return top + __builtin_logf(total);
+}
+
+// The k largest but the one `excluded`, ties to the lower index. The softmax comes before the choice: after it, k = 1
+// would leave no gradient.
+void choose(const float* probs, int64_t experts, int64_t k, int32_t excluded, int32_t* expert, float* weight) {
   float chosen = 0;
   for (int64_t i = 0; i < k; i++) {
     int32_t best = -1;
     for (int32_t e = 0; e < experts; e++) {
-      bool taken = false;
+      bool taken = e == excluded;
       for (int64_t j = 0; j < i; j++) taken |= expert[j] == e;
       if (!taken && (best < 0 || probs[e] > probs[best])) best = e;
     }
@@ -52,6 +57,8 @@ void router(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
   float *probs = out(call, 0), *weight = out(call, 2);
   int32_t *expert = out<int32_t>(call, 1), *slot = out<int32_t>(call, 3), *counts = out<int32_t>(call, 4);
+  const int32_t* taken = call.num_in > 2 ? in<int32_t>(call, 2) : nullptr;
+  float* lse = call.num_out > 5 ? out(call, 5) : nullptr;
   gemm_team({.m = a.rows,
              .n = a.experts,
              .k = a.dim,
@@ -61,8 +68,11 @@ void router(const OpCall& call, Stream* stream) {
              .ldc = a.experts},
             stream);
   parallel_for(stream, a.rows, 16, [=](int64_t begin, int64_t end, int) {
-    for (int64_t n = begin; n < end; n++)
-      choose(probs + n * a.experts, a.experts, a.topK, expert + n * a.topK, weight + n * a.topK);
+    for (int64_t n = begin; n < end; n++) {
+      const float whole = softmax(probs + n * a.experts, a.experts);
+      if (lse) lse[n] = whole;
+      choose(probs + n * a.experts, a.experts, a.topK, taken ? taken[n] : -1, expert + n * a.topK, weight + n * a.topK);
+    }
   });
   assign_slots(a, expert, slot, counts);
 }
@@ -75,6 +85,8 @@ void router_backward(const OpCall& call, Stream* stream) {
   float* share = scratch(stream, kShared, experts + a.rows * experts);
   float* dlogits = share + experts;
   load_share(a, all_counts, share);
+  const float* lse = call.num_in > 8 ? in(call, 8) : nullptr;
+  const float z = 2.0f * a.zCoefficient / static_cast<float>(a.worldSize * a.rows);
   const float aux = a.auxCoefficient * static_cast<float>(experts) / static_cast<float>(a.worldSize * a.rows);
 
   parallel_for(stream, a.rows, 16, [=](int64_t begin, int64_t end, int) {
@@ -89,7 +101,7 @@ void router_backward(const OpCall& call, Stream* stream) {
         mean += slot[i] < 0 ? 0.0f : dweight[i] * weight[i];
       }
       for (int64_t i = n * k; i < n * k + k; i++) d[expert[i]] += ((slot[i] < 0 ? 0.0f : dweight[i]) - mean) / chosen;
-      const float inner = dot(p, d, experts);
+      const float inner = dot(p, d, experts) - (lse ? z * lse[n] : 0.0f);  // d lse / d logit = p
       for (int64_t e = 0; e < experts; e++) d[e] = p[e] * (d[e] - inner);
     }
   });
@@ -120,8 +132,17 @@ void aux_loss(const OpCall& call, Stream* stream) {
   load_share(a, in<int32_t>(call, 1), share);
   double loss = 0;
   for (int64_t n = 0; n < a.rows; n++) loss += dot(probs + n * a.experts, share, a.experts);
-  out(call, 0)[0] =
-      static_cast<float>(loss * static_cast<double>(a.experts) / static_cast<double>(a.worldSize * a.rows));
+  loss *= static_cast<double>(a.experts) / static_cast<double>(a.worldSize * a.rows);
+  out(call, 0)[0] = (a.accumulate ? out(call, 0)[0] : 0.0f) + static_cast<float>(loss * a.scale);
+}
+
+void z_loss(const OpCall& call, Stream*) {
+  const Attrs& a = *call.attrs;
+  const float* lse = in(call, 0);
+  double loss = 0;
+#pragma omp simd reduction(+ : loss)
+  for (int64_t n = 0; n < a.rows; n++) loss += static_cast<double>(lse[n]) * static_cast<double>(lse[n]);
+  out(call, 0)[0] = (a.accumulate ? out(call, 0)[0] : 0.0f) + static_cast<float>(loss * a.scale);
 }
 
 }  // namespace scmoe::SCMOE_ISA

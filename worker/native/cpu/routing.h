@@ -1,6 +1,7 @@
 // Where routed rows lie: the two orders of worker/program/ops.ts.
 #pragma once
 
+#include "chunk.h"
 #include "cpu/kernels.h"
 
 namespace scmoe::SCMOE_ISA {
@@ -17,19 +18,56 @@ inline Group group_of(const Attrs& a) {
   return {a.experts, a.capacity, local, a.rank % size * local, a.rank / size * size, size};
 }
 
-// Rows of a local expert after dispatch. all_counts: [world size, experts].
-inline int64_t rows_of(const Group& group, const int32_t* all_counts, int64_t local_expert) {
-  int64_t rows = 0;
-  for (int64_t q = group.first_rank; q < group.first_rank + group.num_ranks; q++)
-    rows += min(all_counts[q * group.experts + group.first_expert + local_expert], group.capacity);
-  return rows;
+// Rows `first` to `first + count - 1`.
+struct Range {
+  int64_t first, count;
+};
+
+// Ranges in order of rows; neighbours are joined, empty ones left out.
+struct Ranges {
+  Range* data;
+  int64_t size, rows;
+
+  void add(int64_t first, int64_t count) {
+    rows += count;
+    if (count > 0 && size > 0 && data[size - 1].first + data[size - 1].count == first) {
+      data[size - 1].count += count;
+    } else if (count > 0) {
+      data[size++] = {first, count};
+    }
+  }
+};
+
+// Adds the rows of a local expert after dispatch that belong to the call's chunk: one range for each source rank at
+// most. `row` is the expert's first row, and afterwards the next one's. all_counts: [world size, experts].
+inline void add_rows_of(const Group& group, const Attrs& a, const int32_t* all_counts, int64_t local_expert,
+                        int64_t* row, Ranges* ranges) {
+  for (int64_t q = group.first_rank; q < group.first_rank + group.num_ranks; q++) {
+    const int64_t kept = min(all_counts[q * group.experts + group.first_expert + local_expert], group.capacity);
+    const ChunkRange chunk = chunk_range(kept, a.chunk, a.chunks);
+    ranges->add(*row + chunk.first, chunk.count);
+    *row += kept;
+  }
 }
 
-// Routed rows of this rank after dispatch.
-inline int64_t rows_of(const Group& group, const int32_t* all_counts) {
-  int64_t rows = 0;
-  for (int64_t e = 0; e < group.local_experts; e++) rows += rows_of(group, all_counts, e);
-  return rows;
+// The rows that an activation works on: those of the chunk where all_counts is given, else all. In shared scratch.
+inline Ranges routed_rows(const Attrs& a, const int32_t* all_counts, Stream* stream) {
+  const Group group = all_counts ? group_of(a) : Group{.local_experts = 1, .num_ranks = 1};
+  const size_t most = static_cast<size_t>(group.local_experts * group.num_ranks);
+  Ranges ranges{static_cast<Range*>(stream_scratch(stream, kShared, most * sizeof(Range))), 0, 0};
+  if (!all_counts) ranges.add(0, a.rows);
+  for (int64_t e = 0, row = 0; all_counts && e < group.local_experts; e++)
+    add_rows_of(group, a, all_counts, e, &row, &ranges);
+  return ranges;
+}
+
+// body(first, count) for the pieces of ranges that are its rows begin to end - 1, counted over all ranges.
+template <class Body>
+inline void each_piece(const Ranges& ranges, int64_t begin, int64_t end, const Body& body) {
+  for (int64_t i = 0, seen = 0; i < ranges.size && seen < end; seen += ranges.data[i++].count) {
+    const int64_t from = max(begin - seen, 0), to = min(end - seen, ranges.data[i].count);
+    if (from < to) body(ranges.data[i].first + from, to - from);
+  }
 }
 
 // first[e] = first routed row of expert e before dispatch.

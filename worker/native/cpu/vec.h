@@ -110,6 +110,25 @@ SCMOE_INLINE void store_some(float* p, Vec v, int64_t n) {
     if (i < n) p[i] = v[i];
 }
 
+// n = kLanes or fewer.
+SCMOE_INLINE Vec load_most(const float* p, int64_t n) {
+  return n == kLanes ? load(p) : load_some(p, n);
+}
+
+SCMOE_INLINE void store_most(float* p, Vec v, int64_t n) {
+  n == kLanes ? store(p, v) : store_some(p, v, n);
+}
+
+inline void copy_scaled(const float* x, float scale, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) y[j] = scale * x[j];
+}
+
+inline void add_scaled(const float* x, float scale, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) y[j] += scale * x[j];
+}
+
 // y[i] = f(x[i]), f from vectors to a vector.
 template <class F>
 SCMOE_INLINE void map(const float* x, float* y, int64_t n, const F& f) {
