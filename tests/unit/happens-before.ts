@@ -1,7 +1,7 @@
 // What is certain about a schedule whatever the timing: op a ends before op b starts if b is later on a's queue, or waits for it, or both hold
 // over a chain. By reachability over plain edges; shares nothing with the planner it judges.
 
-import type { Scheduled } from '../../worker/program/program.ts'
+import type { Scheduled, ScheduledOp } from '../../worker/program/program.ts'
 
 export type HappensBefore = (a: number, b: number) => boolean
 
@@ -21,26 +21,43 @@ export function happensBefore({ ops }: Scheduled): HappensBefore {
   return (a, b) => reaches[b]?.[a] === 1
 }
 
-/** Runs both queues with the next op picked at random among those that may start. Returns the labels in the order in which they ran. */
-export function runAtRandom({ ops }: Scheduled, picks: readonly boolean[]): string[] {
-  const queues = {
-    compute: ops.flatMap((op, index) => (op.queue === 'compute' ? [index] : [])),
-    comm: ops.flatMap((op, index) => (op.queue === 'comm' ? [index] : [])),
+/**
+ * Runs the queues of all ranks with the next op picked among those that may start, and returns the ops in the order in which they ended. A
+ * collective ends on all ranks when all have come to the same one; where they have come to different ones, none ever ends.
+ */
+export function runTogether(
+  ranks: readonly Scheduled[],
+  picks: readonly number[],
+): { rank: number; op: ScheduledOp }[] {
+  const ran: { rank: number; op: ScheduledOp }[] = []
+  const states = ranks.map(({ ops }) => {
+    const of = (queue: string) => ops.flatMap((op, index) => (op.queue === queue ? [index] : []))
+    return { ops, done: new Set<number>(), compute: of('compute'), comm: of('comm') }
+  })
+  const headOf = (rank: number, queue: 'compute' | 'comm') => {
+    const { ops, done, ...queues } = states[rank] ?? { ops: [], done: new Set(), compute: [], comm: [] }
+    const op = ops[queues[queue][0] ?? -1]
+    return op?.waits.every(wait => done.has(wait)) ? op : undefined
   }
-  const done = new Set<number>()
-  const ran: string[] = []
-  const start = (queue: 'compute' | 'comm') => {
-    const head = queues[queue][0]
-    const op = head === undefined ? undefined : ops[head]
-    if (head === undefined || !op || !op.waits.every(wait => done.has(wait))) return false
-    queues[queue].shift()
-    done.add(head)
-    ran.push(op.label)
-    return true
+  const end = (rank: number, queue: 'compute' | 'comm') => {
+    const op = headOf(rank, queue)
+    const index = states[rank]?.[queue].shift()
+    if (!op || index === undefined) return
+    states[rank]?.done.add(index)
+    ran.push({ rank, op })
   }
-  for (let step = 0; ; step++) {
-    const preferred = picks[step % picks.length] ? 'compute' : 'comm'
-    const other = preferred === 'compute' ? 'comm' : 'compute'
-    if (!start(preferred) && !start(other)) return ran
+  /** Compute of one rank, or, after the last rank, the next collective. */
+  const step = (turn: number): boolean => {
+    const before = ran.length
+    if (turn < ranks.length && headOf(turn, 'compute')) end(turn, 'compute')
+    const heads = states.map((_, rank) => headOf(rank, 'comm')?.label)
+    const together = heads[0] !== undefined && heads.every(label => label === heads[0])
+    if (turn === ranks.length && together) for (const rank of states.keys()) end(rank, 'comm')
+    return ran.length > before
+  }
+  const turns = [...ranks.keys(), ranks.length]
+  for (let next = 0; ; next++) {
+    const first = (picks[next % picks.length] ?? 0) % turns.length
+    if (![...turns.slice(first), ...turns.slice(0, first)].some(step)) return ran
   }
 }

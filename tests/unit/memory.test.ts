@@ -4,9 +4,9 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { emitEvaluate, emitTrain } from '../../worker/program/emit.ts'
 import type { PlacedBuffer } from '../../worker/program/program.ts'
-import { assemble, choices, choose, estimateTimes, planMemory, schedule } from '../../worker/schedule/schedule.ts'
+import { assemble, choices, choose, estimate, planMemory, schedule } from '../../worker/schedule/schedule.ts'
 import { happensBefore } from './happens-before.ts'
-import { choiceOf, configOf, job, pattern, timesOf, wish } from './program-arbitraries.ts'
+import { choiceOf, configOf, job, measured, profileOf, wish } from './program-arbitraries.ts'
 
 const SCMOE = { kind: 'ScMoE', worldSize: 2, expertParallelSize: 2, expertsPerRank: 2 } as const
 
@@ -16,9 +16,11 @@ const disjoint = (a: PlacedBuffer, b: PlacedBuffer) =>
 describe('memory plan', () => {
   it('gives two buffers common memory only when one is surely finished before the other begins, under any timing', () => {
     fc.assert(
-      fc.property(job, wish, pattern, (model, wanted, list) => {
-        const emitted = emitTrain(configOf(model), 0)
-        const scheduled = schedule(emitted, choiceOf(wanted, choices(emitted, 'Auto')), timesOf(emitted, list))
+      fc.property(job, wish, measured, (model, wanted, shape) => {
+        const config = configOf(model)
+        const emitted = emitTrain(config, 0)
+        const profile = profileOf(emitted, config.worldSize, shape)
+        const scheduled = schedule(emitted, choiceOf(wanted, choices(emitted, { strategy: 'Auto' })), profile)
         const before = happensBefore(scheduled)
         const users = new Map<string, number[]>()
         for (const [at, op] of scheduled.ops.entries())
@@ -53,7 +55,11 @@ describe('memory plan', () => {
       fc.property(job, wish, (model, wanted) => {
         const config = configOf(model)
         const persistent = [emitTrain(config, 0), emitEvaluate(config, 0)].map(emitted => {
-          const program = assemble(schedule(emitted, choiceOf(wanted, choices(emitted, 'Auto'))), config, 0)
+          const program = assemble(
+            schedule(emitted, choiceOf(wanted, choices(emitted, { strategy: 'Auto' }))),
+            config,
+            0,
+          )
           return {
             bytes: program.persistentBytes,
             list: program.buffers.filter(buffer => buffer.arena === 'persistent'),
@@ -87,7 +93,7 @@ describe('program', () => {
       fc.property(job, wish, (model, wanted) => {
         const config = configOf(model)
         const emitted = emitTrain(config, 0)
-        const scheduled = schedule(emitted, choiceOf(wanted, choices(emitted, 'Auto')))
+        const scheduled = schedule(emitted, choiceOf(wanted, choices(emitted, { strategy: 'Auto' })))
         const { ops, buffers } = assemble(scheduled, config, 0)
         for (const [at, op] of ops.entries()) {
           expect(op.inputs.map(index => buffers[index]?.name)).toEqual(scheduled.ops[at]?.inputs)
@@ -102,9 +108,10 @@ describe('program', () => {
   it('of 24 blocks of width 512 has all its schedules weighed and its memory planned', () => {
     const config = configOf({ ...SCMOE, units: 12, dim: 512, feedForward: 2048, sequence: 512 })
     const emitted = emitTrain(config, 0)
-    const times = estimateTimes(emitted, { flopsPerSecond: 1e11, bytesPerSecond: 1e9, latencySeconds: 1e-4 })
-    const { candidates, scheduled } = choose(emitted, times, 'Auto')
-    expect(candidates).toHaveLength(17)
-    expect(assemble(scheduled, config, 0).ops).toHaveLength(emitted.ops.length)
+    const profile = estimate(emitted, { flopsPerSecond: 1e11, bytesPerSecond: 1e9, latencySeconds: 1e-4 })
+    const { candidates, scheduled } = choose(emitted, profile, { strategy: 'Auto' })
+    // Sequential; 4 forward and 4 backward slots in 1, 2, 4 or 8 chunks; pipelined in 2, 4 or 8.
+    expect(candidates).toHaveLength(1 + 4 * 4 * 4 + 3)
+    expect(assemble(scheduled, config, 0).ops.length).toBeGreaterThanOrEqual(emitted.ops.length)
   })
 })

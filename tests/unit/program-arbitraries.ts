@@ -4,7 +4,7 @@ import * as fc from 'fast-check'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { type ModelConfig, modelConfig } from '../../worker/model.ts'
 import type { Emitted } from '../../worker/program/program.ts'
-import type { Choice, Times } from '../../worker/schedule/schedule.ts'
+import type { Choice, Profile, Times } from '../../worker/schedule/schedule.ts'
 
 export interface Job {
   kind: ModelConfig['kind']
@@ -105,19 +105,10 @@ export const job: fc.Arbitrary<Job> = fc
     return { ...rest, ...topK, worldSize, expertParallelSize }
   })
 
-/** A wish; where the model lacks the slot it is taken modulo what there is. */
-export interface Wish {
-  shortcut: boolean
-  forward: number
-  backward: number
-}
-export const wish: fc.Arbitrary<Wish> = fc.record({ shortcut: fc.boolean(), forward: fc.nat(3), backward: fc.nat(3) })
-
-export function choiceOf({ shortcut, forward, backward }: Wish, available: readonly Choice[]): Choice {
-  const shortcuts = available.filter(choice => choice.strategy === 'Shortcut')
-  const picked = shortcuts[(4 * forward + backward) % Math.max(shortcuts.length, 1)]
-  return shortcut && picked ? picked : { strategy: 'Sequential' }
-}
+/** One of the schedules a program has. */
+export const wish = fc.nat(10_000)
+export const choiceOf = (wanted: number, available: readonly Choice[]): Choice =>
+  available[wanted % available.length] ?? { strategy: 'Sequential' }
 
 /** Durations that repeat with a period unrelated to the model's; with nothing but ties, too. */
 export const pattern = fc.oneof(
@@ -127,3 +118,24 @@ export const pattern = fc.oneof(
 )
 export const timesOf = (emitted: Emitted, list: readonly number[]): Times =>
   Float64Array.from(emitted.ops, (_, index) => list[(index * 7) % list.length] ?? 0)
+
+export interface Measured {
+  pattern: readonly number[]
+  /** What each further rank takes more than the one before it. */
+  skew: number
+  contention: number
+  latency: number
+}
+export const measured: fc.Arbitrary<Measured> = fc.record({
+  pattern,
+  skew: fc.constantFrom(0, 0, 0.25),
+  contention: fc.constantFrom(0, 0, 0.5, 1),
+  latency: fc.constantFrom(0, 5),
+})
+export function profileOf(emitted: Emitted, worldSize: number, shape: Measured): Profile {
+  const { contention, latency } = shape
+  const times = Array.from({ length: worldSize }, (_, rank) =>
+    timesOf(emitted, shape.pattern).map(time => time * (1 + rank * shape.skew)),
+  )
+  return { times, contention, latency }
+}

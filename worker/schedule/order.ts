@@ -144,29 +144,35 @@ function stretches(ops: readonly Op[]): number[][] {
   return found
 }
 
-function groupOf({ ops, before }: Pick<Graph, 'ops' | 'before'>, members: readonly number[], routed: number[]): Group {
+function groupOf(
+  { ops, before }: Pick<Graph, 'ops' | 'before'>,
+  members: readonly number[],
+  routed: readonly number[],
+): Group {
   const partOf = (index: number) => ops[index]?.segment.part
   const compute = members.filter(index => ops[index]?.queue === 'compute')
   const exchanges = members.filter(index => ops[index]?.op === 'all_to_all')
   const phase = ops[members[0] ?? 0]?.segment.phase === 'forward' ? 'forward' : 'backward'
   const feeds = ancestors(before, members, new Set(routed))
   const needs = descendants(before, members, new Set(routed))
-  const experts = compute.filter(index => partOf(index) === 'experts' || partOf(index) === 'wgrad')
   const window = BACKBONE[phase]
     .map(part => compute.filter(index => partOf(index) === part && !feeds.has(index)))
     .filter(part => part.length > 0 && !part.some(index => needs.has(index)))
   const feedsWindow = ancestors(before, members, new Set(window.flat()))
-  const placed = new Set([...experts, ...window.flat()])
-  const free = compute.filter(index => !placed.has(index))
+  const inWindow = new Set(window.flat())
+  const ahead = compute.filter(
+    index => (feeds.has(index) || feedsWindow.has(index)) && !inWindow.has(index) && partOf(index) !== 'experts',
+  )
+  // Gradients of the same weights by DGMoE's other branch were added before: they go with them.
+  const gradients = ancestors(before, members, new Set(compute.filter(index => partOf(index) === 'wgrad')))
+  const placed = new Set([...ahead, ...routed, ...inWindow])
+  const own = compute.filter(index => gradients.has(index) && !placed.has(index))
   return {
     phase,
-    ahead: [
-      ...free.filter(index => feeds.has(index)),
-      ...free.filter(index => feedsWindow.has(index) && !feeds.has(index)),
-    ],
-    experts,
+    ahead: [...ahead.filter(index => feeds.has(index)), ...ahead.filter(index => !feeds.has(index))],
+    experts: [...routed, ...own],
     window,
-    rest: free.filter(index => !feeds.has(index) && !feedsWindow.has(index)),
+    rest: compute.filter(index => !placed.has(index) && !own.includes(index)),
     arrivals: exchanges.filter(index => feeds.has(index) && !needs.has(index)),
     returns: exchanges.filter(index => needs.has(index)),
   }

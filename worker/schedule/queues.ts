@@ -41,6 +41,8 @@ export function exchangeQueues({ ops, before }: Graph, choice: Choice, compute: 
       commNeeded[index]?.push(...needed, ...awaited)
       awaited = []
       last = positions[index] ?? -1
+      const late = before[index]?.find(earlier => (positions[earlier] ?? 0) > last)
+      if (late !== undefined) throw new Error(`${op.label} would run before ${ops[late]?.label}, which it needs`)
     }
   }
   const needed = (index: number) => computeNeeded[index] ?? -1

@@ -1,0 +1,52 @@
+// What an op touches, from the marks of the op table alone; shares nothing with the scheduler it judges.
+
+import { OPS, type OpSpec } from '../../worker/program/ops.ts'
+import type { Op, Scheduled } from '../../worker/program/program.ts'
+
+export interface Access {
+  name: string
+  reads: boolean
+  writes: boolean
+  /** Of the rows marked "#"; undefined: all. */
+  chunk: number | undefined
+}
+
+export function accesses(op: Op): Access[] {
+  const { inputs, outputs }: OpSpec = OPS[op.op]
+  const chunk = Number(op.attrs['chunks'] ?? 1) > 1 ? Number(op.attrs['chunk']) : undefined
+  const mark = (spec: string | undefined, sign: string) => spec?.includes(sign) ?? false
+  return [
+    ...op.inputs.map((name, i) => ({
+      name,
+      reads: true,
+      writes: false,
+      chunk: mark(inputs[i], '#') ? chunk : undefined,
+    })),
+    ...op.outputs.map((name, i) => ({
+      name,
+      reads: mark(outputs[i], '+=') || op.op === 'adamw' || (i === 0 && op.attrs['accumulate'] === 1),
+      writes: true,
+      chunk: mark(outputs[i], '#') ? chunk : undefined,
+    })),
+  ]
+}
+
+export const meet = (a: Access, b: Access) =>
+  a.name === b.name && (a.chunk === undefined || b.chunk === undefined || a.chunk === b.chunk)
+
+/** The label of the emitted op that a scheduled one is, or is a chunk of. */
+export const emittedLabel = ({ label }: Pick<Op, 'label'>) => label.replace(/\.\d+of\d+$/, '')
+
+export interface Placed {
+  op: Op
+  /** Index in the scheduled list. */
+  at: number
+}
+
+/** The scheduled ops that each emitted one became. */
+export function piecesOf({ ops }: Scheduled): Map<string, Placed[]> {
+  return Map.groupBy(
+    ops.map((op, at) => ({ op, at })),
+    ({ op }) => emittedLabel(op),
+  )
+}
