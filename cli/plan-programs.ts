@@ -5,7 +5,6 @@ import { emitEvaluate, emitMicroBatch, emitTrain } from '../worker/program/emit.
 import type { Emitted, Program } from '../worker/program/program.ts'
 import {
   assemble,
-  type Candidate,
   type Choice,
   choose,
   describe,
@@ -28,12 +27,11 @@ export interface Assumed {
 }
 
 export interface Planned {
-  candidates: readonly Candidate[]
+  /** Every schedule that was weighed, with all micro-batches of a step, microseconds. */
+  candidates: readonly { choice: Choice; predicted: number }[]
   choice: Choice
   /** train, those of the micro-batches before it, evaluate. */
   programs: readonly [Program, ...Program[]]
-  /** All micro-batches of a step, microseconds. */
-  step: number
   timeline: string
 }
 
@@ -46,26 +44,30 @@ interface Wanted extends Assumed {
 /** Throws JobFileError where what was measured is not this job, and ScheduleError where the wish cannot be had. */
 export function planPrograms(model: ModelConfig, wanted: Wanted): Planned {
   const { rank, wish, measured } = wanted
-  const emitted = emitTrain(model, rank)
-  if (measured) demandSame(measured, emitted, model.worldSize)
-  const profile = measured?.profile ?? estimate(emitted, machineOf(wanted))
-  const { candidates, choice, scheduled, predicted } = choose(emitted, profile, wish)
+  const train = emitTrain(model, rank)
+  if (measured) demandSame(measured, train, model.worldSize)
+  const machine = machineOf(wanted)
+  const profile = measured?.profile ?? estimate(train, machine)
   const accumulating = microBatches(model, rank)
-  const earlier = accumulating.reduce((sum, each) => {
-    const own = profileOf(each.emitted, { emitted, profile, machine: machineOf(wanted) })
-    return sum + each.runs * makespan(schedule(each.emitted, choice, own), each.emitted, own).total
-  }, 0)
+  // As a worker chooses: by the micro-batches that most of a step consists of.
+  const main = accumulating.at(-1)?.emitted ?? train
+  const { candidates, choice } = choose(main, profileOf(main, { train, profile, machine }), wish)
+  const scheduled = schedule(train, choice, profile)
+  const predicted = makespan(scheduled, train, profile, rank)
+  const rest = main === train ? 0 : predicted.total
   const others = [...accumulating.map(each => each.emitted), emitEvaluate(model, rank)]
   return {
-    candidates,
+    candidates: candidates.map(each => ({
+      choice: each.choice,
+      predicted: each.predicted * Math.max(1, model.microBatches - 1) + rest,
+    })),
     choice,
     programs: [assemble(scheduled, model, rank), ...others.map(each => assemble(schedule(each, choice), model, rank))],
-    step: earlier + predicted,
     timeline: timeline(scheduled, {
       title: `${model.kind}   ${describe(choice)}`,
       rank,
       worldSize: model.worldSize,
-      predicted: makespan(scheduled, emitted, profile, rank),
+      predicted,
     }),
   }
 }
@@ -85,9 +87,9 @@ export function microBatches(model: ModelConfig, rank: number): { emitted: Emitt
   ].filter(each => each.runs > 0)
 }
 
-/** Times of a program whose ops the profiled one has too, by label; an op of its own alone is estimated. */
-function profileOf(emitted: Emitted, known: { emitted: Emitted; profile: Profile; machine: Machine }): Profile {
-  const at = new Map(known.emitted.ops.map(({ label }, index) => [label, index]))
+/** Times of a program whose ops the training program has too, by label; an op of its own alone is estimated. */
+function profileOf(emitted: Emitted, known: { train: Emitted; profile: Profile; machine: Machine }): Profile {
+  const at = new Map(known.train.ops.map(({ label }, index) => [label, index]))
   const [estimated] = estimate(emitted, known.machine).times
   const timesOf = (times: Times) =>
     Float64Array.from(emitted.ops, ({ label }, op) => times[at.get(label) ?? -1] ?? estimated?.[op] ?? 0)

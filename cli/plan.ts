@@ -33,7 +33,7 @@ export function planCommand(file: string, options: PlanOptions): string {
     heading(job, model),
     ['The operator would', ...created.map(sentence => `  ${sentence}`)].join('\n'),
     memory(planned, model, options.rank),
-    weighed(planned, { assumed: options, measured, microBatches: model.microBatches }),
+    weighed(planned, options, measured),
     planned.timeline,
   ].join('\n\n')
 }
@@ -114,10 +114,7 @@ function memory({ programs: [train] }: Planned, model: ModelConfig, rank: number
 /** Rows of schedules that are shown, besides the best of each strategy and the one that ran. */
 const SHOWN = 8
 
-function weighed(
-  { candidates, choice, step }: Planned,
-  { assumed, measured, microBatches }: { assumed: Assumed; measured: Measured | undefined; microBatches: number },
-): string {
+function weighed({ candidates, choice }: Planned, assumed: Assumed, measured: Measured | undefined): string {
   const best = describe(choice)
   const strategies = new Set<string>()
   const rows = candidates
@@ -130,13 +127,11 @@ function weighed(
       const marks = [text === best && '<- chosen', text === measured?.schedule && ranText(measured)].filter(Boolean)
       return isShown ? [`  ${[milliseconds(predicted).padStart(12), text, ...marks].join('  ')}`] : []
     })
-  const isSplit = microBatches > 1
   const hidden = candidates.length - rows.length
   return [
-    `Schedules of ${isSplit ? 'the last micro-batch of a step' : 'one step'}, predicted from ${sourceText(assumed, measured)}`,
+    `Schedules of one step, predicted from ${sourceText(assumed, measured)}`,
     ...rows,
     ...(hidden > 0 ? [`  and ${hidden} more, which --json lists`] : []),
-    ...(isSplit ? [`All ${microBatches} micro-batches of a step: ${milliseconds(step)}`] : []),
   ].join('\n')
 }
 
@@ -147,11 +142,10 @@ const sourceText = (assumed: Assumed, measured: Measured | undefined) =>
 
 const ranText = ({ milliseconds: ran }: Measured) => ran !== undefined && `(measured ${ran.toFixed(1)} ms)`
 
-function asJson({ candidates, choice, step, programs }: Planned, measured: Measured | undefined): object {
+function asJson({ candidates, choice, programs }: Planned, measured: Measured | undefined): object {
   const { schedule, milliseconds: ran } = measured ?? {}
   return {
     schedule: describe(choice),
-    stepMilliseconds: step / 1000,
     ...(ran !== undefined && { measured: { schedule, milliseconds: ran } }),
     schedules: candidates.map(each => ({
       schedule: describe(each.choice),
