@@ -127,21 +127,21 @@ const results = (times: object) => {
 }
 const pair = () => jobFile({ model: SMALL, workers: { replicas: 2 } })
 
-describe('scmoe plan --results', () => {
-  /** 10 microseconds for every op: a prediction in which sums, not speeds, count. */
-  const measured = () => {
-    const labels = emittedLabels(pair())
-    return { labels, times: [labels.map(() => 10), labels.map(() => 10)], contention: 0, latency: 0 }
-  }
+/** 10 microseconds for every op: a prediction in which sums, not speeds, count. */
+const tens = () => {
+  const labels = emittedLabels(pair())
+  return { labels, times: [labels.map(() => 10), labels.map(() => 10)], contention: 0, latency: 0 }
+}
 
+describe('scmoe plan --results', () => {
   // Broken once by a profile that was read but not passed on: the prediction did not change with the times.
   it('predicts from what a run measured, and shows what the schedule that ran took', () => {
-    const text = planCommand(pair(), results(measured()))
+    const text = planCommand(pair(), results(tens()))
     expect(text).toContain(`predicted from the times in ${join(folder, 'plan-times.json')}`)
     expect(text).toMatch(/ ms {2}sequential.*\(measured 12\.3 ms\)$/m)
     expect(text.match(/measured 12\.3 ms/g)).toHaveLength(1)
-    const once = plan(pair(), results(measured()))
-    const { labels, times, ...rest } = measured()
+    const once = plan(pair(), results(tens()))
+    const { labels, times, ...rest } = tens()
     const twice = plan(pair(), results({ labels, times: times.map(rank => rank.map(time => 2 * time)), ...rest }))
     expect(once.measured).toEqual({ schedule: 'sequential', milliseconds: 12.34 })
     // Splitting costs the same per chunk, whatever the times.
@@ -150,7 +150,7 @@ describe('scmoe plan --results', () => {
   })
 
   it('refuses the times of another job, and a folder without any', () => {
-    const { labels, times, ...rest } = measured()
+    const { labels, times, ...rest } = tens()
     const other = results({ labels: labels.with(3, 'else'), times, ...rest })
     expect(() => planCommand(pair(), other)).toThrow(
       /plan-times\.json is of another model: its op 3 is else, that of the job /,
