@@ -77,7 +77,7 @@ function checkTogether({ spec, worldSize, expertParallelSize }: WorkerConfig): v
       `spec.parallelism.expertParallelSize is ${expertParallelSize}, which does not divide the ${worldSize} workers: use a divisor of it.`,
     ],
     [
-      model.experts % expertParallelSize === 0,
+      model.kind === 'Dense' || model.experts % expertParallelSize === 0,
       `spec.model.experts is ${model.experts}, which ${expertParallelSize} expert-parallel ranks cannot share equally: use a multiple, or set spec.parallelism.expertParallelSize.`,
     ],
     [
