@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError } from 'commander'
 import packageFile from '../package.json' with { type: 'json' }
 import { type PlanOptions, planCommand } from './plan.ts'
 import { type RunOptions, runCommand } from './run.ts'
+import { type SimulateOptions, simulateCommand } from './simulate.ts'
 import { validateCommand } from './validate.ts'
 
 const wholeNumber =
@@ -20,6 +21,20 @@ const positive = (text: string): number => {
   if (!(value > 0 && Number.isFinite(value))) throw new InvalidArgumentError('Give a number above 0.')
   return value
 }
+
+const share = (text: string): number => {
+  const value = Number(text)
+  if (!(value >= 0 && value < 1)) throw new InvalidArgumentError('Give a number from 0, below 1.')
+  return value
+}
+
+const notNegative = (text: string): number => {
+  const value = Number(text)
+  if (!(value >= 0 && Number.isFinite(value)) || text === '') throw new InvalidArgumentError('Give a number from 0.')
+  return value
+}
+
+const wholeNumbers = (text: string): number[] => text.split(',').map(wholeNumber(1))
 
 const print = (text: string) => console.log(text)
 
@@ -61,6 +76,27 @@ export function program(exit: (code: number) => void): Command {
     .option('--latency-microseconds <n>', 'assumed time of the smallest message', positive, 50)
     .action((file: string, options: PlanOptions) => {
       print(planCommand(file, options))
+      exit(0)
+    })
+
+  scmoe
+    .command('simulate')
+    .summary('predict a job in larger worlds')
+    .description(
+      'Predict step time, tokens per second, overlap and the best schedule with more ranks, each with the work it has now: compute is measured on this machine, communication calculated from the network given. Experts are spread over spec.parallelism.expertParallelSize ranks, or else over as many as divide both experts and ranks.',
+    )
+    .argument('<file>', 'file with one ScMoEJob')
+    .option('--ranks <n,n,...>', 'sizes of the worlds (default: 8,64,512; with --validate 2,4)', wholeNumbers)
+    .option('--bandwidth <MB/s>', 'of one rank, each way', positive, 1000)
+    .option('--latency <us>', 'time of the smallest message', notNegative, 50)
+    .option('--peer <us>', 'time that each further peer adds to a collective', notNegative, 10)
+    .option('--contention <share>', 'of a processor that communication takes from compute while it runs', share, 0)
+    .option('--threads <n>', 'threads that compute on a rank (default: the cores of this machine)', wholeNumber(1))
+    .option('--results <folder>', 'output folder of `scmoe run` of this job: its times of compute instead of measuring')
+    .option('--validate', 'run worlds of 2 and 4 ranks on this machine and compare with what is predicted for them')
+    .option('--json', 'one JSON list instead of text')
+    .action(async (file: string, options: SimulateOptions) => {
+      print(await simulateCommand(file, options))
       exit(0)
     })
 
