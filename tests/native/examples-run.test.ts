@@ -11,7 +11,7 @@ const End = z.object({
   summary: z.object({ steps: z.number(), worldSize: z.number(), evaluationLoss: z.looseObject({}) }),
 })
 
-// 01 to 03 are run by the cluster tests and by the demo. Broken once by a preset that left out norm: the worker named the op it does not have.
+// 01 to 03 are run by the cluster tests and by the demo. Broken once by a capacityFactor of none that stayed a word: the job was refused.
 test('the layers of a large model train on two ranks, and learn', async () => {
   const folder = temporaryFolder()
   const output = join(folder, 'out')
