@@ -1,11 +1,12 @@
-// Training text as byte tokens. Which bytes make up a sequence depends on the seed, the step and the sequence's place in the global batch alone,
+// Training data as tokens. Which of them make up a sequence depends on the seed, the step and the sequence's place in the global batch alone,
 // so that a batch is the same whatever the number of ranks, and the data position of a checkpoint is its step.
 
-import { closeSync, existsSync, fstatSync, mkdirSync, openSync, readSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { type CorpusName, corpusText } from './data-builtin.ts'
 import { errnoText, WorkerFailure } from './failure.ts'
+import { TokenFile, type TokenType } from './token-file.ts'
 
 /** Which part of the text a batch is drawn from; the last tenth is held out. */
 export type Split = 'train' | 'validation'
@@ -20,12 +21,10 @@ export interface Slice {
   count: number
 }
 
+type Source = Pick<ScMoEJobSpec['data'], 'builtin' | 'path'>
+
 /** Finds the file that `spec.data` means. `fallbackFolder` is filled from the installed corpora when it lacks the text. */
-export function dataPath(
-  data: ScMoEJobSpec['data'],
-  dataDirectory: string | undefined,
-  fallbackFolder: string,
-): string {
+export function dataPath(data: Source, dataDirectory: string | undefined, fallbackFolder: string): string {
   if (data.path !== undefined) return data.path
   const name = data.builtin ?? 'moby-dick'
   const path = join(dataDirectory ?? fallbackFolder, `${name}.txt`)
@@ -48,71 +47,53 @@ export function extractCorpus(name: CorpusName, folder: string): void {
   }
 }
 
-/** A text file, read by position: its size does not matter to memory. */
-export class TextData {
-  readonly path: string
-  readonly #file: number
+export interface DataOptions {
+  /** Of spec.data: what the file holds. */
+  tokens: TokenType
+  /** Every token of the file must be below. */
+  vocabulary: number
+  sequenceLength: number
+}
+
+/** A file of tokens, read by position: its size does not matter to memory. */
+export class TokenData {
+  readonly #file: TokenFile
   readonly #sequenceLength: number
   readonly #range: Record<Split, { start: number; length: number }>
 
   /** Throws a `badData` failure when the file cannot be read or either part is shorter than one sequence and its last target. */
-  constructor(path: string, sequenceLength: number) {
-    this.path = path
+  constructor(path: string, options: DataOptions) {
+    const { sequenceLength } = options
     this.#sequenceLength = sequenceLength
-    let bytes: number
-    try {
-      this.#file = openSync(path, 'r')
-      const stat = fstatSync(this.#file)
-      if (!stat.isFile()) throw new Error(stat.isDirectory() ? 'it is a folder' : 'it is not a regular file')
-      bytes = stat.size
-      readSync(this.#file, new Uint8Array(1), { position: 0 })
-    } catch (error) {
-      throw new WorkerFailure(
-        'badData',
-        `The data ${path} cannot be read: ${errnoText(error)}. Check spec.data and what is mounted there.`,
-      )
-    }
-    const held = Math.floor(bytes / 10)
-    const need = 10 * (sequenceLength + 1)
+    this.#file = new TokenFile(path, options)
+    const { length, unit } = this.#file
+    const held = Math.floor(length / 10)
     if (held < sequenceLength + 1) {
       throw new WorkerFailure(
         'badData',
-        `The data ${path} has ${bytes} bytes${bytes === 0 ? ' (it is empty)' : ''}; spec.training.sequenceLength ${sequenceLength} needs at least ${need}, because a tenth is held out for evaluation: use a longer text or shorter sequences.`,
+        `The data ${path} has ${length} ${unit}${length === 0 ? ' (it is empty)' : ''}; spec.training.sequenceLength ${sequenceLength} needs at least ${10 * (sequenceLength + 1)}, because a tenth is held out for evaluation: use a longer text or shorter sequences.`,
       )
     }
-    this.#range = { train: { start: 0, length: bytes - held }, validation: { start: bytes - held, length: held } }
+    this.#range = { train: { start: 0, length: length - held }, validation: { start: length - held, length: held } }
+  }
+
+  get path(): string {
+    return this.#file.path
   }
 
   /** Fills tokens, i32 [count, sequenceLength + 1]: inputs are the first columns of a row, targets its last. */
   readInto(tokens: Int32Array, slice: Slice): void {
     const columns = this.#sequenceLength + 1
     const { start, length } = this.#range[slice.split]
-    const row = new Uint8Array(columns)
     for (let i = 0; i < slice.count; i++) {
       const index = BigInt(slice.step) * BigInt(slice.globalBatch) + BigInt(slice.first + i)
-      const offset = start + randomBelow(length - columns + 1, { seed: slice.seed, stream: slice.split, index })
-      this.#read(row, offset)
-      tokens.set(row, i * columns)
+      const place = start + randomBelow(length - columns + 1, { seed: slice.seed, stream: slice.split, index })
+      this.#file.read(tokens.subarray(i * columns, (i + 1) * columns), place)
     }
   }
 
   close(): void {
-    closeSync(this.#file)
-  }
-
-  #read(row: Uint8Array, offset: number): void {
-    let got = 0
-    try {
-      got = readSync(this.#file, row, { position: offset })
-    } catch (error) {
-      throw new WorkerFailure('badData', `Reading ${this.path} at byte ${offset} failed: ${errnoText(error)}.`)
-    }
-    if (got < row.length) {
-      throw new WorkerFailure(
-        'badData',
-        `${this.path} ended at byte ${offset + got}: it was shortened while it was being read.`,
-      )
-    }
+    this.#file.close()
   }
 }
 

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { pino } from 'pino'
 import { EXIT } from '../crds/contract.ts'
 import { readConfig, type WorkerConfig } from './config.ts'
-import { dataPath, TextData } from './data.ts'
+import { dataPath, TokenData } from './data.ts'
 import { createEngine, type Engine } from './engine.ts'
 import { asFailure, errnoText, WorkerFailure } from './failure.ts'
 import { WorkerMetrics } from './metrics.ts'
@@ -53,7 +53,11 @@ async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
   // What is wrong with this rank alone shows before it waits for the others.
   const model = modelConfig(spec, worldSize)
   const path = dataPath(spec.data, config.dataDirectory, join(import.meta.dirname, '../build/data'))
-  const data = new TextData(path, spec.training.sequenceLength)
+  const data = new TokenData(path, {
+    tokens: spec.data.tokens,
+    vocabulary: model.vocabulary,
+    sequenceLength: model.sequence,
+  })
   makeOutputDirectory(config)
   const engine = createEngine({
     rank,

@@ -6,7 +6,7 @@ import type { Logger } from 'pino'
 import { type CheckpointPlace, type Held, heldTensors } from './checkpoint.ts'
 import { Checkpointer } from './checkpointer.ts'
 import type { WorkerConfig } from './config.ts'
-import type { TextData } from './data.ts'
+import type { TokenData } from './data.ts'
 import { Drift } from './drift.ts'
 import type { Engine } from './engine.ts'
 import { WorkerFailure } from './failure.ts'
@@ -26,7 +26,7 @@ export interface Job {
   config: WorkerConfig
   model: ModelConfig
   engine: Engine
-  data: TextData
+  data: TokenData
   record: RunRecord
   metrics: WorkerMetrics
   log: Logger
