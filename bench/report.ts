@@ -1,0 +1,40 @@
+// What benchmarks print: the machine, tables, and a JSON file.
+
+import { writeFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+
+export const machine = (): string => `${cpus()[0]?.model ?? 'unknown processor'}, ${cpus().length} processors`
+
+export type Cell = string | number | null
+
+/** Columns aligned, numbers to the right; null is empty. */
+export function table(head: readonly string[], rows: readonly (readonly Cell[])[]): string {
+  const lines = [head, ...rows.map(row => row.map(cell => (cell === null ? '' : String(cell))))]
+  const widths = head.map((_, column) => Math.max(...lines.map(line => line[column]?.length ?? 0)))
+  const isNumber = head.map((_, column) => rows.some(row => typeof row[column] === 'number' || isFigure(row[column])))
+  return lines
+    .map(line =>
+      line
+        .map((cell, column) =>
+          isNumber[column] ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0),
+        )
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+const isFigure = (cell: Cell | undefined) => typeof cell === 'string' && /^[-+]?\d[\d.]*( %| x)?$/.test(cell)
+
+export function markdown(head: readonly string[], rows: readonly (readonly Cell[])[]): string {
+  const line = (cells: readonly Cell[]) => `| ${cells.map(cell => cell ?? '').join(' | ')} |`
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n')
+}
+
+/** With so many digits after the point; null where there is no such number. */
+export const fixed = (value: number | null, digits: number): string | null =>
+  value === null || !Number.isFinite(value) ? null : value.toFixed(digits)
+
+export function writeJson(path: string | undefined, result: object): void {
+  if (path !== undefined) writeFileSync(path, `${JSON.stringify(result, undefined, 2)}\n`)
+}

@@ -1,0 +1,90 @@
+// One rank of a benchmark, a process of its own: engines by name, driven over the IPC channel. Ends with the channel.
+
+import { createEngine, type Engine, type PeerAddress, type RunTimes } from '../../worker/engine.ts'
+import { initialise, type ModelConfig, sliceOf, tensors } from '../../worker/model.ts'
+import { ONES } from '../../worker/program/alone.ts'
+import { BUFFER } from '../../worker/program/emit.ts'
+import type { Program } from '../../worker/program/program.ts'
+
+export interface Result {
+  /** From when all ranks were ready to when this one was done. */
+  milliseconds: number
+  /** By program. */
+  runs: RunTimes[]
+}
+
+const engines = new Map<string, Engine>()
+
+function engineOf(name: string): Engine {
+  const engine = engines.get(name)
+  if (!engine) throw new Error(`there is no engine ${name}`)
+  return engine
+}
+
+const uniform = (i: number) => (Math.imul(i + 1, 0x9e3779b1) >>> 0) / 2 ** 32
+
+export const methods = {
+  open: (name: string, options: { rank: number; worldSize: number; expertParallelSize: number }) => {
+    const engine = createEngine({ ...options, computeThreads: 1, timeoutMilliseconds: 120_000 })
+    engines.set(name, engine)
+    return engine.description
+  },
+  listen: async (name: string) => (await engineOf(name).listen()).port,
+  connect: (name: string, peers: PeerAddress[]) => engineOf(name).connect(peers, 'bench'),
+  load: (name: string, programs: Program[]) => {
+    for (const program of programs) engineOf(name).load(program)
+  },
+  /** Parameters before the first step, tokens that differ by rank, and a learning rate of 0: every step gives the same bits. */
+  reset: (name: string, config: ModelConfig, rank: number) => {
+    const engine = engineOf(name)
+    for (const tensor of tensors(config)) {
+      engine.view(tensor.name).set(initialise(tensor, 1, sliceOf(tensor, config, rank)))
+      for (const beside of ['grad', 'm', 'v']) engine.view(`${tensor.name}.${beside}`).fill(0)
+    }
+    engine.view(BUFFER.hyper).set([0, 1, 1, 0])
+    engine.view(ONES).fill(1)
+    const tokens = engine.view(BUFFER.tokens)
+    for (let i = 0; i < tokens.length; i++)
+      tokens[i] = Math.floor(uniform(i + rank * tokens.length) * config.vocabulary)
+  },
+  /** Runs programs one after another, begun by all ranks at the same time. */
+  run: async (name: string, programs: string[]): Promise<Result> => {
+    const engine = engineOf(name)
+    const runs: RunTimes[] = []
+    await engine.allReduce(new Float64Array(1))
+    const started = performance.now()
+    for (const program of programs) runs.push(await engine.run(program))
+    return { milliseconds: performance.now() - started, runs }
+  },
+  read: (name: string, buffer: string) => engineOf(name).view(buffer).slice(),
+  write: (name: string, buffer: string, values: ArrayLike<number>) => engineOf(name).view(buffer).set(values),
+  bytesSent: (name: string) => engineOf(name).bytesSent,
+  residentBytes: () => process.memoryUsage.rss(),
+  close: (name: string) => {
+    engineOf(name).close()
+    engines.delete(name)
+  },
+}
+
+export type Methods = typeof methods
+export interface Request {
+  id: number
+  method: keyof Methods
+  args: unknown[]
+}
+export type Reply = { id: number } & ({ value: unknown } | { error: string })
+
+/** Says, with id -1, that the process is where it should be. */
+process.send?.({ id: -1, value: undefined } satisfies Reply)
+
+const answer = async ({ id, method, args }: Request): Promise<void> => {
+  try {
+    process.send?.({ id, value: await Reflect.apply(methods[method], undefined, args) } satisfies Reply)
+  } catch (error) {
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    process.send?.({ id, error: text } satisfies Reply)
+  }
+}
+
+process.on('message', (request: Request) => void answer(request))
+process.on('disconnect', () => process.exit())
