@@ -110,6 +110,7 @@ export function program(exit: (code: number) => void): Command {
     .option('--output <folder>', 'checkpoints, losses, trace and logs (default: ./scmoe-out/<name>)')
     .option('--replicas <n>', 'instead of spec.workers.replicas', wholeNumber(1))
     .option('--steps <n>', 'instead of spec.training.steps', wholeNumber(1))
+    .option('--trace <file>', 'write a Chrome trace of the last step of all ranks, for ui.perfetto.dev')
     .option('--json', 'one JSON object at the end instead of text')
     .action(async (file: string, options: RunOptions) => exit(await runCommand(file, options)))
 

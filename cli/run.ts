@@ -12,6 +12,7 @@ import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { Gang, type GangOptions, type RankEnd } from './gang.ts'
 import { JobFileError, readJob } from './job-file.ts'
 import { lockOutput } from './output-lock.ts'
+import { demandWritable, mergeTraces, removeTraces } from './run-trace.ts'
 
 export interface RunOptions {
   /** Folder for checkpoints, losses and the trace. Default: ./scmoe-out/<name>. */
@@ -20,6 +21,8 @@ export interface RunOptions {
   replicas?: number | undefined
   /** Instead of spec.training.steps. */
   steps?: number | undefined
+  /** File for a Chrome trace of the last step of all ranks. */
+  trace?: string | undefined
   /** One JSON object at the end instead of text. */
   json?: boolean | undefined
 }
@@ -32,8 +35,14 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
   const unlock = lockOutput(output)
   const scratch = mkdtempSync(join(tmpdir(), 'scmoe-run-'))
   try {
+    const ranks = spec.workers.replicas
+    removeTraces(output)
+    if (options.trace !== undefined) demandWritable(options.trace)
     const ends = await follow({ name, spec, output, scratch }, options)
-    return conclude(ends, { name, output, json: options.json === true })
+    const code = conclude(ends, { name, output, json: options.json === true })
+    const hasEnded = code === EXIT.ok.code || code === EXIT.terminated.code
+    if (options.trace !== undefined && hasEnded) mergeTraces({ output, ranks, file: options.trace })
+    return code
   } finally {
     rmSync(scratch, { recursive: true, force: true })
     unlock()
@@ -160,7 +169,7 @@ function conclude(ends: readonly RankEnd[], run: { name: string; output: string;
     console.log(JSON.stringify({ name: run.name, exitCode: code, output: run.output, failure, summary }))
   } else if (code === 0) {
     console.log(`${pc.green('done')}  ${summary ? summaryLine(summary) : ''}`)
-    console.log(`      ${run.output}: summary.json, losses.jsonl, trace-rank0.json, checkpoints/`)
+    console.log(`      ${run.output}: summary.json, losses.jsonl, trace-rank<rank>.json, checkpoints/`)
   } else if (code === EXIT.terminated.code) {
     console.log(`stopped; the same command continues from the checkpoint in ${run.output}`)
   } else {

@@ -60,9 +60,11 @@ export interface Saved {
   step: number
   /** Of all files. */
   bytes: number
-  /** From the start to the rename. */
-  milliseconds: number
-  /** For how much of that this rank's training stood still. */
+  /** Of this rank: making the copy that is written, while training stands still. */
+  snapshotMilliseconds: number
+  /** Of this rank: from then on until its file is on the disk, while training goes on. */
+  writeMilliseconds: number
+  /** For how much of it all, up to the rename, this rank's training stood still. */
   stalledMilliseconds: number
 }
 
@@ -78,8 +80,10 @@ export class Saving {
   readonly #state: State
   readonly #temporary: string
   readonly #written: Promise<number[]>
-  #started = performance.now()
+  readonly #begun = performance.now()
   #stalled = 0
+  #snapshot = 0
+  #write = 0
   #pending = true
 
   private constructor(place: CheckpointPlace, step: number, state: State, written: readonly Held[]) {
@@ -87,7 +91,7 @@ export class Saving {
     this.#step = step
     this.#state = state
     this.#temporary = join(place.directory, `.tmp-${folderOf(step)}`)
-    this.#written = this.#write(written)
+    this.#written = this.#writeOwn(written)
     // A failure is looked at in finish(); until then it is not unhandled.
     this.#written.catch(() => undefined)
   }
@@ -99,7 +103,7 @@ export class Saving {
     const bytes = own.reduce((total, { data }) => total + data.byteLength, 0)
     const cramped = (await place.reduce(Float64Array.of(process.availableMemory() < 2 * bytes ? 1 : 0)))[0] !== 0
     const saving = new Saving(place, step, state, cramped ? own : own.map(copied))
-    saving.#started = entered
+    saving.#snapshot = saving.#begun - entered
     if (cramped) await everywhere(place.reduce, () => saving.#written)
     saving.#stalled = performance.now() - entered
     return saving
@@ -132,20 +136,24 @@ export class Saving {
     return {
       step: this.#step,
       bytes: files.reduce((total, file) => total + file.bytes, 0),
-      milliseconds: Math.round(now - this.#started),
-      stalledMilliseconds: Math.round(this.#stalled + now - entered),
+      snapshotMilliseconds: rounded(this.#snapshot),
+      writeMilliseconds: rounded(this.#write),
+      stalledMilliseconds: rounded(this.#stalled + now - entered),
     }
   }
 
   /** Bytes and checksum of this rank's file; nothing on a rank without one. */
-  async #write(held: readonly Held[]): Promise<number[]> {
+  async #writeOwn(held: readonly Held[]): Promise<number[]> {
     try {
       return held.length > 0 ? await writeShard(this.#place, this.#temporary, { step: this.#step, held }) : []
     } finally {
       this.#pending = false
+      this.#write = performance.now() - this.#begun
     }
   }
 }
+
+const rounded = (milliseconds: number) => Math.round(10 * milliseconds) / 10
 
 /** With memory of its own, which training does not change. */
 const copied = (item: Held): Held => Object.assign({}, item, { data: item.data.slice() })

@@ -1,9 +1,9 @@
 // A rank's checkpoints over the life of a run: what to start from, when one is begun, when it has become whole.
 
 import type { Logger } from 'pino'
-import { type CheckpointPlace, type Held, Saving } from './checkpoint.ts'
+import { type CheckpointPlace, type Held, type Saved, Saving } from './checkpoint.ts'
 import { restoreCheckpoint } from './checkpoint-restore.ts'
-import type { RunRecord } from './record.ts'
+import { median, type RunRecord } from './record.ts'
 
 export interface Checkpoints {
   /** Absent: none are read or written. */
@@ -13,10 +13,16 @@ export interface Checkpoints {
   log: Logger
 }
 
+/** Steps and checkpoints that medians are taken over, the last of each. */
+const WINDOW = 500
+
 /** All ranks make the same calls after the same steps. */
 export class Checkpointer {
   readonly #options: Checkpoints
   #saving: Saving | undefined
+  readonly #saved: Saved[] = []
+  /** Milliseconds of steps, by whether this rank was writing. */
+  readonly #steps = { writing: [] as number[], quiet: [] as number[] }
 
   constructor(options: Checkpoints) {
     this.#options = options
@@ -55,7 +61,32 @@ export class Checkpointer {
     const saved = await this.#saving?.finish()
     this.#saving = undefined
     if (!saved) return
+    keep(this.#saved, saved)
     record.checkpointed(saved.step)
     if (place?.rank === 0) log.info(saved, 'checkpoint written')
   }
+
+  /** Takes the time of a step, and whether this rank was writing when it began. */
+  stepDone(milliseconds: number, writing: boolean): void {
+    keep(this.#steps[writing ? 'writing' : 'quiet'], milliseconds)
+  }
+
+  /** What a checkpoint costs this rank, medians; undefined where none was made. */
+  get cost() {
+    if (this.#saved.length === 0) return undefined
+    const { writing, quiet } = this.#steps
+    const slowdown = writing.length > 0 && quiet.length > 0 ? median(writing) / median(quiet) - 1 : undefined
+    return {
+      snapshotMilliseconds: median(this.#saved.map(each => each.snapshotMilliseconds)),
+      writeMilliseconds: median(this.#saved.map(each => each.writeMilliseconds)),
+      stalledMilliseconds: median(this.#saved.map(each => each.stalledMilliseconds)),
+      /** Of steps beside a write against the others. */
+      stepSlowdownPercent: slowdown && 100 * slowdown,
+    }
+  }
+}
+
+function keep<T>(list: T[], value: T): void {
+  list.push(value)
+  if (list.length > WINDOW) list.shift()
 }

@@ -102,24 +102,31 @@ export class Plan {
     const { engine, model } = this.#options
     const runs: TracedRun[] = []
     const overlaps: Overlap[] = []
-    let offset = 0
+    const started = performance.now()
+    let total = 0
     for (let micro = 0; micro < model.microBatches; micro++) {
       feed(micro)
       const name = this.#nameOf(micro)
+      const offset = 1000 * (performance.now() - started)
       const spans = await engine.run(name)
       const scheduled = this.#scheduled(name)
       runs.push({ ops: scheduled.ops, spans, offset })
       overlaps.push(overlap(scheduled, spans))
-      offset += lastOf(spans)
+      total += lastOf(spans)
       if (name === 'train') this.#observe(spans)
     }
-    return { runs, total: offset, overlap: sum(overlaps) }
+    return { runs, total, overlap: sum(overlaps) }
   }
 
   /** Steps are measured anew, and `due` comes true after the last. */
   measureAgain(): void {
     this.#countdown = PROFILED
     this.#samples = []
+  }
+
+  /** Steps are being measured. */
+  get measuring(): boolean {
+    return this.#countdown > 0
   }
 
   /** Enough has been measured for `replan`; the same on every rank. */

@@ -1,5 +1,5 @@
-// What rank 0 leaves in the output folder beside checkpoints. losses.jsonl: one line per step, `{"step":12,"loss":2.31,…}`; a resumed run drops
-// the lines of steps it does again. At the end: summary.json, trace-rank0.json and plan-times.json.
+// What a run leaves in the output folder beside checkpoints. losses.jsonl: one line per step, `{"step":12,"loss":2.31,…}`; a resumed run drops
+// the lines of steps it does again. At the end: summary.json, plan-times.json, and of every rank trace-rank<rank>.json.
 
 import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -33,15 +33,18 @@ export class LossLog {
 }
 
 /** `measured`: what the schedule was chosen from, for `scmoe plan --results`. */
-export function writeResults(
-  folder: string,
-  summary: object,
-  { trace, measured }: { trace: string | undefined; measured: object | undefined },
-): void {
-  const write = (name: string, text: string) => guard(join(folder, name), () => writeFileSync(join(folder, name), text))
-  write('summary.json', `${JSON.stringify(summary, null, 2)}\n`)
-  if (trace !== undefined) write('trace-rank0.json', trace)
-  if (measured !== undefined) write('plan-times.json', `${JSON.stringify(measured)}\n`)
+export function writeResults(folder: string, summary: object, measured: object | undefined): void {
+  write(folder, 'summary.json', `${JSON.stringify(summary, null, 2)}\n`)
+  if (measured !== undefined) write(folder, 'plan-times.json', `${JSON.stringify(measured)}\n`)
+}
+
+export function writeTrace(folder: string, rank: number, trace: string): void {
+  write(folder, `trace-rank${rank}.json`, trace)
+}
+
+function write(folder: string, name: string, text: string): void {
+  const path = join(folder, name)
+  guard(path, () => writeFileSync(path, text))
 }
 
 function guard(path: string, write: () => void): void {

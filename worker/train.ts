@@ -7,16 +7,16 @@ import { type CheckpointPlace, type Held, heldTensors } from './checkpoint.ts'
 import { Checkpointer } from './checkpointer.ts'
 import type { WorkerConfig } from './config.ts'
 import type { TokenData } from './data.ts'
-import { Drift } from './drift.ts'
 import type { Engine } from './engine.ts'
 import { WorkerFailure } from './failure.ts'
 import { hyperParameters, type LearningRate } from './learning-rate.ts'
 import type { WorkerMetrics } from './metrics.ts'
 import { initialise, type ModelConfig } from './model.ts'
-import { Plan, type Replanned } from './profile.ts'
+import { Plans } from './plans.ts'
+import { Plan } from './profile.ts'
 import { BUFFER } from './program/emit.ts'
 import type { RunRecord, StepFigures } from './record.ts'
-import { LossLog, writeResults } from './results.ts'
+import { LossLog, writeResults, writeTrace } from './results.ts'
 import type { Sharing } from './schedule/schedule.ts'
 import { defaultThreads } from './threads.ts'
 import { everywhere } from './together.ts'
@@ -76,10 +76,7 @@ class Trainer {
   #losses: LossLog | undefined
   #step = 0
   #lastLog = 0
-  #replanned: Replanned | undefined
-  readonly #drift = new Drift()
-  /** Engine time of a step after the last plan, median of five, milliseconds. */
-  #measured: number | undefined
+  readonly #plans: Plans
   #trace: (() => string) | undefined
 
   constructor(job: Job) {
@@ -87,6 +84,11 @@ class Trainer {
     const { overlap, training } = config.spec
     this.#job = job
     this.#plan = new Plan({ engine, model, rank: config.rank, wish: overlap, sharing: sharingOf(config) })
+    this.#plans = new Plans({
+      plan: this.#plan,
+      record: job.record,
+      log: config.rank === 0 ? job.log : undefined,
+    })
     this.#rate = {
       peak: Number(training.optimizer.learningRate),
       warmupSteps: training.optimizer.warmupSteps,
@@ -127,6 +129,8 @@ class Trainer {
       if (last || stopping || this.#step % everySteps === 0) await this.#checkpoints.start(this.#step)
     }
     await this.#checkpoints.finish()
+    if (config.outputDirectory !== undefined && this.#trace)
+      writeTrace(config.outputDirectory, config.rank, this.#trace())
     if (config.rank === 0) this.#summarise()
     return this.#step < steps ? 'stopped' : 'done'
   }
@@ -135,6 +139,7 @@ class Trainer {
   async #trainStep(): Promise<boolean> {
     const { engine, config, model, data, metrics, record } = this.#job
     const started = performance.now()
+    const writing = this.#checkpoints.pending
     this.#floats(BUFFER.hyper).set(hyperParameters(this.#step, this.#rate, model))
     const ran = await this.#plan.step(micro => {
       data.readInto(this.#tokens(), { ...this.#slice('train', micro), step: this.#step })
@@ -142,12 +147,13 @@ class Trainer {
     const loss = this.#scalar(BUFFER.loss)
     const norm = this.#scalar(BUFFER.norm)
     this.#checkFinite(loss, norm)
-    this.#trace = () => chromeTrace(ran.runs, config.rank)
+    const startMicroseconds = 1000 * (performance.timeOrigin + started)
+    this.#trace = () => chromeTrace({ rank: config.rank, startMicroseconds, runs: ran.runs })
     this.#job.traced(this.#trace)
     const { communication, waited, communicationShareOfMoe } = ran.overlap
-    const flags = [this.#job.stopRequested(), this.#checkpoints.pending].map(Number)
+    const flags = [this.#job.stopRequested(), writing, this.#checkpoints.pending].map(Number)
     const own = [...flags, communication / 1000, waited / 1000, communicationShareOfMoe, ran.total / 1000]
-    const [stop = 0, pending = 0, ...sums] = await engine.allReduce(Float64Array.from(own))
+    const [stop = 0, disturbed = 0, pending = 0, ...sums] = await engine.allReduce(Float64Array.from(own))
     const [communicated = 0, stood = 0, shareOfMoe = 0, took = 0] = sums.map(sum => sum / model.worldSize)
     // The sum has just brought the ranks to the same point: their clocks differ by less than it takes.
     const milliseconds = performance.now() - started
@@ -156,38 +162,11 @@ class Trainer {
     record.stepDone(this.#step, figures)
     metrics.stepDone(figures)
     this.#losses?.append({ step: this.#step, loss, auxLoss: this.#auxLoss(), gradientNorm: norm })
-    await this.#follow(took)
+    this.#checkpoints.stepDone(milliseconds, writing)
+    await this.#plans.follow({ step: this.#step, milliseconds: took, disturbed: disturbed > 0 })
     this.#logStep()
     if (pending === 0) await this.#checkpoints.finish()
     return stop > 0
-  }
-
-  /** Re-plans after the profiled steps, and measures again when steps take longer or shorter than they did. `took`: equal on all ranks. */
-  async #follow(took: number): Promise<void> {
-    const { log, record, config } = this.#job
-    if (this.#plan.due) {
-      this.#replanned = await this.#plan.replan()
-      this.#drift.planned()
-      record.scheduled(this.#plan.description)
-      const { candidates: _, measured: __, ...best } = this.#replanned
-      if (config.rank === 0) log.info(best, `schedule from measured times: ${this.#plan.description}`)
-      return
-    }
-    if (this.#replanned === undefined) return
-    const before = this.#drift.expected
-    const drifted = this.#drift.observe(took)
-    const expectedMilliseconds = this.#drift.expected
-    if (before === undefined && expectedMilliseconds !== undefined) {
-      this.#measured = expectedMilliseconds
-      const { predictedMilliseconds } = this.#replanned
-      const compared = { predictedMilliseconds, measuredMilliseconds: expectedMilliseconds }
-      if (config.rank === 0) log.info(compared, 'step as predicted and as measured')
-    }
-    if (!drifted) return
-    this.#drift.planned()
-    this.#plan.measureAgain()
-    if (config.rank === 0)
-      log.info({ expectedMilliseconds, milliseconds: took }, 'steps have drifted by more than 20 %: measuring again')
   }
 
   async #evaluate(): Promise<void> {
@@ -245,6 +224,7 @@ class Trainer {
   #summarise(): void {
     const { config, record, log, engine } = this.#job
     const { first, last } = record.losses
+    const { candidates, ...plans } = this.#plans.summary
     const summary = {
       steps: this.#step,
       totalSteps: config.spec.training.steps,
@@ -253,16 +233,14 @@ class Trainer {
       evaluationLoss: { first: first.evaluationLoss, last: last.evaluationLoss },
       ...record.rates(),
       schedule: record.schedule,
-      predictedMilliseconds: this.#replanned?.predictedMilliseconds,
-      sequentialMilliseconds: this.#replanned?.sequentialMilliseconds,
-      measuredMilliseconds: this.#measured,
+      ...plans,
       engine: engine.description,
       checkpointStep: record.checkpointStep,
+      checkpoint: this.#checkpoints.cost,
     }
     log.info(summary, 'finished')
     if (config.outputDirectory === undefined) return
-    const { candidates, measured } = this.#replanned ?? {}
-    writeResults(config.outputDirectory, { ...summary, candidates }, { trace: this.#trace?.(), measured })
+    writeResults(config.outputDirectory, { ...summary, candidates }, this.#plans.measured)
   }
 
   /** A rank's sequences lie beside each other in the global batch, so that micro-batches do not change what it learns from. */

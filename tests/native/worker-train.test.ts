@@ -1,5 +1,3 @@
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { EXIT, Progress } from '../../crds/contract.ts'
 import { lossCurve, TestGang, temporaryFolder, tinySpec, trainToEnd, until, untilStep } from './worker-gang.ts'
@@ -65,19 +63,10 @@ test('a running rank 0 serves progress, metrics, health and a trace', async () =
   expect(metrics).toMatch(/^scmoe_step_duration_seconds_bucket\{le="0.01"\} \d+$/m)
   const { traceEvents } = JSON.parse(await (await gang.get('/trace')).text())
   const labels = traceEvents.map(({ name }: { name: string }) => name)
-  expect(labels).toContain('pair0.forward.dispatch')
+  expect(labels).toContain('unit0.forward.dispatch')
   expect((await gang.get('/elsewhere')).status).toBe(404)
   gang.kill(0, 'SIGTERM')
   await gang.ends()
-})
-
-test('the trace of the last step has an event for every op', async () => {
-  const output = temporaryFolder()
-  await trainToEnd(tinySpec({ steps: 2, replicas: 1 }), output)
-  const { traceEvents } = JSON.parse(readFileSync(join(output, 'trace-rank0.json'), 'utf8'))
-  const spans = traceEvents.filter(({ ph }: { ph: string }) => ph === 'X')
-  expect(spans.length).toBeGreaterThan(50)
-  for (const { ts, dur } of spans) expect(ts >= 0 && dur >= 0).toBe(true)
 })
 
 test('training that diverges ends with a failure that names the learning rate', async () => {
