@@ -54,7 +54,7 @@ const SPEC_FIELD: Record<keyof ModelFields, string> = {
   topK: 'model.topK',
   sequence: 'training.sequenceLength',
 }
-const FIELDS = Object.keys(SPEC_FIELD) as (keyof ModelFields)[]
+const FIELDS = ModelFields.keyof().options
 
 const LossPair = z.object({ loss: z.number().optional(), evaluationLoss: z.number().optional() })
 

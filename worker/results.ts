@@ -47,9 +47,9 @@ function write(folder: string, name: string, text: string): void {
   guard(path, () => writeFileSync(path, text))
 }
 
-function guard(path: string, write: () => void): void {
+function guard(path: string, act: () => void): void {
   try {
-    write()
+    act()
   } catch (error) {
     throw new WorkerFailure(
       'checkpoint',

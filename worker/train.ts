@@ -258,9 +258,8 @@ class Trainer {
 
   #auxLoss(): number {
     const { units, kind } = this.#job.model
-    let sum = 0
-    for (let unit = 0; unit < units && kind !== 'Dense'; unit++) sum += this.#scalar(BUFFER.aux(unit))
-    return sum
+    if (kind === 'Dense') return 0
+    return Array.from({ length: units }, (_, unit) => this.#scalar(BUFFER.aux(unit))).reduce((sum, aux) => sum + aux)
   }
 
   #scalar(name: string): number {

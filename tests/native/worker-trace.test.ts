@@ -57,8 +57,8 @@ function flowsOf(slices: readonly Slice[], events: readonly z.infer<typeof Trace
   })
 }
 
-// Broken once by arrows that start at the end of their slice plus 1, by producers searched after the communication too, by chunks taken for
-// the whole, by micro-batches that all start at 0, and by ranks that all are process 0.
+// Broken once by arrows that start at the end of their slice plus 1, by chunks taken for the whole, by micro-batches that all start at 0, and
+// by ranks that all are process 0.
 test.each([
   ['in two chunks', { strategy: 'Shortcut', slot: 2, chunks: 2 }, ['.0of2', '.1of2']],
   ['whole', { strategy: 'Sequential' }, ['']],
@@ -68,10 +68,8 @@ test.each([
     for (const tid of [1, 2]) {
       const row = slices.filter(s => s.pid === pid && s.tid === tid).toSorted((a, b) => a.ts - b.ts)
       expect(row.length).toBeGreaterThan(8)
-      for (const [i, slice] of row.entries()) {
-        const previous = row[i - 1]
-        if (previous) expect(slice.ts).toBeGreaterThanOrEqual(previous.ts + previous.dur - 0.01)
-      }
+      const gaps = row.slice(1).map((slice, i) => slice.ts - (row[i]?.ts ?? 0) - (row[i]?.dur ?? 0))
+      expect(Math.min(...gaps)).toBeGreaterThanOrEqual(-0.01)
     }
     for (const phase of ['forward', 'backward']) {
       for (const chunk of chunks) {
