@@ -5,6 +5,7 @@ import { initialise, type ModelConfig, sliceOf, tensors } from '../../worker/mod
 import { ONES } from '../../worker/program/alone.ts'
 import { BUFFER } from '../../worker/program/emit.ts'
 import type { Program } from '../../worker/program/program.ts'
+import { plantEmbedding, plantedRouter, plantedTokens } from './plant.ts'
 
 export interface Result {
   /** From when all ranks were ready to when this one was done. */
@@ -21,8 +22,6 @@ function engineOf(name: string): Engine {
   return engine
 }
 
-const uniform = (i: number) => (Math.imul(i + 1, 0x9e3779b1) >>> 0) / 2 ** 32
-
 export const methods = {
   open: (name: string, options: { rank: number; worldSize: number; expertParallelSize: number }) => {
     const engine = createEngine({ ...options, computeThreads: 1, timeoutMilliseconds: 120_000 })
@@ -34,18 +33,18 @@ export const methods = {
   load: (name: string, programs: Program[]) => {
     for (const program of programs) engineOf(name).load(program)
   },
-  /** Parameters before the first step, tokens that differ by rank, and a learning rate of 0: every step gives the same bits. */
+  /** Parameters before the first step but for evenly loaded experts, and a learning rate of 0: every step gives the same bits. */
   reset: (name: string, config: ModelConfig, rank: number) => {
     const engine = engineOf(name)
     for (const tensor of tensors(config)) {
-      engine.view(tensor.name).set(initialise(tensor, 1, sliceOf(tensor, config, rank)))
+      const values = initialise(tensor, 1, sliceOf(tensor, config, rank))
+      if (tensor.name === 'wte') plantEmbedding(values, config)
+      engine.view(tensor.name).set(tensor.name.endsWith('.router.weight') ? plantedRouter(config) : values)
       for (const beside of ['grad', 'm', 'v']) engine.view(`${tensor.name}.${beside}`).fill(0)
     }
     engine.view(BUFFER.hyper).set([0, 1, 1, 0])
     engine.view(ONES).fill(1)
-    const tokens = engine.view(BUFFER.tokens)
-    for (let i = 0; i < tokens.length; i++)
-      tokens[i] = Math.floor(uniform(i + rank * tokens.length) * config.vocabulary)
+    engine.view(BUFFER.tokens).set(plantedTokens(config, rank))
   },
   /** Runs programs one after another, begun by all ranks at the same time. */
   run: async (name: string, programs: string[]): Promise<Result> => {

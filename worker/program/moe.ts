@@ -69,9 +69,10 @@ export function moeForward(e: Emitter, branch: Branch): void {
 /** Returns m [N, d]. */
 export function moeDecode(e: Emitter, branch: Branch): string {
   const { scope, current } = branch
-  const { dim, experts, topK, worldSize, zCoefficient } = e.config
+  const { kind, dim, experts, topK, worldSize, zCoefficient } = e.config
   const { unit } = e.segment
-  const accumulate = current ? 1 : e.accumulate
+  // DGMoE's second way is decoded first.
+  const accumulate = kind === 'DGMoE' && !current ? 1 : e.accumulate
   const m = e.transient(`${scope}.m`, e.tokens * dim)
   at(e, branch, 'decode', () => {
     const inputs = [`${scope}.combined`, ...places(branch), `${scope}.weight`]
