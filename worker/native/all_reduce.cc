@@ -109,6 +109,8 @@ void AllReduce::set_limits(std::vector<Lane>& lanes) const {
     lanes[i].send.set_limit(summed_ < num_blocks_ ? marks_[i].sums_begin[summed_] : lanes[i].send.size());
     const int64_t taken = summed_ + kSlots;  // the first block whose slot is not free yet
     lanes[i].receive.set_limit(taken < num_blocks_ ? marks_[i].terms_begin[taken] : lanes[i].receive.size());
+    // Sums that the peer has yet to make may wait for what this rank sends once it has these terms.
+    lanes[i].receive.set_certain(summed_ < num_blocks_ ? marks_[i].terms_end[summed_] : lanes[i].receive.size());
   }
 }
 

@@ -153,9 +153,10 @@ void Exchange::check_header(const Lane& lane) const {
 // Half of what could be waited for is good enough to save the call.
 void Exchange::set_low_water(const Lane& lane) {
   const Flow& flow = lane.receive;
+  const size_t end = std::min(flow.end(false), flow.certain_);
   size_t coming = 0;
-  for (size_t i = flow.next_; i < flow.end(false) && coming < kLowWater; ++i) coming += flow.segments_[i].iov_len;
-  const int wanted = int(std::min(coming, kLowWater)), set = lane.socket->receive_low_water();
+  for (size_t i = flow.next_; i < end && coming < kLowWater; ++i) coming += flow.segments_[i].iov_len;
+  const int wanted = int(std::clamp(coming, size_t{1}, kLowWater)), set = lane.socket->receive_low_water();
   if (wanted < set || wanted >= 2 * set) lane.socket->set_receive_low_water(wanted);
 }
 

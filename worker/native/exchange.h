@@ -38,6 +38,9 @@ class Flow {
 
   // Segments from this one on may not travel yet.
   void set_limit(size_t limit) { limit_ = limit; }
+  // Of a receiving flow: segments before this one come whatever this rank does with what it has got. To sleep until
+  // later ones have come could be to sleep for ever.
+  void set_certain(size_t certain) { certain_ = certain; }
   size_t size() const { return segments_.size(); }
   uint64_t total() const { return total_; }  // bytes, without header
   size_t finished() const { return next_; }  // segments
@@ -56,6 +59,7 @@ class Flow {
   uint64_t total_ = 0;
   size_t next_ = 0;
   size_t limit_ = ~size_t{0};
+  size_t certain_ = ~size_t{0};
   bool blocked_ = false;  // the kernel had no more, or took no more; poll says when that changes
 };
 
