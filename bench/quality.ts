@@ -19,12 +19,12 @@ const { values: options } = parseArgs({
     plots: { type: 'string' },
     kinds: { type: 'string', default: KIND_NAMES.join(',') },
     seeds: { type: 'string', default: '3' },
-    steps: { type: 'string', default: '500' },
+    steps: { type: 'string', default: '1500' },
     parallel: { type: 'string', default: '2' },
-    hidden: { type: 'string', default: '128' },
-    sequence: { type: 'string', default: '128' },
-    sequences: { type: 'string', default: '8' },
-    'learning-rate': { type: 'string', default: '2e-3' },
+    hidden: { type: 'string', default: '64' },
+    sequence: { type: 'string', default: '64' },
+    sequences: { type: 'string', default: '16' },
+    'learning-rate': { type: 'string', default: '6e-3' },
   },
 })
 const FOLDER = join(import.meta.dirname, '../build/quality')
