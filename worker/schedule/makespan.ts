@@ -16,7 +16,7 @@ export interface Machine {
 const OVERHEAD_MICROSECONDS = 1
 
 /** First guess from the cost of each op. Communication inside a rank alone costs its copy only, which the guess leaves out. */
-export function estimateTimes(emitted: Emitted, machine: Machine): Times {
+function estimateTimes(emitted: Emitted, machine: Machine): Times {
   return Float64Array.from(emitted.ops, ({ queue, cost }) => {
     if (queue === 'compute') return OVERHEAD_MICROSECONDS + (cost / machine.flopsPerSecond) * 1e6
     const latency = cost > 0 ? machine.latencySeconds * 1e6 : 0

@@ -7,7 +7,7 @@
 export { assemble } from '../program/assemble.ts'
 export { planMemory } from '../program/memory.ts'
 export { choices, choose, describe, schedule } from './choose.ts'
-export { estimate, estimateTimes, type Machine, makespan } from './makespan.ts'
+export { estimate, type Machine, makespan } from './makespan.ts'
 export { contentionOf, durations, type Sharing } from './measured.ts'
 export { type Overlap, overlap } from './overlap.ts'
 export { timeline } from './timeline.ts'
@@ -15,7 +15,6 @@ export {
   type Candidate,
   type Choice,
   type Profile,
-  ScheduleError,
   type Spans,
   type Strategy,
   type Times,

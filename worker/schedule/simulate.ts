@@ -158,14 +158,14 @@ class RankClock {
     for (let stop = stops[this.#stop]; stop && stop.position < position; stop = stops[++this.#stop]) {
       this.#run(stop.position)
       const reached = this.#compute
-      for (const op of stop.needs) this.#await(op, reached)
+      for (const op of stop.needs) this.#waitFor(op, reached)
       this.#watch.stopped?.(this.#stop, this.#rank, { reached, started: this.#compute })
     }
     this.#run(Math.min(position, this.#work.length - 1))
     this.#position = position
   }
 
-  #await(op: number, reached: number): void {
+  #waitFor(op: number, reached: number): void {
     const end = this.#ends[op] ?? 0
     if (this.#course.ops[op]?.op === 'all_to_all') this.slack = Math.min(this.slack, reached - end)
     this.#compute = Math.max(this.#compute, end)
