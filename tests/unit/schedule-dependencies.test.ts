@@ -11,7 +11,7 @@ const op = (name: Op['op'], inputs: string[], outputs: string[], attrs: Op['attr
   inputs,
   outputs,
   attrs,
-  segment: { pair: -1, phase: 'forward', part: 'other' },
+  segment: { unit: -1, phase: 'forward', part: 'other' },
   cost: 0,
 })
 

@@ -18,20 +18,21 @@ const PARTS: Record<string, number> = {
 
 function drawing(width: number, factor = 1) {
   const emitted = emitTrain(
-    configOf({ kind: 'ScMoE', topK: 1, pairs: 2, worldSize: 2, expertParallelSize: 2, expertsPerRank: 2 }),
+    configOf({ kind: 'ScMoE', topK: 1, units: 2, worldSize: 2, expertParallelSize: 2, expertsPerRank: 2 }),
     0,
   )
   const perPart = (part: string, phase: string) =>
-    emitted.ops.filter(op => op.segment.pair === 0 && op.segment.part === part && op.segment.phase === phase).length
+    emitted.ops.filter(op => op.segment.unit === 0 && op.segment.part === part && op.segment.phase === phase).length
   const times = Float64Array.from(emitted.ops, ({ op, segment }) => {
     if (op === 'all_to_all') return 15_000
-    return segment.pair < 0 ? 0 : (1000 * (PARTS[segment.part] ?? 0)) / perPart(segment.part, segment.phase)
+    return segment.unit < 0 ? 0 : (1000 * (PARTS[segment.part] ?? 0)) / perPart(segment.part, segment.phase)
   })
-  const scheduled = schedule(emitted, { strategy: 'Shortcut', forwardSlot: 2, backwardSlot: 2 }, times)
-  const predicted = makespan(scheduled, emitted, times)
+  const profile = { times: [times], contention: 0, latency: 0 }
+  const scheduled = schedule(emitted, { strategy: 'Shortcut', forwardSlot: 2, backwardSlot: 2, chunks: 1 }, profile)
+  const predicted = makespan(scheduled, emitted, profile)
   const scaled = (list: Float64Array) => list.map(time => time * factor)
   const measured = { start: scaled(predicted.start), end: scaled(predicted.end) }
-  const options = { title: 'ScMoE', rank: 0, worldSize: 2, predicted, width, pairs: [0] }
+  const options = { title: 'ScMoE', rank: 0, worldSize: 2, predicted, width, units: [0] }
   return timeline(scheduled, factor === 1 ? options : { ...options, measured })
 }
 
@@ -40,13 +41,13 @@ describe('timeline', () => {
     expect(drawing(100)).toMatchInlineSnapshot(`
       "rank 0 of 2   ScMoE   predicted 368 ms   hidden 100 %
 
-      pair 0 forward, 92.0 ms
+      unit 0 forward, predicted 92.0 ms
       compute |attention -|g|e|MLP ---------------|experts ------|attention -------|SE ----------------|d|
       comm                  |||dispatch -----|                   |combine ------|
 
-      pair 0 backward, 92.0 ms
+      unit 0 backward, predicted 92.0 ms
       compute |d|SE ----------------|experts -------|attention ------|MLP ---------------|e|g|attention -|
-      comm      |combine ------|                    |dispatch ----|"
+      comm      |combine ------||                   |dispatch ----|| ||                  ||  ||"
     `)
   })
 

@@ -35,6 +35,8 @@ const NAME: Partial<Record<Part, string>> = {
 }
 const MARGIN = 8
 const DEFAULT_WIDTH = 120
+/** Of a run: an op that begins later than this after the one before begins a bar of its own. */
+const LEAST_GAP = 0.002
 
 /** Consecutive ops of one part, and of one chunk, on one queue. */
 interface Bar {
@@ -92,6 +94,7 @@ function block(ops: readonly ScheduledOp[], options: TimelineOptions, { unit, ph
 }
 
 function bars(ops: readonly ScheduledOp[], spans: Spans, members: readonly number[]): Bar[] {
+  const gap = LEAST_GAP * totalOf(spans)
   const result: Bar[] = []
   let last = ''
   for (const index of members) {
@@ -101,10 +104,10 @@ function bars(ops: readonly ScheduledOp[], spans: Spans, members: readonly numbe
     const chunk = Number(op.attrs['chunks'] ?? 1) > 1 ? ` ${op.attrs['chunk']}` : ''
     const name = (NAME[part] ?? part) + chunk
     const key = `${unit} ${part}${chunk}`
-    const end = spans.end[index] ?? 0
+    const { start, end } = { start: spans.start[index] ?? 0, end: spans.end[index] ?? 0 }
     const open = result.at(-1)
-    if (open && key === last) open.end = end
-    else result.push({ name, start: spans.start[index] ?? 0, end })
+    if (open && key === last && start - open.end <= gap) open.end = end
+    else result.push({ name, start, end })
     last = key
   }
   return result
