@@ -54,7 +54,11 @@ function configOf(name: ModelName): ModelConfig {
   const spec = ScMoEJobSpec.parse({
     model: {
       ...MODELS[name],
-      ...{ blocks, hiddenSize: hidden, heads: Math.ceil(hidden / 64), feedForwardSize: 4 * hidden, experts: EXPERTS },
+      blocks,
+      hiddenSize: hidden,
+      heads: Math.ceil(hidden / 64),
+      feedForwardSize: 4 * hidden,
+      experts: EXPERTS,
     },
     training: {
       steps: 1,

@@ -44,7 +44,7 @@ function run([command = '', ...words]: readonly string[]): void {
     execFileSync(command, words, { stdio: 'pipe', encoding: 'utf8' })
   } catch (error) {
     const { stderr } = error as { stderr?: string }
-    throw new Error(`${[command, ...words].join(' ')}: ${stderr?.trim() ?? String(error)}`)
+    throw new Error(`${[command, ...words].join(' ')}: ${stderr?.trim() ?? String(error)}`, { cause: error })
   }
 }
 

@@ -21,8 +21,11 @@ export class Rank {
   #next = 0
 
   constructor(command: readonly string[]) {
-    const [program = '', ...words] = [...command, process.execPath, join(import.meta.dirname, 'rank.ts')]
-    this.#child = spawn(program, words, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], serialization: 'advanced' })
+    const words = [...command, process.execPath, join(import.meta.dirname, 'rank.ts')]
+    this.#child = spawn(words[0] ?? '', words.slice(1), {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      serialization: 'advanced',
+    })
     living.add(this.#child)
     this.ready = new Promise((resolve, reject) => {
       this.#waiting.set(-1, { resolve: () => resolve(), reject })

@@ -11,7 +11,7 @@ import { runTogether } from './happens-before.ts'
 import { choiceOf, configOf, type Job, job, wish } from './program-arbitraries.ts'
 
 const RANKS = { units: 1, worldSize: 2, expertParallelSize: 2, expertsPerRank: 2 } as const
-const train = (job: Partial<Job> & Pick<Job, 'kind'>) => emitTrain(configOf({ ...RANKS, ...job }), 0)
+const train = (shape: Partial<Job> & Pick<Job, 'kind'>) => emitTrain(configOf({ ...RANKS, ...shape }), 0)
 const short = (label: string) => label.replace(/^unit0\.(forward|backward)\./, '')
 const of = (ops: readonly Op[], phase: string, pattern: RegExp) =>
   ops.filter(op => op.segment.phase === phase && pattern.test(op.label)).map(op => short(op.label))
@@ -21,16 +21,28 @@ describe('split', () => {
   it('makes all dispatches, then the experts chunk by chunk, then all combines', () => {
     const { ops, source } = split(train({ kind: 'Top2' }), 2)
     expect(of(ops, 'forward', /dispatch|experts|combine/)).toEqual([
-      ...['dispatch.0of2', 'dispatch.1of2'],
-      ...['experts.up.0of2', 'experts.act.0of2', 'experts.down.0of2'],
-      ...['experts.up.1of2', 'experts.act.1of2', 'experts.down.1of2'],
-      ...['combine.0of2', 'combine.1of2'],
+      'dispatch.0of2',
+      'dispatch.1of2',
+      'experts.up.0of2',
+      'experts.act.0of2',
+      'experts.down.0of2',
+      'experts.up.1of2',
+      'experts.act.1of2',
+      'experts.down.1of2',
+      'combine.0of2',
+      'combine.1of2',
     ])
     expect(of(ops, 'backward', /dispatch|experts|combine|moe\.wgrad|\.wgrad\.(up|down)/).slice(0, 10)).toEqual([
-      ...['combine.0of2', 'combine.1of2'],
-      ...['experts.down.0of2', 'experts.act.0of2', 'experts.up.0of2'],
-      ...['experts.down.1of2', 'experts.act.1of2', 'experts.up.1of2'],
-      ...['dispatch.0of2', 'dispatch.1of2'],
+      'combine.0of2',
+      'combine.1of2',
+      'experts.down.0of2',
+      'experts.act.0of2',
+      'experts.up.0of2',
+      'experts.down.1of2',
+      'experts.act.1of2',
+      'experts.up.1of2',
+      'dispatch.0of2',
+      'dispatch.1of2',
     ])
     expect(ops.every((op, at) => emittedLabel(op) === train({ kind: 'Top2' }).ops[source[at] ?? -1]?.label)).toBe(true)
   })
@@ -64,14 +76,14 @@ class Symbolic {
     const all = Array.from({ length: this.#regions }, (_, region) => region)
     const chunk = Number(op.attrs['chunks'] ?? 1) > 1 ? Number(op.attrs['chunk']) : undefined
     // What an op writes to region i comes from region i of what it reads by chunks, and from all of the rest.
-    const reads = own.filter(({ reads }) => reads)
+    const sources = own.filter(access => access.reads)
     const results = own
       .filter(({ writes }) => writes)
       .map(({ name }, output) => {
         const before = this.#of(name)
         const after = all.map(region => {
           if (chunk !== undefined && region !== chunk) return before[region] ?? 0
-          const seen = reads.flatMap(access =>
+          const seen = sources.flatMap(access =>
             chunked && isRouted(op, access.name) ? [this.#of(access.name)[region] ?? 0] : this.#of(access.name),
           )
           return hash([emittedLabel(op), output, ...seen])

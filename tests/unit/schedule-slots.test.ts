@@ -123,10 +123,10 @@ describe('shortcut', () => {
 
   // Seen failing: experts that wait for nothing; a combine that waits for the whole window.
   it('takes gate + encode + max(pre, dispatch) + experts + max(post, combine) + decode (arXiv 2404.05019, section 3.3)', () => {
-    const parts = ['gate', 'encode', 'dispatch', 'experts', 'combine', 'decode', 'attn0', 'mlp', 'attn1', 'shared']
+    const names = ['gate', 'encode', 'dispatch', 'experts', 'combine', 'decode', 'attn0', 'mlp', 'attn1', 'shared']
     const anyParts = fc
-      .tuple(...parts.map(() => time))
-      .map(list => new Map(parts.map((part, i) => [part, list[i] ?? 0])))
+      .tuple(...names.map(() => time))
+      .map(list => new Map(names.map((part, i) => [part, list[i] ?? 0])))
     fc.assert(
       fc.property(anyParts, fc.constantFrom(1 as const, 2 as const, 3 as const), fc.nat(4), (t, position, nth) => {
         const emitted = emitEvaluate(configOf({ ...RANKS, kind: 'ScMoE', position }), 0)

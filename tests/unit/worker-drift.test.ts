@@ -10,7 +10,7 @@ const drifted = (times: readonly number[], drift = new Drift()) =>
   times.flatMap((time, at) => (drift.observe(time) ? [at + 1] : []))
 
 describe('drift', () => {
-  // Seen failing with fewer steps in a row, with their number not set back to 0, and without the rest.
+  // Seen failing with four steps in a row, with their number not set back to 0, and with longer steps alone.
   it('is seen at the fifth step in a row that takes more than 20 % longer or shorter, not before', () => {
     for (const away of [121, 79]) {
       expect(drifted([...repeated(20, 100), ...repeated(5, away)])).toEqual([25])
@@ -19,12 +19,12 @@ describe('drift', () => {
     }
   })
 
-  // Seen failing with `>=`.
+  // Seen failing with a tolerance of 19 %; the test before, with 21 %.
   it('is not a difference of 20 % or less', () => {
     expect(drifted([...repeated(20, 100), ...repeated(50, 120), ...repeated(50, 80)])).toEqual([])
   })
 
-  // Seen failing with a rest of 19 and of 0 steps.
+  // Seen failing with a rest of 0, 19 and 21 steps.
   it('is not seen in the first 20 steps after a plan', () => {
     expect(drifted([...repeated(5, 100), ...repeated(14, 200)])).toEqual([])
     expect(drifted([...repeated(5, 100), ...repeated(15, 200)])).toEqual([20])
@@ -39,7 +39,7 @@ describe('drift', () => {
     expect(drift.expected).toBe(101)
   })
 
-  // Seen failing where `planned` left the reference, the steps since, or the steps in a row as they were.
+  // Seen failing where `planned` left the reference or the number of steps as it was.
   it('starts from new times after a plan', () => {
     const drift = new Drift()
     expect(drifted([...repeated(20, 100), ...repeated(4, 200)], drift)).toEqual([])
@@ -51,9 +51,9 @@ describe('drift', () => {
     expect(drifted([100], drift)).toEqual([1])
   })
 
-  // Seen failing with a tolerance of 20 of the unit.
+  // Seen failing with a tolerance of 20 in the unit of the times.
   it('does not depend on the unit of the times', () => {
-    const times = fc.array(fc.integer({ min: 1, max: 1000 }), { maxLength: 60 })
+    const times = fc.array(fc.integer({ min: 1, max: 1000 }), { minLength: 30, maxLength: 60 })
     fc.assert(
       // Powers of two: exact.
       fc.property(times, fc.integer({ min: -20, max: 20 }), (list, power) => {
