@@ -1,21 +1,12 @@
 // All rows of one phase at one link rate, round by round, so that what else the machine does falls on all of them alike.
 
-import { availableParallelism } from 'node:os'
 import { BUFFER } from '../../worker/program/emit.ts'
-import {
-  type Choice,
-  choose,
-  describe,
-  estimate,
-  makespan,
-  type Profile,
-  type Sharing,
-} from '../../worker/schedule/schedule.ts'
+import { type Choice, choose, describe, makespan, type Profile } from '../../worker/schedule/schedule.ts'
 import { copiesOf, type Loaded, type Model, type Ran, spansOf, stepOf } from '../world/model.ts'
+import { guessOf, profile } from '../world/profile.ts'
 import type { World } from '../world/world.ts'
 import { isNear, nearest, nextRate, type Trial } from './calibrate.ts'
 import { type Line, meanOf, measured, rankFigures, type Sample } from './figures.ts'
-import { profileFrom } from './profile.ts'
 import { BASELINE, flopBound, type ModelName, type Phase, PROPOSED, type Row, rowsOf, work } from './shape.ts'
 
 /** A model with its sequential schedule and the one without transfers, and what it must always compute. */
@@ -45,7 +36,6 @@ const PROGRAMS = {
 } as const
 /** A short step: what is accumulated shows in loss and norm. */
 const SHORT = { train: ['accumulate.first', 'train'], forward: ['evaluate'] } as const
-const PROFILED = 3
 
 export function subjectOf(subjects: Subjects, name: ModelName): Subject {
   const subject = subjects.get(name)
@@ -109,29 +99,6 @@ export async function calibrate(setting: Setting, phase: Phase, share: number): 
   return best
 }
 
-/** Times under the schedule that a guess prefers, as a worker has them when it chooses. */
-async function profile(setting: Setting, name: ModelName, phase: Phase, rate: number): Promise<Profile> {
-  const subject = subjectOf(setting.subjects, name)
-  const { model } = subject
-  const program = PROGRAMS[phase].measured
-  const emitted = model.emitted(program)
-  const guess = estimate(emitted, { flopsPerSecond: 1e11, bytesPerSecond: rate / 8, latencySeconds: 1e-4 })
-  const loaded = await model.load('profile', choose(emitted, guess, { strategy: 'Auto' }).choice)
-  const programs = Array.from({ length: PROFILED }, () => program)
-  await run(subject, loaded, SHORT[phase])
-  const { results } = await model.run(loaded, programs)
-  const scheduled = loaded.scheduled.get(program)
-  if (!scheduled) throw new Error(`${program} is not loaded`)
-  const ranks = results.length
-  const sharing: Sharing = { computeThreads: 1, ranks, processors: availableParallelism() }
-  return profileFrom(
-    emitted,
-    scheduled,
-    results.map(({ runs }) => runs),
-    sharing,
-  )
-}
-
 /** A row as it was chosen and loaded. Rows with the same choice are measured once. */
 interface Entry {
   rows: Row[]
@@ -159,11 +126,13 @@ async function enter(row: Row, subject: Subject, phase: Phase, measuredAs: Profi
 
 async function enterAll(setting: Setting, phase: Phase, rate: number): Promise<Entry[]> {
   const profiles = new Map<ModelName, Profile>()
-  for (const name of setting.subjects.keys()) profiles.set(name, await profile(setting, name, phase, rate))
+  for (const [name, subject] of setting.subjects) {
+    const warmUp = (loaded: Loaded) => run(subject, loaded, SHORT[phase])
+    profiles.set(name, await profile(subject.model, PROGRAMS[phase].measured, rate, warmUp))
+  }
   const proposed = subjectOf(setting.subjects, PROPOSED).model.emitted('evaluate')
-  const guess = estimate(proposed, { flopsPerSecond: 1e11, bytesPerSecond: rate / 8, latencySeconds: 1e-4 })
-  const slots = choose(proposed, guess, { strategy: 'Shortcut', chunks: 1 }).candidates.flatMap(({ choice }) =>
-    choice.strategy === 'Shortcut' ? [choice.forwardSlot] : [],
+  const slots = choose(proposed, guessOf(proposed, rate), { strategy: 'Shortcut', chunks: 1 }).candidates.flatMap(
+    ({ choice }) => (choice.strategy === 'Shortcut' ? [choice.forwardSlot] : []),
   )
   const entries: Entry[] = []
   for (const row of rowsOf(slots)) {

@@ -1,0 +1,82 @@
+// One whole optimizer step of one rank and one thread, as a share of what the matrix product reaches, and its memory beside the plan.
+
+import { planMemory } from '../../worker/schedule/schedule.ts'
+import { Model } from '../world/model.ts'
+import { measurePeak, openPeak, workOf } from '../world/peak.ts'
+import { World } from '../world/world.ts'
+import { configOf, type Shape } from './shape.ts'
+
+export interface Alone {
+  milliseconds: number
+  gigaflopsPerSecond: number
+  peakGigaflopsPerSecond: number
+  percentOfGemmPeak: number
+  /** Untrained: the logarithm of the vocabulary. */
+  loss: number
+  /** What a step adds to the resident memory of the process, and what the plan says. */
+  activationBytesPerToken: number
+  plannedActivationBytesPerToken: number
+  /** Ops by the time they take together. */
+  parts: { op: string; milliseconds: number; gigaflopsPerSecond: number | null }[]
+}
+
+/** Of the step and of the product the fastest of `runs`, which alternate: other load on the machine makes either slower, never faster. */
+export async function stepAlone(shape: Shape, runs: number): Promise<Alone> {
+  using world = await World.start(1)
+  await openPeak(world)
+  await measurePeak(world)
+  const config = configOf(shape, 'ScMoE', 1)
+  const { model, sequential } = await Model.open('model', config, world)
+  const scheduled = sequential.scheduled.get('train')
+  if (!scheduled) throw new Error('train is not loaded')
+  const before = await residentBytes(world)
+  await model.run(sequential, ['train'])
+  const after = await residentBytes(world)
+
+  const emitted = model.emitted('train')
+  let [milliseconds, peak] = [Number.POSITIVE_INFINITY, 0]
+  const fastest = new Float64Array(scheduled.ops.length).fill(Number.POSITIVE_INFINITY)
+  for (let run = 0; run < runs; run++) {
+    peak = Math.max(peak, await measurePeak(world))
+    const ran = await model.run(sequential, ['train'])
+    milliseconds = Math.min(milliseconds, ran.milliseconds)
+    const spans = ran.results[0]?.runs[0]
+    for (const op of scheduled.ops.keys())
+      fastest[op] = Math.min(fastest[op] ?? 0, (spans?.end[op] ?? 0) - (spans?.start[op] ?? 0))
+  }
+  const tokens = config.batch * config.sequence
+  const perSecond = workOf([emitted]) / milliseconds / 1e6
+  const [loss = Number.NaN] = await model.scalars('loss')
+  return {
+    milliseconds,
+    gigaflopsPerSecond: perSecond,
+    peakGigaflopsPerSecond: peak / 1e9,
+    percentOfGemmPeak: (100 * perSecond) / (peak / 1e9),
+    loss,
+    activationBytesPerToken: (after - before) / tokens,
+    plannedActivationBytesPerToken: planMemory(scheduled).transientBytes / tokens,
+    parts: partsOf(scheduled.ops, fastest),
+  }
+}
+
+async function residentBytes({ ranks: [rank] }: World): Promise<number> {
+  return (await rank?.call('residentBytes')) ?? Number.NaN
+}
+
+function partsOf(ops: readonly { op: string; queue: string; cost: number }[], microseconds: Float64Array) {
+  const byOp = new Map<string, { time: number; work: number }>()
+  for (const [index, { op, queue, cost }] of ops.entries()) {
+    if (queue !== 'compute') continue
+    const sum = byOp.get(op) ?? { time: 0, work: 0 }
+    sum.time += microseconds[index] ?? 0
+    sum.work += /linear|attention/.test(op) ? cost : 0
+    byOp.set(op, sum)
+  }
+  return [...byOp]
+    .map(([op, { time, work }]) => ({
+      op,
+      milliseconds: time / 1e3,
+      gigaflopsPerSecond: work > 0 ? work / time / 1e3 : null,
+    }))
+    .toSorted((a, b) => b.milliseconds - a.milliseconds)
+}

@@ -1,0 +1,45 @@
+// Models of the step benchmark, and what another program does with them. Pure.
+
+import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { type ModelConfig, modelConfig } from '../../worker/model.ts'
+
+export interface Shape {
+  hidden: number
+  heads: number
+  sequence: number
+  /** Of one rank. */
+  sequences: number
+  /** Of the links of a row, beside none. */
+  linkMbit: number
+}
+
+export const SHAPES: readonly Shape[] = [
+  { hidden: 256, heads: 4, sequence: 256, sequences: 8, linkMbit: 300 },
+  { hidden: 512, heads: 8, sequence: 512, sequences: 4, linkMbit: 150 },
+]
+export const ALONE: Shape = { hidden: 512, heads: 8, sequence: 512, sequences: 2, linkMbit: 0 }
+export const QUICK: Shape = { hidden: 32, heads: 2, sequence: 16, sequences: 2, linkMbit: 300 }
+
+export type Kind = 'Top2' | 'ScMoE'
+
+/** Two pairs of blocks, 8 experts, a vocabulary of bytes. */
+export function configOf({ hidden, heads, sequence, sequences }: Shape, kind: Kind, ranks: number): ModelConfig {
+  const spec = ScMoEJobSpec.parse({
+    model: { kind, blocks: 4, hiddenSize: hidden, heads, feedForwardSize: 4 * hidden, experts: 8 },
+    training: { steps: 1, sequenceLength: sequence, globalBatchSequences: ranks * sequences },
+    workers: { replicas: ranks },
+  })
+  return modelConfig(spec, ranks)
+}
+
+/**
+ * Tokens per second of two ranks of one thread each with PyTorch 2.15 and gloo, capacity padded, on another machine with two processors: without
+ * a limit, then at the shape's link. Top2 sequential, ScMoE with overlap.
+ */
+const PYTORCH: Readonly<Record<number, Readonly<Record<Kind, readonly [number, number]>>>> = {
+  256: { Top2: [2861, 1496], ScMoE: [3566, 2460] },
+  512: { Top2: [666, 346], ScMoE: [958, 528] },
+}
+
+export const pytorchTokensPerSecond = (hidden: number, kind: Kind, isLimited: boolean): number | null =>
+  PYTORCH[hidden]?.[kind][isLimited ? 1 : 0] ?? null

@@ -1,0 +1,76 @@
+// Times of the ops of a program from runs on all ranks, as a worker takes them (worker/profile.ts).
+
+import { availableParallelism } from 'node:os'
+import type { Emitted, Scheduled } from '../../worker/program/program.ts'
+import { median } from '../../worker/record.ts'
+import {
+  choose,
+  contentionOf,
+  durations,
+  estimate,
+  type Profile,
+  type Sharing,
+  type Spans,
+} from '../../worker/schedule/schedule.ts'
+import type { Loaded, Model } from './model.ts'
+
+const RUNS = 3
+/** Of a link without limit. */
+const FAST = 1e10
+
+/** What a worker guesses before it has measured: bits per second of the link. */
+export const guessOf = (emitted: Emitted, rate = FAST): Profile =>
+  estimate(emitted, { flopsPerSecond: 1e11, bytesPerSecond: rate / 8, latencySeconds: 1e-4 })
+
+/** Times under the schedule that a guess prefers, as a worker has them when it chooses. `warmUp` runs it the first time. */
+export async function profile(
+  model: Model,
+  program: string,
+  rate: number | undefined,
+  warmUp: (loaded: Loaded) => Promise<unknown>,
+): Promise<Profile> {
+  const emitted = model.emitted(program)
+  const loaded = await model.load('profile', choose(emitted, guessOf(emitted, rate), { strategy: 'Auto' }).choice)
+  await warmUp(loaded)
+  const { results } = await model.run(
+    loaded,
+    Array.from({ length: RUNS }, () => program),
+  )
+  const scheduled = loaded.scheduled.get(program)
+  if (!scheduled) throw new Error(`${program} is not loaded`)
+  const sharing: Sharing = { computeThreads: 1, ranks: results.length, processors: availableParallelism() }
+  return profileFrom(
+    emitted,
+    scheduled,
+    results.map(({ runs }) => runs),
+    sharing,
+  )
+}
+
+/** `runs`: by rank. */
+function profileFrom(
+  emitted: Emitted,
+  scheduled: Scheduled,
+  runs: readonly (readonly Spans[])[],
+  sharing: Sharing,
+): Profile {
+  const mean = (value: (spans: Spans) => number) =>
+    runs.reduce((sum, samples) => sum + median(samples.map(value)), 0) / runs.length
+  const common = {
+    contention: mean(spans => contentionOf(scheduled, spans, sharing)),
+    latency: mean(spans => latencyOf(scheduled, spans)),
+  }
+  const times = runs.map(samples => {
+    const all = samples.map(spans => durations(emitted, scheduled, spans, common))
+    return Float64Array.from(emitted.ops, (_, op) => median(all.map(one => one[op] ?? 0)))
+  })
+  return { times, ...common }
+}
+
+/** What the smallest collective takes once all ranks are there: that of the counts. */
+function latencyOf({ ops }: Scheduled, { start, end, ready }: Spans): number {
+  const counts = ops.flatMap(({ op }, i) =>
+    op === 'all_gather_counts' ? [(end[i] ?? 0) - Math.max(start[i] ?? 0, ready?.[i] ?? 0)] : [],
+  )
+  return counts.length > 0 ? median(counts) : 0
+}
