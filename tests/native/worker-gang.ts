@@ -10,7 +10,10 @@ import { ENV, EXIT, TerminationRecord } from '../../crds/contract.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { freePort } from '../free-port.ts'
 
-const WORKER = join(import.meta.dirname, '../../worker/main.ts')
+const ROOT = join(import.meta.dirname, '../..')
+const WORKER = join(ROOT, 'worker/main.ts')
+/** Half of the processor time that a worker takes to start goes into compiling; ranks that end by themselves leave the result for others. */
+export const COMPILED = join(ROOT, 'build/test/compiled')
 
 /** Seconds after which a collective gives up in these tests; a peer that dies must be noticed long before. */
 export const PEER_TIMEOUT_SECONDS = 30
@@ -23,6 +26,8 @@ export function tinySpec(change: {
   replicas: number
   everySteps?: number
   keep?: number
+  /** Within it the learning rate does not depend on the number of steps, so that a run may end early and be continued. */
+  warmupSteps?: number
   rest?: object
 }): SpecInput {
   return {
@@ -31,7 +36,7 @@ export function tinySpec(change: {
       steps: change.steps,
       globalBatchSequences: 4,
       sequenceLength: 32,
-      optimizer: { learningRate: '3e-3', warmupSteps: 5 },
+      optimizer: { learningRate: '3e-3', warmupSteps: change.warmupSteps ?? 5 },
       evaluation: { everySteps: 1000, batches: 1 },
     },
     workers: { replicas: change.replicas },
@@ -81,6 +86,7 @@ export class TestGang {
     for (let rank = 0; rank < worldSize; rank++) {
       gang.#spawn(join(scratch, `${rank}.json`), {
         PATH: process.env['PATH'] ?? '',
+        NODE_COMPILE_CACHE: COMPILED,
         [ENV.jobName]: 'test',
         [ENV.jobUid]: 'uid-of-test',
         [ENV.attempt]: '0',

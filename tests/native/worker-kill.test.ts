@@ -1,0 +1,118 @@
+// Ranks killed with SIGKILL at random instants, 50 times in all: whatever a rank was doing, the job continues from a whole checkpoint.
+
+import { readdirSync, readFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { expect, test } from 'vitest'
+import { folderOf, listSteps, readIndex } from '../../worker/checkpoint-index.ts'
+import { hashFile } from '../../worker/safetensors.ts'
+import { lossCurve, TestGang, temporaryFolder, tinySpec, trainToEnd, untilStep } from './worker-gang.ts'
+
+const KEEP = 2
+/** Milliseconds after its first new step in which a job is killed; a step and its checkpoint take some twenty of them. */
+const RUNNING = 150
+/** Milliseconds after its start in which it is killed at times: it imports, meets, reads and does first steps. */
+const STARTING = 600
+
+/** Numbers in [0, 1). */
+function numbersFrom(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state * 1103515245 + 12345) % 2 ** 31
+    return state / 2 ** 31
+  }
+}
+
+/** Throws unless every folder with a checkpoint's final name is whole; the newest one's step, 0 without any. */
+async function newestOf(output: string): Promise<number> {
+  const directory = join(output, 'checkpoints')
+  const steps = await listSteps(directory)
+  for (const step of steps) {
+    const folder = join(directory, folderOf(step))
+    for (const { name, bytes, sha256 } of (await readIndex(folder)).files) {
+      const file = await open(join(folder, name))
+      expect(await hashFile(file).finally(() => file.close()), join(folder, name)).toEqual({ bytes, sha256 })
+    }
+  }
+  const newest = steps[0] ?? 0
+  expect(steps.length).toBeGreaterThanOrEqual(Math.min(newest, KEEP))
+  // One more where the kill came between the new one and the removal of the oldest.
+  expect(steps.length).toBeLessThanOrEqual(KEEP + 1)
+  return newest
+}
+
+const job = (replicas: number, steps: number) =>
+  tinySpec({ replicas, steps, everySteps: 1, keep: KEEP, warmupSteps: 1000 })
+
+interface Killing {
+  output: string
+  replicas: number
+  /** Steps that the checkpoint it starts from has done. */
+  saved: number
+  random: () => number
+}
+
+/** One run that is killed, a rank or all of them; how many ranks the kill ended, and all that was logged. */
+async function killedRun({ output, replicas, saved, random }: Killing) {
+  const gang = await TestGang.start(job(replicas, 1_000_000), output)
+  const early = random() < 0.2
+  if (!early) await Promise.race([untilStep(gang, saved + 1), gang.ends()])
+  await sleep(random() * (early ? STARTING : RUNNING))
+  // Of a job that has not met, the others would wait for the killed one.
+  const only = !early && random() < 0.5 ? Math.floor(random() * replicas) : undefined
+  for (let rank = 0; rank < replicas; rank++) if (only === undefined || only === rank) gang.kill(rank, 'SIGKILL')
+  const ends = await gang.ends()
+  return {
+    killed: ends.filter(({ signal }) => signal === 'SIGKILL').length,
+    log: ends.map(({ log }) => log).join(''),
+  }
+}
+
+const continuedAt = (log: string) => Number(/continuing after step (\d+)/.exec(log)?.[1] ?? 0)
+
+// Broken once by files written under the final name: after the first kill a folder without an index; and by the oldest one removed before the
+// new one had its name: fewer left than are kept.
+test.each([
+  { replicas: 1, kills: 36 },
+  { replicas: 2, kills: 14 },
+])(
+  'killed $kills times on $replicas ranks, training ends where it ends when left alone',
+  async ({ replicas, kills }) => {
+    const seed = Date.now() % 1_000_000
+    console.log(`seed ${seed}`)
+    const random = numbersFrom(seed)
+    const [whole, broken] = [temporaryFolder(), temporaryFolder()]
+    let saved = 0
+    let killed = 0
+    for (let kill = 0; kill < kills; kill++) {
+      const run = await killedRun({ output: broken, replicas, saved, random })
+      killed += run.killed
+      expect(run.log).not.toContain('not usable')
+      // Killed before it read the checkpoint, it says nothing.
+      expect([0, saved]).toContain(continuedAt(run.log))
+      const newest = await newestOf(broken)
+      expect(newest).toBeGreaterThanOrEqual(saved)
+      saved = newest
+    }
+    expect(killed).toBeGreaterThanOrEqual(kills)
+    expect(saved).toBeGreaterThan(kills / 2)
+    const steps = saved + 5
+    const [last] = await trainToEnd(job(replicas, steps), broken)
+    expect(continuedAt(last?.log ?? '')).toBe(saved)
+    expect(readdirSync(join(broken, 'checkpoints')).toSorted()).toEqual([steps - 1, steps].map(folderOf))
+    await trainToEnd(
+      { ...job(replicas, steps), checkpoint: { volume: { emptyDir: {} }, everySteps: 1_000_000 } },
+      whole,
+    )
+    expect(lossCurve(broken)).toEqual(lossCurve(whole))
+    expect(finalOf(broken)).toEqual(finalOf(whole))
+  },
+)
+
+function finalOf(output: string): unknown {
+  const { loss, evaluationLoss }: { loss?: unknown; evaluationLoss?: unknown } = JSON.parse(
+    readFileSync(join(output, 'summary.json'), 'utf8'),
+  )
+  return { loss, evaluationLoss }
+}
