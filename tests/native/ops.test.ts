@@ -72,15 +72,25 @@ describe('the CPU backend', () => {
     },
   )
 
-  const backwardOps = computeOps.filter(op => /_(?:backward|dgrad|wgrad)$/.test(op) || op === 'cross_entropy')
+  const backwardOps = computeOps.filter(
+    op => /_(?:backward|dgrad|wgrad)$/.test(op) || op === 'cross_entropy' || op === 'rope',
+  )
   test.each(backwardOps)('%s agrees with central differences of the forward op', op => {
     const lines = checks.filter(([what, name]) => what === 'gradient' && name === op)
     expect(new Set(lines.map(([, , where]) => where)).size).toBe(2)
     expect(wrong(lines)).toEqual([])
   })
 
-  test('gives rows in chunks, and weight gradients over chunks, the bits of the whole', () => {
-    const lines = checks.filter(([what]) => what === 'chunks')
+  test.each([
+    [
+      'chunks',
+      'gives rows in chunks, and weight gradients over chunks, the bits of the whole, and touches no other row',
+    ],
+    ['shared heads', 'attends with shared keys and values as with copies of them for each head'],
+    ['turn back', 'undoes a turn with its inverse'],
+    ['taken', 'lets no token choose the expert taken from it, and changes no other choice'],
+  ])('%s: %s', what => {
+    const lines = checks.filter(([name]) => name === what)
     expect(lines.length).toBeGreaterThan(0)
     expect(wrong(lines)).toEqual([])
   })
@@ -115,8 +125,8 @@ describe('the CPU backend', () => {
 })
 
 describe.each([
-  ['address,undefined', 'native-asan'],
-  ['thread', 'native-tsan'],
+  ['address,undefined', 'native-address'],
+  ['thread', 'native-thread'],
 ])('under -fsanitize=%s', (sanitize, folder) => {
   beforeAll(() => void build(folder, sanitize), BUILD_DEADLINE)
 

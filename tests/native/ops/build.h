@@ -23,15 +23,33 @@ Value tokens(int64_t batch, int64_t sequence, int64_t vocabulary);
 // "rows=7 d=33"
 std::string text(std::initializer_list<std::pair<const char*, int64_t>> sizes);
 
-Case embedding(int64_t b, int64_t t, int64_t d, int64_t v);
+// "residual" -> " residual" where it is so.
+std::string mark(bool is, const char* word);
+
+Case embedding(int64_t b, int64_t t, int64_t d, int64_t v, bool positions = true);
 Case layernorm(int64_t n, int64_t d);
-Case linear(int64_t n, int64_t i, int64_t o, bool residual);
-Case attention(int64_t b, int64_t t, int64_t h, int64_t d, double deviation = 1);
-Case gelu(int64_t n, int64_t d);
-Case shared_gate(int64_t n, int64_t d);
-Case gated_add(int64_t n, int64_t d);
+Case rmsnorm(int64_t n, int64_t d);
+
+// What a linear layer may have besides its weights.
+struct Extras {
+  bool bias = false, residual = false;
+};
+Case linear(int64_t n, int64_t i, int64_t o, Extras extras = {.bias = true});
+
+struct Heads {
+  int64_t batch, sequence, heads, key_value_heads, dim;
+};
+Case attention(const Heads& h, double deviation = 1);
+Case rope(const Heads& h, double base, bool inverse = false);
+
+// "gelu" or "swiglu"
+Case activation(const char* op, int64_t n, int64_t d);
+Case shared_gate(int64_t n, int64_t d, int64_t coefficients);
+Case gated_add(int64_t n, int64_t d, int64_t coefficients);
+Case scale_rows(int64_t n, int64_t d);
 Case add(int64_t n, int64_t d);
 Case cross_entropy(int64_t b, int64_t t, int64_t v, bool gradient);
+Case z_loss(int64_t n);
 Case zero(std::vector<int64_t> sizes);
 Case square_sum(std::vector<int64_t> sizes);
 Case global_norm(double dense, double expert);
@@ -50,12 +68,17 @@ struct Experts {
   Choices choices = Choices::kSpread;
 };
 
-Case router(const Route& r, int64_t world = 2);
+// With `taken`, half of the tokens may not choose the expert they score highest, the others one at random.
+struct RouterExtras {
+  bool taken = false, lse = false;
+};
+Case router(const Route& r, RouterExtras extras = {}, int64_t world = 2);
+// Experts in pairs that score the same: ties go to the lower index.
 Case tied_router(const Route& r);
 Case aux_loss(const Route& r, int64_t world);
 Case permute(const Route& r);
 Case unpermute(const Route& r);
-Case grouped_linear(const Experts& x, int64_t i, int64_t o);
-Case routed_gelu(const Experts& x, int64_t d);
+Case grouped_linear(const Experts& x, int64_t i, int64_t o, bool bias = true);
+Case routed_activation(const char* op, const Experts& x, int64_t d);
 
 }  // namespace scmoe::test

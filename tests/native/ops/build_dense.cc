@@ -40,10 +40,15 @@ std::string text(std::initializer_list<std::pair<const char*, int64_t>> sizes) {
   return label;
 }
 
-Case embedding(int64_t b, int64_t t, int64_t d, int64_t v) {
-  Case c{.op = "embedding", .label = text({{"B", b}, {"T", t}, {"d", d}, {"V", v}})};
+std::string mark(bool is, const char* word) {
+  return is ? std::string(" ") + word : "";
+}
+
+Case embedding(int64_t b, int64_t t, int64_t d, int64_t v, bool positions) {
+  Case c{.op = "embedding", .label = text({{"B", b}, {"T", t}, {"d", d}, {"V", v}}) + mark(!positions, "no positions")};
   c.attrs.batch = b, c.attrs.sequence = t, c.attrs.dim = d;
-  c.inputs = {{"tokens", tokens(b, t, v)}, {"wte", normal(v * d)}, {"wpe", normal(t * d)}};
+  c.inputs = {{"tokens", tokens(b, t, v)}, {"wte", normal(v * d)}};
+  if (positions) c.inputs["wpe"] = normal(t * d);
   c.outputs = {{"x", b * t * d}};
   return c;
 }
@@ -56,45 +61,85 @@ Case layernorm(int64_t n, int64_t d) {
   return c;
 }
 
-Case linear(int64_t n, int64_t i, int64_t o, bool residual) {
-  Case c{.op = "linear", .label = text({{"rows", n}, {"in", i}, {"out", o}}) + (residual ? " residual" : "")};
-  c.attrs.rows = n, c.attrs.in = i, c.attrs.out = o;
-  c.inputs = {{"x", normal(n * i)}, {"w", normal(o * i)}, {"b", normal(o)}};
-  if (residual) c.inputs["residual"] = normal(n * o);
+Case rmsnorm(int64_t n, int64_t d) {
+  Case c{.op = "rmsnorm", .label = text({{"rows", n}, {"d", d}})};
+  c.attrs.rows = n, c.attrs.dim = d;
+  c.inputs = {{"x", normal(n * d, 2, 1)}, {"gamma", normal(d, 0.5, 1)}};
+  c.outputs = {{"y", n * d}, {"rstd", n}};
+  return c;
+}
+
+Case linear(int64_t n, int64_t i, int64_t o, Extras extras) {
+  Case c{.op = "linear",
+         .label = text({{"rows", n}, {"in", i}, {"out", o}}) + mark(!extras.bias, "no bias") +
+                  mark(extras.residual, "residual")};
+  c.attrs.rows = n, c.attrs.in = i, c.attrs.out = o, c.attrs.bias = extras.bias;
+  c.inputs = {{"x", normal(n * i)}, {"w", normal(o * i)}};
+  if (extras.bias) c.inputs["b"] = normal(o);
+  if (extras.residual) c.inputs["residual"] = normal(n * o);
   c.outputs = {{"y", n * o}};
   c.flops = 2.0 * n * i * o;
   return c;
 }
 
-Case attention(int64_t b, int64_t t, int64_t h, int64_t d, double deviation) {
-  Case c{.op = "attention", .label = text({{"B", b}, {"T", t}, {"H", h}, {"d", d}})};
-  c.attrs.batch = b, c.attrs.sequence = t, c.attrs.heads = h, c.attrs.dim = d;
-  c.inputs = {{"qkv", normal(b * t * 3 * d, deviation)}};
-  c.outputs = {{"o", b * t * d}, {"lse", b * h * t}};
-  c.flops = 4.0 * b * d * t * (t + 1) / 2;  // both products, below the diagonal
+namespace {
+
+// An op over queries, keys and values.
+Case heads_case(const char* op, const Heads& h, double deviation) {
+  Case c{.op = op,
+         .label = text({{"B", h.batch}, {"T", h.sequence}, {"H", h.heads}, {"KV", h.key_value_heads}, {"d", h.dim}})};
+  c.attrs.batch = h.batch, c.attrs.sequence = h.sequence, c.attrs.dim = h.dim;
+  c.attrs.heads = h.heads, c.attrs.keyValueHeads = h.key_value_heads;
+  c.inputs = {{"qkv", normal(h.batch * h.sequence * (h.heads + 2 * h.key_value_heads) * (h.dim / h.heads), deviation)}};
   return c;
 }
 
-Case gelu(int64_t n, int64_t d) {
-  Case c{.op = "gelu", .label = text({{"rows", n}, {"d", d}})};
+}  // namespace
+
+Case attention(const Heads& h, double deviation) {
+  Case c = heads_case("attention", h, deviation);
+  c.outputs = {{"o", h.batch * h.sequence * h.dim}, {"lse", h.batch * h.heads * h.sequence}};
+  // both products, below the diagonal
+  c.flops = 4.0 * static_cast<double>(h.batch * h.dim) * static_cast<double>(h.sequence * (h.sequence + 1)) / 2;
+  return c;
+}
+
+Case rope(const Heads& h, double base, bool inverse) {
+  Case c = heads_case("rope", h, 1);
+  c.label += mark(inverse, "inverse");
+  c.attrs.base = static_cast<float>(base), c.attrs.inverse = inverse;
+  c.outputs = {{"qkv", c.inputs["qkv"].elements()}};
+  return c;
+}
+
+Case activation(const char* op, int64_t n, int64_t d) {
+  Case c{.op = op, .label = text({{"rows", n}, {"d", d}})};
   c.attrs.rows = n, c.attrs.dim = d;
-  c.inputs = {{"x", normal(n * d, 3)}};
+  c.inputs = {{"x", normal(n * d * (c.op == "swiglu" ? 2 : 1), 3)}};
   c.outputs = {{"y", n * d}};
   return c;
 }
 
-Case shared_gate(int64_t n, int64_t d) {
-  Case c{.op = "shared_gate", .label = text({{"rows", n}, {"d", d}})};
-  c.attrs.rows = n, c.attrs.dim = d;
-  c.inputs = {{"x", normal(n * d)}, {"w", normal(d, 0.2)}};
-  c.outputs = {{"c", n}};
+Case shared_gate(int64_t n, int64_t d, int64_t coefficients) {
+  Case c{.op = "shared_gate", .label = text({{"rows", n}, {"d", d}, {"coefficients", coefficients}})};
+  c.attrs.rows = n, c.attrs.dim = d, c.attrs.coefficients = coefficients;
+  c.inputs = {{"x", normal(n * d)}, {"w", normal(coefficients * d, 0.2)}};
+  c.outputs = {{"c", n * coefficients}};
   return c;
 }
 
-Case gated_add(int64_t n, int64_t d) {
-  Case c{.op = "gated_add", .label = text({{"rows", n}, {"d", d}})};
+Case gated_add(int64_t n, int64_t d, int64_t coefficients) {
+  Case c{.op = "gated_add", .label = text({{"rows", n}, {"d", d}, {"coefficients", coefficients}})};
+  c.attrs.rows = n, c.attrs.dim = d, c.attrs.coefficients = coefficients;
+  c.inputs = {{"a", normal(n * d)}, {"s", normal(n * d)}, {"c", normal(n * coefficients)}, {"m", normal(n * d)}};
+  c.outputs = {{"y", n * d}};
+  return c;
+}
+
+Case scale_rows(int64_t n, int64_t d) {
+  Case c{.op = "scale_rows", .label = text({{"rows", n}, {"d", d}})};
   c.attrs.rows = n, c.attrs.dim = d;
-  c.inputs = {{"a", normal(n * d)}, {"s", normal(n * d)}, {"c", normal(n)}, {"m", normal(n * d)}};
+  c.inputs = {{"x", normal(n * d)}, {"c", normal(n * 2)}};
   c.outputs = {{"y", n * d}};
   return c;
 }
@@ -114,6 +159,14 @@ Case cross_entropy(int64_t b, int64_t t, int64_t v, bool gradient) {
   c.inputs = {{"logits", normal(b * t * v, 4)}, {"tokens", tokens(b, t, v)}};
   c.outputs = {{"loss", 1}};
   if (gradient) c.outputs["dlogits"] = b * t * v;
+  return c;
+}
+
+Case z_loss(int64_t n) {
+  Case c{.op = "z_loss", .label = text({{"rows", n}})};
+  c.attrs.rows = n, c.attrs.scale = 0.03f;
+  c.inputs = {{"lse", normal(n, 2, 1)}};
+  c.outputs = {{"loss", 1}};
   return c;
 }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 
 #include "build.h"
 
@@ -48,10 +49,10 @@ Value all_counts(int64_t ranks, int64_t rows, int64_t experts, Choices choices) 
   return value;
 }
 
-// Experts in pairs that score the same: ties go to the lower index.
 void set_experts(Case& c, const Experts& x) {
   c.attrs.experts = x.experts, c.attrs.capacity = x.capacity, c.attrs.rank = x.rank,
   c.attrs.expertParallelSize = x.size;
+  c.routed = x.size * x.tokens;
   c.inputs["allCounts"] = all_counts(x.ranks, x.tokens, x.experts, x.choices);
   const char* names[] = {"", " last expert empty", " all to one expert"};
   c.label += text({{"ranks", x.ranks},
@@ -63,21 +64,38 @@ void set_experts(Case& c, const Experts& x) {
              names[static_cast<int>(x.choices)];
 }
 
+// For each token an expert that it may not choose: the one it scores highest, where the token's number is even.
+Value taken_experts(const Case& c, const Route& r) {
+  std::uniform_int_distribution<int32_t> draw(0, static_cast<int32_t>(r.experts - 1));
+  Value taken{true, {}, std::vector<int32_t>(r.rows)};
+  const double *x = c.inputs.at("x").real.data(), *w = c.inputs.at("w").real.data();
+  for (int64_t n = 0; n < r.rows; n++) {
+    std::vector<double> scores(r.experts);
+    for (int64_t e = 0; e < r.experts; e++)
+      scores[e] = std::inner_product(x + n * r.dim, x + (n + 1) * r.dim, w + e * r.dim, 0.0);
+    const auto best = std::max_element(scores.begin(), scores.end()) - scores.begin();
+    taken.whole[n] = n % 2 == 0 ? static_cast<int32_t>(best) : draw(random_engine());
+  }
+  return taken;
+}
+
 }  // namespace
 
-Case router(const Route& r, int64_t world) {
-  Case c{.op = "router", .label = label_of(r)};
+Case router(const Route& r, RouterExtras extras, int64_t world) {
+  Case c{.op = "router", .label = label_of(r) + mark(extras.taken, "taken") + mark(extras.lse, "lse")};
   set_route(c, r);
-  c.attrs.worldSize = world, c.attrs.auxCoefficient = 0.25f;
+  c.attrs.worldSize = world, c.attrs.auxCoefficient = 0.25f, c.attrs.zCoefficient = 0.5f;
   c.inputs = {{"x", normal(r.rows * r.dim)},
               {"w", normal(r.experts * r.dim, 0.5)},
               {"allCounts", all_counts(world, r.rows * r.k, r.experts, Choices::kSkewed)}};
+  if (extras.taken) c.inputs["taken"] = taken_experts(c, r);
   c.outputs = {{"probs", r.rows * r.experts},
                {"expert", r.rows * r.k},
                {"weight", r.rows * r.k},
                {"slot", r.rows * r.k},
                {"counts", r.experts}};
-  c.flops = 2.0 * r.rows * r.dim * r.experts;
+  if (extras.lse) c.outputs["lse"] = r.rows;
+  c.flops = 2.0 * static_cast<double>(r.rows * r.dim * r.experts);
   return c;
 }
 
@@ -94,7 +112,7 @@ Case tied_router(const Route& r) {
 Case aux_loss(const Route& r, int64_t world) {
   Case c{.op = "aux_loss", .label = label_of(r)};
   set_route(c, r);
-  c.attrs.worldSize = world;
+  c.attrs.worldSize = world, c.attrs.scale = 0.75f;
   c.inputs = {{"probs", normal(r.rows * r.experts, 0.1, 0.5)},
               {"allCounts", all_counts(world, r.rows * r.k, r.experts, r.choices)}};
   c.outputs = {{"loss", 1}};
@@ -120,23 +138,25 @@ Case unpermute(const Route& r) {
   return c;
 }
 
-Case grouped_linear(const Experts& x, int64_t i, int64_t o) {
+Case grouped_linear(const Experts& x, int64_t i, int64_t o, bool bias) {
   Case c{.op = "grouped_linear", .label = text({{"in", i}, {"out", o}}) + " "};
   set_experts(c, x);
-  const int64_t local = x.experts / x.size, rows = x.size * x.tokens;
+  c.label += mark(!bias, "no bias");
+  const int64_t local = x.experts / x.size, rows = c.routed;
   c.attrs.in = i, c.attrs.out = o;
-  c.inputs["x"] = normal(rows * i), c.inputs["w"] = normal(local * o * i), c.inputs["b"] = normal(local * o);
+  c.inputs["x"] = normal(rows * i), c.inputs["w"] = normal(local * o * i);
+  if (bias) c.inputs["b"] = normal(local * o);
   c.outputs = {{"y", rows * o}};
-  c.flops = 2.0 * rows / x.size * i * o;  // when evenly spread
+  c.flops = 2.0 * static_cast<double>(x.tokens * i * o);  // when evenly spread
   return c;
 }
 
-Case routed_gelu(const Experts& x, int64_t d) {
-  Case c{.op = "gelu", .label = text({{"d", d}}) + " "};
+Case routed_activation(const char* op, const Experts& x, int64_t d) {
+  Case c{.op = op, .label = text({{"d", d}}) + " "};
   set_experts(c, x);
   c.attrs.dim = d;
-  c.inputs["x"] = normal(x.size * x.tokens * d);
-  c.outputs = {{"y", x.size * x.tokens * d}};
+  c.inputs["x"] = normal(c.routed * d * (c.op == "swiglu" ? 2 : 1));
+  c.outputs = {{"y", c.routed * d}};
   return c;
 }
 

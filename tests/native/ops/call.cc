@@ -48,8 +48,9 @@ Value gradient_of(const Case& c, const std::string& name, const std::map<std::st
 
 }  // namespace
 
-Call forward_call(const Case& c) {
+Call forward_call(const Case& c, bool accumulate) {
   Call call{.op = c.op, .attrs = c.attrs};
+  call.attrs.accumulate = accumulate;
   for (const Name& name : inputs_of(c.op)) {
     if (name.list) {
       for (const Value& value : c.list) call.in.emplace_back(name.text, value);
@@ -76,6 +77,7 @@ Call backward_call(const Case& c, const std::string& op, bool accumulate) {
   call.attrs.accumulate = accumulate;
   for (const Name& name : inputs_of(op)) {
     const bool from_above = name.text[0] == 'd' && c.outputs.contains(source_of(name.text));
+    if (op == "gated_add_backward" && name.text == "m" && c.attrs.coefficients == 1) continue;  // weighs nothing then
     if (from_above) {
       call.in.emplace_back(name.text, gradient_of(c, name.text, forward));
     } else if (c.inputs.contains(name.text)) {
@@ -87,8 +89,11 @@ Call backward_call(const Case& c, const std::string& op, bool accumulate) {
     }
   }
   uint64_t seed = 101;
-  for (const Name& name : outputs_of(op))
-    call.out.emplace_back(name.text, noise(name.text, c.inputs.at(source_of(name.text)).elements(), seed++));
+  for (const Name& name : outputs_of(op)) {
+    const std::string source = source_of(name.text);
+    if (name.optional && !c.inputs.contains(source)) continue;
+    call.out.emplace_back(name.text, noise(name.text, c.inputs.at(source).elements(), seed++));
+  }
   return call;
 }
 
@@ -148,14 +153,6 @@ std::vector<std::pair<std::string, Value>> Bound<Real>::outputs() const {
     values.emplace_back(call_.out[i].first, Value{integer, {buffer.real.begin(), buffer.real.end()}, buffer.whole});
   }
   return values;
-}
-
-template <class Real>
-double Bound<Real>::bytes() const {
-  double elements = 0;
-  for (int64_t n : in_elements_) elements += static_cast<double>(n);
-  for (int64_t n : out_elements_) elements += static_cast<double>(n);
-  return 4 * elements;
 }
 
 template class Bound<float>;

@@ -17,7 +17,7 @@ struct Call {
 };
 
 // The forward op of a case. Outputs start as noise, so that what an op must not touch is seen to stay.
-Call forward_call(const Case& c);
+Call forward_call(const Case& c, bool accumulate = false);
 
 // One of the backward ops of a case, with random gradients from above and outputs that start as noise.
 Call backward_call(const Case& c, const std::string& op, bool accumulate);
@@ -33,7 +33,6 @@ class Bound {
   void reset();  // outputs as before the run
   void run(OpFunction function, Stream* stream) const;
   std::vector<std::pair<std::string, Value>> outputs() const;
-  double bytes() const;  // of all buffers
 
  private:
   struct Buffer {

@@ -10,24 +10,15 @@
 
 namespace scmoe::test {
 
-// Inputs, outputs and attributes of an op by name, as worker/program/ops.ts spells them (tests/native/ops.test.ts
-// compares the two).
-struct Signature {
-  const char* op;
-  const char* inputs;
-  const char* outputs;
-  const char* attrs;
-};
-extern const std::vector<Signature> kSignatures;
-
+// One input or output of an op, with the marks of worker/program/ops.ts.
 struct Name {
   std::string text;
-  bool optional = false, accumulated = false, list = false;
+  bool optional = false, accumulated = false, list = false, chunked = false;
 };
 std::vector<Name> inputs_of(const std::string& op);
 std::vector<Name> outputs_of(const std::string& op);
 std::vector<std::string> backward_of(const std::string& op);
-bool accumulates(const std::string& op);  // takes the attribute `accumulate`: its first output may be added to
+bool takes(const std::string& op, const std::string& attr);
 
 // The contents of a buffer: doubles stand for f32 until the op runs.
 struct Value {
@@ -43,14 +34,12 @@ struct Case {
   std::map<std::string, Value> inputs{};     // also what only the backward op reads, as allCounts of the router
   std::map<std::string, int64_t> outputs{};  // elements; an optional output left out is absent
   std::vector<Value> list{};                 // instead, for ops over a list of buffers
+  int64_t routed = 0;                        // rows that a buffer of routed rows has room for; 0: none are
   double flops = 0;                          // of the forward op; 0: limited by memory, reported as GB/s
   bool timed = false;                        // a training shape: only run by --time
   bool differentiable = true;                // false where a small step changes a choice
 };
 
 const std::vector<Case>& all_cases();
-
-// The forward ops of one pair of blocks, dense then mixture of experts, as one rank with all experts runs them.
-std::vector<Case> pair_cases();
 
 }  // namespace scmoe::test

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "call.h"
 #include "case.h"
 
 namespace scmoe::test {
@@ -11,22 +12,36 @@ namespace scmoe::test {
 // One backend for each instruction set this machine can run.
 std::vector<const Backend*> backends_here();
 
-// Every check of every case that is not timed; true when all hold.
+// Every check of every case that is not timed; true when all hold. Each prints one line for every check it makes:
+// what, op, where, case, verdict, parted by tabs; the verdict is "ok" or says what is wrong.
 bool check();
+bool check_gradients();
+bool check_properties(const Backend& backend);
+bool report(const std::string& what, const std::string& op, const std::string& where, const std::string& label,
+            const std::string& problem);
 
-// Empty when the outputs agree within the tolerance of an f32 kernel.
-std::string compare(const std::vector<std::pair<std::string, Value>>& got,
-                    const std::vector<std::pair<std::string, Value>>& want);
+constexpr double kTolerance = 1e-4;  // of an f32 kernel, against f64-accumulated loops
 
-// A table: op, shape, milliseconds, GFLOP/s or GB/s, ratio to the reference loops, right or wrong. `filter` selects ops
-// by prefix.
+double root_mean_square(const std::vector<double>& x);
+
+struct Difference {
+  int64_t count = 0;  // of values that are not equal within the tolerance
+  std::string first;  // what and where; empty when there is none
+};
+
+// Equal within `tolerance`, relative to the element or to the buffer's root mean square, whichever is larger; integers
+// exactly.
+Difference difference(const std::string& name, const Value& got, const Value& want, double tolerance);
+
+// Null where there is none.
+const Value* find(const std::vector<std::pair<std::string, Value>>& values, const std::string& name);
+Value* find(std::vector<std::pair<std::string, Value>>& values, const std::string& name);
+
+// A line for each peak (matrix product, copy) and each timed case whose op begins with `filter`: time.cc says which
+// fields. False when a value is wrong.
 bool time_ops(const std::string& filter, int num_threads);
 
-// Forward and backward of one pair of blocks on one thread, op by op: its GFLOP/s and the share of our own sgemm's
-// best, 0 to 1.
-void print_pair();
-
-// The best single-thread sgemm found at training shapes, ours and any library's that is installed.
-void print_peak();
+// The best sgemm found at training shapes, ours and any library's that is installed.
+void print_peak(int num_threads);
 
 }  // namespace scmoe::test

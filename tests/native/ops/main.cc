@@ -1,8 +1,8 @@
 // ops_test                     checks kernels, gradients and bits; exit code 1 when one is wrong
-// ops_test --names             op, inputs, outputs, attributes, and whether every backend has it
+// ops_test --names             the ops of every backend, and the op table they are tested by
 // ops_test --time [op] [n]     times training shapes on n threads; without n, on one
-// ops_test --pair              forward and backward of one pair of blocks, as a share of that peak
-// ops_test --peak              single-thread sgemm, GFLOP/s
+// ops_test --peak [n]          sgemm, GFLOP/s
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +11,7 @@
 #include "call.h"
 #include "check.h"
 #include "cpu/reference.h"
+#include "op_table.h"
 
 namespace {
 
@@ -19,8 +20,8 @@ void print_names() {
   for (const Backend* backend : {cpu_backend(), reference_backend(), reference_backend_f64()}) {
     for (int i = 0; i < backend->num_ops; i++) std::printf("table\t%s\t%s\n", backend->name, backend->ops[i].name);
   }
-  for (const test::Signature& s : test::kSignatures)
-    std::printf("signature\t%s\t%s\t%s\t%s\n", s.op, s.inputs, s.outputs, s.attrs);
+  for (const OpSpec& s : op_table())
+    if (!s.comm) std::printf("signature\t%s\t%s\t%s\t%s\n", s.name, s.inputs, s.outputs, s.attrs);
 }
 
 }  // namespace
@@ -33,11 +34,7 @@ int main(int count, char** words) {
       return 0;
     }
     if (std::strcmp(word(1), "--peak") == 0) {
-      scmoe::test::print_peak();
-      return 0;
-    }
-    if (std::strcmp(word(1), "--pair") == 0) {
-      scmoe::test::print_pair();
+      scmoe::test::print_peak(std::max(1, std::atoi(word(2))));
       return 0;
     }
     if (std::strcmp(word(1), "--time") == 0) {

@@ -1,12 +1,17 @@
+// What each op takes at the shapes of training, against what the machine can do in the same run: the best matrix
+// product for ops that are products, a copy of as many bytes for the others.
 #include <dlfcn.h>
 #include <time.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
+#include <cstring>
+#include <map>
 
-#include "call.h"
 #include "check.h"
+#include "cpu/stream.h"
 
 namespace scmoe::test {
 namespace {
@@ -22,41 +27,49 @@ double processor_seconds() {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// The shortest of the runs of `body` that fit a quarter of a second (five at least), the first not counted: what it
-// takes undisturbed.
-template <class Body>
-double best_seconds(const Body& body, double (*clock)() = processor_seconds) {
-  body();
-  double best = 1e30;
-  const double start = seconds();
-  for (int runs = 0; runs < 5 || seconds() - start < 0.25; runs++) {
-    const double before = clock();
-    body();
-    best = std::min(best, clock() - before);
-  }
-  return best;
-}
+// A team of kernels' threads and how what they do is timed.
+struct Timer {
+  explicit Timer(int num_threads) : threads(num_threads), stream(cpu_backend()->stream_create(num_threads)) {}
+  ~Timer() { cpu_backend()->stream_destroy(stream); }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
 
-// Attention's backward has five products where its forward has two; every other op of a pair has as many.
+  // The shortest of the runs of `body` that fit a quarter of a second (five at least), the first not counted: what it
+  // takes undisturbed.
+  template <class Body>
+  double best(const Body& body) const {
+    double (*const clock)() = threads > 1 ? seconds : processor_seconds;
+    body();
+    double shortest = 1e30;
+    const double start = seconds();
+    for (int runs = 0; runs < 5 || seconds() - start < 0.25; runs++) {
+      const double before = clock();
+      body();
+      shortest = std::min(shortest, clock() - before);
+    }
+    return shortest;
+  }
+
+  int threads;
+  Stream* stream;
+};
+
+// Attention's backward has five products where its forward has two, the router's two where its forward has one; other
+// backward ops have as many as their forward.
 double flops_of(const Case& c, const std::string& op) {
   return c.flops * (op == "attention_backward" ? 2.5 : op == "router_backward" ? 2.0 : 1.0);
 }
 
-bool time_call(const Case& c, const Call& call, const Backend& backend, Stream* stream, int threads) {
-  Bound<float> fast(call), slow(call);
-  const double before = seconds();
-  slow.run(function_of(*reference_backend(), call.op), nullptr);
-  const double slow_time = seconds() - before;
-  fast.run(function_of(backend, call.op), stream);
-  const std::string problem = compare(fast.outputs(), slow.outputs());
-  const double time =
-      best_seconds([&] { fast.run(function_of(backend, call.op), stream); }, threads > 1 ? seconds : processor_seconds);
-  const double work = c.flops > 0 ? flops_of(c, call.op) : fast.bytes();
-  std::printf("%-22s %-34s %9.3f ms %8.1f %s %7.1fx  %s\n", call.op.c_str(), c.label.c_str(), time * 1e3,
-              work / time * 1e-9, c.flops > 0 ? "GFLOP/s" : "GB/s   ", slow_time / time,
-              problem.empty() ? "right" : problem.c_str());
-  std::fflush(stdout);
-  return problem.empty();
+// What must at least be moved: inputs read, outputs written, and read before where they are added to.
+double bytes_of(const Call& call) {
+  int64_t elements = 0;
+  for (const auto& [name, value] : call.in) elements += value.elements();
+  const std::vector<Name> names = outputs_of(call.op);
+  for (size_t i = 0; i < call.out.size(); i++) {
+    const bool accumulated = names[std::min(i, names.size() - 1)].accumulated;
+    elements += call.out[i].second.elements() * (accumulated ? 2 : 1);
+  }
+  return 4 * static_cast<double>(elements);
 }
 
 // --- sgemm at the shapes of training: NT is a linear layer, NN its dgrad, TN its wgrad.
@@ -69,84 +82,127 @@ constexpr Shape kShapes[] = {{512, 512, 512}, {512, 2048, 512}, {512, 512, 2048}
 using CblasSgemm = void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*,
                             int);
 
-// Our kernels through the linear ops; a library through its C interface.
-double best_gflops_of_ours() {
+// Our kernels through the linear op; a library through its C interface.
+double best_gflops_of_ours(const Timer& timer) {
   double best = 0;
-  Stream* stream = cpu_backend()->stream_create(1);
   for (const Shape& s : kShapes) {
     Case c{.op = "linear", .label = ""};
     c.attrs.rows = s.m, c.attrs.out = s.n, c.attrs.in = s.k;
     const auto ones = [](int64_t n) { return Value{false, std::vector<double>(n, 1.0), {}}; };
-    c.inputs = {{"x", ones(int64_t{s.m} * s.k)}, {"w", ones(int64_t{s.n} * s.k)}, {"b", ones(s.n)}};
+    c.inputs = {{"x", ones(int64_t{s.m} * s.k)}, {"w", ones(int64_t{s.n} * s.k)}};
     c.outputs = {{"y", int64_t{s.m} * s.n}};
     const Bound<float> bound(forward_call(c));
     const OpFunction linear = function_of(*cpu_backend(), "linear");
-    best = std::max(best, 2e-9 * s.m * s.n * s.k / best_seconds([&] { bound.run(linear, stream); }));
+    best = std::max(best, 2e-9 * s.m * s.n * s.k / timer.best([&] { bound.run(linear, timer.stream); }));
   }
-  cpu_backend()->stream_destroy(stream);
   return best;
 }
 
-double best_gflops_of(CblasSgemm sgemm) {
+double best_gflops_of(CblasSgemm sgemm, const Timer& timer) {
   double best = 0;
   for (const Shape& s : kShapes) {
     const std::vector<float> a(static_cast<size_t>(s.m) * s.k, 1.0f), b(static_cast<size_t>(s.n) * s.k, 1.0f);
     std::vector<float> c(static_cast<size_t>(s.m) * s.n);
     const double time =
-        best_seconds([&] { sgemm(101, 111, 112, s.m, s.n, s.k, 1, a.data(), s.k, b.data(), s.k, 0, c.data(), s.n); });
+        timer.best([&] { sgemm(101, 111, 112, s.m, s.n, s.k, 1, a.data(), s.k, b.data(), s.k, 0, c.data(), s.n); });
     best = std::max(best, 2e-9 * s.m * s.n * s.k / time);
   }
   return best;
 }
 
+double print_peaks(const Timer& timer) {
+  const double ours = best_gflops_of_ours(timer);
+  std::printf("peak\tsgemm, %s\t%.2f\tGF/s\n", cpu_backend()->name, ours);
+  setenv("OPENBLAS_NUM_THREADS", std::to_string(timer.threads).c_str(), 1);
+  void* library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+  const auto sgemm = library ? reinterpret_cast<CblasSgemm>(dlsym(library, "cblas_sgemm")) : nullptr;
+  if (sgemm) std::printf("peak\tsgemm, openblas\t%.2f\tGF/s\n", best_gflops_of(sgemm, timer));
+  std::fflush(stdout);
+  return ours;
+}
+
+// --- A copy, each thread its part, by bytes it touches: small ones stay in a cache, as the buffers of an op do.
+
+class Copies {
+ public:
+  explicit Copies(const Timer& timer) : timer_(timer) {}
+
+  // Bytes read and written each second by a copy that reads and writes `bytes` together, to the next power of two.
+  double bytes_per_second(double bytes) {
+    int exponent = 0;
+    std::frexp(std::max(bytes, 128.0) - 1, &exponent);
+    double& known = known_[exponent];
+    if (known == 0) known = measure(size_t{1} << (exponent - 1));
+    return known;
+  }
+
+ private:
+  struct Halves {
+    char *from, *to;
+    size_t bytes;
+    int threads;
+  };
+
+  double measure(size_t half) {
+    std::vector<char> from(half, 1), to(half, 2);
+    Halves halves{from.data(), to.data(), half, timer_.threads};
+    const auto part = [](void* context, int thread) {
+      const Halves& h = *static_cast<Halves*>(context);
+      const size_t t = static_cast<size_t>(thread), n = static_cast<size_t>(h.threads);
+      const size_t begin = h.bytes * t / n, end = h.bytes * (t + 1) / n;
+      std::memcpy(h.to + begin, h.from + begin, end - begin);
+    };
+    const double time = timer_.best([&] { stream_run(timer_.stream, part, &halves); });
+    return 2 * static_cast<double>(half) / time;
+  }
+
+  const Timer& timer_;
+  std::map<int, double> known_;  // by exponent of two
+};
+
+// --- The table.
+
+// row, op, shape, seconds, what its rate counts, rate, share of its peak, values not right, values
+bool time_call(const Case& c, const Call& call, const Timer& timer, double peak, Copies& copies) {
+  Bound<float> fast(call), slow(call);
+  slow.run(function_of(*reference_backend(), call.op), timer.stream);
+  const OpFunction run = function_of(*cpu_backend(), call.op);
+  fast.run(run, timer.stream);
+  int64_t wrong = 0, values = 0;
+  const auto got = fast.outputs(), want = slow.outputs();
+  for (size_t i = 0; i < want.size(); i++) {
+    wrong += difference(want[i].first, got[i].second, want[i].second, kTolerance).count;
+    values += want[i].second.elements();
+  }
+  const double time = timer.best([&] { fast.run(run, timer.stream); });
+  const bool product = c.flops > 0;
+  const double rate = (product ? flops_of(c, call.op) : bytes_of(call)) / time * 1e-9;
+  const double share = rate / (product ? peak : copies.bytes_per_second(bytes_of(call)) * 1e-9);
+  std::printf("row\t%s\t%s\t%.9g\t%s\t%.6g\t%.4g\t%ld\t%ld\n", call.op.c_str(), c.label.c_str(), time,
+              product ? "GF/s" : "GB/s", rate, share, static_cast<long>(wrong), static_cast<long>(values));
+  std::fflush(stdout);
+  return wrong == 0;
+}
+
 }  // namespace
 
 bool time_ops(const std::string& filter, int num_threads) {
-  const Backend& backend = *cpu_backend();
-  Stream* stream = backend.stream_create(num_threads);
+  const Timer timer(num_threads);
+  const double peak = print_peaks(timer);
+  Copies copies(timer);
+  std::printf("peak\tcopy of 64 MiB\t%.2f\tGB/s\n", copies.bytes_per_second(1 << 27) * 1e-9);
   bool right = true;
-  std::printf("%s, %d threads; the last ratio is to the reference loops\n", backend.name, num_threads);
   for (const Case& c : all_cases()) {
     if (!c.timed || !c.op.starts_with(filter)) continue;
-    right &= time_call(c, forward_call(c), backend, stream, num_threads);
+    right &= time_call(c, forward_call(c), timer, peak, copies);
     for (const std::string& op : backward_of(c.op))
-      right &= time_call(c, backward_call(c, op, false), backend, stream, num_threads);
+      right &= time_call(c, backward_call(c, op, false), timer, peak, copies);
   }
-  backend.stream_destroy(stream);
   return right;
 }
 
-void print_pair() {
-  const Backend& backend = *cpu_backend();
-  Stream* stream = backend.stream_create(1);
-  double flops = 0, time = 0;
-  const auto add = [&](const Case& c, const Call& call) {
-    const Bound<float> bound(call);
-    const double best = best_seconds([&] { bound.run(function_of(backend, call.op), stream); });
-    std::printf("op\t%s\t%s\t%.3f ms\n", call.op.c_str(), c.label.c_str(), best * 1e3);
-    flops += flops_of(c, call.op);
-    time += best;
-  };
-  for (const Case& c : pair_cases()) {
-    add(c, forward_call(c));
-    for (const std::string& op : backward_of(c.op)) add(c, backward_call(c, op, false));
-  }
-  backend.stream_destroy(stream);
-  const double rate = flops / time * 1e-9;
-  std::printf("pair\t%.3f ms\t%.1f GFLOP/s\t%.3f of peak\n", time * 1e3, rate, rate / best_gflops_of_ours());
-}
-
-void print_peak() {
-  const double ours = best_gflops_of_ours();
-  std::printf("%s\t%.1f\n", cpu_backend()->name, ours);
-  setenv("OPENBLAS_NUM_THREADS", "1", 1);
-  void* library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
-  if (!library) {
-    std::printf("openblas\tnot installed\n");
-    return;
-  }
-  const auto sgemm = reinterpret_cast<CblasSgemm>(dlsym(library, "cblas_sgemm"));
-  if (sgemm) std::printf("openblas\t%.1f\n", best_gflops_of(sgemm));
+void print_peak(int num_threads) {
+  print_peaks(Timer(num_threads));
 }
 
 }  // namespace scmoe::test

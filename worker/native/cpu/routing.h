@@ -8,9 +8,9 @@ namespace scmoe::SCMOE_ISA {
 
 // The experts of this rank and the ranks that send to them.
 struct Group {
-  int64_t experts, capacity;
-  int64_t local_experts, first_expert;
-  int64_t first_rank, num_ranks;
+  int64_t experts = 0, capacity = 0;
+  int64_t local_experts = 0, first_expert = 0;
+  int64_t first_rank = 0, num_ranks = 0;
 };
 
 inline Group group_of(const Attrs& a) {
