@@ -1,7 +1,8 @@
 // The command line of scmoe: what there is, without running anything. docs/cli.md is written from it.
 
-import { Command, InvalidArgumentError } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import packageFile from '../package.json' with { type: 'json' }
+import { type EvalOptions, evalCommand } from './eval.ts'
 import { type PlanOptions, planCommand } from './plan.ts'
 import { type RunOptions, runCommand } from './run.ts'
 import { type SimulateOptions, simulateCommand } from './simulate.ts'
@@ -114,5 +115,47 @@ export function program(exit: (code: number) => void): Command {
     .option('--json', 'one JSON object at the end instead of text')
     .action(async (file: string, options: RunOptions) => exit(await runCommand(file, options)))
 
+  addEval(scmoe, exit)
   return scmoe
+}
+
+function addEval(scmoe: Command, exit: (code: number) => void): void {
+  scmoe
+    .command('eval')
+    .summary('losses and gradients of a checkpoint')
+    .description(
+      'Evaluate a checkpoint over a file of tokens, on one rank whatever number of ranks wrote it. The file is cut end to end into sequences of spec.training.sequenceLength; what is left at its end is not evaluated. All figures are means over all tokens predicted: cross-entropy; aux and z loss, the load-balance and router z losses added over MoE layers; loss, the cross-entropy plus these times their coefficients, which is what training minimises; and the norm of the gradient of that loss, not clipped. The checkpoint may be written by another program: docs/checkpoints.md names the tensors.',
+    )
+    .requiredOption(
+      '--checkpoint <path>',
+      "a checkpoint's folder, an output folder of `scmoe run` (its newest checkpoint), or a folder or file of .safetensors weights, which needs --job",
+    )
+    .requiredOption('--tokens <file>', 'text or token numbers')
+    .option(
+      '--job <file>',
+      'file with the ScMoEJob whose model it is. Without it a checkpoint knows its model, but no token is dropped and the coefficients are the defaults',
+    )
+    .addOption(
+      new Option(
+        '--type <type>',
+        'what the tokens file holds (default: spec.data.tokens of the job, else bytes)',
+      ).choices(['bytes', 'uint16', 'uint32']),
+    )
+    .option('--sequences <n>', 'evaluate the first n (default: all)', wholeNumber(1))
+    .option(
+      '--batch <n>',
+      'sequences at a time; capacity and the balance loss are per batch (default: those of a rank of the job in a micro-batch, else 8)',
+      wholeNumber(1),
+    )
+    .option('--threads <n>', 'threads that compute (default: the cores of this machine)', wholeNumber(1))
+    .option('--loss-only', 'no gradient norm: a third of the time, half of the memory')
+    .option(
+      '--gradients <file>',
+      'write the gradient of the loss above, the mean over all sequences evaluated and not clipped: one safetensors file, F32, names and shapes of the parameters',
+    )
+    .option('--json', 'one JSON object instead of text')
+    .action(async (options: EvalOptions) => {
+      print(await evalCommand(options))
+      exit(0)
+    })
 }

@@ -97,7 +97,7 @@ async function examine(place: CheckpointPlace, folder: string, held: readonly He
     if (folderOf(index.step) !== basename(folder)) throw new Error(`it is of step ${index.step}`)
     const difference = modelDifference(index.model, place.model)
     if (difference !== undefined) return { difference }
-    await readAll(folder, { index, held }, name => {
+    await readHeld(folder, { index, held }, name => {
       file = name
     })
     return { index }
@@ -108,8 +108,8 @@ async function examine(place: CheckpointPlace, folder: string, held: readonly He
   }
 }
 
-/** Verifies every file that this rank needs and copies its slices. */
-async function readAll(
+/** Verifies every file that has a part of `held` and copies it there. `opening`: called with the file that an error is about. */
+export async function readHeld(
   folder: string,
   { index, held }: { index: CheckpointIndex; held: readonly Held[] },
   opening: (file: string) => void,

@@ -17,6 +17,8 @@ export interface Written {
 }
 
 export interface Entry {
+  /** As safetensors calls it: F32, BF16, ... */
+  dtype: string
   shape: number[]
   /** Bytes from the start of the file. */
   start: number
@@ -30,7 +32,7 @@ export interface Header {
 
 const HeaderJson = z.object({ __metadata__: z.record(z.string(), z.string()).optional() }).catchall(
   z.object({
-    dtype: z.literal('F32'),
+    dtype: z.string(),
     shape: z.array(z.int().min(0)),
     data_offsets: z.tuple([z.int().min(0), z.int().min(0)]),
   }),
@@ -65,8 +67,16 @@ export async function writeSafetensors(
   }
 }
 
-/** Reads the header of an open file. Throws when it is not well formed. */
+/** Reads the header of an open file. Throws when it is not well formed, or a tensor is not of F32. */
 export async function readHeader(file: FileHandle): Promise<Header> {
+  const header = await readHeaderOfAny(file)
+  for (const [name, { dtype }] of header.entries)
+    if (dtype !== 'F32') throw new Error(`tensor ${name} is of ${dtype}, not of F32`)
+  return header
+}
+
+/** The same with tensors of any type; of others than F32 nothing is said about their bytes. */
+export async function readHeaderOfAny(file: FileHandle): Promise<Header> {
   const { size } = await file.stat()
   const length = size < 8 ? 0 : Number(new DataView((await readExactly(file, 0, 8)).buffer).getBigUint64(0, true))
   if (length < 2 || length > MAX_HEADER || length > size - 8)
@@ -74,10 +84,10 @@ export async function readHeader(file: FileHandle): Promise<Header> {
   const json: unknown = JSON.parse(new TextDecoder().decode(await readExactly(file, 8, length)))
   const { __metadata__: metadata = {}, ...tensors } = HeaderJson.parse(json)
   const entries = new Map<string, Entry>()
-  for (const [name, { shape, data_offsets: offsets }] of Object.entries(tensors)) {
-    const entry = { shape, start: 8 + length + offsets[0], end: 8 + length + offsets[1] }
+  for (const [name, { dtype, shape, data_offsets: offsets }] of Object.entries(tensors)) {
+    const entry = { dtype, shape, start: 8 + length + offsets[0], end: 8 + length + offsets[1] }
     const elements = shape.reduce((product, n) => product * n, 1)
-    if (entry.end - entry.start !== 4 * elements || entry.end > size) {
+    if (dtype === 'F32' && (entry.end - entry.start !== 4 * elements || entry.end > size)) {
       throw new Error(`not a usable safetensors file: tensor ${name} does not have the bytes its shape needs`)
     }
     entries.set(name, entry)

@@ -1,0 +1,107 @@
+// scmoe eval: losses of a checkpoint over a file of tokens. The work is done by a process of its own (worker/evaluate.ts).
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { join, resolve } from 'node:path'
+import { createLogUpdate } from 'log-update'
+import pc from 'picocolors'
+import { z } from 'zod'
+import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
+import { JobFileError, readJob } from './job-file.ts'
+
+export interface EvalOptions {
+  checkpoint: string
+  tokens: string
+  /** File with the job whose model it is. */
+  job?: string | undefined
+  type?: ScMoEJobSpec['data']['tokens'] | undefined
+  sequences?: number | undefined
+  batch?: number | undefined
+  threads?: number | undefined
+  lossOnly?: boolean | undefined
+  gradients?: string | undefined
+  json?: boolean | undefined
+}
+
+const EVALUATE = join(import.meta.dirname, '../worker/evaluate.ts')
+
+/** What worker/evaluate.ts sends. */
+const Evaluated = z.looseObject({
+  checkpoint: z.string(),
+  step: z.number().optional(),
+  sequences: z.number(),
+  sequenceLength: z.number(),
+  batchSequences: z.number(),
+  loss: z.number(),
+  crossEntropy: z.number(),
+  auxLoss: z.number().optional(),
+  auxCoefficient: z.number().optional(),
+  zLoss: z.number().optional(),
+  zCoefficient: z.number().optional(),
+  gradientNorm: z.number().optional(),
+  gradients: z.string().optional(),
+})
+type Evaluated = z.infer<typeof Evaluated>
+const Progress = z.object({ done: z.number(), sequences: z.number() })
+const Message = z.union([z.object({ result: Evaluated }), z.object({ error: z.string() }), Progress])
+
+/** The text, or the figures as JSON. Throws JobFileError. */
+export async function evalCommand(options: EvalOptions): Promise<string> {
+  const { job, json, lossOnly, checkpoint, tokens, gradients, ...numbers } = options
+  if (lossOnly && gradients !== undefined)
+    throw new JobFileError('--gradients needs the backward pass, which --loss-only leaves out: give one of them')
+  const found = await evaluated({
+    ...numbers,
+    lossOnly,
+    checkpoint: resolve(checkpoint),
+    tokens: resolve(tokens),
+    ...(gradients !== undefined && { gradients: resolve(gradients) }),
+    ...(job !== undefined && { spec: readJob(job).spec }),
+  })
+  return json ? JSON.stringify(found) : text(found)
+}
+
+async function evaluated(order: object): Promise<Evaluated> {
+  const child = spawn(process.execPath, [EVALUATE], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+  const line = process.stderr.isTTY ? createLogUpdate(process.stderr) : undefined
+  try {
+    child.send(order)
+    return await answerOf(child, ({ done, sequences }) => line?.(`${done} of ${sequences} sequences`))
+  } finally {
+    line?.clear()
+    child.kill('SIGKILL')
+  }
+}
+
+function answerOf(child: ChildProcess, progress: (at: z.infer<typeof Progress>) => void): Promise<Evaluated> {
+  return new Promise((done, reject) => {
+    child.on('message', received => {
+      const message = Message.parse(received)
+      if ('result' in message) done(message.result)
+      else if ('error' in message) reject(new JobFileError(message.error))
+      else progress(message)
+    })
+    child.once('error', reject)
+    child.once('exit', (code, signal) => reject(new Error(`${EVALUATE} ended early: ${code ?? signal}`)))
+  })
+}
+
+const digits = (value: number) => value.toFixed(6)
+
+function text(found: Evaluated): string {
+  const { step, sequences, sequenceLength, batchSequences } = found
+  const rows: [string, number | undefined, string][] = [
+    ['loss', found.loss, ''],
+    ['cross-entropy', found.crossEntropy, `perplexity ${Math.exp(found.crossEntropy).toFixed(3)}`],
+    ['aux loss', found.auxLoss, `times ${found.auxCoefficient}`],
+    ['z loss', found.zLoss, `times ${found.zCoefficient}`],
+    ['gradient norm', found.gradientNorm, ''],
+  ]
+  return [
+    `${pc.bold(found.checkpoint)}${step === undefined ? '' : `  step ${step}`}`,
+    `${sequences} sequences of ${sequenceLength} tokens, ${batchSequences} at a time`,
+    ...rows.flatMap(([name, value, more]) =>
+      value === undefined ? [] : [`  ${name.padEnd(14)} ${digits(value)}  ${pc.dim(more)}`.trimEnd()],
+    ),
+    ...(found.gradients === undefined ? [] : [`gradients: ${found.gradients}`]),
+  ].join('\n')
+}
