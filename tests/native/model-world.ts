@@ -1,16 +1,26 @@
 // A whole model on ranks that are processes of their own, driven program by program: what training does, without the worker around it.
 
 import { elementsOf, gradientOf, initialise, type ModelConfig, sliceOf, tensors } from '../../worker/model.ts'
-import { BUFFER, emitTrain } from '../../worker/program/emit.ts'
+import { BUFFER, emitEvaluate, emitGradients, emitMicroBatch, emitTrain } from '../../worker/program/emit.ts'
+import type { Emitted, Scheduled } from '../../worker/program/program.ts'
 import { assemble, type Choice, schedule } from '../../worker/schedule/schedule.ts'
-import { startWorld, type World } from './engine/ranks.ts'
+import { World } from './engine/ranks.ts'
 
 const SEED = 5
 const LEARNING_RATE = 0.01
+/** Of hyper, the third input of adamw: what the tests' optimizer steps use. */
+export const hyper = ({ beta1, beta2 }: ModelConfig, t: number, learningRate = LEARNING_RATE) => [
+  learningRate,
+  1 - beta1 ** t,
+  1 - beta2 ** t,
+  0,
+]
 
 export interface Step {
   loss: number
   aux: number[]
+  /** Empty where zCoefficient is 0. */
+  z: number[]
   norm: number
 }
 
@@ -27,9 +37,9 @@ export function wholeModel(config: ModelConfig, spread = 1) {
 }
 export type WholeModel = ReturnType<typeof wholeModel>
 
-/** Tokens of all ranks in step `step`, [sequences, T+1]; a pattern that can be learned. */
+/** Tokens of all micro-batches and ranks in step `step`, [sequences, T+1], micro-batch by micro-batch; a pattern that can be learned. */
 export function tokensOf(config: ModelConfig, step: number): Int32Array {
-  const sequences = config.batch * config.worldSize
+  const sequences = config.batch * config.worldSize * config.microBatches
   const width = config.sequence + 1
   return Int32Array.from({ length: sequences * width }, (_, i) => {
     const row = Math.floor(i / width) + step * sequences
@@ -37,55 +47,129 @@ export function tokensOf(config: ModelConfig, step: number): Int32Array {
   })
 }
 
-export class ModelWorld implements AsyncDisposable {
+/** The kernels a rank computes with: SCMOE_CPU_ISA; undefined: the best of this machine. */
+export type Isa = 'reference' | 'baseline' | 'avx2' | 'avx512'
+
+/** Rank processes, started once for each number of ranks and given a fresh engine for each model. */
+export class Processes implements AsyncDisposable {
+  readonly #worlds = new Map<string, World>()
+
+  async world(config: Pick<ModelConfig, 'worldSize' | 'expertParallelSize'>, isa?: Isa): Promise<World> {
+    const { worldSize, expertParallelSize } = config
+    const key = `${worldSize} ${isa}`
+    const started = this.#worlds.get(key)
+    const world = started ?? spawn(worldSize, isa)
+    this.#worlds.set(key, world)
+    if (started) await started.each(rank => rank.call('close'))
+    await world.create({ expertParallelSize })
+    await world.connect()
+    return world
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#worlds.values()].map(world => world[Symbol.asyncDispose]()))
+    this.#worlds.clear()
+  }
+}
+
+/** The engine reads the variable when it is made, from the environment its process was started with. */
+function spawn(size: number, isa?: Isa): World {
+  const before = process.env['SCMOE_CPU_ISA']
+  if (isa) process.env['SCMOE_CPU_ISA'] = isa
+  const world = new World(size)
+  if (before === undefined) delete process.env['SCMOE_CPU_ISA']
+  else process.env['SCMOE_CPU_ISA'] = before
+  return world
+}
+
+export interface Load {
+  choice?: Choice
+  /** Changes of what is not part of the persistent layout, e.g. recompute. */
+  config?: Partial<ModelConfig>
+  /** Last change before memory is planned. */
+  edit?: (scheduled: Scheduled) => Scheduled
+}
+
+const SEQUENTIAL: Choice = { strategy: 'Sequential' }
+
+export class ModelWorld {
   readonly #world: World
-  readonly #config: ModelConfig
+  #config: ModelConfig
 
   private constructor(world: World, config: ModelConfig) {
     this.#world = world
     this.#config = config
   }
 
-  static async start(config: ModelConfig, choice: Choice, model: WholeModel): Promise<ModelWorld> {
-    const { expertParallelSize } = config
-    const started = new ModelWorld(await startWorld(config.worldSize, { expertParallelSize }), config)
-    await started.load(choice)
+  /** The world stays the processes' own and is another model's after the next start. */
+  static async start(
+    processes: Processes,
+    config: ModelConfig,
+    { model, isa, ...how }: Load & { model: WholeModel; isa?: Isa },
+  ): Promise<ModelWorld> {
+    const started = new ModelWorld(await processes.world(config, isa), config)
+    await started.load(how)
     await started.reset(model)
     return started
   }
 
-  /** Loads the training program under another schedule; what is persistent stays. */
-  async load(choice: Choice): Promise<void> {
+  get config(): ModelConfig {
+    return this.#config
+  }
+
+  /** Loads the programs of an optimizer step; what is persistent stays. */
+  async load({ choice = SEQUENTIAL, config = {}, edit = same => same }: Load): Promise<void> {
+    this.#config = { ...this.#config, ...config }
+    const { microBatches } = this.#config
     await this.#world.each(async (rank, index) => {
-      await rank.call('load', assemble(schedule(emitTrain(this.#config, index), choice), this.#config, index))
+      const programs = [emitTrain(this.#config, index)]
+      if (microBatches > 1) programs.push(emitMicroBatch(this.#config, index, true))
+      if (microBatches > 2) programs.push(emitMicroBatch(this.#config, index, false))
+      for (const emitted of programs)
+        await rank.call('load', assemble(edit(schedule(emitted, choice)), this.#config, index))
+    })
+  }
+
+  /** Loads and runs `evaluate` or `gradients` on the tokens of the last step. */
+  async run(name: 'evaluate' | 'gradients'): Promise<Step[]> {
+    const emit: (config: ModelConfig, rank: number) => Emitted = name === 'evaluate' ? emitEvaluate : emitGradients
+    return this.#world.each(async (rank, index) => {
+      await rank.call('load', assemble(schedule(emit(this.#config, index), SEQUENTIAL), this.#config, index))
+      await rank.call('run', name)
+      return this.#statistics(index)
     })
   }
 
   /** Parameters as given, moments zero. */
   async reset(model: WholeModel): Promise<void> {
     await this.#world.each(async (rank, index) => {
-      for (const tensor of tensors(this.#config)) {
+      const writes = tensors(this.#config).flatMap(tensor => {
         const { start, count } = sliceOf(tensor, this.#config, index)
         const values = model.get(tensor.name)?.values.subarray(start, start + count) ?? []
-        await rank.call('write', tensor.name, values)
-        for (const moment of ['m', 'v']) await rank.call('write', `${tensor.name}.${moment}`, new Float32Array(count))
-      }
+        const zeros = new Float32Array(count)
+        return [
+          rank.call('write', tensor.name, values),
+          ...['m', 'v'].map(moment => rank.call('write', `${tensor.name}.${moment}`, zeros)),
+        ]
+      })
+      await Promise.all(writes)
     })
   }
 
   /** One optimizer step (t counts from 1) on the step's tokens; the results of every rank. */
   async step(t: number, learningRate = LEARNING_RATE): Promise<Step[]> {
-    const { batch, sequence, beta1, beta2, pairs } = this.#config
+    const { batch, sequence, microBatches, worldSize } = this.#config
     const tokens = tokensOf(this.#config, t)
     const perRank = batch * (sequence + 1)
     return this.#world.each(async (rank, index) => {
-      await rank.call('write', BUFFER.tokens, tokens.subarray(index * perRank, (index + 1) * perRank))
-      await rank.call('write', BUFFER.hyper, [learningRate, 1 - beta1 ** t, 1 - beta2 ** t, 0])
-      await rank.call('run', 'train')
-      const read = async (name: string) => (await rank.call('read', name))[0] ?? Number.NaN
-      const aux: number[] = []
-      for (let pair = 0; pair < pairs; pair++) aux.push(await read(BUFFER.aux(pair)))
-      return { loss: await read(BUFFER.loss), aux, norm: await read(BUFFER.norm) }
+      await rank.call('write', BUFFER.hyper, hyper(this.#config, t, learningRate))
+      for (let micro = 0; micro < microBatches; micro++) {
+        const start = (micro * worldSize + index) * perRank
+        await rank.call('write', BUFFER.tokens, tokens.subarray(start, start + perRank))
+        const isLast = micro === microBatches - 1
+        await rank.call('run', isLast ? 'train' : micro === 0 ? 'accumulate.first' : 'accumulate')
+      }
+      return this.#statistics(index)
     })
   }
 
@@ -108,26 +192,40 @@ export class ModelWorld implements AsyncDisposable {
     return this.#global(String, 0)
   }
 
+  /** A persistent buffer, rank by rank. */
+  async read(buffer: string): Promise<(Float32Array | Int32Array)[]> {
+    return this.#world.each(rank => rank.call('read', buffer))
+  }
+
+  async #statistics(index: number): Promise<Step> {
+    const { units, kind, zCoefficient } = this.#config
+    const rank = this.#world.rank(index)
+    const read = async (name: string) => (await rank.call('read', name))[0] ?? Number.NaN
+    const ofUnits = (name: (unit: number) => string, has: boolean) =>
+      Promise.all(Array.from({ length: has ? units : 0 }, (_, unit) => read(name(unit))))
+    return {
+      loss: await read(BUFFER.loss),
+      aux: await ofUnits(BUFFER.aux, kind !== 'Dense'),
+      z: await ofUnits(BUFFER.z, kind !== 'Dense' && zCoefficient > 0),
+      norm: await read(BUFFER.norm),
+    }
+  }
+
   async #global(role: (name: string) => string, denseRank: number): Promise<Map<string, Float64Array>> {
-    const found = new Map<string, Float64Array>()
-    for (const tensor of tensors(this.#config)) {
+    const found = tensors(this.#config).map(async tensor => {
       const whole = new Float64Array(elementsOf(tensor.shape))
       const ranks =
         tensor.kind === 'dense'
           ? [denseRank]
           : Array.from({ length: this.#config.expertParallelSize }, (_, rank) => rank)
-      for (const rank of ranks)
-        whole.set(
-          await this.#world.rank(rank).call('read', role(tensor.name)),
-          sliceOf(tensor, this.#config, rank).start,
-        )
-      found.set(tensor.name, whole)
-    }
-    return found
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#world[Symbol.asyncDispose]()
+      const parts = ranks.map(async rank => {
+        const part = await this.#world.rank(rank).call('read', role(tensor.name))
+        whole.set(part, sliceOf(tensor, this.#config, rank).start)
+      })
+      await Promise.all(parts)
+      return [tensor.name, whole] as const
+    })
+    return new Map(await Promise.all(found))
   }
 }
 

@@ -1,243 +1,217 @@
 // The whole model once more, in float64, by automatic differentiation (@jax-js/jax): shares no formula of a gradient with the engine.
 // All ranks' tokens in one batch; every expert sees all tokens and its result is weighted, so no dispatch exists that could be wrong.
 
-import { defaultDevice, init, numpy as np, valueAndGrad } from '@jax-js/jax'
-import type { ModelConfig } from '../../worker/model.ts'
+import { defaultDevice, init, valueAndGrad } from '@jax-js/jax'
+import { blocksOf, type ModelConfig } from '../../worker/model.ts'
+import { attention, coefficients, feedForward, linear, norm } from './oracle-layers.ts'
+import { type Routing, routing } from './oracle-routing.ts'
+import {
+  add,
+  constant,
+  divide,
+  exp,
+  fromParameters,
+  get,
+  log,
+  matmul,
+  multiply,
+  type Parameters,
+  reshape,
+  rowsOf,
+  scale,
+  softmax,
+  split,
+  subtract,
+  sum,
+  type Tensor,
+  toParameters,
+  total,
+  transpose,
+  type Values,
+} from './oracle-tensor.ts'
 
-type Tensor = np.Array
-type Parameters = Record<string, Tensor>
-
+/** Means over all tokens of an optimizer step, and over its micro-batches. */
 export interface OracleResult {
   loss: number
-  /** Load-balance loss of every pair, without its coefficient. */
+  /** Load-balance loss of every unit, without its coefficient; of DGMoE the mean of both ways. */
   aux: number[]
+  /** Router z-loss of every unit, likewise. */
+  z: number[]
   gradients: Map<string, Float64Array>
   /** Share of choices that capacity dropped. */
   dropped: number
+  /** First choices of every way through a MoE layer, e.g. `micro-batch 0, unit 1, current`. */
+  experts: ReadonlyMap<string, readonly number[]>
 }
 
-/** Weights of choice i as masks [N, E], and the share f_e of choices per expert before any drop. */
-interface Routing {
-  chosen: Tensor[]
-  kept: Tensor[]
-  share: Tensor
-  dropped: number
+/** Names one way of one micro-batch's tokens through a MoE layer. */
+const wayName = (micro: number, unit: number, way: string) => `micro-batch ${micro}, unit ${unit}, ${way}`
+
+interface Model {
+  config: ModelConfig
+  micro: number
+  /** Found by the first forward pass, given to the second. */
+  routings: Map<string, Routing>
 }
 
-// jax-js counts references: every function here borrows its arguments.
-const constant = (values: ArrayLike<number>, shape: number[]) =>
-  np.array(Float64Array.from(values), { dtype: np.float64 }).reshape(shape)
-const add = (a: Tensor, b: Tensor) => np.add(a.ref, b.ref)
-const subtract = (a: Tensor, b: Tensor) => np.subtract(a.ref, b.ref)
-const multiply = (a: Tensor, b: Tensor) => np.multiply(a.ref, b.ref)
-const divide = (a: Tensor, b: Tensor) => np.divide(a.ref, b.ref)
-const scale = (a: Tensor, by: number) => a.ref.mul(by)
-const sum = (a: Tensor, axis: number) => np.sum(a.ref, axis, { keepdims: true })
-const matmul = (a: Tensor, b: Tensor) => np.matmul(a.ref, b.ref)
-const transpose = (a: Tensor, axes: number[]) => np.transpose(a.ref, axes)
-const reshape = (a: Tensor, shape: number[]) => a.ref.reshape(shape)
-const exp = (a: Tensor) => np.exp(a.ref)
-
-/** Throws where the model has no such parameter. */
-function get(p: Parameters, name: string): Tensor {
-  const found = p[name]
-  if (!found) throw new Error(`the oracle has no parameter ${name}`)
-  return found
+interface Way {
+  unit: number
+  way: 'routed' | 'current'
+  taken?: readonly number[]
 }
 
-function layernorm(p: Parameters, scope: string, x: Tensor): Tensor {
-  const width = x.shape.at(-1) ?? 1
-  const centred = subtract(x, scale(sum(x, -1), 1 / width))
-  const variance = scale(sum(multiply(centred, centred), -1), 1 / width)
-  const normalised = divide(centred, np.sqrt(variance.add(1e-5)))
-  return add(multiply(normalised, get(p, `${scope}.gamma`)), get(p, `${scope}.beta`))
+interface Losses {
+  aux: Tensor
+  z: Tensor
 }
 
-const linear = (p: Parameters, scope: string, x: Tensor, of = '') =>
-  add(matmul(x, transpose(get(p, `${scope}.weight${of}`), [1, 0])), get(p, `${scope}.bias${of}`))
-
-function gelu(x: Tensor): Tensor {
-  const cube = multiply(x, multiply(x, x))
-  const inner = scale(add(x, scale(cube, 0.044715)), Math.sqrt(2 / Math.PI))
-  return scale(multiply(x, np.tanh(inner).add(1)), 0.5)
-}
-
-const feedForward = (p: Parameters, scope: string, x: Tensor, of = '') =>
-  linear(p, `${scope}.down`, gelu(linear(p, `${scope}.up`, x, of)), of)
-
-function attention(p: Parameters, scope: string, x: Tensor, config: ModelConfig): Tensor {
-  const { sequence, heads, dim } = config
-  const rows = x.shape[0] ?? 0
-  const width = dim / heads
-  const qkv = linear(p, `${scope}.qkv`, layernorm(p, `${scope}.norm`, x))
-  const [q, k, v] = np
-    .split(qkv, 3, 1)
-    .map(part => transpose(reshape(part, [rows / sequence, sequence, heads, width]), [0, 2, 1, 3]))
-  if (!q || !k || !v) throw new Error('split gave fewer than three parts')
-  const past = constant(
-    Array.from({ length: sequence ** 2 }, (_, i) => (i % sequence <= Math.floor(i / sequence) ? 1 : 0)),
-    [1, 1, sequence, sequence],
-  )
-  const scores = multiply(exp(scale(matmul(q, transpose(k, [0, 1, 3, 2])), 1 / Math.sqrt(width))), past)
-  const mixed = matmul(divide(scores, sum(scores, -1)), v)
-  return add(x, linear(p, `${scope}.proj`, reshape(transpose(mixed, [0, 2, 1, 3]), [rows, dim])))
-}
-
-function softmax(x: Tensor): Tensor {
-  const e = exp(x)
-  return divide(e, sum(e, -1))
-}
-
-/** m and the balance loss. `route` says which expert each token chose, from concrete probabilities. */
+/** m[n] = sum_i G(x)_i E_i(x), and what the way adds to the losses. */
 function moe(
   p: Parameters,
   scope: string,
   x: Tensor,
-  model: { config: ModelConfig; route: (probs: Tensor) => Routing },
-) {
-  const { experts } = model.config
-  const probs = softmax(matmul(x, transpose(get(p, `${scope}.router.weight`), [1, 0])))
-  const { chosen, kept, share } = model.route(probs)
-  let weights = chosen.map(mask => sum(multiply(probs, mask), -1))
+  model: Model & Way,
+): Losses & { m: Tensor; first: readonly number[] } {
+  const { config, routings, taken } = model
+  const rows = x.shape[0] ?? 1
+  const logits = matmul(x, transpose(get(p, `${scope}.router.weight`), [1, 0]))
+  const probs = softmax(logits)
+  const name = wayName(model.micro, model.unit, model.way)
+  const routed = routings.get(name) ?? routing(rowsOf(probs), config, taken)
+  routings.set(name, routed)
+  let weights = routed.chosen.map(mask => sum(multiply(probs, mask), -1))
   const [first, second] = weights
   if (first && second) weights = weights.map(weight => divide(weight, add(first, second)))
   // [N, E]: what each expert's result counts for each token.
-  const gate = weights.map((weight, i) => multiply(kept[i] ?? weight, weight)).reduce(add)
-  const columns = np.split(gate, experts, 1)
-  const m = columns.map((weight, e) => multiply(feedForward(p, `${scope}.experts`, x, `[${e}]`), weight)).reduce(add)
-  const mean = scale(sum(probs, 0), 1 / (x.shape[0] ?? 1))
-  return { m, aux: scale(np.sum(multiply(mean, share)), experts) }
+  const gate = weights.map((weight, i) => multiply(routed.kept[i] ?? weight, weight)).reduce(add)
+  const m = split(gate, config.experts)
+    .map((weight, e) => multiply(feedForward(p, `${scope}.experts`, x, { config, of: `[${e}]` }), weight))
+    .reduce(add)
+  const mean = scale(sum(probs, 0), 1 / rows)
+  const lse = log(sum(exp(logits), -1))
+  return {
+    m,
+    first: routed.first,
+    aux: scale(total(multiply(mean, routed.share)), config.experts),
+    z: scale(total(multiply(lse, lse)), 1 / rows),
+  }
 }
 
-function pairForward(p: Parameters, pair: number, h0: Tensor, model: Model) {
-  const [dense, sparse] = [`blocks.${2 * pair}`, `blocks.${2 * pair + 1}`]
+/** The streams that experts may read: input of the preceding block, after its attention, its output, after the last block's attention. */
+interface Streams {
+  h0: Tensor
+  a1: Tensor
+  h1: Tensor
+  a2: Tensor
+}
+
+/** out of the block that carries the MoE layer. */
+function sparse(p: Parameters, block: number, streams: Streams, model: Model & { unit: number }) {
   const { config } = model
-  const a1 = attention(p, `${dense}.attn`, h0, config)
-  const h1 = add(a1, feedForward(p, `${dense}.mlp`, layernorm(p, `${dense}.mlp.norm`, a1)))
-  const a2 = attention(p, `${sparse}.attn`, h1, config)
-  const source = config.kind === 'ScMoE' ? a1 : a2
-  const x = layernorm(p, `${sparse}.moe.norm`, source)
-  const { m, aux } = moe(p, `${sparse}.moe`, x, { config, route: probs => model.route(pair, probs) })
-  const branch = add(a2, m)
-  if (config.kind === 'Top2') return { out: branch, aux }
-  if (config.kind === 'SharedExpert') return { out: add(branch, feedForward(p, `${sparse}.shared`, x)), aux }
-  const n = layernorm(p, `${sparse}.shared.norm`, a2)
-  const score = matmul(n, reshape(get(p, `${sparse}.shared.gate.weight`), [config.dim, 1]))
-  const c = np.reciprocal(exp(scale(score, -1)).add(1))
-  return { out: add(branch, multiply(feedForward(p, `${sparse}.shared`, n), c)), aux }
+  const { a2 } = streams
+  const scope = `blocks.${block}`
+  const normalised = (x: Tensor) => norm(p, `${scope}.moe.norm`, x, config)
+  const hasShortcut = config.kind === 'ScMoE' || config.kind === 'DGMoE'
+  const source = hasShortcut ? { 1: streams.h1, 2: streams.a1, 3: streams.h0 }[config.shortcutPosition] : a2
+  const x = normalised(source)
+  const routed = moe(p, `${scope}.moe`, x, { ...model, way: 'routed' })
+  if (config.kind === 'DGMoE') {
+    const way = { ...model, way: 'current', taken: routed.first } as const
+    const current = moe(p, `${scope}.moe`, normalised(a2), way)
+    const mean = (a: Tensor, b: Tensor) => scale(add(a, b), 0.5)
+    return {
+      out: add(a2, add(routed.m, current.m)),
+      aux: mean(routed.aux, current.aux),
+      z: mean(routed.z, current.z),
+    }
+  }
+  if (config.kind === 'Top1' || config.kind === 'Top2') return { ...routed, out: add(a2, routed.m) }
+  const n = config.kind === 'ScMoE' ? norm(p, `${scope}.shared.norm`, a2, config) : x
+  const s = feedForward(p, `${scope}.shared`, n, { config })
+  const c = coefficients(p, `${scope}.shared.gate`, n, config)
+  const weighed = (y: Tensor, by: Tensor | undefined) => (by ? multiply(y, by) : y)
+  return { ...routed, out: add(a2, add(weighed(s, c.shared), weighed(routed.m, c.routed))) }
 }
 
-interface Model {
-  config: ModelConfig
-  route: (pair: number, probs: Tensor) => Routing
+function unitForward(p: Parameters, unit: number, h: Tensor, model: Model): { out: Tensor; losses?: Losses } {
+  const { config } = model
+  const { dense, preceding, last } = blocksOf(config, unit)
+  const before = [...dense, ...(preceding === undefined ? [] : [preceding])]
+  let streams = { h0: h, a1: h, h1: h }
+  for (const block of config.kind === 'Dense' ? [...before, last] : before) {
+    const h0 = streams.h1
+    const a1 = attention(p, `blocks.${block}.attn`, h0, config)
+    const mlp = `blocks.${block}.mlp`
+    streams = { h0, a1, h1: add(a1, feedForward(p, mlp, norm(p, `${mlp}.norm`, a1, config), { config })) }
+  }
+  if (config.kind === 'Dense') return { out: streams.h1 }
+  const a2 = attention(p, `blocks.${last}.attn`, streams.h1, config)
+  const { out, aux, z } = sparse(p, last, { ...streams, a2 }, { ...model, unit })
+  return { out, losses: { aux, z } }
 }
 
-/** tokens: rows of T+1, all sequences of all ranks. */
+/** tokens: rows of T+1, all sequences of all ranks of one micro-batch. */
 function forward(p: Parameters, tokens: Int32Array, model: Model) {
-  const { sequence, vocabulary, pairs, dim } = model.config
+  const { sequence, vocabulary, units, dim, positions, tieEmbeddings } = model.config
   const sequences = tokens.length / (sequence + 1)
+  const rows = sequences * sequence
   const oneHot = (shift: number) => {
-    const mask = new Float64Array(sequences * sequence * vocabulary)
+    const mask = new Float64Array(rows * vocabulary)
     for (let b = 0; b < sequences; b++)
       for (let t = 0; t < sequence; t++)
         mask[(b * sequence + t) * vocabulary + (tokens[b * (sequence + 1) + t + shift] ?? 0)] = 1
-    return constant(mask, [sequences * sequence, vocabulary])
+    return constant(mask, [rows, vocabulary])
   }
   const embedded = reshape(matmul(oneHot(0), get(p, 'wte')), [sequences, sequence, dim])
-  let h = reshape(add(embedded, get(p, 'wpe')), [sequences * sequence, dim])
-  const aux: Tensor[] = []
-  for (let pair = 0; pair < pairs; pair++) {
-    const result = pairForward(p, pair, h, model)
+  let h = reshape(positions === 'Learned' ? add(embedded, get(p, 'wpe')) : embedded, [rows, dim])
+  const losses: Losses[] = []
+  for (let unit = 0; unit < units; unit++) {
+    const result = unitForward(p, unit, h, model)
     h = result.out
-    aux.push(result.aux)
+    if (result.losses) losses.push(result.losses)
   }
-  const logits = linear(p, 'head', layernorm(p, 'norm', h))
-  const likelihood = subtract(np.log(sum(exp(logits), -1)), sum(multiply(logits, oneHot(1)), -1))
-  return { loss: scale(np.sum(likelihood), 1 / (sequences * sequence)), aux }
+  const n = norm(p, 'norm', h, model.config)
+  const logits = tieEmbeddings ? matmul(n, transpose(get(p, 'wte'), [1, 0])) : linear(p, 'head', n)
+  const likelihood = subtract(log(sum(exp(logits), -1)), sum(multiply(logits, oneHot(1)), -1))
+  return { loss: scale(total(likelihood), 1 / rows), aux: losses.map(l => l.aux), z: losses.map(l => l.z) }
 }
 
-/** The k largest of every row, ties to the lower index; places counted rank by rank, first choices of all tokens before second ones. */
-function routing(probs: readonly number[][], config: ModelConfig): Routing {
-  const { experts, topK, capacity, batch, sequence } = config
-  const rows = probs.length
-  const perRank = batch * sequence
-  const order = probs.map(row =>
-    row.map((value, e) => ({ value, e })).toSorted((a, b) => b.value - a.value || a.e - b.e),
+/** Means over the micro-batches of a step. */
+function step(p: Parameters, tokens: Int32Array, config: ModelConfig, routings: Map<string, Routing>) {
+  const { microBatches } = config
+  const size = tokens.length / microBatches
+  const parts = Array.from({ length: microBatches }, (_, micro) =>
+    forward(p, tokens.subarray(micro * size, (micro + 1) * size), { config, micro, routings }),
   )
-  const chosen = Array.from({ length: topK }, () => new Float64Array(rows * experts))
-  const kept = Array.from({ length: topK }, () => new Float64Array(rows * experts))
-  const share = new Float64Array(experts)
-  let dropped = 0
-  for (let first = 0; first < rows; first += perRank) {
-    const taken = new Float64Array(experts)
-    for (let i = 0; i < topK; i++)
-      for (let n = first; n < first + perRank; n++) {
-        const e = order[n]?.[i]?.e ?? 0
-        const fits = (taken[e] ?? 0) < capacity
-        taken[e] = (taken[e] ?? 0) + 1
-        share[e] = (share[e] ?? 0) + 1 / (rows * topK)
-        chosen[i]?.fill(1, n * experts + e, n * experts + e + 1)
-        if (fits) kept[i]?.fill(1, n * experts + e, n * experts + e + 1)
-        else dropped += 1 / (rows * topK)
-      }
-  }
-  const masks = (list: Float64Array[]) => list.map(values => constant(values, [rows, experts]))
-  return { chosen: masks(chosen), kept: masks(kept), share: constant(share, [1, experts]), dropped }
+  const mean = (of: (part: (typeof parts)[number]) => Tensor) => scale(parts.map(of).reduce(add), 1 / microBatches)
+  const unitMeans = (name: 'aux' | 'z') =>
+    (parts[0]?.[name] ?? []).map((first, unit) => mean(part => part[name][unit] ?? first))
+  return { loss: mean(part => part.loss), aux: unitMeans('aux'), z: unitMeans('z') }
 }
 
-/** Global values of every tensor by name; `tokens` of all ranks, rank by rank. */
-export async function oracle(
-  config: ModelConfig,
-  values: ReadonlyMap<string, { shape: readonly number[]; values: ArrayLike<number> }>,
-  tokens: Int32Array,
-): Promise<OracleResult> {
+/** Global values of every tensor by name; `tokens` of all micro-batches and ranks, micro-batch by micro-batch, rank by rank. */
+export async function oracle(config: ModelConfig, values: Values, tokens: Int32Array): Promise<OracleResult> {
   await init('cpu')
   defaultDevice('cpu')
   const p = toParameters(values)
-  const routings: Routing[] = []
-  const first = forward(p, tokens, {
-    config,
-    route: (pair, probs) => (routings[pair] = routing(rowsOf(probs), config)),
-  })
-  const result = { loss: Number(first.loss.js()), aux: first.aux.map(aux => Number(aux.js())) }
+  const routings = new Map<string, Routing>()
+  const first = step(p, tokens, config, routings)
+  const numbers = (list: readonly Tensor[]) => list.map(value => Number(value.js()))
+  const result = { loss: Number(first.loss.js()), aux: numbers(first.aux), z: numbers(first.z) }
   const objective = (q: Parameters) => {
-    const route = (pair: number) => routings[pair] ?? routing([], config)
-    const { loss, aux } = forward(q, tokens, { config, route })
-    return add(loss, scale(aux.reduce(add), config.auxCoefficient))
+    const { loss, aux, z } = step(q, tokens, config, routings)
+    const weighed = [
+      ...aux.map(value => scale(value, config.auxCoefficient)),
+      ...z.map(value => scale(value, config.zCoefficient)),
+    ]
+    return weighed.reduce(add, loss)
   }
   const [, gradient] = valueAndGrad(objective)(p)
-  const gradients = new Map<string, Float64Array>()
-  for (const [name, { shape, values: whole }] of values) {
-    const all = new Float64Array(whole.length)
-    for (const [e, part] of partNames(name, shape).entries())
-      all.set(await get(gradient, part).data(), (e * whole.length) / partNames(name, shape).length)
-    gradients.set(name, all)
+  const shares = [...routings.values()]
+  return {
+    ...result,
+    gradients: await fromParameters(gradient, values),
+    dropped: shares.reduce((mean, share) => mean + share.dropped / shares.length, 0),
+    experts: new Map([...routings].map(([name, { first: choice }]) => [name, choice])),
   }
-  return { ...result, gradients, dropped: routings.reduce((total, { dropped }) => total + dropped / config.pairs, 0) }
-}
-
-function rowsOf(probs: Tensor): number[][] {
-  const flat: number[] = reshape(probs, [-1]).js()
-  const width = probs.shape[1] ?? 1
-  return Array.from({ length: flat.length / width }, (_, n) => flat.slice(n * width, (n + 1) * width))
-}
-
-/** One parameter per expert, so that each can be multiplied by itself. */
-const partNames = (name: string, shape: readonly number[]) =>
-  name.includes('.experts.') ? Array.from({ length: shape[0] ?? 0 }, (_, e) => `${name}[${e}]`) : [name]
-
-function toParameters(
-  values: ReadonlyMap<string, { shape: readonly number[]; values: ArrayLike<number> }>,
-): Parameters {
-  const p: Parameters = {}
-  for (const [name, { shape, values: whole }] of values) {
-    const parts = partNames(name, shape)
-    const size = whole.length / parts.length
-    for (const [e, part] of parts.entries())
-      p[part] = constant(
-        Array.from({ length: size }, (_, i) => whole[e * size + i] ?? 0),
-        parts[0] === name ? [...shape] : shape.slice(1),
-      )
-  }
-  return p
 }
