@@ -1,0 +1,198 @@
+// What a run says about its schedule: how much was hidden, and what each op took by itself.
+
+import * as fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { emitEvaluate, emitTrain } from '../../worker/program/emit.ts'
+import type { Scheduled } from '../../worker/program/program.ts'
+import {
+  choices,
+  contentionOf,
+  durations,
+  makespan,
+  overlap,
+  type Profile,
+  type Spans,
+  schedule,
+} from '../../worker/schedule/schedule.ts'
+import { choiceOf, configOf, job, type Measured, measured, profileOf, wish } from './program-arbitraries.ts'
+
+const RANKS = { units: 1, worldSize: 2, expertParallelSize: 2, expertsPerRank: 2 } as const
+const PARTS = ['gate', 'encode', 'dispatch', 'experts', 'combine', 'decode', 'mlp', 'attn1', 'shared'] as const
+const WINDOW = ['mlp', 'attn1', 'shared'] as const
+type Parts = Record<(typeof PARTS)[number], number>
+
+/** Forward of one unit at position 2, each part of which takes so long. */
+function forward(parts: Parts, slot?: number): { scheduled: Scheduled; spans: Spans } {
+  const emitted = emitEvaluate(configOf({ ...RANKS, kind: 'ScMoE' }), 0)
+  const known = new Map<string, number>(Object.entries(parts))
+  const count = (part: string) => emitted.ops.filter(op => op.segment.part === part).length
+  const times = Float64Array.from(emitted.ops, ({ segment: { part } }) => (known.get(part) ?? 0) / count(part))
+  const profile: Profile = { times: [times], contention: 0, latency: 0 }
+  const scheduled = schedule(
+    emitted,
+    slot === undefined
+      ? { strategy: 'Sequential' }
+      : { strategy: 'Shortcut', forwardSlot: slot, backwardSlot: 1, chunks: 1 },
+    profile,
+  )
+  return { scheduled, spans: makespan(scheduled, emitted, profile) }
+}
+
+const time = fc.integer({ min: 1, max: 100 })
+const anyParts: fc.Arbitrary<Parts> = fc.record({
+  gate: time,
+  encode: time,
+  dispatch: time,
+  experts: time,
+  combine: time,
+  decode: time,
+  mlp: time,
+  attn1: time,
+  shared: time,
+})
+
+describe('overlap', () => {
+  // Seen failing with a share of both, what was waited for and what travelled.
+  it('is what is not exposed: max(0, dispatch - pre) + max(0, combine - post) (arXiv 2404.05019, section 3.3)', () => {
+    fc.assert(
+      fc.property(anyParts, fc.integer({ min: 1, max: 4 }), (parts, slot) => {
+        const { scheduled, spans } = forward(parts, slot)
+        const sum = (list: readonly (keyof Parts)[]) => list.reduce((all, part) => all + parts[part], 0)
+        const exposed =
+          Math.max(0, parts.dispatch - sum(WINDOW.slice(0, slot - 1))) +
+          Math.max(0, parts.combine - sum(WINDOW.slice(slot - 1)))
+        const found = overlap(scheduled, spans)
+        expect(found.waited).toBeCloseTo(exposed, 6)
+        expect(found.communication).toBeCloseTo(parts.dispatch + parts.combine, 6)
+        expect(found.hiddenPercent).toBeCloseTo(100 * (1 - exposed / (parts.dispatch + parts.combine)), 6)
+        expect([found.waitedForReduce, found.waitedForRanks, found.skew]).toEqual([0, 0, 0])
+      }),
+    )
+  })
+
+  // Seen failing with a branch that has no gate.
+  it('is none where every all-to-all is waited for, and its share of the MoE branch what can be hidden', () => {
+    fc.assert(
+      fc.property(anyParts, parts => {
+        const { scheduled, spans } = forward(parts)
+        const found = overlap(scheduled, spans)
+        const travels = parts.dispatch + parts.combine
+        expect(found.hiddenPercent).toBeCloseTo(0, 6)
+        const branch = travels + parts.gate + parts.encode + parts.experts + parts.decode
+        expect(found.communicationShareOfMoe).toBeCloseTo(travels / branch, 6)
+      }),
+    )
+  })
+
+  // By comparing every pause with every transfer. Seen failing with skew or sums taken for transfer, counts for sums, and transfers passed over.
+  it('says of all the time that compute stood still whether it was for exchanges, sums or other ranks', () => {
+    fc.assert(
+      fc.property(job, wish, measured, (shape, wanted, times) => {
+        const { scheduled, profile, emitted } = planned({ shape, wanted, times })
+        for (const rank of profile.times.keys()) {
+          const spans = makespan(scheduled, emitted, profile, rank)
+          const found = overlap(scheduled, spans)
+          const expected = bruteForce(scheduled, spans)
+          const tolerance = 1e-9 * (1 + spans.total)
+          const wrong = KINDS.filter(kind => Math.abs(found[kind] - expected[kind]) > tolerance)
+          expect(wrong.map(kind => `${kind} is ${found[kind]}, not ${expected[kind]}`)).toEqual([])
+        }
+      }),
+      { numRuns: 60 },
+    )
+  })
+
+  // Seen failing with what the comm queue did alone.
+  it('takes a pause that outlasts the transfer for waiting all the same: a thread woke up late', () => {
+    const parts = { gate: 1, encode: 1, dispatch: 9, experts: 5, combine: 9, decode: 2, mlp: 3, attn1: 3, shared: 3 }
+    const { scheduled, spans } = forward(parts)
+    const late = scheduled.ops.findIndex(op => op.segment.part === 'decode')
+    const delay = (list: Float64Array) => list.map((value, at) => value + (at >= late ? 7 : 0))
+    const { waited } = overlap(scheduled, { start: delay(spans.start), end: delay(spans.end) })
+    expect(waited).toBeCloseTo(9 + 9 + 7, 6)
+  })
+})
+
+const KINDS = ['waited', 'waitedForReduce', 'waitedForRanks', 'communication', 'skew'] as const
+
+function bruteForce({ ops }: Scheduled, { start, end, ready }: Spans) {
+  const result = { waited: 0, waitedForReduce: 0, waitedForRanks: 0, communication: 0, skew: 0 }
+  const at = (list: Float64Array | undefined, op: number) => list?.[op] ?? 0
+  const common = (a: readonly [number, number], b: readonly [number, number]) =>
+    Math.max(0, Math.min(a[1], b[1]) - Math.max(a[0], b[0]))
+  const compute = [...ops.keys()].filter(op => ops[op]?.queue === 'compute')
+  const pauses = compute.map((op, i) => [i === 0 ? 0 : at(end, compute[i - 1] ?? 0), at(start, op)] as const)
+  for (const [index, { op, queue }] of ops.entries()) {
+    if (queue !== 'comm') continue
+    const isReduce = op === 'all_reduce'
+    const travels = [at(ready, index), at(end, index)] as const
+    const skewed = [at(start, index), at(ready, index)] as const
+    result.communication += isReduce ? 0 : travels[1] - travels[0]
+    result.skew += skewed[1] - skewed[0]
+    for (const pause of pauses) {
+      result[isReduce ? 'waitedForReduce' : 'waited'] += common(pause, travels)
+      result.waitedForRanks += common(pause, skewed)
+    }
+  }
+  return result
+}
+
+function planned({ shape, wanted, times }: { shape: Parameters<typeof configOf>[0]; wanted: number; times: Measured }) {
+  const config = configOf(shape)
+  const emitted = emitTrain(config, 0)
+  const profile = profileOf(emitted, config.worldSize, times)
+  const choice = choiceOf(wanted, choices(emitted, { strategy: 'Auto' }))
+  return { emitted, profile, scheduled: schedule(emitted, choice, profile) }
+}
+
+describe('durations', () => {
+  // Seen failing with skew, contention or the cost of splitting left in, and with the last chunk for the whole.
+  it('are the times a run was predicted from, on every rank: skew and what communication takes from compute are taken out', () => {
+    fc.assert(
+      fc.property(job, wish, measured, (shape, wanted, times) => {
+        const { scheduled, profile, emitted } = planned({ shape, wanted, times })
+        for (const [rank, own] of profile.times.entries()) {
+          const spans = makespan(scheduled, emitted, profile, rank)
+          const found = durations(emitted, scheduled, spans, profile)
+          const tolerance = 1e-9 * (1 + spans.total)
+          const wrong = emitted.ops.flatMap(({ label }, at) =>
+            Math.abs((found[at] ?? 0) - (own[at] ?? 0)) > tolerance ? [`${label}: ${found[at]}, not ${own[at]}`] : [],
+          )
+          expect(wrong).toEqual([])
+        }
+      }),
+      { numRuns: 60 },
+    )
+  })
+})
+
+describe('contention', () => {
+  const emitted = emitTrain(configOf({ ...RANKS, kind: 'ScMoE' }), 0)
+  const scheduled = schedule(emitted, { strategy: 'Sequential' })
+  const { start, end } = makespan(scheduled, emitted, {
+    times: [Float64Array.from(emitted.ops, () => 10)],
+    contention: 0,
+    latency: 0,
+  })
+  /** Processor time of half the time of transfer. */
+  const cpu = Float64Array.from(scheduled.ops, ({ queue }) => (queue === 'comm' ? 5 : 0))
+  const of = (computeThreads: number, processors: number, ranks: number) =>
+    contentionOf(scheduled, { start, end, cpu }, { computeThreads, processors, ranks })
+
+  // Seen failing with only the threads that compute counted, and with the threads of all ranks for the share of one.
+  it('is the processor time of communication where its threads find no processor of their own', () => {
+    expect(of(1, 2, 2)).toBeCloseTo(0.5, 12)
+    expect(of(1, 3, 2)).toBeCloseTo(0.25, 12)
+    expect(of(1, 4, 2)).toBe(0)
+    expect(of(1, 8, 2)).toBe(0)
+    expect(of(4, 4, 2)).toBeCloseTo(0.5, 12)
+  })
+
+  // Seen failing without a limit.
+  it('is at most all of a processor, and nothing where none was measured', () => {
+    const busy = cpu.map(value => 10 * value)
+    const sharing = { computeThreads: 1, processors: 1, ranks: 1 }
+    expect(contentionOf(scheduled, { start, end, cpu: busy }, sharing)).toBe(1)
+    expect(contentionOf(scheduled, { start, end }, sharing)).toBe(0)
+  })
+})
