@@ -74,12 +74,11 @@ describe('auto', () => {
           }),
         }))
         for (const other of common) expect(other).toEqual(common[0])
-        for (const [rank, { scheduled }] of ranks.entries()) {
-          const again = choose(emitTrain(config, rank), profile, AUTO)
-          expect(JSON.stringify(assemble(again.scheduled, config, rank))).toBe(
-            JSON.stringify(assemble(scheduled, config, rank)),
-          )
-        }
+        const rank = config.worldSize - 1
+        const [once, again] = [ranks[rank], choose(emitTrain(config, rank), profile, AUTO)].map(
+          plan => plan && JSON.stringify(assemble(plan.scheduled, config, rank)),
+        )
+        expect(again).toBe(once)
       }),
       { numRuns: 5 },
     )
