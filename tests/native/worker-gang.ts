@@ -2,12 +2,15 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach } from 'vitest'
 import { ENV, EXIT, TerminationRecord } from '../../crds/contract.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { folderOf, listSteps, readIndex } from '../../worker/checkpoint-index.ts'
+import { hashFile } from '../../worker/safetensors.ts'
 import { freePort } from '../free-port.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
@@ -171,6 +174,22 @@ export function lossCurve(output: string): Map<number, number> {
 
 export function checkpointFolders(output: string): string[] {
   return readdirSync(join(output, 'checkpoints')).toSorted()
+}
+
+/** Steps of the checkpoints there are, newest first; throws unless every folder with a checkpoint's final name is whole. */
+export async function wholeCheckpoints(output: string): Promise<number[]> {
+  const directory = join(output, 'checkpoints')
+  const steps = await listSteps(directory)
+  for (const step of steps) {
+    const folder = join(directory, folderOf(step))
+    for (const { name, bytes, sha256 } of (await readIndex(folder)).files) {
+      const file = await open(join(folder, name))
+      const found = await hashFile(file)
+      await file.close()
+      if (found.bytes !== bytes || found.sha256 !== sha256) throw new Error(`${join(folder, name)} is not whole`)
+    }
+  }
+  return steps
 }
 
 /** Waits until `holds`, a few milliseconds at a time. */

@@ -1,13 +1,19 @@
 // Ranks killed with SIGKILL at random instants, 50 times in all: whatever a rank was doing, the job continues from a whole checkpoint.
 
 import { readdirSync, readFileSync } from 'node:fs'
-import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { folderOf, listSteps, readIndex } from '../../worker/checkpoint-index.ts'
-import { hashFile } from '../../worker/safetensors.ts'
-import { lossCurve, TestGang, temporaryFolder, tinySpec, trainToEnd, untilStep } from './worker-gang.ts'
+import { folderOf } from '../../worker/checkpoint-index.ts'
+import {
+  lossCurve,
+  TestGang,
+  temporaryFolder,
+  tinySpec,
+  trainToEnd,
+  untilStep,
+  wholeCheckpoints,
+} from './worker-gang.ts'
 
 const KEEP = 2
 /** Milliseconds after its first new step in which a job is killed; a step and its checkpoint take some twenty of them. */
@@ -24,19 +30,9 @@ function numbersFrom(seed: number): () => number {
   }
 }
 
-/** Throws unless every folder with a checkpoint's final name is whole; the newest one's step, 0 without any. */
+/** Step of the newest checkpoint, 0 without any; throws unless all that are to be there are, and are whole. */
 async function newestOf(output: string): Promise<number> {
-  const directory = join(output, 'checkpoints')
-  const steps = await listSteps(directory)
-  for (const step of steps) {
-    const folder = join(directory, folderOf(step))
-    for (const { name, bytes, sha256 } of (await readIndex(folder)).files) {
-      const file = await open(join(folder, name))
-      const found = await hashFile(file)
-      await file.close()
-      expect(found, join(folder, name)).toEqual({ bytes, sha256 })
-    }
-  }
+  const steps = await wholeCheckpoints(output)
   const newest = steps[0] ?? 0
   expect(steps.length).toBeGreaterThanOrEqual(Math.min(newest, KEEP))
   // One more where the kill came between the new one and the removal of the oldest.
@@ -81,8 +77,8 @@ test.each([
 ])(
   'killed $kills times on $replicas ranks, training ends where it ends when left alone',
   async ({ replicas, kills }) => {
-    const seed = Date.now() % 1_000_000
-    console.log(`seed ${seed}`)
+    const seed = Number(process.env['SCMOE_TEST_SEED'] ?? Date.now() % 1_000_000)
+    console.log(`SCMOE_TEST_SEED=${seed} kills at the same instants`)
     const random = numbersFrom(seed)
     const [whole, broken] = [temporaryFolder(), temporaryFolder()]
     let saved = 0
