@@ -22,6 +22,7 @@ export interface EvalOptions {
   json?: boolean | undefined
 }
 
+const LINE_EVERY_MILLISECONDS = 100
 const EVALUATE = join(import.meta.dirname, '../worker/evaluate.ts')
 
 /** What worker/evaluate.ts sends. */
@@ -63,11 +64,18 @@ export async function evalCommand(options: EvalOptions): Promise<string> {
 async function evaluated(order: object): Promise<Evaluated> {
   const child = spawn(process.execPath, [EVALUATE], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
   const line = process.stderr.isTTY ? createLogUpdate(process.stderr) : undefined
+  let shown = 0
+  const show = ({ done, sequences }: z.infer<typeof Progress>) => {
+    if (Date.now() - shown < LINE_EVERY_MILLISECONDS) return
+    shown = Date.now()
+    line?.(`${done} of ${sequences} sequences`)
+  }
   try {
     child.send(order)
-    return await answerOf(child, ({ done, sequences }) => line?.(`${done} of ${sequences} sequences`))
+    return await answerOf(child, show)
   } finally {
     line?.clear()
+    line?.done()
     child.kill('SIGKILL')
   }
 }
@@ -98,9 +106,9 @@ function text(found: Evaluated): string {
   ]
   return [
     `${pc.bold(found.checkpoint)}${step === undefined ? '' : `  step ${step}`}`,
-    `${sequences} sequences of ${sequenceLength} tokens, ${batchSequences} at a time`,
+    `${sequences} ${sequences === 1 ? 'sequence' : 'sequences'} of ${sequenceLength} tokens, ${batchSequences} at a time`,
     ...rows.flatMap(([name, value, more]) =>
-      value === undefined ? [] : [`  ${name.padEnd(14)} ${digits(value)}  ${pc.dim(more)}`.trimEnd()],
+      value === undefined ? [] : [`  ${name.padEnd(14)} ${digits(value)}${more && pc.dim(`  ${more}`)}`],
     ),
     ...(found.gradients === undefined ? [] : [`gradients: ${found.gradients}`]),
   ].join('\n')

@@ -176,6 +176,8 @@ async function engineGradients(spec: ScMoEJobSpec, weights: Weights): Promise<Ma
 const PYTHON = ['python3', join(ROOT, 'build/python/bin/python')].find(
   program => spawnSync(program, ['-c', 'import numpy, safetensors.numpy']).status === 0,
 )
+const REASON = 'no Python with numpy and safetensors'
+if (PYTHON === undefined) console.log(`skipped: ${REASON}`)
 const CONVERT = `
 import json, sys
 import numpy as np
@@ -199,9 +201,7 @@ describe('weights of another program', () => {
   })
 
   test("written by Python's safetensors give the same loss", async context => {
-    const reason = 'no Python with numpy and safetensors'
-    if (PYTHON === undefined) console.log(`skipped: ${reason}`)
-    context.skip(PYTHON === undefined, reason)
+    context.skip(PYTHON === undefined, REASON)
     const spec = smallSpec()
     const weights = weightsOf(spec)
     const one = await evaluate(orderOf(spec, weights))
@@ -212,6 +212,26 @@ describe('weights of another program', () => {
     expect([status, stderr]).toEqual([0, ''])
     const order = { ...orderOf(spec, weights), checkpoint }
     expect(await evaluate(order)).toEqual({ ...one, checkpoint })
+  })
+
+  // Failed when the page's code had the value before the gate, and keys before queries.
+  test("of Hugging Face's Llama, converted as docs/checkpoints.md says, give its loss", async context => {
+    context.skip(PYTHON === undefined, REASON)
+    const script = [join(ROOT, 'tests/native/eval-llama.py'), join(ROOT, 'docs/checkpoints.md'), folder]
+    const { stdout, stderr } = spawnSync(PYTHON ?? '', script, { encoding: 'utf8' })
+    expect(stderr).toBe('')
+    const model = {
+      kind: 'Dense',
+      blocks: 3,
+      moeLayerFrequency: 1,
+      hiddenSize: 32,
+      feedForwardSize: 48,
+      tieEmbeddings: false,
+    }
+    const spec = smallSpec({ model, training: { sequenceLength: 16 } })
+    const [checkpoint, tokens] = [join(folder, 'llama.safetensors'), join(folder, 'llama.tokens')]
+    const { crossEntropy } = await evaluate({ checkpoint, tokens, spec, threads: 1 })
+    expect(Math.abs(crossEntropy - Number(stdout))).toBeLessThan(1e-5)
   })
 })
 
