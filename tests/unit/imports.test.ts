@@ -60,7 +60,7 @@ const isWorkerPure = (path: string) => WORKER_PURE.some(prefix => path.startsWit
 
 /** What a file that decides may not do: reach out, wait, or look at a clock. Comments and strings are not code. */
 const EFFECT =
-  /(?<!#)\bawait\b|\basync\b|\bDate\.now\b|\bnew Date\(\)|\bprocess\.|\bperformance\.|\bMath\.random\b|\bconsole\.|\bsetTimeout\b|\bfetch\(/
+  /\bawait\b|\basync\b|\bDate\.now\b|\bnew Date\(\)|\bprocess\.|\bperformance\.|\bMath\.random\b|\bconsole\.|\bsetTimeout\b|\bfetch\(/
 const code = (text: string) =>
   text
     .replaceAll(/\/\*[\s\S]*?\*\//g, '')
