@@ -1,22 +1,107 @@
-// npm run bench:ops [-- op [threads]]: what each CPU kernel takes at training shapes, whether it was right, and what share of the machine's
-// single-thread sgemm one pair of blocks reaches. Every figure is measured here and now; nothing is asserted.
+// What each CPU kernel takes at training shapes, against what this machine can do in the same run, and whether it was right.
+//
+//   npm run bench:ops [-- [OP] [--threads N] [--json FILE]]      only ops that begin with OP
+//
+// % peak: of our fastest matrix product for ops that are products (GF/s), of the fastest copy that touches as many bytes for the others (GB/s: inputs
+// read, outputs written, and read before where they are added to; what fits a cache is copied there too). What only reads, only writes or works in
+// place, and so has more of its bytes in a cache, may be above 100. #wrong: values that differ from the plain loops that define the op by more than
+// 1e-4 of themselves, or of their buffer's root mean square if that is larger; choices and counts must be equal. One thread is timed by its own
+// processor time, several by the clock; of many runs the fastest counts.
 
-import { execFileSync } from 'node:child_process'
-import { cpus } from 'node:os'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { parseArgs } from 'node:util'
+import { fixed, machine, writeJson } from './report.ts'
+
+/** What could be reached at best: `rate` in `unit`. */
+interface Peak {
+  name: string
+  rate: number
+  unit: string
+}
+
+interface Row {
+  op: string
+  shape: string
+  microseconds: number
+  rate: number
+  unit: string
+  shareOfPeak: number
+  wrong: number
+  values: number
+}
 
 const root = join(import.meta.dirname, '..')
 const folder = join(root, 'build/native')
-const inherit = { cwd: root, stdio: 'inherit' } as const
 
-execFileSync('cmake', ['-S', 'worker/native', '-B', folder, '-G', 'Ninja'], { cwd: root, stdio: 'ignore' })
-execFileSync('ninja', ['-C', folder, 'ops_test'], { cwd: root, stdio: 'ignore' })
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: 'string' }, threads: { type: 'string', default: '1' } },
+})
+const threads = Number(options.threads)
+if (!Number.isInteger(threads) || threads < 1) throw new Error(`--threads is ${options.threads}: give 1 or more`)
 
-const program = join(folder, 'ops_test')
-console.log(`${cpus()[0]?.model ?? 'unknown processor'}, ${cpus().length} processors`)
-console.log('\nsgemm, one thread, GFLOP/s (the best of training shapes)')
-execFileSync(program, ['--peak'], inherit)
-console.log('\nforward and backward of one pair of blocks, T = d = 512, one thread')
-execFileSync(program, ['--pair'], inherit)
-console.log('\nops')
-execFileSync(program, ['--time', ...process.argv.slice(2)], inherit)
+function build(): string {
+  execFileSync('cmake', ['-S', 'worker/native', '-B', folder, '-G', 'Ninja'], { cwd: root, stdio: 'pipe' })
+  execFileSync('ninja', ['-C', folder, 'ops_test'], { cwd: root, stdio: 'pipe' })
+  return join(folder, 'ops_test')
+}
+
+/** A line of `ops_test --time` (tests/native/ops/time.cc). */
+function parse(line: string): Peak | Row {
+  const [kind, ...cells] = line.split('\t')
+  const text = (at: number) => cells[at] ?? ''
+  const number = (at: number) => Number(text(at))
+  if (kind === 'peak') return { name: text(0), rate: number(1), unit: text(2) }
+  return {
+    op: text(0),
+    shape: text(1),
+    microseconds: number(2) * 1e6,
+    unit: text(3),
+    rate: number(4),
+    shareOfPeak: number(5),
+    wrong: number(6),
+    values: number(7),
+  }
+}
+
+const columns = (op: string, shape: string, ...rest: [string, string, string, string]) =>
+  [op.padEnd(22), shape.padEnd(67), ...rest.map((cell, at) => cell.padStart(at === 1 ? 12 : 9))].join(' ')
+
+const shown = (row: Row) =>
+  columns(
+    row.op,
+    row.shape,
+    fixed(row.microseconds, 1) ?? '',
+    `${fixed(row.rate, 1)} ${row.unit}`,
+    fixed(100 * row.shareOfPeak, 1) ?? '',
+    String(row.wrong),
+  )
+
+const program = spawn(build(), ['--time', ...positionals, String(threads)], { stdio: ['ignore', 'pipe', 'inherit'] })
+const closed = once(program, 'close')
+const peaks: Peak[] = []
+const rows: Row[] = []
+console.log(`# ${machine()}; ${threads} thread${threads === 1 ? '' : 's'}`)
+for await (const line of createInterface({ input: program.stdout })) {
+  const parsed = parse(line)
+  if ('op' in parsed) {
+    if (rows.length === 0) {
+      console.log(`#\n${columns('# op', 'shape', 'time', 'rate', '% peak', '#wrong')}`)
+      console.log(columns('#', '', 'us', '', '', ''))
+    }
+    rows.push(parsed)
+    console.log(shown(parsed))
+  } else {
+    peaks.push(parsed)
+    console.log(`# peak: ${parsed.name} ${fixed(parsed.rate, 1)} ${parsed.unit}`)
+  }
+}
+const [code] = await closed
+if (code === 0 && rows.length === 0) throw new Error(`no op that is timed begins with ${positionals[0] ?? ''}`)
+const wrong = rows.reduce((sum, row) => sum + row.wrong, 0)
+console.log(`#\n# wrong values: ${wrong} of ${rows.reduce((sum, row) => sum + row.values, 0)}`)
+writeJson(options.json, { bench: 'ops', machine: machine(), threads, peaks, rows })
+if (code !== 0) process.exitCode = 1

@@ -36,10 +36,14 @@ struct Case {
   std::vector<Value> list{};                 // instead, for ops over a list of buffers
   int64_t routed = 0;                        // rows that a buffer of routed rows has room for; 0: none are
   double flops = 0;                          // of the forward op; 0: limited by memory, reported as GB/s
-  bool timed = false;                        // a training shape: only run by --time
   bool differentiable = true;                // false where a small step changes a choice
 };
 
+// The cases that are checked.
 const std::vector<Case>& all_cases();
+
+// The shapes of training, to be timed: one rank's 2048 tokens, or a sequence of 512, of a model 512 wide with 8
+// experts.
+std::vector<Case> timed_cases();
 
 }  // namespace scmoe::test

@@ -1,5 +1,4 @@
-// The one list of cases: odd sizes that no vector width divides, the edges of routing, and the shapes of training
-// (timed).
+// The one list of cases: odd sizes that no vector width divides and the edges of routing; and the shapes of training.
 #include "build.h"
 
 namespace scmoe::test {
@@ -121,61 +120,57 @@ Cases expert_cases() {
   return cases;
 }
 
-// One rank's 2048 tokens, or a sequence of 512, of a model 512 wide with 8 experts.
-Cases timed_cases() {
-  const Route route{2048, 512, 8, 2, 1024};
-  const Experts experts{1, 1, 0, 2048, 8, 2048};
-  Cases cases = {embedding(4, 512, 512, 256),
-                 layernorm(2048, 512),
-                 rmsnorm(2048, 512),
-                 linear(512, 512, 512, kBoth),
-                 linear(512, 512, 2048, kBias),
-                 linear(512, 2048, 512, kBoth),
-                 linear(2048, 512, 256, kPlain),
-                 attention({1, 512, 8, 8, 512}),
-                 attention({1, 1024, 12, 12, 768}),
-                 attention({1, 1024, 12, 3, 768}),
-                 rope({4, 512, 8, 8, 512}, 10'000),
-                 activation("gelu", 512, 2048),
-                 activation("swiglu", 512, 2048),
-                 router(route),
-                 router(route, {.taken = true, .lse = true}),
-                 aux_loss(route, 2),
-                 z_loss(2048),
-                 permute(route),
-                 unpermute(route),
-                 grouped_linear(experts, 512, 1024),
-                 grouped_linear(experts, 512, 1024, false),
-                 routed_activation("gelu", experts, 1024),
-                 routed_activation("swiglu", experts, 1024),
-                 shared_gate(2048, 512, 1),
-                 shared_gate(2048, 512, 2),
-                 gated_add(2048, 512, 1),
-                 gated_add(2048, 512, 2),
-                 scale_rows(2048, 512),
-                 add(2048, 512),
-                 cross_entropy(4, 512, 256, true),
-                 zero({1 << 22}),
-                 square_sum({1 << 22}),
-                 global_norm(9, 16),
-                 adamw(1 << 20, 7, 1)};
-  for (Case& c : cases) c.timed = true;
-  return cases;
-}
-
 }  // namespace
 
 const std::vector<Case>& all_cases() {
   static const Cases cases = [] {
     Cases all;
-    for (const auto& part :
-         {dense_cases, attention_cases, gate_cases, router_cases, permute_cases, expert_cases, timed_cases}) {
+    for (const auto& part : {dense_cases, attention_cases, gate_cases, router_cases, permute_cases, expert_cases}) {
       const Cases more = part();
       all.insert(all.end(), more.begin(), more.end());
     }
     return all;
   }();
   return cases;
+}
+
+std::vector<Case> timed_cases() {
+  const Route route{2048, 512, 8, 2, 1024};
+  const Experts experts{1, 1, 0, 2048, 8, 2048};
+  return {embedding(4, 512, 512, 256),
+          layernorm(2048, 512),
+          rmsnorm(2048, 512),
+          linear(512, 512, 512, kBoth),
+          linear(512, 512, 2048, kBias),
+          linear(512, 2048, 512, kBoth),
+          linear(2048, 512, 256, kPlain),
+          attention({1, 512, 8, 8, 512}),
+          attention({1, 1024, 12, 12, 768}),
+          attention({1, 1024, 12, 3, 768}),
+          rope({4, 512, 8, 8, 512}, 10'000),
+          activation("gelu", 512, 2048),
+          activation("swiglu", 512, 2048),
+          router(route),
+          router(route, {.taken = true, .lse = true}),
+          aux_loss(route, 2),
+          z_loss(2048),
+          permute(route),
+          unpermute(route),
+          grouped_linear(experts, 512, 1024),
+          grouped_linear(experts, 512, 1024, false),
+          routed_activation("gelu", experts, 1024),
+          routed_activation("swiglu", experts, 1024),
+          shared_gate(2048, 512, 1),
+          shared_gate(2048, 512, 2),
+          gated_add(2048, 512, 1),
+          gated_add(2048, 512, 2),
+          scale_rows(2048, 512),
+          add(2048, 512),
+          cross_entropy(4, 512, 256, true),
+          zero({1 << 22}),
+          square_sum({1 << 22}),
+          global_norm(9, 16),
+          adamw(1 << 20, 7, 1)};
 }
 
 }  // namespace scmoe::test

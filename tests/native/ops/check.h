@@ -12,9 +12,9 @@ namespace scmoe::test {
 // One backend for each instruction set this machine can run.
 std::vector<const Backend*> backends_here();
 
-// Every check of every case that is not timed; true when all hold. Each prints one line for every check it makes:
-// what, op, where, case, verdict, parted by tabs; the verdict is "ok" or says what is wrong.
-bool check();
+// Checks of every case; true when all hold. Each prints one line for every check it makes: what, op, where, case,
+// verdict, parted by tabs; the verdict is "ok" or says what is wrong.
+bool check_kernels();
 bool check_gradients();
 bool check_properties(const Backend& backend);
 bool report(const std::string& what, const std::string& op, const std::string& where, const std::string& label,
