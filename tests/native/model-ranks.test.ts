@@ -93,7 +93,7 @@ describe('schedules', () => {
 
   it.each([
     ...table,
-    ['ScMoE 3 micro-batches', { kind: 'ScMoE', position: 3, microBatches: 2 }],
+    ['ScMoE Pos-3, 2 micro-batches', { kind: 'ScMoE', position: 3, microBatches: 2 }],
     ['ScMoE recompute', { kind: 'ScMoE', recompute: true }],
     ['DGMoE drops', { kind: 'DGMoE', capacityFactor: '1' }],
     ['Top2 drops', { kind: 'Top2', capacityFactor: '1', llama: true }],

@@ -10,8 +10,10 @@ import { oracle } from './oracle-model.ts'
 const TOLERANCE = 2e-5
 const SPREAD = 8
 
-const TINY = { units: 2, dim: 16, feedForward: 24, sequence: 8, batch: 2, capacityFactor: '8' } as const
+const TINY = { units: 1, dim: 16, feedForward: 24, sequence: 8, batch: 2, capacityFactor: '8' } as const
 const EXPERTS = 4
+/** More than the tokens of the tests; the oracle's time is that of its products. */
+const VOCABULARY = 64
 const ALONE = { worldSize: 1, expertParallelSize: 1 } as const
 
 const processes = new Processes()
@@ -27,6 +29,7 @@ const jobOf = (shape: Case): Job => {
 /** Large coefficients, so that the gradients of these losses show beside that of the cross entropy. */
 const withBalance = (config: ModelConfig): ModelConfig => ({
   ...config,
+  vocabulary: VOCABULARY,
   auxCoefficient: 0.5,
   zCoefficient: config.zCoefficient > 0 ? 0.05 : 0,
 })
@@ -75,6 +78,7 @@ const POSITIONS = [1, 2, 3] as const
 const GATES = ['DirectAdd', 'CG1', 'CG2'] as const
 
 describe('the engine agrees with the oracle', () => {
+  // Seen failing: the coefficient gate writing its input's gradient over that of the shared expert.
   it.each(
     table([
       { kind: 'Dense' },
@@ -86,18 +90,23 @@ describe('the engine agrees with the oracle', () => {
       { kind: 'ScMoE', topK: 2 },
       { kind: 'DGMoE' },
     ]),
-  )('%s: loss, balance loss, every gradient, their norm', async (_, shape) => {
-    const { expected } = await agree(shape)
+  )('%s, two units: loss, balance loss, every gradient, their norm', async (_, shape) => {
+    const { expected } = await agree({ ...shape, units: 2 })
     expect(expected.dropped).toBe(0)
   })
 
-  // A window of another position's stream is off by tens of percent from the first block on.
+  // Seen failing: Pos-2 reading the stream of Pos-3; with CG2 the routed experts' gradient without its coefficient.
   it.each(
-    table(POSITIONS.flatMap(position => GATES.map((gate): Case => ({ kind: 'ScMoE', position, gate, ...PAIR })))),
+    table(
+      POSITIONS.flatMap(position =>
+        GATES.flatMap(gate => [1, 2].map((topK): Case => ({ kind: 'ScMoE', position, gate, topK, ...PAIR }))),
+      ),
+    ),
   )('%s', async (_, shape) => {
-    await agree({ ...shape, units: 1 })
+    await agree(shape)
   })
 
+  // Seen failing: the balance losses of both ways added instead of averaged. The engine's own choices: model-invariants.test.ts.
   it.each(table(POSITIONS.map((position): Case => ({ kind: 'DGMoE', position, ...PAIR }))))(
     '%s, whose two choices differ for every token',
     async (_, shape) => {
@@ -112,6 +121,7 @@ describe('the engine agrees with the oracle', () => {
     },
   )
 
+  // Seen failing: rows of second choices left out on the way back through encode.
   it.each(
     table([
       { kind: 'Top1' },
@@ -120,12 +130,16 @@ describe('the engine agrees with the oracle', () => {
       { kind: 'ScMoE' },
       { kind: 'ScMoE', topK: 2 },
       { kind: 'DGMoE' },
+      { kind: 'ScMoE', capacityFactor: '1', ...PAIR },
+      { kind: 'Top2', capacityFactor: '1', ...PAIR },
     ]),
   )('%s where capacity drops a part of the choices', async (_, shape) => {
-    const { expected } = await agree({ ...shape, units: 1, capacityFactor: '0.5' })
-    expect(expected.dropped).toBeGreaterThan(0.1)
+    const { expected } = await agree({ capacityFactor: '0.5', ...shape })
+    expect(expected.dropped).toBeGreaterThan(0.05)
   })
 
+  // Seen failing, one option each: no z-loss in the gate's gradient, RoPE's gradient turned forward, dense blocks undone in forward order,
+  // attention computed again from the gradient, losses not divided by the number of micro-batches.
   it.each(
     table([
       { kind: 'ScMoE', capacityFactor: 'none' },
@@ -137,21 +151,22 @@ describe('the engine agrees with the oracle', () => {
       { kind: 'Dense', llama: true, tied: true },
       { kind: 'DGMoE', llama: true, tied: true },
       { kind: 'ScMoE', tied: true, ...PAIR },
-      { kind: 'ScMoE', blocksPerUnit: 1 },
+      { kind: 'ScMoE', blocksPerUnit: 1, units: 2 },
       { kind: 'Top2', blocksPerUnit: 1, ...PAIR },
-      { kind: 'ScMoE', blocksPerUnit: 4, units: 1, position: 3 },
-      { kind: 'SharedExpert', blocksPerUnit: 3, units: 1, ...PAIR },
+      { kind: 'ScMoE', blocksPerUnit: 4, position: 3 },
+      { kind: 'SharedExpert', blocksPerUnit: 3, ...PAIR },
       { kind: 'ScMoE', recompute: true, ...PAIR },
       { kind: 'ScMoE', recompute: true, llama: true, position: 1 },
       { kind: 'DGMoE', recompute: true },
-      { kind: 'ScMoE', microBatches: 2, z: '0.01', ...PAIR },
-      { kind: 'DGMoE', microBatches: 4 },
+      { kind: 'ScMoE', microBatches: 2, z: '0.01', units: 2, ...PAIR },
+      { kind: 'DGMoE', microBatches: 4, batch: 1 },
       { kind: 'Top2', microBatches: 2, recompute: true, llama: true },
     ]),
   )('%s', async (_, shape) => {
     await agree(shape)
   })
 
+  // Seen failing: expert gradients not summed over their replicas, the loss a mean over one rank's tokens.
   // Expert gradients averaged over the replicas only, not over all tokens, would be off by the factor worldSize / expertParallelSize;
   // a norm that counts dense gradients once per rank, or experts of one rank only, is off here by tens of percent.
   it.each(
@@ -167,11 +182,12 @@ describe('the engine agrees with the oracle', () => {
       ),
     ),
   )('%s: gradients, and one norm on all ranks', async (_, shape) => {
-    await agree({ ...shape, units: 1, batch: 1 })
+    await agree({ ...shape, batch: 1 })
   })
 
-  const FOUR: Case = { kind: 'ScMoE', worldSize: 4, expertParallelSize: 4, units: 1, batch: 1 }
+  const FOUR: Case = { kind: 'ScMoE', worldSize: 4, expertParallelSize: 4, batch: 1 }
 
+  // Seen failing, this and the next: a balance loss twice as large.
   it('where all tokens choose one expert, so that three of four ranks have no row to work on', async () => {
     const { found } = await agree(FOUR, model => model.get('blocks.1.moe.router.weight')?.values.fill(0))
     const ofExperts = found.get('blocks.1.moe.experts.up.weight') ?? new Float64Array()
