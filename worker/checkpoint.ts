@@ -1,5 +1,6 @@
 // Writing checkpoints: one file per rank of the first expert-data-parallel replica, rank 0's also with the dense tensors, then index.json.
-// Everything is written under a temporary name, fsynced and renamed: a folder with its final name is whole, whenever a process dies.
+// Everything is written under a temporary name, fsynced and renamed: a folder with its final name is whole, whenever a process dies. Training
+// waits for a copy of the tensors; they are written, and the checkpoint gets its name, while it goes on.
 
 import { mkdir, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
@@ -12,9 +13,10 @@ import {
   listSteps,
   modelFields,
 } from './checkpoint-index.ts'
+import { writeBeside } from './checkpoint-thread.ts'
 import { errnoText, WorkerFailure } from './failure.ts'
 import { type ModelConfig, meanOf, type Slice, sliceOf, type Tensor, tensors, varianceOf } from './model.ts'
-import { type Tensor as FileTensor, writeSafetensors } from './safetensors.ts'
+import { encodeHeader, type Tensor as FileTensor, type Written, writeSafetensors } from './safetensors.ts'
 import { everywhere, type Reduce } from './together.ts'
 
 export interface CheckpointPlace {
@@ -64,36 +66,49 @@ export interface Saved {
   snapshotMilliseconds: number
   /** Of this rank: from then on until its file is on the disk, while training goes on. */
   writeMilliseconds: number
-  /** For how much of it all, up to the rename, this rank's training stood still. */
+  /** For how much of it all, up to the checkpoint's name, this rank's training stood still. */
   stalledMilliseconds: number
 }
 
 interface State {
   held: readonly Held[]
   losses: Losses
+  /** Memory of an earlier checkpoint, for the copy. */
+  memory?: ArrayBuffer | undefined
 }
 
-/** A checkpoint that is written while training goes on. All ranks start and finish it after the same steps. */
+/** What this rank writes. */
+interface Part {
+  held: readonly Held[]
+  /** Holds all of it, one after another, where it was copied. */
+  memory: ArrayBuffer | undefined
+}
+
+/**
+ * A checkpoint that is written while training goes on: first every rank's part, then, by rank 0, the index and the name. All ranks start,
+ * advance and finish it after the same steps.
+ */
 export class Saving {
   readonly #place: CheckpointPlace
   readonly #step: number
   readonly #state: State
   readonly #temporary: string
-  readonly #written: Promise<number[]>
   readonly #begun = performance.now()
+  #memory: ArrayBuffer | undefined
+  /** Of the present phase: of this rank's file bytes and checksum, or nothing. */
+  #work: Promise<number[]>
+  #pending = true
+  #files: CheckpointIndex['files'] | undefined
   #stalled = 0
   #snapshot = 0
   #write = 0
-  #pending = true
 
-  private constructor(place: CheckpointPlace, step: number, state: State, written: readonly Held[]) {
+  private constructor(place: CheckpointPlace, step: number, state: State, part: Part) {
     this.#place = place
     this.#step = step
     this.#state = state
     this.#temporary = join(place.directory, `.tmp-${folderOf(step)}`)
-    this.#written = this.#writeOwn(written)
-    // A failure is looked at in finish(); until then it is not unhandled.
-    this.#written.catch(() => undefined)
+    this.#work = this.#begin(() => this.#writeOwn(part))
   }
 
   /** Copies what this rank writes and begins to write it; collective. Where a rank has no room for the copy, all wait until it is written. */
@@ -101,71 +116,126 @@ export class Saving {
     const entered = performance.now()
     const own = writtenBy(place.rank, state.held, place.model)
     const bytes = own.reduce((total, { data }) => total + data.byteLength, 0)
-    const cramped = (await place.reduce(Float64Array.of(process.availableMemory() < 2 * bytes ? 1 : 0)))[0] !== 0
-    const saving = new Saving(place, step, state, cramped ? own : own.map(copied))
+    const reused = state.memory?.byteLength === bytes ? state.memory : undefined
+    const short = reused === undefined && process.availableMemory() < 2 * bytes
+    const cramped = (await place.reduce(Float64Array.of(short ? 1 : 0)))[0] !== 0
+    const part = cramped ? { held: own, memory: undefined } : copied(own, reused ?? new ArrayBuffer(bytes))
+    const saving = new Saving(place, step, state, part)
     saving.#snapshot = saving.#begun - entered
-    if (cramped) await everywhere(place.reduce, () => saving.#written)
+    if (cramped) await everywhere(place.reduce, () => saving.#work)
     saving.#stalled = performance.now() - entered
     return saving
   }
 
-  /** This rank's part is still being written. */
+  /** This rank is still at work on it. */
   get pending(): boolean {
     return this.#pending
   }
 
+  /** Once its part is written: the memory that held the copy, for the next checkpoint. */
+  get memory(): ArrayBuffer | undefined {
+    return this.#memory
+  }
+
   /**
-   * Waits for every rank's part and gives the checkpoint its name; collective. All ranks return, or all throw a `checkpoint` failure and the
-   * previous checkpoint stays.
+   * To be called when no rank is pending; collective. Undefined: there is more to do. All ranks go on, or all throw a `checkpoint` failure and
+   * the previous checkpoint stays.
    */
-  async finish(): Promise<Saved> {
+  async advance(): Promise<Saved | undefined> {
     const entered = performance.now()
-    const { model, rank, reduce } = this.#place
-    // Per writer: bytes, then the SHA-256 as eight 32-bit numbers. Everyone else adds zeros, so the sum is exact.
-    const sums = new Float64Array(9 * model.expertParallelSize)
-    await together(this.#place, this.#temporary, async () => {
-      const own = await this.#written
-      if (own.length > 0) sums.set(own, 9 * rank)
-    })
-    const files = filesFrom(await reduce(sums), model)
-    await together(this.#place, this.#temporary, async () => {
-      if (rank === 0)
-        await publish(this.#place, this.#temporary, indexOf(this.#place, { step: this.#step, files, ...this.#state }))
-    })
-    const now = performance.now()
-    return {
-      step: this.#step,
-      bytes: files.reduce((total, file) => total + file.bytes, 0),
-      snapshotMilliseconds: rounded(this.#snapshot),
-      writeMilliseconds: rounded(this.#write),
-      stalledMilliseconds: rounded(this.#stalled + now - entered),
+    try {
+      return await this.#advance()
+    } finally {
+      this.#stalled += performance.now() - entered
     }
   }
 
-  /** Bytes and checksum of this rank's file; nothing on a rank without one. */
-  async #writeOwn(held: readonly Held[]): Promise<number[]> {
-    try {
-      return held.length > 0 ? await writeShard(this.#place, this.#temporary, { step: this.#step, held }) : []
-    } finally {
-      this.#pending = false
-      this.#write = performance.now() - this.#begun
+  /** Waits until the checkpoint has its name; collective. Throws like `advance`. */
+  async finish(): Promise<Saved> {
+    const entered = performance.now()
+    for (;;) {
+      await everywhere(this.#place.reduce, () => this.#work)
+      const saved = await this.#advance()
+      if (saved === undefined) continue
+      return { ...saved, stalledMilliseconds: rounded(this.#stalled + performance.now() - entered) }
     }
+  }
+
+  async #advance(): Promise<Saved | undefined> {
+    const { model, rank } = this.#place
+    const own = await agreed(this.#place, this.#temporary, this.#work)
+    if (this.#files === undefined) {
+      const files = filesFrom(own, model)
+      this.#files = files
+      this.#work = this.#begin(async () => {
+        const state = { step: this.#step, files, ...this.#state }
+        if (rank === 0) await publish(this.#place, this.#temporary, indexOf(this.#place, state))
+        return []
+      })
+      return undefined
+    }
+    return {
+      step: this.#step,
+      bytes: this.#files.reduce((total, file) => total + file.bytes, 0),
+      snapshotMilliseconds: rounded(this.#snapshot),
+      writeMilliseconds: rounded(this.#write),
+      stalledMilliseconds: rounded(this.#stalled),
+    }
+  }
+
+  #begin(work: () => Promise<number[]>): Promise<number[]> {
+    this.#pending = true
+    const begun = work().finally(() => {
+      this.#pending = false
+    })
+    // A failure is looked at in advance(); until then it is not unhandled.
+    begun.catch(() => undefined)
+    return begun
+  }
+
+  /** Bytes and checksum of this rank's file; nothing on a rank without one. */
+  async #writeOwn(part: Part): Promise<number[]> {
+    if (part.held.length === 0) return []
+    const written = await writeShard(this.#place, this.#temporary, { step: this.#step, part })
+    this.#write = performance.now() - this.#begun
+    this.#memory = written.body
+    return [written.bytes, ...(written.sha256.match(/.{8}/g) ?? []).map(word => Number.parseInt(word, 16))]
   }
 }
 
 const rounded = (milliseconds: number) => Math.round(10 * milliseconds) / 10
 
-/** With memory of its own, which training does not change. */
-const copied = (item: Held): Held => Object.assign({}, item, { data: item.data.slice() })
+/** In memory of its own, which training does not change. */
+function copied(own: readonly Held[], memory: ArrayBuffer): Part {
+  let offset = 0
+  const held = own.map(item => {
+    const data = new Float32Array(memory, offset, item.data.length)
+    data.set(item.data)
+    offset += data.byteLength
+    return { ...item, data }
+  })
+  return { held, memory }
+}
 
-/** Runs `work` on every rank; when it fails anywhere, all ranks throw, the failing one with its own error. */
-async function together(place: CheckpointPlace, temporary: string, work: () => Promise<void>): Promise<void> {
-  const outcome = await everywhere(place.reduce, work)
-  const failed = new Float64Array(place.model.worldSize)
-  failed[place.rank] = 'error' in outcome ? 1 : 0
-  const peer = (await place.reduce(failed)).findIndex(value => value > 0)
-  if (peer < 0) return
-  if (place.rank === 0) await rm(temporary, { recursive: true, force: true }).catch(() => undefined)
+/**
+ * The numbers of every writer's work, nine of each, one after another; collective, when no rank is at work any more. Where it failed anywhere,
+ * all ranks throw, the failing one with its own error.
+ */
+async function agreed(place: CheckpointPlace, temporary: string, work: Promise<number[]>): Promise<Float64Array> {
+  const { rank, model, reduce } = place
+  const outcome = await work.then(
+    value => ({ value }),
+    (error: unknown) => ({ error }),
+  )
+  const numbers = 9 * model.expertParallelSize
+  // Bytes, then the SHA-256 as eight 32-bit numbers. Everyone else adds zeros, so the sum is exact. Then a place for every rank that failed.
+  const sums = new Float64Array(numbers + model.worldSize)
+  if ('error' in outcome) sums[numbers + rank] = 1
+  else if (outcome.value.length > 0) sums.set(outcome.value, 9 * rank)
+  const all = await reduce(sums)
+  const peer = all.subarray(numbers).findIndex(value => value > 0)
+  if (peer < 0) return all
+  if (rank === 0) await rm(temporary, { recursive: true, force: true }).catch(() => undefined)
   if ('error' in outcome) {
     throw new WorkerFailure(
       'checkpoint',
@@ -182,8 +252,8 @@ async function together(place: CheckpointPlace, temporary: string, work: () => P
 async function writeShard(
   place: CheckpointPlace,
   temporary: string,
-  { step, held }: { step: number; held: readonly Held[] },
-): Promise<number[]> {
+  { step, part: { held, memory } }: { step: number; part: Part },
+): Promise<Written & { body?: ArrayBuffer }> {
   const { model, rank } = place
   await mkdir(temporary, { recursive: true })
   const perRank = model.experts / model.expertParallelSize
@@ -197,8 +267,10 @@ async function writeShard(
     step: String(step),
     experts: `${rank * perRank}-${(rank + 1) * perRank - 1} of ${model.experts}`,
   }
-  const { bytes, sha256 } = await writeSafetensors(join(temporary, fileOf(rank, model)), files, metadata)
-  return [bytes, ...(sha256.match(/.{8}/g) ?? []).map(word => Number.parseInt(word, 16))]
+  const path = join(temporary, fileOf(rank, model))
+  return memory === undefined
+    ? writeSafetensors(path, files, metadata)
+    : writeBeside(path, encodeHeader(files, metadata), memory)
 }
 
 function filesFrom(sums: Float64Array, model: ModelConfig): CheckpointIndex['files'] {

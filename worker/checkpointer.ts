@@ -20,6 +20,8 @@ const WINDOW = 500
 export class Checkpointer {
   readonly #options: Checkpoints
   #saving: Saving | undefined
+  /** For copies. It is kept between checkpoints: to get it anew takes longer than to copy. */
+  #memory: ArrayBuffer | undefined
   readonly #saved: Saved[] = []
   /** Milliseconds of steps, by whether this rank was writing. */
   readonly #steps = { writing: [] as number[], quiet: [] as number[] }
@@ -42,7 +44,7 @@ export class Checkpointer {
     return step
   }
 
-  /** This rank is still writing one. */
+  /** This rank is still at work on one. */
   get pending(): boolean {
     return this.#saving?.pending === true
   }
@@ -52,15 +54,25 @@ export class Checkpointer {
     const { place, held, record } = this.#options
     await this.finish()
     if (!place || record.checkpointStep === step) return
-    this.#saving = await Saving.start(place, step, { held, losses: record.losses })
+    this.#saving = await Saving.start(place, step, { held, losses: record.losses, memory: this.#memory })
+    this.#memory = undefined
+  }
+
+  /** Takes the checkpoint that was begun, if any, further; collective, when no rank is at work on it. */
+  async advance(): Promise<void> {
+    this.#conclude(await this.#saving?.advance())
   }
 
   /** Makes the checkpoint that was begun, if any, whole; collective. */
   async finish(): Promise<void> {
+    this.#conclude(await this.#saving?.finish())
+  }
+
+  #conclude(saved: Saved | undefined): void {
     const { place, record, log } = this.#options
-    const saved = await this.#saving?.finish()
-    this.#saving = undefined
     if (!saved) return
+    this.#memory = this.#saving?.memory
+    this.#saving = undefined
     keep(this.#saved, saved)
     record.checkpointed(saved.step)
     if (place?.rank === 0) log.info(saved, 'checkpoint written')
@@ -73,15 +85,20 @@ export class Checkpointer {
 
   /** What a checkpoint costs this rank, medians; undefined where none was made. */
   get cost() {
-    if (this.#saved.length === 0) return undefined
+    const last = this.#saved.at(-1)
+    if (last === undefined) return undefined
     const { writing, quiet } = this.#steps
     const slowdown = writing.length > 0 && quiet.length > 0 ? median(writing) / median(quiet) - 1 : undefined
     return {
+      bytes: last.bytes,
       snapshotMilliseconds: median(this.#saved.map(each => each.snapshotMilliseconds)),
       writeMilliseconds: median(this.#saved.map(each => each.writeMilliseconds)),
       stalledMilliseconds: median(this.#saved.map(each => each.stalledMilliseconds)),
+      /** Of a step without a checkpoint beside it. */
+      stepMilliseconds: quiet.length > 0 ? median(quiet) : undefined,
       /** Of steps beside a write against the others. */
       stepSlowdownPercent: slowdown && 100 * slowdown,
+      stepsBesideOne: writing.length / this.#saved.length,
     }
   }
 }

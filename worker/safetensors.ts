@@ -118,7 +118,8 @@ export async function hashFile(file: FileHandle): Promise<Written> {
   }
 }
 
-function encodeHeader(tensors: readonly Tensor[], metadata: Record<string, string>): Uint8Array {
+/** What comes before the tensors' own bytes, which follow in the order given. */
+export function encodeHeader(tensors: readonly Tensor[], metadata: Record<string, string>): Uint8Array {
   const header: Record<string, unknown> = { __metadata__: metadata }
   let offset = 0
   for (const { name, shape, data } of tensors) {

@@ -165,7 +165,7 @@ class Trainer {
     this.#checkpoints.stepDone(milliseconds, writing)
     await this.#plans.follow({ step: this.#step, milliseconds: took, disturbed: disturbed > 0 })
     this.#logStep()
-    if (pending === 0) await this.#checkpoints.finish()
+    if (pending === 0) await this.#checkpoints.advance()
     return stop > 0
   }
 
