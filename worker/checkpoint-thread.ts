@@ -4,8 +4,8 @@
 import { Worker } from 'node:worker_threads'
 import type { Written } from './safetensors.ts'
 
-/** Beside a thread that computes all the time it gets about a tenth of a core; cores that wait are its own. */
-const NICE = 10
+/** Beside a thread that computes all the time it gets a thirtieth of a core; cores that wait are its own. */
+const NICE = 15
 const CHUNK = 4 << 20
 
 interface Task {

@@ -1,0 +1,156 @@
+// npm run bench:checkpoint: what a checkpoint costs training, with a core left for the writing and with none.
+//
+//   node bench/checkpoint.ts [--json FILE] [--quick] [--rounds N]
+//
+// Whole jobs by `scmoe run`, one compute thread per rank, which write a checkpoint every few steps: steps beside a write and steps without one
+// alternate all the time, and medians of both come from the same run. Jobs take turns; of every figure the median over the rounds.
+
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { z } from 'zod'
+import { API_VERSION, ENV, KIND } from '../crds/contract.ts'
+import { median } from '../worker/record.ts'
+import { fixed, machine, table, writeJson } from './report.ts'
+
+const { values: options } = parseArgs({
+  options: {
+    json: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    rounds: { type: 'string', default: '3' },
+  },
+})
+const ROOT = join(import.meta.dirname, '..')
+const SHAPE = options.quick
+  ? { hidden: 32, sequences: 4, sequence: 32, steps: 24, everySteps: 6 }
+  : { hidden: 256, sequences: 8, sequence: 256, steps: 48, everySteps: 8 }
+const rounds = options.quick ? 1 : Number(options.rounds)
+
+const Summary = z.object({
+  engine: z.string(),
+  checkpoint: z.object({
+    bytes: z.number(),
+    snapshotMilliseconds: z.number(),
+    writeMilliseconds: z.number(),
+    stalledMilliseconds: z.number(),
+    stepMilliseconds: z.number(),
+    stepSlowdownPercent: z.number(),
+    stepsBesideOne: z.number(),
+  }),
+})
+type Summary = z.infer<typeof Summary>
+
+const specOf = (replicas: number) => ({
+  model: {
+    blocks: 4,
+    hiddenSize: SHAPE.hidden,
+    heads: Math.ceil(SHAPE.hidden / 64),
+    feedForwardSize: 4 * SHAPE.hidden,
+    experts: 8,
+  },
+  training: {
+    steps: SHAPE.steps,
+    globalBatchSequences: SHAPE.sequences,
+    sequenceLength: SHAPE.sequence,
+    evaluation: { everySteps: SHAPE.steps, batches: 1 },
+  },
+  workers: { replicas },
+  checkpoint: { volume: { emptyDir: {} }, everySteps: SHAPE.everySteps, keep: 1 },
+})
+
+/** Of rank 0, which writes most: half of the experts of two ranks, and all that is not an expert. */
+function trained(replicas: number, folder: string): Summary {
+  const [file, output] = [join(folder, `${replicas}.json`), join(folder, `out-${replicas}`)]
+  const job = { apiVersion: API_VERSION, kind: KIND, metadata: { name: 'checkpoint' }, spec: specOf(replicas) }
+  writeFileSync(file, JSON.stringify(job))
+  rmSync(output, { recursive: true, force: true })
+  const { status, stderr } = spawnSync(
+    process.execPath,
+    [join(ROOT, 'cli/scmoe.ts'), 'run', file, '--output', output, '--json'],
+    { encoding: 'utf8', env: { ...process.env, [ENV.computeThreads]: '1' } },
+  )
+  if (status !== 0) throw new Error(`scmoe run ended with ${status}: ${stderr}`)
+  return Summary.parse(JSON.parse(readFileSync(join(output, 'summary.json'), 'utf8')))
+}
+
+interface Row {
+  ranks: number
+  megabytes: number
+  stepMilliseconds: number
+  copyMilliseconds: number
+  writeMilliseconds: number
+  stalledMilliseconds: number
+  /** Of a step. */
+  stalledPercent: number
+  stepSlowdownPercent: number
+  stepsBesideOne: number
+  /** Of a step without a checkpoint: standing still, and all that the steps beside the write took longer. */
+  costPercent: number
+}
+
+function rowOf(ranks: number, runs: readonly Summary[]): Row {
+  const of = (pick: (cost: Summary['checkpoint']) => number) => median(runs.map(({ checkpoint }) => pick(checkpoint)))
+  const stalledPercent = of(cost => (100 * cost.stalledMilliseconds) / cost.stepMilliseconds)
+  return {
+    ranks,
+    megabytes: of(cost => cost.bytes) / 1e6,
+    stepMilliseconds: of(cost => cost.stepMilliseconds),
+    copyMilliseconds: of(cost => cost.snapshotMilliseconds),
+    writeMilliseconds: of(cost => cost.writeMilliseconds),
+    stalledMilliseconds: of(cost => cost.stalledMilliseconds),
+    stalledPercent,
+    stepSlowdownPercent: of(cost => cost.stepSlowdownPercent),
+    stepsBesideOne: of(cost => cost.stepsBesideOne),
+    costPercent: of(
+      cost => (100 * cost.stalledMilliseconds) / cost.stepMilliseconds + cost.stepSlowdownPercent * cost.stepsBesideOne,
+    ),
+  }
+}
+
+// On the disk of this folder; /tmp may be in memory.
+mkdirSync(join(ROOT, 'build'), { recursive: true })
+const folder = mkdtempSync(join(ROOT, 'build/bench-checkpoint-'))
+try {
+  const cores = availableParallelism()
+  const sizes = cores > 2 ? [1, 2] : [1, cores]
+  const runs = new Map<number, Summary[]>(sizes.map(ranks => [ranks, []]))
+  for (let round = 0; round < rounds; round++) for (const [ranks, list] of runs) list.push(trained(ranks, folder))
+  const rows = [...runs].map(([ranks, list]) => rowOf(ranks, list))
+  const engine = runs.get(1)?.[0]?.engine
+  console.log(
+    `${machine()}; ${engine}\nfour blocks of ${SHAPE.hidden}, 8 experts, ${SHAPE.sequences} sequences of ${SHAPE.sequence}; ${rounds} rounds\n`,
+  )
+  console.log(
+    table(
+      [
+        'ranks',
+        'MB',
+        'step ms',
+        'copy ms',
+        'write ms',
+        'stands still ms',
+        'of a step',
+        'slower beside it',
+        'for steps',
+        'cost in steps',
+      ],
+      rows.map(row => [
+        row.ranks,
+        fixed(row.megabytes, 1),
+        fixed(row.stepMilliseconds, 1),
+        fixed(row.copyMilliseconds, 1),
+        fixed(row.writeMilliseconds, 0),
+        fixed(row.stalledMilliseconds, 1),
+        `${fixed(row.stalledPercent, 1)} %`,
+        `${fixed(row.stepSlowdownPercent, 1)} %`,
+        fixed(row.stepsBesideOne, 1),
+        fixed(row.costPercent / 100, 2),
+      ]),
+    ),
+  )
+  writeJson(options.json, { bench: 'checkpoint', machine: machine(), engine, cores, shape: SHAPE, rounds, rows })
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
