@@ -5,7 +5,8 @@
 // Whole jobs by `scmoe run`, one compute thread per rank, which write a checkpoint every few steps: steps beside a write and steps without one
 // alternate all the time, and medians of both come from the same run. Jobs take turns; of every figure the median over the rounds.
 
-import { spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
@@ -60,18 +61,21 @@ const specOf = (replicas: number) => ({
   checkpoint: { volume: { emptyDir: {} }, everySteps: SHAPE.everySteps, keep: 1 },
 })
 
+let running: ChildProcess | undefined
+
 /** Of rank 0, which writes most: half of the experts of two ranks, and all that is not an expert. */
-function trained(replicas: number, folder: string): Summary {
+async function trained(replicas: number, folder: string): Promise<Summary> {
   const [file, output] = [join(folder, `${replicas}.json`), join(folder, `out-${replicas}`)]
   const job = { apiVersion: API_VERSION, kind: KIND, metadata: { name: 'checkpoint' }, spec: specOf(replicas) }
   writeFileSync(file, JSON.stringify(job))
   rmSync(output, { recursive: true, force: true })
-  const { status, stderr } = spawnSync(
-    process.execPath,
-    [join(ROOT, 'cli/scmoe.ts'), 'run', file, '--output', output, '--json'],
-    { encoding: 'utf8', env: { ...process.env, [ENV.computeThreads]: '1' } },
-  )
-  if (status !== 0) throw new Error(`scmoe run ended with ${status}: ${stderr}`)
+  const child = spawn(process.execPath, [join(ROOT, 'cli/scmoe.ts'), 'run', file, '--output', output, '--json'], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...process.env, [ENV.computeThreads]: '1' },
+  })
+  running = child
+  const [code] = await once(child, 'exit')
+  if (code !== 0) throw new Error(`scmoe run ended with ${code}`)
   return Summary.parse(JSON.parse(readFileSync(join(output, 'summary.json'), 'utf8')))
 }
 
@@ -112,11 +116,20 @@ function rowOf(ranks: number, runs: readonly Summary[]): Row {
 // On the disk of this folder; /tmp may be in memory.
 mkdirSync(join(ROOT, 'build'), { recursive: true })
 const folder = mkdtempSync(join(ROOT, 'build/bench-checkpoint-'))
+const clear = () => rmSync(folder, { recursive: true, force: true, maxRetries: 10 })
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => {
+    // Its ranks end with it.
+    running?.kill('SIGKILL')
+    clear()
+    process.exit(1)
+  })
+}
 try {
   const cores = availableParallelism()
   const sizes = cores > 2 ? [1, 2] : [1, cores]
   const runs = new Map<number, Summary[]>(sizes.map(ranks => [ranks, []]))
-  for (let round = 0; round < rounds; round++) for (const [ranks, list] of runs) list.push(trained(ranks, folder))
+  for (let round = 0; round < rounds; round++) for (const [ranks, list] of runs) list.push(await trained(ranks, folder))
   const rows = [...runs].map(([ranks, list]) => rowOf(ranks, list))
   const engine = runs.get(1)?.[0]?.engine
   console.log(
@@ -152,5 +165,5 @@ try {
   )
   writeJson(options.json, { bench: 'checkpoint', machine: machine(), engine, cores, shape: SHAPE, rounds, rows })
 } finally {
-  rmSync(folder, { recursive: true, force: true })
+  clear()
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
-import { lossCurve, temporaryFolder } from './worker-gang.ts'
+import { COMPILED, lossCurve, temporaryFolder } from './worker-gang.ts'
 
 const SCMOE = join(import.meta.dirname, '../../cli/scmoe.ts')
 const End = z.object({
@@ -19,7 +19,7 @@ test('the layers of a large model train on two ranks, and learn', async () => {
   const { stdout } = await promisify(execFile)(
     process.execPath,
     [SCMOE, 'run', 'examples/04-llama-style.yaml', ...options],
-    { env: { ...process.env, TMPDIR: folder } },
+    { env: { ...process.env, NODE_COMPILE_CACHE: COMPILED, TMPDIR: folder } },
   )
   const { exitCode, summary } = End.parse(JSON.parse(stdout))
   expect(exitCode).toBe(0)

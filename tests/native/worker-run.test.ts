@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
 import { API_VERSION, EXIT, KIND } from '../../crds/contract.ts'
-import { checkpointFolders, lossCurve, temporaryFolder, tinySpec, until } from './worker-gang.ts'
+import { COMPILED, checkpointFolders, lossCurve, temporaryFolder, tinySpec, until } from './worker-gang.ts'
 
 const SCMOE = join(import.meta.dirname, '../../cli/scmoe.ts')
 
@@ -17,7 +17,7 @@ function run(file: string, ...options: string[]) {
   const child = spawn(process.execPath, [SCMOE, 'run', file, ...options], {
     stdio: ['ignore', 'pipe', 'pipe'],
     // What a killed run leaves in the temporary folder goes with the test's own.
-    env: { ...process.env, TMPDIR: dirname(file) },
+    env: { ...process.env, NODE_COMPILE_CACHE: COMPILED, TMPDIR: dirname(file) },
   })
   started.add(child)
   let stdout = ''
