@@ -1,13 +1,14 @@
 import { defineConfig } from 'vitest/config'
 
 // Four projects, from "needs nothing" to "needs a kubelet". tools/test.ts runs them one after another and adds up the counts.
-const project = (name: string, timeout: number, parallel: boolean) => ({
+const project = (name: string, timeout: number, parallel: boolean, globalSetup: string[] = []) => ({
   test: {
     name,
     include: [`tests/${name}/**/*.test.ts`],
     testTimeout: timeout,
     hookTimeout: timeout,
     fileParallelism: parallel,
+    globalSetup,
   },
 })
 
@@ -16,7 +17,7 @@ export default defineConfig({
     projects: [
       project('unit', 30_000, true),
       project('native', 120_000, false),
-      project('api', 120_000, false),
+      project('api', 120_000, false, ['tests/api/prepare.ts']),
       project('cluster', 600_000, false),
     ],
   },

@@ -1,0 +1,12 @@
+// Before any test of the project: programs that take minutes to build the first time, which no test's deadline should have to allow for.
+
+import { binaries } from '../../tools/cluster/binaries.ts'
+import { prepareEmbedded } from '../../tools/cluster/embedded.ts'
+
+export default async function prepare(): Promise<void> {
+  const report = (line: string, update = false) => {
+    if (!update) console.log(line)
+  }
+  await prepareEmbedded('api', report)
+  await binaries(['kubectl', 'kube-controller-manager'], report)
+}
