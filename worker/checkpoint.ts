@@ -75,6 +75,8 @@ interface State {
   losses: Losses
   /** Memory of an earlier checkpoint, for the copy. */
   memory?: ArrayBuffer | undefined
+  /** Training has ended, on all ranks: nothing is copied, and all wait. */
+  last?: boolean
 }
 
 /** What this rank writes. */
@@ -111,18 +113,18 @@ export class Saving {
     this.#work = this.#begin(() => this.#writeOwn(part))
   }
 
-  /** Copies what this rank writes and begins to write it; collective. Where a rank has no room for the copy, all wait until it is written. */
+  /** Copies what this rank writes and begins to write it; collective. At the end, or where a rank has no room for a copy, all wait until it is written. */
   static async start(place: CheckpointPlace, step: number, state: State): Promise<Saving> {
     const entered = performance.now()
     const own = writtenBy(place.rank, state.held, place.model)
     const bytes = own.reduce((total, { data }) => total + data.byteLength, 0)
     const reused = state.memory?.byteLength === bytes ? state.memory : undefined
-    const short = reused === undefined && process.availableMemory() < 2 * bytes
-    const cramped = (await place.reduce(Float64Array.of(short ? 1 : 0)))[0] !== 0
-    const part = cramped ? { held: own, memory: undefined } : copied(own, reused ?? new ArrayBuffer(bytes))
+    const short = state.last === true || (reused === undefined && process.availableMemory() < 2 * bytes)
+    const waits = (await place.reduce(Float64Array.of(short ? 1 : 0)))[0] !== 0
+    const part = waits ? { held: own, memory: undefined } : copied(own, reused ?? new ArrayBuffer(bytes))
     const saving = new Saving(place, step, state, part)
     saving.#snapshot = saving.#begun - entered
-    if (cramped) await everywhere(place.reduce, () => saving.#work)
+    if (waits) await everywhere(place.reduce, () => saving.#work)
     saving.#stalled = performance.now() - entered
     return saving
   }

@@ -49,12 +49,17 @@ export class Checkpointer {
     return this.#saving?.pending === true
   }
 
-  /** Begins to save what was reached; collective. */
-  async start(step: number): Promise<void> {
+  /** Begins to save what was reached, or, where training has `ended`, saves it; collective. */
+  async start(step: number, ended: boolean): Promise<void> {
     const { place, held, record } = this.#options
     await this.finish()
     if (!place || record.checkpointStep === step) return
-    this.#saving = await Saving.start(place, step, { held, losses: record.losses, memory: this.#memory })
+    this.#saving = await Saving.start(place, step, {
+      held,
+      losses: record.losses,
+      memory: this.#memory,
+      last: ended,
+    })
     this.#memory = undefined
   }
 

@@ -126,7 +126,8 @@ class Trainer {
       stopping = await this.#trainStep()
       const last = this.#step === steps
       if (last || this.#step % evaluation.everySteps === 0) await this.#evaluate()
-      if (last || stopping || this.#step % everySteps === 0) await this.#checkpoints.start(this.#step)
+      const ends = last || stopping
+      if (ends || this.#step % everySteps === 0) await this.#checkpoints.start(this.#step, ends)
     }
     await this.#checkpoints.finish()
     if (config.outputDirectory !== undefined && this.#trace)

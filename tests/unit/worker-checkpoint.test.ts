@@ -185,17 +185,22 @@ test('ranks that train on advance a save step by step, and the next one takes it
   expect(memory.map(buffer => (buffer?.byteLength ?? 0) > 10_000)).toEqual([true, true])
 })
 
-test('without room for a copy, the start of a save waits until it is written', async () => {
-  const available = vi.spyOn(process, 'availableMemory').mockReturnValue(1000)
+// Broken once by a rank that asked only itself: the other did not wait.
+test.each([
+  ['without room for a copy on a rank', 1000, false],
+  ['at the end of training', 1e12, true],
+])('%s, the start of a save waits until it is written', async (_, memory, last) => {
+  const available = vi.spyOn(process, 'availableMemory').mockReturnValueOnce(memory).mockReturnValue(1e12)
   const config = model(2, 2)
   const saving = await Promise.all(
     places(config).map(place =>
-      Saving.start(place, 7, { held: stateOf(config, place.rank, 7), losses: { first: {}, last: {} } }),
+      Saving.start(place, 7, { held: stateOf(config, place.rank, 7), losses: { first: {}, last: {} }, last }),
     ),
   )
   available.mockRestore()
   expect(saving.map(({ pending }) => pending)).toEqual([false, false])
   await Promise.all(saving.map(one => one.finish()))
+  expect(saving.map(one => one.memory)).toEqual([undefined, undefined])
   expect((await restore(config)).ranks[1]?.restored?.index.step).toBe(7)
 })
 
