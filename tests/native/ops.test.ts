@@ -63,6 +63,8 @@ describe('the CPU backend', () => {
     )
   })
 
+  // Seen failing, for each op named: loss += without `accumulate` (z_loss, cross_entropy), key heads dealt out in turn (attention), c[n,0] for c[n,1]
+  // (scale_rows), 1 for it (gated_add), residual looked for behind a bias that is not there (linear), rows beyond the capacity (grouped_linear).
   test.each(computeOps)(
     '%s agrees with its reference on every instruction set, with equal bits for 1, 2, 3 threads',
     op => {
@@ -75,6 +77,8 @@ describe('the CPU backend', () => {
   const backwardOps = computeOps.filter(
     op => /_(?:backward|dgrad|wgrad)$/.test(op) || op === 'cross_entropy' || op === 'rope',
   )
+  // Seen failing with these slips in the loops that define the ops: mean left out (rmsnorm), wrong slope (swiglu), half the z-loss (router), a sign
+  // (shared_gate with two coefficients), key heads dealt out in turn (attention), a turn that ignores `inverse` (rope).
   test.each(backwardOps)('%s agrees with central differences of the forward op', op => {
     const lines = checks.filter(([what, name]) => what === 'gradient' && name === op)
     expect(new Set(lines.map(([, , where]) => where)).size).toBe(2)
@@ -124,6 +128,7 @@ describe('the CPU backend', () => {
   })
 })
 
+// Seen failing: swiglu_backward reads the last vector of a row whole; every thread adds to all columns of db.
 describe.each([
   ['address,undefined', 'native-address'],
   ['thread', 'native-thread'],

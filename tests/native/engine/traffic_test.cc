@@ -73,15 +73,16 @@ int64_t sleeps(const std::string& thread) {
 
 // Seen failing when each finished op rings: thousands of sleeps.
 TEST("compute ops that no collective waits for do not wake the communication thread") {
+  static constexpr int kDim = share_of(20'000);  // a few microseconds
   World world(2, 1);
   world.connect();
   world.load([](int rank) {
     std::vector<test::OpSpec> ops;
     for (int i = 0; i < 4000; ++i) {
-      ops.push_back({"add", "add " + std::to_string(i), {0, 0}, {1}, {{"rows", 1}, {"dim", 20'000}}});
+      ops.push_back({"add", "add " + std::to_string(i), {0, 0}, {1}, {{"rows", 1}, {"dim", kDim}}});
     }
     ops.push_back({"all_reduce", "sum", {0}, {0}, {{"group", "world"}}, {3999}});
-    return make_program("long", {rank, 2, 1}, {{"a", 20'000}, {"b", 20'000}}, ops);
+    return make_program("long", {rank, 2, 1}, {{"a", kDim}, {"b", kDim}}, ops);
   });
   world.run("long");
   const int64_t before = sleeps("scmoe-comm");
