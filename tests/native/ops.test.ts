@@ -85,6 +85,8 @@ describe('the CPU backend', () => {
     expect(wrong(lines)).toEqual([])
   })
 
+  // Seen failing, whether the slip was in the kernels or in the reference: key heads dealt out in turn; `inverse` ignored; `taken` ignored; a chunk
+  // one row short, in both at once. In the kernels: all rows in every chunk; chunks from the last to the first.
   test.each([
     [
       'chunks',
