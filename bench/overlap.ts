@@ -163,8 +163,8 @@ for (const regime of regimes) {
     result.targets.push(...verdicts(lines))
     const share = `all-to-alls ${(100 * trial.share).toFixed(1)} % of the MoE layer of sequential Top2`
     console.log(`\n${regime} %, ${phase}: ${share} at ${(trial.rate / 1e6).toFixed(0)} Mbit/s\n${show(lines)}`)
+    writeJson(options.json, result)
   }
 }
 console.log(`\n${showVerdicts(result.targets)}`)
 console.log(`\nlosses and gradient norms: equal on all ranks, and the same bits under every schedule of a model`)
-writeJson(options.json, result)
