@@ -46,7 +46,8 @@ describe.skipIf(reason !== undefined)('benchmarks', { timeout: DEADLINE }, () =>
       expect(strategies).toEqual(expect.arrayContaining(EXPECTED))
       expect(own.filter(row => row['strategy'] === 'Pipelined').map(row => row['chunks'])).toEqual([2, 4, 8])
       const slots = own.filter(row => row['strategy'] === 'Shortcut' && row['chunks'] === 1).map(row => row['slot'])
-      expect(slots).toEqual([1, 2, 3, 4])
+      // A slot that Auto takes too stands beside Auto's row.
+      expect(new Set(slots)).toEqual(new Set([1, 2, 3, 4]))
     }
     for (const row of rows)
       for (const column of [
@@ -58,7 +59,7 @@ describe.skipIf(reason !== undefined)('benchmarks', { timeout: DEADLINE }, () =>
       ])
         expect(Number.isFinite(row[column]), `${column} of ${row['model']}`).toBe(true)
     const [first] = rows
-    expect(first).toMatchObject({ regime: 50, kind: 'Top2', strategy: 'Sequential', ratioToTop2: 1, hiddenPercent: 0 })
+    expect(first).toMatchObject({ regime: 50, kind: 'Top2', strategy: 'Sequential', ratioToTop2: 1 })
   })
 
   it('step has a row for both kinds with and without a limit', async () => {
