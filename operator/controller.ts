@@ -75,7 +75,7 @@ export class Controller {
         const tokensPerSecond = state === 'Running' ? (throughput?.tokensPerSecond ?? 0) : 0
         return { namespace: job.metadata.namespace ?? '', state, tokensPerSecond }
       })
-    return { depth: this.#queue.depth, jobs }
+    return { depth: this.#queue.depth, underWay: this.#queue.underWay, jobs }
   }
 
   async #reconcile(key: string): Promise<void> {

@@ -14,7 +14,8 @@ const LONGEST_BACKOFF = 300_000
 export class Queue {
   /** Keys in the order in which they will be worked on, with the time they were added. */
   readonly #ready = new Map<string, number>()
-  readonly #working = new Set<string>()
+  /** Keys being worked on, with the time that began. */
+  readonly #working = new Map<string, number>()
   /** Added again while being worked on. */
   readonly #again = new Set<string>()
   readonly #delayed = new Map<string, { at: number; timer: NodeJS.Timeout }>()
@@ -33,6 +34,12 @@ export class Queue {
 
   get delayed(): number {
     return this.#delayed.size
+  }
+
+  /** How long each key being worked on has been so, in milliseconds. */
+  get underWay(): number[] {
+    const now = performance.now()
+    return [...this.#working.values()].map(start => now - start)
   }
 
   add(key: string): void {
@@ -101,8 +108,8 @@ export class Queue {
       }
       const [key, added] = next.value
       this.#ready.delete(key)
-      this.#working.add(key)
       const start = performance.now()
+      this.#working.set(key, start)
       this.#hooks.onStart?.(start - added)
       try {
         await work(key)

@@ -33,6 +33,14 @@ const adds = counter('workqueue_adds_total', 'Keys added.', ['name', 'controller
 const retries = counter('workqueue_retries_total', 'Keys put back after a failure.', ['name', 'controller'])
 const queueTime = histogram('workqueue_queue_duration_seconds', 'Time a key waited.', ['name', 'controller'])
 const workTime = histogram('workqueue_work_duration_seconds', 'Time a key was worked on.', ['name', 'controller'])
+const unfinished = gauge('workqueue_unfinished_work_seconds', 'Time that keys have been worked on, summed.', [
+  'name',
+  'controller',
+])
+const longest = gauge('workqueue_longest_running_processor_seconds', 'The longest that a key has been worked on.', [
+  'name',
+  'controller',
+])
 const leader = gauge('leader_election_master_status', '1 while this replica leads.', ['name'])
 
 const jobs = gauge('scmoejob_jobs', 'Jobs by state.', ['namespace', 'state'])
@@ -69,10 +77,17 @@ export const metrics = {
 }
 
 /** What is counted when someone asks, not when it changes. */
-export type Snapshot = { depth: number; jobs: readonly { namespace: string; state: string; tokensPerSecond: number }[] }
+export type Snapshot = {
+  depth: number
+  /** Of each key that is worked on, in milliseconds. */
+  underWay: readonly number[]
+  jobs: readonly { namespace: string; state: string; tokensPerSecond: number }[]
+}
 
 function take(snapshot: Snapshot): void {
   depth.set(queueLabel, snapshot.depth)
+  unfinished.set(queueLabel, snapshot.underWay.reduce((sum, each) => sum + each, 0) / 1000)
+  longest.set(queueLabel, Math.max(0, ...snapshot.underWay) / 1000)
   jobs.reset()
   tokens.reset()
   for (const job of snapshot.jobs) {

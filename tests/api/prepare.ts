@@ -2,6 +2,7 @@
 
 import { binaries } from '../../tools/cluster/binaries.ts'
 import { prepareEmbedded } from '../../tools/cluster/embedded.ts'
+import { builtProgram } from '../../tools/cluster/programs.ts'
 
 export default async function prepare(): Promise<void> {
   const report = (line: string, update = false) => {
@@ -9,4 +10,5 @@ export default async function prepare(): Promise<void> {
   }
   await prepareEmbedded('api', report)
   await binaries(['kubectl', 'kube-controller-manager'], report)
+  await builtProgram('promtool', report)
 }

@@ -16,7 +16,7 @@ function firstCells(heading: string, column = 0): string[] {
     .split('\n')
     .filter(line => /^\| (?!---)/.test(line))
     .map(line => line.split('|')[column + 1]?.trim().replaceAll('`', '') ?? '')
-    .filter(cell => !['Reason', 'Code', 'Metric', 'Name'].includes(cell))
+    .filter(cell => !['Reason', 'Code', 'Metric', 'Name', 'Alert'].includes(cell))
 }
 
 const matches = (text: string, pattern: RegExp): string[] => [...text.matchAll(pattern)].map(match => match[1] ?? '')
@@ -48,6 +48,12 @@ describe('docs/operations.md', () => {
       matches(read(file), /(?:counter|gauge|histogram|name:)[\s(]*'([a-z]+_[a-z_]+)'/g),
     )
     expect(firstCells('Metrics').toSorted()).toEqual(names.toSorted())
+  })
+
+  it('has every alert of the chart, and no other', () => {
+    const names = matches(read('charts/scmoe/monitoring/alerts.yaml'), /- alert: (\w+)/g)
+    expect(firstCells('Alerts')).toEqual(names)
+    expect(names.length).toBeGreaterThan(8)
   })
 })
 

@@ -62,7 +62,8 @@ export async function compile(
   const seconds = (): string => `${((performance.now() - started) / 1000).toFixed(0)} s`
   report.onProgress(`${report.label} …`)
   const ticker = setInterval(() => report.onProgress(`${report.label} … ${seconds()}`, true), TICK_MILLISECONDS)
-  const args = ['build', '-trimpath', '-ldflags', build.ldflags, '-o', output, build.package]
+  const tags = build.tags === undefined ? [] : ['-tags', build.tags]
+  const args = ['build', '-trimpath', ...tags, '-ldflags', build.ldflags, '-o', output, build.package]
   const child = spawn('go', args, {
     cwd: join(GO_FOLDER, build.module),
     env: { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-mod=readonly' },

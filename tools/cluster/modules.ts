@@ -15,7 +15,15 @@ export type BinaryName =
   | 'coredns'
 
 /** One `go build`: a package of one of the modules under go/, and the linker's flags. */
-export type GoBuild = { readonly module: string; readonly package: string; readonly ldflags: string }
+export type GoBuild = {
+  readonly module: string
+  readonly package: string
+  readonly ldflags: string
+  readonly tags?: string
+}
+
+/** Programs that no cluster needs: the last Helm 3, Prometheus' checker of rules, the controller the operator is compared with. */
+export type ProgramName = 'helm' | 'promtool' | 'jobset'
 
 export const GO_FOLDER = join(import.meta.dirname, 'go')
 
@@ -66,8 +74,18 @@ export function goBuild(name: BinaryName, version = kubernetesVersion()): GoBuil
   }
 }
 
-/** The last Helm 3. */
-export function helm3Build(): GoBuild {
+/** How to build a program that no cluster needs. */
+export function programBuild(name: ProgramName): GoBuild {
+  if (name === 'jobset') return { module: 'jobset', package: 'sigs.k8s.io/jobset', ldflags: STRIPPED }
+  if (name === 'promtool') {
+    // It checks files: without the clients of all clouds it is a third of the size.
+    return {
+      module: 'promtool',
+      package: 'github.com/prometheus/prometheus/cmd/promtool',
+      ldflags: STRIPPED,
+      tags: 'remove_all_sd',
+    }
+  }
   const version = requiredVersion(readFileSync(join(GO_FOLDER, 'helm3', 'go.mod'), 'utf8'), 'helm.sh/helm/v3')
   const ldflags = `${STRIPPED} -X helm.sh/helm/v3/internal/version.version=${version}`
   return { module: 'helm3', package: 'helm.sh/helm/v3/cmd/helm', ldflags }
