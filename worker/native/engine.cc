@@ -1,6 +1,5 @@
 #include "engine.h"
 
-#include <ctime>
 #include <future>
 #include <set>
 
@@ -25,37 +24,22 @@ const EngineOptions& checked(const EngineOptions& options) {
   return options;
 }
 
-// Of the calling thread, microseconds.
-double thread_cpu() {
-  timespec time{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return double(time.tv_sec) * 1e6 + double(time.tv_nsec) * 1e-3;
-}
-
 }  // namespace
 
-void RunTimes::reset(size_t num_ops) {
-  for (std::vector<double>* times : {&start, &end, &ready, &cpu}) times->assign(num_ops, 0);
-}
-
 Engine::Engine(const EngineOptions& options, const Backend* backend)
-    : options_(checked(options)), backend_(backend), communicator_(options.topology, options.timeout, interrupt_) {
-  // The stream belongs to the thread that will drive it.
-  const auto created = std::make_shared<std::promise<void>>();
-  compute_.post([this, created] {
+    : options_(checked(options)),
+      communicator_(options.topology, options.timeout, interrupt_),
+      executor_(make_host_executor(options, backend, communicator_, interrupt_)) {
+  const auto opened = std::make_shared<std::promise<void>>();
+  compute_.post([this, opened] {
     try {
-      stream_ = backend_->stream_create(options_.compute_threads);
-      created->set_value();
+      executor_->open();
+      opened->set_value();
     } catch (...) {
-      created->set_exception(std::current_exception());
+      opened->set_exception(std::current_exception());
     }
   });
-  created->get_future().get();
-}
-
-std::string Engine::description() const {
-  const int threads = options_.compute_threads;
-  return std::string(backend_->name) + ", " + std::to_string(threads) + (threads == 1 ? " thread" : " threads");
+  opened->get_future().get();
 }
 
 int Engine::listen(int port) {
@@ -96,11 +80,12 @@ void Engine::load(std::string_view json) {
     const std::lock_guard lock(mutex_);
     if (pending_) throw std::logic_error("load: another call is pending");
   }
-  auto loaded = std::make_unique<Loaded>();
-  loaded->program = parse_program(json, *backend_, options_.topology);
+  auto loaded = std::make_unique<LoadedProgram>();
+  loaded->program = parse_program(json, executor_->backend(), options_.topology);
   Program& program = loaded->program;
   check_persistent(program);
-  allocate(program);
+  Memory& memory = executor_->memory();
+  memory.make_room(program.persistent_bytes, program.transient_bytes);
   for (const Buffer& buffer : program.buffers) {
     if (buffer.persistent) persistent_buffers_.emplace(buffer.name, buffer);
   }
@@ -112,15 +97,17 @@ void Engine::load(std::string_view json) {
     loaded->peers_ahead[i].assign(ahead.begin(), ahead.end());
   }
   programs_[program.name] = std::move(loaded);
-  for (auto& [name, each] : programs_) bind(each->program, persistent_->data(), transient_->data());
+  for (auto& [name, each] : programs_)
+    bind(each->program, memory.persistent(), memory.transient());  // it may have moved
 }
 
 // Persistent buffers mean the same in every program, or one would overwrite another's parameters.
 void Engine::check_persistent(const Program& program) const {
   const std::string name = "program '" + program.name + "'";
-  if (persistent_ && program.persistent_bytes > persistent_->bytes()) {
+  const int64_t present = executor_->memory().persistent_bytes();
+  if (present >= 0 && program.persistent_bytes > present) {
     throw Error(kBadProgram, name + ": persistentBytes is " + std::to_string(program.persistent_bytes) +
-                                 ", but the first program loaded has " + std::to_string(persistent_->bytes()));
+                                 ", but the first program loaded has " + std::to_string(present));
   }
   for (const Buffer& buffer : program.buffers) {
     if (!buffer.persistent) continue;
@@ -135,97 +122,24 @@ void Engine::check_persistent(const Program& program) const {
   }
 }
 
-// One transient arena serves all programs, as only one runs at a time; when it grows, all are bound anew.
-void Engine::allocate(const Program& program) {
-  const bool grow = !transient_ || program.transient_bytes > transient_->bytes();
-  if (persistent_ && !grow) return;
-  int64_t needed = persistent_ ? persistent_->untouched_bytes() : program.persistent_bytes;
-  if (grow) needed += program.transient_bytes;
-  require_memory(needed);
-  const auto persistent = persistent_ ? persistent_ : std::make_shared<Arena>(program.persistent_bytes);
-  if (grow) transient_ = std::make_shared<Arena>(program.transient_bytes);
-  persistent_ = persistent;  // last: a load that fails leaves no mark
-}
-
 void Engine::run(const std::string& name, Done done) {
   check_alive();
   const auto found = programs_.find(name);
   if (found == programs_.end()) throw std::invalid_argument("run: no program named '" + name + "' is loaded");
-  const Loaded& loaded = *found->second;
+  const LoadedProgram& loaded = *found->second;
   const bool alone = loaded.program.queues[int(Queue::kComm)].empty();
   if (!alone && !communicator_.connected()) throw std::logic_error("run: call connect first");
   begin(std::move(done));
   times_.reset(loaded.program.ops.size());
-  finished_[0] = finished_[1] = 0;
-  queues_left_ = 2;
-  started_ = Clock::now();
-  comm_.post([this, &loaded] { run_queue(loaded, Queue::kComm); });
-  compute_.post([this, &loaded] { run_queue(loaded, Queue::kCompute); });
+  parts_left_ = 2;
+  executor_->begin(loaded, times_);
+  comm_.post([this, &loaded] { run_part(loaded, &Executor::run_comm); });
+  compute_.post([this, &loaded] { run_part(loaded, &Executor::run_compute); });
 }
 
-void Engine::run_queue(const Loaded& loaded, Queue queue) {
-  guard([&] { run_ops(loaded, queue); });
-  if (queues_left_.fetch_sub(1) == 1) finish();
-}
-
-void Engine::run_ops(const Loaded& loaded, Queue queue) {
-  const std::vector<int>& ops = loaded.program.queues[int(queue)];
-  for (size_t i = 0; i < ops.size(); ++i) {
-    const ProgramOp& op = loaded.program.ops[ops[i]];
-    if (queue == Queue::kCompute) {
-      await_comm(op.wait_count);
-    } else {
-      await_compute(op.wait_count, loaded.peers_ahead[i]);
-    }
-    const Clock::time_point start = Clock::now();
-    const double cpu = thread_cpu();
-    const Clock::time_point ready = run_op(op, ops[i]);
-    times_.start[ops[i]] = microseconds(start);
-    times_.ready[ops[i]] = microseconds(std::max(start, ready));
-    times_.cpu[ops[i]] = thread_cpu() - cpu;
-    times_.end[ops[i]] = microseconds(Clock::now());
-    const uint32_t finished = finished_[int(queue)].fetch_add(1) + 1;
-    if (queue == Queue::kComm) finished_[int(queue)].notify_one();
-    // Sequentially consistent with await_compute: either it sees the count, or we see that it sleeps.
-    if (queue == Queue::kCompute && finished >= comm_sleeps_for_.load()) interrupt_.ring();
-  }
-}
-
-// When the last peer had come to it; of a compute op: when it began, or earlier.
-Clock::time_point Engine::run_op(const ProgramOp& op, int index) {
-  if (op.queue == Queue::kComm) return communicator_.run(op, uint32_t(index));
-  const OpCall call = {op.in.data(),           op.in_elements.data(), int(op.in.size()), op.out.data(),
-                       op.out_elements.data(), int(op.out.size()),    &op.attrs};
-  try {
-    op.run(call, stream_);
-  } catch (const std::exception& error) {
-    Error failure(kBadProgram, error.what());
-    failure.op = op.label;
-    throw failure;
-  }
-  return {};
-}
-
-// std::atomic's wait looks a dozen times, less than a microsecond, then sleeps in the kernel: the core is free for the
-// communication thread.
-void Engine::await_comm(uint32_t count) {
-  Progress& progress = finished_[int(Queue::kComm)];
-  for (uint32_t now = progress.load();; now = progress.load()) {
-    if ((now & kStop) != 0 || interrupt_.raised()) throw Error(kAborted, "aborted");
-    if (now >= count) return;
-    progress.wait(now);
-  }
-}
-
-// Waits among the sockets rather than on the counter, so that a peer's death is noticed while there is nothing to send.
-void Engine::await_compute(uint32_t count, const std::vector<int>& peers) {
-  const Progress& progress = finished_[int(Queue::kCompute)];
-  interrupt_.check();
-  while (progress.load() < count) {
-    comm_sleeps_for_ = count;
-    if (progress.load() < count) communicator_.sleep(peers);
-    comm_sleeps_for_ = kNever;
-  }
+void Engine::run_part(const LoadedProgram& loaded, Part part) {
+  guard([&] { (*executor_.*part)(loaded); });
+  if (parts_left_.fetch_sub(1) == 1) finish();
 }
 
 void Engine::all_reduce(std::shared_ptr<std::vector<double>> values, Done done) {
@@ -246,7 +160,7 @@ BufferView Engine::view(const std::string& buffer) const {
   if (found == persistent_buffers_.end()) {
     throw std::invalid_argument("view: no loaded program has a persistent buffer named '" + buffer + "'");
   }
-  return {persistent_, found->second.offset, found->second.elements, found->second.dtype};
+  return {executor_->memory().host(), found->second.offset, found->second.elements, found->second.dtype};
 }
 
 void Engine::abort() {
@@ -258,9 +172,8 @@ void Engine::close() {
   abort();
   closed_ = true;
   interrupt_.raise();
-  compute_.post([this] {
-    if (stream_ != nullptr) backend_->stream_destroy(stream_);
-  });
+  executor_->stop();
+  compute_.post([this] { executor_->close(); });
   comm_.join();
   compute_.join();
   communicator_.close();
@@ -268,8 +181,7 @@ void Engine::close() {
   interrupt_.close();
   programs_.clear();
   persistent_buffers_.clear();
-  persistent_.reset();
-  transient_.reset();
+  executor_->memory().release();
 }
 
 void Engine::check_alive() const {
@@ -305,8 +217,7 @@ void Engine::fail(const Error& error) {
     failure_ = error;
   }
   interrupt_.raise();
-  finished_[int(Queue::kComm)].fetch_or(kStop);
-  finished_[int(Queue::kComm)].notify_one();
+  executor_->stop();
   comm_.post([this] { communicator_.close(); });
   done(&error);
 }
@@ -322,10 +233,6 @@ void Engine::guard(const std::function<void()>& step) {
   } catch (const std::exception& error) {
     fail(Error(kAborted, error.what()));
   }
-}
-
-double Engine::microseconds(Clock::time_point time) const {
-  return std::chrono::duration<double, std::micro>(time - started_).count();
 }
 
 }  // namespace scmoe

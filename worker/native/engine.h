@@ -1,4 +1,5 @@
-// One rank's engine: memory, programs, and the two threads that run their queues. Knows nothing of Node.
+// One rank's engine: programs, their memory, and the two threads that run them. Knows nothing of Node, and of hardware
+// only what an Executor says.
 #pragma once
 
 #include <atomic>
@@ -11,9 +12,9 @@
 #include <string_view>
 #include <vector>
 
-#include "backend.h"
 #include "communicator.h"
 #include "error.h"
+#include "executor.h"
 #include "host_thread.h"
 #include "interrupt.h"
 #include "memory.h"
@@ -21,21 +22,6 @@
 #include "program.h"
 
 namespace scmoe {
-
-struct EngineOptions {
-  Topology topology;
-  int compute_threads = 1;
-  std::chrono::milliseconds timeout{30'000};  // of connect, and of every collective
-};
-
-// Microseconds, by op.
-struct RunTimes {
-  std::vector<double> start, end;  // from the start of the run
-  std::vector<double> ready;       // of a collective: when the last peer had come to it; of others: start
-  std::vector<double> cpu;         // processor time that the queue's thread spent on it
-
-  void reset(size_t num_ops);
-};
 
 // A persistent buffer. `arena` keeps the memory alive.
 struct BufferView {
@@ -55,7 +41,7 @@ class Engine {
   Engine(const EngineOptions& options, const Backend* backend);
   ~Engine() { close(); }
 
-  std::string description() const;
+  std::string description() const { return executor_->description(); }
   uint64_t bytes_sent() const { return communicator_.bytes_sent(); }
   const Traffic& traffic() const { return communicator_.traffic(); }  // so far; while no call is pending
   int listen(int port);                                               // the port listened on
@@ -69,40 +55,23 @@ class Engine {
   void close();
 
  private:
-  struct Loaded {
-    Program program;
-    // By position in the comm queue: ranks that the ops from there on need. Others may be through and gone.
-    std::vector<std::vector<int>> peers_ahead;
-  };
-
-  // How far a queue has come: a count of its finished ops, and kStop once nothing more will come.
-  using Progress = std::atomic<uint32_t>;
-  static constexpr uint32_t kStop = 1u << 31;
-  static constexpr uint32_t kNever = ~0u;
+  using Part = void (Executor::*)(const LoadedProgram& loaded);
 
   void check_alive() const;
   void begin(Done done);
   void finish();
   void fail(const Error& error);
   void guard(const std::function<void()>& step);
-  void allocate(const Program& program);
   void check_persistent(const Program& program) const;
-  void run_queue(const Loaded& loaded, Queue queue);
-  void run_ops(const Loaded& loaded, Queue queue);
-  Clock::time_point run_op(const ProgramOp& op, int index);
-  void await_compute(uint32_t count, const std::vector<int>& peers);
-  void await_comm(uint32_t count);
-  double microseconds(Clock::time_point time) const;
+  void run_part(const LoadedProgram& loaded, Part part);
 
   const EngineOptions options_;
-  const Backend* const backend_;
-  Stream* stream_ = nullptr;  // the compute thread's
   Interrupt interrupt_;
   Communicator communicator_;
   Socket listener_;
+  const std::unique_ptr<Executor> executor_;
 
-  std::shared_ptr<Arena> persistent_, transient_;
-  std::map<std::string, std::unique_ptr<Loaded>> programs_;
+  std::map<std::string, std::unique_ptr<LoadedProgram>> programs_;
   std::map<std::string, Buffer> persistent_buffers_;
 
   mutable std::mutex mutex_;  // guards pending_ and failure_
@@ -110,13 +79,8 @@ class Engine {
   std::optional<Error> failure_;
   bool closed_ = false;
 
-  Clock::time_point started_;
   RunTimes times_;
-  Progress finished_[2];  // by Queue
-  // The count of compute ops that the communication thread sleeps for. Rung for less, it would take the processor from
-  // computation after each op.
-  std::atomic<uint32_t> comm_sleeps_for_{kNever};
-  std::atomic<int> queues_left_{0};
+  std::atomic<int> parts_left_{0};
 
   HostThread compute_{"scmoe-compute"};
   HostThread comm_{"scmoe-comm"};

@@ -110,4 +110,15 @@ Arena::~Arena() {
   if (data_ != nullptr) munmap(data_, bytes_);
 }
 
+void HostMemory::make_room(int64_t persistent_bytes, int64_t transient_bytes) {
+  const bool grow = !transient_ || transient_bytes > transient_->bytes();
+  if (persistent_ && !grow) return;
+  int64_t needed = persistent_ ? persistent_->untouched_bytes() : persistent_bytes;
+  if (grow) needed += transient_bytes;
+  require_memory(needed);
+  const auto persistent = persistent_ ? persistent_ : std::make_shared<Arena>(persistent_bytes);
+  if (grow) transient_ = std::make_unique<Arena>(transient_bytes);
+  persistent_ = persistent;  // last: a call that fails leaves no mark
+}
+
 }  // namespace scmoe

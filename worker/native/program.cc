@@ -231,4 +231,9 @@ void bind(Program& program, char* persistent, char* transient) {
   }
 }
 
+OpCall call_of(const ProgramOp& op) {
+  return {op.in.data(),           op.in_elements.data(), int(op.in.size()), op.out.data(),
+          op.out_elements.data(), int(op.out.size()),    &op.attrs};
+}
+
 }  // namespace scmoe

@@ -73,4 +73,7 @@ Program parse_program(std::string_view json, const Backend& backend, const Topol
 // Fills the pointers of every op. The program must not move afterwards.
 void bind(Program& program, char* persistent, char* transient);
 
+// A bound compute op as its function takes it; points into the op.
+OpCall call_of(const ProgramOp& op);
+
 }  // namespace scmoe

@@ -1,0 +1,150 @@
+// Programs in this process's memory: the compute thread runs ops, the communication thread collectives, each waiting
+// for the other's count of finished ops.
+#include <algorithm>
+#include <atomic>
+#include <ctime>
+
+#include "error.h"
+#include "executor.h"
+
+namespace scmoe {
+namespace {
+
+// Of the calling thread, microseconds.
+double thread_cpu() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return double(time.tv_sec) * 1e6 + double(time.tv_nsec) * 1e-3;
+}
+
+class HostExecutor final : public Executor {
+ public:
+  HostExecutor(int num_threads, const Backend* backend, Communicator& communicator, Interrupt& interrupt)
+      : num_threads_(num_threads), backend_(backend), communicator_(communicator), interrupt_(interrupt) {}
+
+  std::string description() const override {
+    return std::string(backend_->name) + ", " + std::to_string(num_threads_) +
+           (num_threads_ == 1 ? " thread" : " threads");
+  }
+  const Backend& backend() const override { return *backend_; }
+  Memory& memory() override { return memory_; }
+
+  // The stream belongs to the thread that will drive it.
+  void open() override { stream_ = backend_->stream_create(num_threads_); }
+  void close() override {
+    if (stream_ != nullptr) backend_->stream_destroy(stream_);
+    stream_ = nullptr;
+  }
+
+  void begin(const LoadedProgram&, RunTimes& times) override {
+    times_ = &times;
+    finished_[0] = finished_[1] = 0;
+    started_ = Clock::now();
+  }
+  void run_compute(const LoadedProgram& loaded) override { run_ops(loaded, Queue::kCompute); }
+  void run_comm(const LoadedProgram& loaded) override { run_ops(loaded, Queue::kComm); }
+
+  void stop() override {
+    finished_[int(Queue::kComm)].fetch_or(kStop);
+    finished_[int(Queue::kComm)].notify_one();
+  }
+
+ private:
+  // How far a queue has come: a count of its finished ops, and kStop once nothing more will come.
+  using Progress = std::atomic<uint32_t>;
+  static constexpr uint32_t kStop = 1u << 31;
+  static constexpr uint32_t kNever = ~0u;
+
+  void run_ops(const LoadedProgram& loaded, Queue queue);
+  Clock::time_point run_op(const ProgramOp& op, int index);
+  void await_compute(uint32_t count, const std::vector<int>& peers);
+  void await_comm(uint32_t count);
+  double microseconds(Clock::time_point time) const {
+    return std::chrono::duration<double, std::micro>(time - started_).count();
+  }
+
+  const int num_threads_;
+  const Backend* const backend_;
+  Communicator& communicator_;
+  Interrupt& interrupt_;
+  HostMemory memory_;
+  Stream* stream_ = nullptr;  // the compute thread's
+
+  Clock::time_point started_;
+  RunTimes* times_ = nullptr;
+  Progress finished_[2];  // by Queue
+  // The count of compute ops that the communication thread sleeps for. Rung for less, it would take the processor from
+  // computation after each op.
+  std::atomic<uint32_t> comm_sleeps_for_{kNever};
+};
+
+void HostExecutor::run_ops(const LoadedProgram& loaded, Queue queue) {
+  const std::vector<int>& ops = loaded.program.queues[int(queue)];
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const ProgramOp& op = loaded.program.ops[ops[i]];
+    if (queue == Queue::kCompute) {
+      await_comm(op.wait_count);
+    } else {
+      await_compute(op.wait_count, loaded.peers_ahead[i]);
+    }
+    const Clock::time_point start = Clock::now();
+    const double cpu = thread_cpu();
+    const Clock::time_point ready = run_op(op, ops[i]);
+    times_->start[ops[i]] = microseconds(start);
+    times_->ready[ops[i]] = microseconds(std::max(start, ready));
+    times_->cpu[ops[i]] = thread_cpu() - cpu;
+    times_->end[ops[i]] = microseconds(Clock::now());
+    const uint32_t finished = finished_[int(queue)].fetch_add(1) + 1;
+    if (queue == Queue::kComm) finished_[int(queue)].notify_one();
+    // Sequentially consistent with await_compute: either it sees the count, or we see that it sleeps.
+    if (queue == Queue::kCompute && finished >= comm_sleeps_for_.load()) interrupt_.ring();
+  }
+}
+
+// When the last peer had come to it; of a compute op: when it began, or earlier.
+Clock::time_point HostExecutor::run_op(const ProgramOp& op, int index) {
+  if (op.queue == Queue::kComm) return communicator_.run(op, uint32_t(index));
+  try {
+    op.run(call_of(op), stream_);
+  } catch (const std::exception& error) {
+    Error failure(kBadProgram, error.what());
+    failure.op = op.label;
+    throw failure;
+  }
+  return {};
+}
+
+// std::atomic's wait looks a dozen times, less than a microsecond, then sleeps in the kernel: the core is free for the
+// communication thread.
+void HostExecutor::await_comm(uint32_t count) {
+  Progress& progress = finished_[int(Queue::kComm)];
+  for (uint32_t now = progress.load();; now = progress.load()) {
+    if ((now & kStop) != 0 || interrupt_.raised()) throw Error(kAborted, "aborted");
+    if (now >= count) return;
+    progress.wait(now);
+  }
+}
+
+// Waits among the sockets rather than on the counter, so that a peer's death is noticed while there is nothing to send.
+void HostExecutor::await_compute(uint32_t count, const std::vector<int>& peers) {
+  const Progress& progress = finished_[int(Queue::kCompute)];
+  interrupt_.check();
+  while (progress.load() < count) {
+    comm_sleeps_for_ = count;
+    if (progress.load() < count) communicator_.sleep(peers);
+    comm_sleeps_for_ = kNever;
+  }
+}
+
+}  // namespace
+
+void RunTimes::reset(size_t num_ops) {
+  for (std::vector<double>* times : {&start, &end, &ready, &cpu}) times->assign(num_ops, 0);
+}
+
+std::unique_ptr<Executor> make_host_executor(const EngineOptions& options, const Backend* backend,
+                                             Communicator& communicator, Interrupt& interrupt) {
+  return std::make_unique<HostExecutor>(options.compute_threads, backend, communicator, interrupt);
+}
+
+}  // namespace scmoe
