@@ -21,14 +21,19 @@ struct Attrs {
   float beta1, beta2, epsilon, weightDecay, clip;
 };
 
+// What the elements of a buffer are.
+enum class DType : uint8_t { kF32, kI32, kBF16 };
+
 // One op with its buffers bound. Pointers stay valid as long as the program is loaded. An optional buffer left out
 // shortens the list.
 struct OpCall {
   const void* const* in;
   const int64_t* in_elements;
+  const DType* in_types;
   int num_in;
   void* const* out;
   const int64_t* out_elements;
+  const DType* out_types;
   int num_out;
   const Attrs* attrs;
 };
@@ -54,6 +59,9 @@ struct Backend {
 // The best CPU backend this machine can run; SCMOE_CPU_ISA=avx512|avx2|baseline overrides. Never null; throws
 // std::runtime_error on a bad override.
 const Backend* cpu_backend();
+
+// Kernels on a GPU (cuda/). In a library of its own, libscmoe_cuda.so, as scmoe_cuda_backend().
+const Backend* cuda_backend();
 
 // The plain loops that define every op (double accumulation). Slow; for tests.
 const Backend* reference_backend();

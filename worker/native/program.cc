@@ -219,21 +219,24 @@ void bind(Program& program, char* persistent, char* transient) {
     return (buffer.persistent ? persistent : transient) + buffer.offset;
   };
   for (ProgramOp& op : program.ops) {
-    op.in.clear(), op.in_elements.clear(), op.out.clear(), op.out_elements.clear();
+    op.in.clear(), op.in_elements.clear(), op.in_types.clear();
+    op.out.clear(), op.out_elements.clear(), op.out_types.clear();
     for (const int index : op.inputs) {
       op.in.push_back(address(index));
       op.in_elements.push_back(program.buffers[index].elements);
+      op.in_types.push_back(program.buffers[index].dtype);
     }
     for (const int index : op.outputs) {
       op.out.push_back(address(index));
       op.out_elements.push_back(program.buffers[index].elements);
+      op.out_types.push_back(program.buffers[index].dtype);
     }
   }
 }
 
 OpCall call_of(const ProgramOp& op) {
-  return {op.in.data(),           op.in_elements.data(), int(op.in.size()), op.out.data(),
-          op.out_elements.data(), int(op.out.size()),    &op.attrs};
+  return {op.in.data(),           op.in_elements.data(), op.in_types.data(), int(op.in.size()), op.out.data(),
+          op.out_elements.data(), op.out_types.data(),   int(op.out.size()), &op.attrs};
 }
 
 }  // namespace scmoe

@@ -25,7 +25,6 @@ enum class Group : uint8_t { kWorld, kExpertParallel, kExpertDataParallel };
 std::vector<int> group_ranks(const Topology& topology, Group group);
 
 enum class Queue : uint8_t { kCompute, kComm };
-enum class DType : uint8_t { kF32, kI32 };
 enum class Collective : uint8_t { kNone, kAllGatherCounts, kDispatch, kCombine, kAllReduce };
 
 struct Buffer {
@@ -56,6 +55,7 @@ struct ProgramOp {
   std::vector<const void*> in;
   std::vector<void*> out;
   std::vector<int64_t> in_elements, out_elements;
+  std::vector<DType> in_types, out_types;
 };
 
 struct Program {

@@ -5,7 +5,6 @@
 #include <stdexcept>
 
 #include "cpu/reference.h"
-#include "cpu/stream.h"
 
 namespace scmoe::test {
 namespace {
@@ -119,10 +118,12 @@ template <class Real>
 Bound<Real>::Bound(const Call& call) : call_(call) {
   for (const auto& [name, value] : call.in) {
     in_.push_back(buffer_of(value));
+    in_types_.push_back(value.integer ? DType::kI32 : DType::kF32);
     in_elements_.push_back(value.elements());
   }
   for (const auto& [name, value] : call.out) {
     out_.push_back(buffer_of(value));
+    out_types_.push_back(value.integer ? DType::kI32 : DType::kF32);
     out_elements_.push_back(value.elements());
   }
   for (Buffer& buffer : in_) in_pointers_.push_back(buffer.data());
@@ -140,8 +141,8 @@ void Bound<Real>::reset() {
 
 template <class Real>
 void Bound<Real>::run(OpFunction function, Stream* stream) const {
-  const OpCall bound{in_pointers_.data(),  in_elements_.data(),  static_cast<int>(in_.size()),
-                     out_pointers_.data(), out_elements_.data(), static_cast<int>(out_.size()),
+  const OpCall bound{in_pointers_.data(),  in_elements_.data(),  in_types_.data(),  static_cast<int>(in_.size()),
+                     out_pointers_.data(), out_elements_.data(), out_types_.data(), static_cast<int>(out_.size()),
                      &call_.attrs};
   function(bound, stream);
 }
@@ -160,13 +161,15 @@ std::vector<std::pair<std::string, Value>> Bound<Real>::outputs() const {
 template class Bound<float>;
 template class Bound<double>;
 
-// One stream for all calls of so many threads: what an op leaves in scratch is there for the next.
+// One stream for all calls of a backend with so many threads: what an op leaves in scratch is there for the next.
 template <class Real>
 std::map<std::string, Value> run(const Call& call, const Backend& backend, int num_threads) {
-  static std::map<int, std::unique_ptr<Stream, void (*)(Stream*)>> streams;
-  auto found = streams.find(num_threads);
+  using Key = std::pair<Stream* (*)(int), int>;
+  static std::map<Key, std::unique_ptr<Stream, void (*)(Stream*)>> streams;
+  const Key key{backend.stream_create, num_threads};
+  auto found = streams.find(key);
   if (found == streams.end())
-    found = streams.try_emplace(num_threads, cpu_stream_create(num_threads), cpu_stream_destroy).first;
+    found = streams.try_emplace(key, backend.stream_create(num_threads), backend.stream_destroy).first;
   const Bound<Real> bound(call);
   bound.run(function_of(backend, call.op), found->second.get());
   const auto values = bound.outputs();

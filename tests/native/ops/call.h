@@ -47,6 +47,7 @@ class Bound {
   std::vector<const void*> in_pointers_;
   std::vector<void*> out_pointers_;
   std::vector<int64_t> in_elements_, out_elements_;
+  std::vector<DType> in_types_, out_types_;
 };
 
 // Runs a call once; returns its outputs.

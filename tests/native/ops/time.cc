@@ -150,7 +150,8 @@ double seconds_to_copy(size_t elements, const Timer& timer) {
   attrs.rows = static_cast<int64_t>(rows), attrs.dim = kDim;
   const int64_t in_elements[] = {static_cast<int64_t>(elements), static_cast<int64_t>(2 * rows)};
   const int64_t out_elements[] = {static_cast<int64_t>(elements)};
-  const OpCall call{in, in_elements, 2, out, out_elements, 1, &attrs};
+  const DType types[] = {DType::kF32, DType::kF32};
+  const OpCall call{in, in_elements, types, 2, out, out_elements, types, 1, &attrs};
   if (rows < 16) return library;  // too few to be cut among threads
   return std::min(library, timer.best([&] { loop(call, timer.stream); }));
 }

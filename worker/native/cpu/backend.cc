@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "cpu/ops.h"
+#include "compute_ops.h"
 #include "cpu/stream.h"
 
 namespace scmoe {

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "backend.h"
-#include "cpu/ops.h"
+#include "compute_ops.h"
 #include "cpu/stream.h"
 
 namespace scmoe::SCMOE_ISA {

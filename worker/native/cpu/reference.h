@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "backend.h"
-#include "cpu/ops.h"
+#include "compute_ops.h"
 
 namespace scmoe::reference {
 

@@ -1,4 +1,4 @@
-// The compute ops, once, in the order of worker/program/ops.ts: every table of this backend is made from this list.
+// The compute ops, once, in the order of worker/program/ops.ts: every table of a backend is made from this list.
 #pragma once
 
 #define SCMOE_COMPUTE_OPS(X) \

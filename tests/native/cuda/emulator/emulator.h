@@ -1,0 +1,64 @@
+// CUDA's device code on the host: every thread of a block is a fiber; fibers and blocks run in an order drawn at random
+// (SCMOE_EMULATOR_SEED), from one synchronisation to the next. A read that some __syncthreads should have put after a
+// write of another thread finds the old value in some orders. One operating system thread runs everything, at the
+// launch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+#define __shared__ static
+
+struct uint3 {
+  unsigned x, y, z;
+};
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+namespace scmoe::emulator {
+
+struct Place {
+  uint3 thread, block;
+  dim3 threads, blocks;
+};
+extern Place place;  // of the fiber that runs
+
+// Runs body once for every thread of every block. shared_bytes of memory, exactly so many, poisoned for every block.
+void launch(dim3 blocks, dim3 threads, size_t shared_bytes, const std::function<void()>& body);
+void* shared_memory();
+
+// What lanes of a warp do together. Words of one exchange are readable until the lane's next but one.
+enum class Together : uint8_t { kSync, kShuffle, kVote, kMatrix, kLoadMatrix };
+constexpr size_t kWords = 16;
+using Words = uint32_t[kWords];
+const Words* exchange(Together what, const void* value, size_t bytes);  // [32], by lane
+void block_barrier();
+unsigned lane();
+
+// Copies that may come late: each thread's land at its next wait for their group.
+void copy_async(void* to, const void* from, size_t bytes, size_t valid_bytes);
+void copy_async_commit();
+void copy_async_wait(int groups_left);
+
+uint64_t random();
+[[noreturn]] void fail(const char* what);
+
+template <class T>
+T shuffle(T value, unsigned source) {
+  static_assert(sizeof(T) <= sizeof(Words));
+  const Words* words = exchange(Together::kShuffle, &value, sizeof(T));
+  std::memcpy(&value, words[source % 32], sizeof(T));
+  return value;
+}
+
+}  // namespace scmoe::emulator

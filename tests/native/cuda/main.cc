@@ -1,0 +1,21 @@
+// cuda_ops_test          the one list of cases (tests/native/ops) on the CUDA backend, its kernels emulated
+// cuda_ops_test --names  its table of ops
+#include <cstdio>
+#include <cstring>
+#include <exception>
+
+#include "check.h"
+
+int main(int count, char** words) {
+  using namespace scmoe;
+  try {
+    if (count > 1 && std::strcmp(words[1], "--names") == 0) {
+      for (int i = 0; i < cuda_backend()->num_ops; i++) std::printf("table\tcuda\t%s\n", cuda_backend()->ops[i].name);
+      return 0;
+    }
+    return test::check_backend(*cuda_backend()) ? 0 : 1;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 2;
+  }
+}

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Prints the folder of a CUDA compiler, made when there is none: $CUDA_HOME, else the toolkit of the `nvcc` on PATH, else NVIDIA's wheels from
+# PyPI in the cache (nvcc, its runtime, and of cuBLAS the headers alone: the library is opened at run time). None of it needs a GPU.
+set -euo pipefail
+
+wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85)
+cublas=nvidia-cublas==13.0.2.14
+
+if [ -n "${CUDA_HOME:-}" ]; then echo "$CUDA_HOME"; exit; fi
+if nvcc=$(command -v nvcc); then dirname "$(dirname "$(readlink -f "$nvcc")")"; exit; fi
+
+cache=${SCMOE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/scmoe}
+folder=$cache/cuda-13.0
+mkdir -p "$cache"
+exec 9>"$folder.lock"
+flock 9
+if ! [ -e "$folder/bin/nvcc" ]; then
+  python3 -m pip --version >/dev/null 2>&1 || { echo "cuda: there is no nvcc, and no pip to install it; run: apt-get install -y python3-pip" >&2; exit 1; }
+  work=$(mktemp -d "$cache/cuda.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  pip() { PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 python3 -m pip "$@" --quiet >&2; }
+  pip install --no-deps --target "$work/wheels" "${wheels[@]}"
+  pip download --no-deps --dest "$work/cublas" "$cublas"
+  python3 - "$work" <<'PYTHON'
+import glob, os, sys, zipfile
+work = sys.argv[1]
+for wheel in glob.glob(work + '/cublas/*.whl'):
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if '/include/' in name and name.endswith('.h'):
+                target = work + '/wheels/nvidia/cu13/include/' + os.path.basename(name)
+                with open(target, 'wb') as out:
+                    out.write(archive.read(name))
+PYTHON
+  rm -rf "$folder"
+  mv "$work/wheels/nvidia/cu13" "$folder"
+fi
+echo "$folder"

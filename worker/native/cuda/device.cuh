@@ -1,0 +1,193 @@
+// What all kernels share: element types, sums over warps and blocks in an order that never changes, launches.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "backend.h"
+#include "stream.h"
+
+namespace scmoe::cuda {
+
+using bf16 = __nv_bfloat16;
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// --- Elements. Kernels compute in float, whatever a buffer holds.
+
+__device__ inline float load(float x) {
+  return x;
+}
+__device__ inline float load(bf16 x) {
+  return __bfloat162float(x);
+}
+template <class T>
+__device__ T rounded(float x) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return x;
+  } else {
+    return __float2bfloat16(x);
+  }
+}
+
+// 16 bytes of elements, read or written at once.
+template <class T>
+struct alignas(16) Pack {
+  static constexpr int kSize = 16 / sizeof(T);
+  T value[kSize];
+};
+
+// y[i] = f(x[i]...) for i < dim, by the threads of a block together. Rows are dim long and begin at multiples of it in
+// 16-byte aligned buffers, so packs are aligned wherever they divide rows.
+template <class F, class T, class... X>
+__device__ void map_row(int64_t dim, F f, T* y, const X*... x) {
+  constexpr int kPack = Pack<T>::kSize;
+  if (dim % kPack == 0) {
+    for (int64_t i = threadIdx.x; i < dim / kPack; i += blockDim.x) {
+      Pack<T> result;
+      const auto apply = [&](const auto&... packs) {
+        for (int j = 0; j < kPack; j++) result.value[j] = rounded<T>(f(load(packs.value[j])...));
+      };
+      apply(reinterpret_cast<const Pack<X>*>(x)[i]...);
+      reinterpret_cast<Pack<T>*>(y)[i] = result;
+    }
+  } else {
+    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) y[i] = rounded<T>(f(load(x[i])...));
+  }
+}
+
+template <class T>
+__host__ __device__ constexpr T least(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+__host__ __device__ constexpr T greatest(T a, T b) {
+  return a < b ? b : a;
+}
+__host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// --- Warps and blocks. All threads of the warp, or of the block, must come; all get the result.
+
+template <class T>
+__device__ T warp_sum(T x) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(kAllLanes, x, distance);
+  return x;
+}
+
+__device__ inline float warp_max(float x) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) x = greatest(x, __shfl_xor_sync(kAllLanes, x, distance));
+  return x;
+}
+
+// Of kThreads threads in x.
+template <int kThreads, class T>
+__device__ T block_sum(T x) {
+  __shared__ T sums[kThreads / kWarp];
+  x = warp_sum(x);
+  __syncthreads();  // the sums of a call before have been read
+  if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  T total = sums[0];
+  for (int i = 1; i < kThreads / kWarp; i++) total += sums[i];
+  return total;
+}
+
+template <int kThreads>
+__device__ float block_max(float x) {
+  __shared__ float tops[kThreads / kWarp];
+  x = warp_max(x);
+  __syncthreads();  // the maxima of a call before have been read
+  if (threadIdx.x % kWarp == 0) tops[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  float top = tops[0];
+  for (int i = 1; i < kThreads / kWarp; i++) top = greatest(top, tops[i]);
+  return top;
+}
+
+// The launch's dynamic shared memory, 16-byte aligned.
+template <class T>
+__device__ T* shared_memory() {
+#ifdef SCMOE_EMULATED
+  return static_cast<T*>(emulator::shared_memory());
+#else
+  extern __shared__ __align__(16) unsigned char memory[];
+  return reinterpret_cast<T*>(memory);
+#endif
+}
+
+__device__ inline int64_t global_thread() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+__device__ inline int64_t global_warp() {
+  return global_thread() / kWarp;
+}
+__device__ inline int64_t all_threads() {
+  return static_cast<int64_t>(gridDim.x) * blockDim.x;
+}
+
+// --- Launches.
+
+constexpr size_t kSharedWithoutAsking = 48 * 1024;
+
+struct Grid {
+  dim3 blocks, threads;
+  size_t shared_bytes = 0;
+};
+
+// Enough threads for `count` of them in one dimension.
+inline Grid grid_of(int64_t count, int threads = 256) {
+  return {dim3(static_cast<unsigned>(ceil_div(count, threads))), dim3(static_cast<unsigned>(threads))};
+}
+
+// Nothing is launched where there are no blocks: a rank may have no rows.
+template <class... Parameters, class... Arguments>
+void launch(Stream* stream, const Grid& grid, void (*kernel)(Parameters...), Arguments... arguments) {
+  if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return;
+  if (grid.shared_bytes > kSharedWithoutAsking)
+    check(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(grid.shared_bytes)),
+        "shared memory of a kernel");
+#ifdef SCMOE_EMULATED
+  (void)stream;
+  emulator::launch(grid.blocks, grid.threads, grid.shared_bytes, [&] { kernel(arguments...); });
+#else
+  kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device(stream).stream> > >(arguments...);
+#endif
+  check(cudaGetLastError(), "launch of a kernel");
+}
+
+// --- Buffers of a call.
+
+template <class T>
+const T* in(const OpCall& call, int i) {
+  return static_cast<const T*>(call.in[i]);
+}
+template <class T>
+T* out(const OpCall& call, int i) {
+  return static_cast<T*>(call.out[i]);
+}
+template <class T>
+const T* in_if(const OpCall& call, int i) {
+  return i < call.num_in ? in<T>(call, i) : nullptr;
+}
+template <class T>
+T* out_if(const OpCall& call, int i) {
+  return i < call.num_out ? out<T>(call, i) : nullptr;
+}
+
+// body(T{}) with the type that activations have.
+template <class Body>
+void with_type(DType type, const Body& body) {
+  if (type == DType::kBF16) {
+    body(bf16{});
+  } else {
+    body(float{});
+  }
+}
+
+}  // namespace scmoe::cuda

@@ -1,0 +1,13 @@
+// The launchers, one for each op; backend.cu makes the table of them.
+#pragma once
+
+#include "compute_ops.h"
+#include "device.cuh"
+
+namespace scmoe::cuda {
+
+#define SCMOE_DECLARE(name) void name(const OpCall& call, Stream* stream);
+SCMOE_COMPUTE_OPS(SCMOE_DECLARE)
+#undef SCMOE_DECLARE
+
+}  // namespace scmoe::cuda

@@ -1,0 +1,42 @@
+// A CUDA stream as launchers see it. Everything an op does is put on it, in order; nothing here waits for the device,
+// but the first op that needs more scratch than any before.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+#include "backend.h"
+
+namespace scmoe::cuda {
+
+// What backend.h calls Stream.
+struct DeviceStream {
+  cudaStream_t stream = nullptr;
+  cublasLtHandle_t blas = nullptr;
+  void* scratch = nullptr;
+  size_t scratch_bytes = 0;
+};
+
+inline DeviceStream& device(Stream* stream) {
+  return *reinterpret_cast<DeviceStream*>(stream);
+}
+
+Stream* stream_create(int num_threads);
+void stream_destroy(Stream* stream);
+
+// Throws std::runtime_error naming what failed.
+void check(cudaError_t status, const char* what);
+void check(cublasStatus_t status, const char* what);
+
+// Memory of one op, 256-byte aligned, contents undefined: the same at every call, so an op asks once. It grows on first
+// use, never in steady state.
+void* scratch(Stream* stream, size_t bytes);
+
+template <class T>
+T* scratch_of(Stream* stream, int64_t elements) {
+  return static_cast<T*>(scratch(stream, static_cast<size_t>(elements) * sizeof(T)));
+}
+
+}  // namespace scmoe::cuda
