@@ -2,6 +2,7 @@
 
 import { Command, InvalidArgumentError, Option } from 'commander'
 import packageFile from '../package.json' with { type: 'json' }
+import { addClusterCommands } from './cluster-commands.ts'
 import { type EvalOptions, evalCommand } from './eval.ts'
 import { type PlanOptions, planCommand } from './plan.ts'
 import { type RunOptions, runCommand } from './run.ts'
@@ -43,7 +44,7 @@ const print = (text: string) => console.log(text)
 export function program(exit: (code: number) => void): Command {
   const scmoe = new Command('scmoe')
     .description(
-      'Train shortcut-connected mixture-of-experts models: check, look at, and run ScMoEJobs without a cluster.',
+      'Train shortcut-connected mixture-of-experts models: check, look at, and run ScMoEJobs without a cluster; look after those in one, also as `kubectl scmoe`.',
     )
     .version(packageFile.version)
     .configureHelp({ helpWidth: 100 })
@@ -116,6 +117,7 @@ export function program(exit: (code: number) => void): Command {
     .action(async (file: string, options: RunOptions) => exit(await runCommand(file, options)))
 
   addEval(scmoe, exit)
+  addClusterCommands(scmoe, { exit, print })
   return scmoe
 }
 

@@ -1,10 +1,11 @@
 // docs/api.md, written from the schema, the rules and the columns.
 
+import { CONDITIONS } from './advice.ts'
 import { API_VERSION, KIND } from './contract.ts'
 import { COLUMNS, jobSchema, type Schema, schemaAt } from './definition.ts'
 import { PRESETS } from './presets.ts'
 import { fill, RULES } from './rules.ts'
-import type { ConditionType, State } from './status.ts'
+import type { State } from './status.ts'
 import { IMMUTABLE, NEVER, TRANSITIONS, type Transition } from './transitions.ts'
 
 /** Kubernetes' own types: named, not unfolded. */
@@ -21,15 +22,6 @@ const STATES: Record<State, string> = {
   Suspended: '`suspend: true`: no pods.',
   Complete: 'All steps are done. Final.',
   Failed: 'It will not be tried again; `status.lastFailure` says why. Final.',
-}
-
-const CONDITIONS: Record<ConditionType, string> = {
-  Suspended: 'The job is suspended.',
-  WorkersReady: 'All workers are ready.',
-  Running: 'All workers are training.',
-  Restarting: 'The gang is on its way back after a failure.',
-  Complete: 'All steps are done; `kubectl wait --for=condition=Complete` ends.',
-  Failed: 'The job will not be tried again.',
 }
 
 interface Field {
@@ -161,7 +153,10 @@ ${table(['State', 'Meaning'], Object.entries(STATES))}
 
 ### status.conditions
 
-${table(['Condition', 'True when'], Object.entries(CONDITIONS))}
+${table(
+  ['Condition', 'True when'],
+  Object.entries(CONDITIONS).map(([type, { meaning }]) => [type, meaning]),
+)}
 
 ## kubectl get scmoejobs
 

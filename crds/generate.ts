@@ -1,7 +1,8 @@
 // npm run generate: writes what is derived from the schemas. tests/unit/crds-generated.test.ts compares.
 
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { Document, isMap, visit } from 'yaml'
+import { operationsTables } from './advice.ts'
 import { apiDocs } from './api-docs.ts'
 import { customResourceDefinition } from './definition.ts'
 
@@ -29,6 +30,23 @@ function crdYaml(annotations?: Record<string, string>): string {
   return document.toString({ lineWidth: 0 })
 }
 
+/** The page with the tables between `<!-- NAME: generated -->` and `<!-- end -->` written anew. */
+function operationsDocs(): string {
+  const tables = Object.entries(operationsTables())
+  return tables.reduce(
+    (page, [name, table]) => {
+      const begin = `<!-- ${name}: generated -->\n`
+      const [before, rest] = [page.split(begin)[0] ?? '', page.split(begin)[1]]
+      const end = rest?.indexOf('<!-- end -->') ?? -1
+      if (rest === undefined || end < 0) throw new Error(`docs/operations.md has no place for the table "${name}"`)
+      return `${before}${begin}${table}\n${rest.slice(end)}`
+    },
+    readFileSync(pathOf('docs/operations.md'), 'utf8'),
+  )
+}
+
+const pathOf = (path: string) => new URL(`../${path}`, import.meta.url)
+
 /** Every generated file: path from the repository's root -> text. */
 export function generated(): Record<string, string> {
   return {
@@ -36,9 +54,10 @@ export function generated(): Record<string, string> {
     // A template, so that `helm upgrade` upgrades it; kept on uninstall, or every job would go with it.
     'charts/scmoe/templates/crd.yaml': `{{- if .Values.crd.install }}\n${crdYaml({ 'helm.sh/resource-policy': 'keep' })}{{- end }}\n`,
     'docs/api.md': apiDocs(),
+    'docs/operations.md': operationsDocs(),
   }
 }
 
 if (import.meta.main) {
-  for (const [path, text] of Object.entries(generated())) writeFileSync(new URL(`../${path}`, import.meta.url), text)
+  for (const [path, text] of Object.entries(generated())) writeFileSync(pathOf(path), text)
 }

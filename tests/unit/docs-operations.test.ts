@@ -3,7 +3,9 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { FAILURES, REASONS } from '../../crds/advice.ts'
 import { EXIT } from '../../crds/contract.ts'
+import { ConditionType } from '../../crds/status.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 const read = (path: string): string => readFileSync(join(root, path), 'utf8')
@@ -16,7 +18,7 @@ function firstCells(heading: string, column = 0): string[] {
     .split('\n')
     .filter(line => /^\| (?!---)/.test(line))
     .map(line => line.split('|')[column + 1]?.trim().replaceAll('`', '') ?? '')
-    .filter(cell => !['Reason', 'Code', 'Metric', 'Name', 'Alert'].includes(cell))
+    .filter(cell => !['Reason', 'Code', 'Metric', 'Condition', 'Alert'].includes(cell))
 }
 
 const matches = (text: string, pattern: RegExp): string[] => [...text.matchAll(pattern)].map(match => match[1] ?? '')
@@ -25,22 +27,27 @@ describe('docs/operations.md', () => {
   it('has every reason that the operator gives a state, and no other', () => {
     const sources = ['policies.ts', 'status.ts', 'apply.ts'].map(file => read(`operator/${file}`)).join('\n')
     const given = matches(sources, /(?:reason: |reason = \S+ === '\w+' \? '\w+' : |Stalled\(\s*)'([A-Z]\w+)'/g)
-    const documented = firstCells('Reasons')
-    for (const reason of given) expect(documented, `reason ${reason}`).toContain(reason)
+    const known = Object.keys(REASONS)
+    for (const reason of given) expect(known, `reason ${reason}: a line in crds/advice.ts`).toContain(reason)
     const code = readdirSync(join(root, 'operator'))
       .map(file => read(`operator/${file}`))
       .join('\n')
-    for (const reason of documented) expect(code, `reason ${reason}`).toContain(`'${reason}'`)
+    for (const reason of known) expect(code, `reason ${reason}`).toContain(`'${reason}'`)
     expect(given.length).toBeGreaterThan(8)
+    expect(firstCells('Reasons')).toEqual(known)
   })
 
-  it('has every exit code with its name and what follows', () => {
-    const rows = Object.entries(EXIT).map(([name, { code, permanent, meaning }]) => {
-      const then = code === 0 ? '-' : permanent ? 'fails the job' : 'restarts the gang'
-      return `| ${code} | ${name} | ${meaning} | ${then} |`
-    })
-    for (const row of rows) expect(page).toContain(row)
-    expect(firstCells('Exit codes of a worker')).toHaveLength(rows.length)
+  it('has every reason of a failure that the operator makes up itself', () => {
+    const made = matches(read('operator/gang.ts'), /\d+: '(SIG[A-Z]+)'/g)
+    for (const reason of [...made, 'OOMKilled', 'PodDeleted']) expect(Object.keys(FAILURES)).toContain(reason)
+    expect(made.length).toBeGreaterThan(4)
+    expect(firstCells('Reasons of a failure')).toEqual(Object.keys(FAILURES))
+  })
+
+  it('has every condition, exit code and state of a reason as the code has them', () => {
+    expect(firstCells('Conditions').toSorted()).toEqual([...ConditionType.options].toSorted())
+    const codes = Object.values(EXIT).map(({ code }) => String(code))
+    expect(firstCells('Exit codes of a worker')).toEqual(codes)
   })
 
   it('has every metric of operator and worker, and no other', () => {
@@ -48,6 +55,8 @@ describe('docs/operations.md', () => {
       matches(read(file), /(?:counter|gauge|histogram|name:)[\s(]*'([a-z]+_[a-z_]+)'/g),
     )
     expect(firstCells('Metrics').toSorted()).toEqual(names.toSorted())
+    const section = page.split('## Metrics\n')[1]?.split('\n## ')[0] ?? ''
+    expect(matches(section, /^(\| `\w+` \| [^|]+ \| [^|]+ \|)$/gm), 'each with when to look').toHaveLength(names.length)
   })
 
   it('has every alert of the chart, and no other', () => {

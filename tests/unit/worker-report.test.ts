@@ -60,11 +60,16 @@ test('rank 0 serves progress as the contract has it; the others send you there',
   const zero = await serve()
   expect(Progress.parse(await (await zero('/progress')).json())).toMatchObject({ rank: 0, step: 0, totalSteps: 100 })
   const one = await serve({ rank: 1 })
-  for (const path of ['/progress', '/trace']) {
-    const answer = await one(path)
-    expect(answer.status).toBe(404)
-    expect(await answer.text()).toContain('rank 0 serves')
-  }
+  const answer = await one('/progress')
+  expect(answer.status).toBe(404)
+  expect(await answer.text()).toContain('rank 0 serves')
+})
+
+test('every rank serves the trace of its own step, once there is one', async () => {
+  const none = await (await serve({ rank: 1 }))('/trace')
+  expect([none.status, await none.text()]).toEqual([404, 'no step has been run yet\n'])
+  const made = await serve({ rank: 1, trace: () => '{"traceEvents":[]}' })
+  expect(await (await made('/trace')).json()).toEqual({ traceEvents: [] })
 })
 
 test('alive from the start, ready after the rendezvous', async () => {

@@ -1,0 +1,172 @@
+// A cluster as its user's kubeconfig names it. The only file of the command line that knows the Kubernetes client, which it
+// uses for configuration and authentication; every refusal becomes one sentence that says what to do.
+
+import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
+import { type Dispatcher, request } from 'undici'
+
+export interface ClusterOptions {
+  kubeconfig?: string | undefined
+  context?: string | undefined
+  namespace?: string | undefined
+}
+
+export type Query = Readonly<Record<string, string | number | boolean | undefined>>
+interface Ask {
+  method?: 'GET' | 'PATCH'
+  query?: Query | undefined
+  body?: object
+  signal?: AbortSignal | undefined
+}
+
+/** What the user can put right, or ask someone to. */
+export class ClusterError extends Error {
+  override readonly name = 'ClusterError'
+  /** HTTP status; undefined where no server answered. */
+  readonly code: number | undefined
+
+  constructor(message: string, code?: number) {
+    super(message)
+    this.code = code
+  }
+}
+
+const TIMEOUT_MILLISECONDS = 30_000
+
+export class Cluster {
+  /** The one asked for, else the context's, else `default`. */
+  readonly namespace: string
+  readonly #config: KubeConfig
+  readonly #server: URL
+  /** The client would open a new connection for each request. */
+  #dispatcher: Dispatcher | undefined
+
+  constructor(options: ClusterOptions) {
+    this.#config = load(options)
+    const cluster = this.#config.getCurrentCluster()
+    if (cluster === null)
+      throw new ClusterError(
+        `the kubeconfig has no cluster for context "${this.#config.getCurrentContext()}": choose one with --context`,
+      )
+    this.#server = new URL(cluster.server.endsWith('/') ? cluster.server : `${cluster.server}/`)
+    const context = this.#config.getContextObject(this.#config.getCurrentContext())
+    this.namespace = options.namespace ?? context?.namespace ?? 'default'
+  }
+
+  async get<T>(path: string, query?: Query): Promise<T> {
+    const value: T = JSON.parse(await this.text(path, query))
+    return value
+  }
+
+  async text(path: string, query?: Query): Promise<string> {
+    const { body } = await this.#send(path, { query, signal: AbortSignal.timeout(TIMEOUT_MILLISECONDS) })
+    return body.text()
+  }
+
+  /** Lines as they come, until the server ends or `signal` does. */
+  async *lines(path: string, query: Query, signal: AbortSignal): AsyncGenerator<string> {
+    const { body } = await this.#send(path, { query, signal })
+    const decoder = new TextDecoder()
+    let rest = ''
+    for await (const chunk of body as AsyncIterable<Uint8Array>) {
+      const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n')
+      rest = lines.pop() ?? ''
+      yield* lines
+    }
+    if (rest !== '') yield rest
+  }
+
+  async mergePatch<T>(path: string, body: object): Promise<T> {
+    const signal = AbortSignal.timeout(TIMEOUT_MILLISECONDS)
+    const response = await this.#send(path, { method: 'PATCH', body, signal })
+    const value: T = JSON.parse(await response.body.text())
+    return value
+  }
+
+  async #send(path: string, { method = 'GET', query = {}, body, signal }: Ask): Promise<Dispatcher.ResponseData> {
+    const url = new URL(path.replace(/^\//, ''), this.#server)
+    for (const [name, value] of Object.entries(query))
+      if (value !== undefined) url.searchParams.set(name, String(value))
+    const context = new RequestContext(url.href, HttpMethod.GET)
+    const response = await this.#answer(async () => {
+      await this.#config.applySecurityAuthentication(context)
+      this.#dispatcher ??= context.getDispatcher()
+      return request(url, {
+        method,
+        headers: {
+          ...context.getHeaders(),
+          accept: 'application/json, */*',
+          'user-agent': 'scmoe',
+          ...(body && { 'content-type': 'application/merge-patch+json' }),
+        },
+        bodyTimeout: 0,
+        ...(body && { body: JSON.stringify(body) }),
+        ...(signal && { signal }),
+        ...(this.#dispatcher && { dispatcher: this.#dispatcher }),
+      })
+    })
+    if (response.statusCode < 300) return response
+    throw refusal(response.statusCode, wordsOf(await response.body.text()))
+  }
+
+  async #answer<T>(ask: () => Promise<T>): Promise<T> {
+    try {
+      return await ask()
+    } catch (error) {
+      const context = this.#config.getCurrentContext()
+      throw new ClusterError(
+        `the API server ${this.#server.origin} of context "${context}" does not answer (${causeOf(error)}): is the cluster up, and is it the right one? \`kubectl config get-contexts\` lists others for --context`,
+      )
+    }
+  }
+}
+
+function load({ kubeconfig, context }: ClusterOptions): KubeConfig {
+  const config = new KubeConfig()
+  try {
+    if (kubeconfig === undefined) config.loadFromDefault()
+    else config.loadFromFile(kubeconfig)
+  } catch (error) {
+    const file = kubeconfig ?? process.env['KUBECONFIG'] ?? '~/.kube/config'
+    throw new ClusterError(
+      `the kubeconfig ${file} cannot be read (${causeOf(error)}): correct it or give another with --kubeconfig`,
+    )
+  }
+  // What the client makes up where there is no kubeconfig.
+  if (config.getCurrentContext() === 'loaded-context' && config.getCurrentCluster()?.server === 'http://localhost:8080')
+    throw new ClusterError('there is no kubeconfig: set KUBECONFIG or give --kubeconfig')
+  if (context === undefined) return config
+  const names = config.getContexts().map(({ name }) => name)
+  if (!names.includes(context))
+    throw new ClusterError(`the kubeconfig has no context "${context}"; there are: ${names.join(', ')}`)
+  config.setCurrentContext(context)
+  return config
+}
+
+function refusal(code: number, words: string): ClusterError {
+  if (code === 401)
+    return new ClusterError(`the API server does not accept your credentials (${words}): log in again`, code)
+  if (code === 403)
+    return new ClusterError(
+      `not allowed: ${words}. Role \`view\` of the namespace is enough for top, why and logs, \`edit\` for trace, suspend and resume`,
+      code,
+    )
+  return new ClusterError(`the API server answers ${code}: ${words}`, code)
+}
+
+/** An error's body is a Status, or plain text of a proxy or a pod. */
+function wordsOf(text: string): string {
+  try {
+    const { message }: { message?: unknown } = JSON.parse(text)
+    if (typeof message === 'string') return message
+  } catch {
+    // Not JSON.
+  }
+  return text.trim().slice(0, 512)
+}
+
+function causeOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  // Of several addresses that were tried, Node reports an error without a text of its own.
+  const inner = error instanceof AggregateError ? error.errors[0] : error.cause
+  return error.message === '' && inner instanceof Error ? inner.message : error.message || error.name
+}

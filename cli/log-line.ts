@@ -1,0 +1,35 @@
+// A worker's log line, which is one JSON object, as people read it. Pure.
+
+const LEVELS: Readonly<Record<number, string>> = {
+  10: 'TRACE',
+  20: 'DEBUG',
+  30: 'INFO',
+  40: 'WARN',
+  50: 'ERROR',
+  60: 'FATAL',
+}
+
+/** e.g. `07:12:01.250 WARN  text  key=value`; a line of another form is left as it is. */
+export function readable(line: string): string {
+  const record = parsed(line)
+  if (record === undefined) return line
+  const { level, time, msg, rank: _, ...rest } = record
+  const clock = typeof time === 'string' ? /T([\d:.]+)Z/.exec(time)?.[1] : undefined
+  const word = typeof level === 'number' ? LEVELS[level] : undefined
+  const fields = Object.entries(rest).map(
+    ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
+  )
+  return [clock, word?.padEnd(5), typeof msg === 'string' ? msg : '', fields.length > 0 && ` ${fields.join(' ')}`]
+    .filter(Boolean)
+    .join(' ')
+}
+
+function parsed(line: string): Record<string, unknown> | undefined {
+  if (!line.startsWith('{')) return undefined
+  try {
+    const value: Record<string, unknown> = JSON.parse(line)
+    return 'msg' in value || 'level' in value ? value : undefined
+  } catch {
+    return undefined
+  }
+}
