@@ -46,7 +46,8 @@ function planObjects(job: Job, workerImage: string) {
     generation: 1,
   }
   const object: KubeJob = { apiVersion: API_VERSION, kind: KIND, metadata, spec: job.spec }
-  const planned = plan({ job: object, pods: [], service: undefined, budget: undefined, workerImage }, 0)
+  const settings = { workerImage, scheduler: { provider: 'none' as const } }
+  const planned = plan({ job: object, pods: [], service: undefined, budget: undefined, ...settings }, 0)
   const objects = planned.actions.flatMap(action => (action.kind === 'delete' ? [] : [action.object]))
   return { sentences: sentences(planned), objects }
 }

@@ -36,10 +36,26 @@ export const REASONS = {
     remedy: 'Create what is missing; the pod then starts by itself.',
   },
   Unschedulable: {
-    states: ['Starting'],
+    states: ['Queued'],
     meaning: "No node takes a pod; the message is the scheduler's.",
     remedy:
       'Add capacity, or ask for less, which can change while the job is suspended: `scmoe suspend {job}`, `kubectl apply` with lower requests or fewer replicas, `scmoe resume {job}`.',
+  },
+  SchedulingGated: {
+    states: ['Queued'],
+    meaning: 'A scheduling gate holds a pod back before the scheduler looks at it.',
+    remedy: 'Wait for whoever set it: `kubectl get pod {pod} -o yaml` names it under `spec.schedulingGates`.',
+  },
+  WaitingForQuota: {
+    states: ['Queued'],
+    meaning: "Kueue has no quota for the gang; the message is Kueue's.",
+    remedy:
+      'Wait, or ask for less; if the message says that a queue is missing or stopped, see `kubectl get localqueues,clusterqueues`.',
+  },
+  WaitingForAdmission: {
+    states: ['Queued'],
+    meaning: 'Kueue has reserved quota, but its admission checks are not done.',
+    remedy: '`kubectl get workloads.kueue.x-k8s.io -o yaml`: `status.admissionChecks` names them.',
   },
   AllWorkersReady: { states: ['Running'], meaning: 'All workers train.', remedy: '' },
   WorkersNotReady: {
@@ -86,6 +102,11 @@ export const REASONS = {
     meaning: 'A pod, Service or disruption budget of that name belongs to someone else.',
     remedy: 'Delete or rename one of the two.',
   },
+  SchedulerMissing: {
+    states: [],
+    meaning: 'The API server does not know the object that the scheduling provider needs for a gang.',
+    remedy: 'Install the provider, or choose another with `scheduling.provider` of the chart.',
+  },
   CreateRefused: {
     states: [],
     meaning: 'The API server refuses a pod, e.g. for a quota or a Pod Security level.',
@@ -98,7 +119,7 @@ export const CONDITIONS: Readonly<Record<ConditionType, Advice>> = {
   Suspended: { meaning: 'The job is suspended.', remedy: '`scmoe resume {job}`.' },
   WorkersReady: {
     meaning: 'All workers are ready.',
-    remedy: 'False for long while Starting: its reason and message are those of the worst pod.',
+    remedy: 'False for long while Queued or Starting: its reason and message say what holds the gang up.',
   },
   Running: { meaning: 'All workers are training.', remedy: '' },
   Restarting: {

@@ -16,6 +16,7 @@ const FOREIGN: Record<string, string> = {
 
 const STATES: Record<State, string> = {
   Pending: 'Seen, but nothing was created yet.',
+  Queued: 'Pods exist, but there is no room or no quota for all of them.',
   Starting: 'Pods exist, not all workers are training yet.',
   Running: 'All workers are training.',
   Restarting: 'A worker failed; the gang starts again from the newest checkpoint after the back-off.',

@@ -231,6 +231,43 @@ const Workers = z
   })
   .describe('The gang.')
 
+const Scheduling = z
+  .strictObject({
+    queueName: z
+      .string()
+      .max(63)
+      .regex(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/, 'must be a DNS label, such as "team-a"')
+      .optional()
+      .describe(
+        'Queue the job waits in: a LocalQueue of Kueue or a Queue of Volcano; without those it has no effect. Default: of Kueue the label kueue.x-k8s.io/queue-name of the job.',
+      ),
+    constraints: z
+      .strictObject({
+        topology: z
+          .array(
+            z.strictObject({
+              key: z
+                .string()
+                .min(1)
+                .max(317)
+                .regex(
+                  /^([a-z0-9]([-a-z0-9.]*[a-z0-9])?\/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/,
+                  'must be a label of nodes, such as "topology.kubernetes.io/zone"',
+                )
+                .describe('Label of nodes: all workers run on nodes that have the same value.'),
+            }),
+          )
+          .max(1)
+          .optional()
+          .describe('Where the workers have to be near each other.'),
+      })
+      .prefault({})
+      .describe('What the nodes of one gang have to have in common.'),
+  })
+  .describe(
+    'How the workers get their nodes: all of them or none, with the provider that the operator was installed with.',
+  )
+
 const FailurePolicy = z
   .strictObject({
     maxRestarts: z.int().min(0).max(1000).default(3).describe('Restarts of the whole gang before the job fails.'),
@@ -295,6 +332,7 @@ export const ScMoEJobSpec = z.strictObject({
     })
     .prefault({})
     .describe('How the workers find each other.'),
+  scheduling: Scheduling.prefault({}),
   failurePolicy: FailurePolicy.prefault({}),
   checkpoint: Checkpoint.optional(),
   reporting: z

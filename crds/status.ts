@@ -9,7 +9,16 @@ const count = z.int().min(0)
 const time = z.iso.datetime()
 
 /** The one computed word of the STATE column. */
-export const State = z.enum(['Pending', 'Starting', 'Running', 'Restarting', 'Suspended', 'Complete', 'Failed'])
+export const State = z.enum([
+  'Pending',
+  'Queued',
+  'Starting',
+  'Running',
+  'Restarting',
+  'Suspended',
+  'Complete',
+  'Failed',
+])
 export type State = z.infer<typeof State>
 
 /** Complete and Failed are terminal and exclude each other. */

@@ -64,6 +64,16 @@ export const TRANSITIONS: readonly Transition[] = [
     rule: `(${same('workers.template')}) || oldSelf.suspend`,
     message: `workers.template ${SUSPENDED}`,
   }),
+  transition('scheduling.queueName', 'while suspended', {
+    at: 'spec',
+    rule: `(${same('scheduling.queueName')}) || oldSelf.suspend`,
+    message: `scheduling.queueName ${SUSPENDED}`,
+  }),
+  transition('scheduling.constraints', 'while suspended', {
+    at: 'spec',
+    rule: 'self.scheduling.constraints == oldSelf.scheduling.constraints || oldSelf.suspend',
+    message: `scheduling.constraints ${SUSPENDED}`,
+  }),
   transition('checkpoint', 'in part', {
     at: 'spec',
     rule: 'has(self.checkpoint) == has(oldSelf.checkpoint)',

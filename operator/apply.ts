@@ -3,12 +3,12 @@
 import { API_VERSION, CONTROLLER, KIND, LABEL, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
 import { isCode, messageOf, Stalled, Waiting } from './errors.ts'
 import { APPLY_PATCH, Kube } from './kube.ts'
-import { clip, type Job, type KubeObject, type Pod, pathOf } from './objects.ts'
+import { clip, type Job, type KubeObject, kindOf, type Pod, pathOf } from './objects.ts'
 import type { Caches } from './observe.ts'
+import type { Wanted } from './owned.ts'
 import type { Note, Plan } from './plan.ts'
 import type { Action } from './policies.ts'
 import type { Report } from './report.ts'
-import type { Wanted } from './resources.ts'
 import { type Controlled, refusedStatus } from './status.ts'
 import { type Logger, metrics } from './telemetry.ts'
 import { isOwnedBy, readStatus } from './view.ts'
@@ -62,7 +62,7 @@ export class Applier {
   }
 
   async #create(job: Job, object: Wanted): Promise<void> {
-    const { kind } = object
+    const kind = kindOf(object)
     const { namespace, name } = object.metadata
     const query = { fieldManager: OWNER_CONTROLLER }
     try {
@@ -75,6 +75,9 @@ export class Applier {
       this.#options.caches.remember(kind, created)
     } catch (error) {
       if (isCode(error, 409) && error.reason === 'AlreadyExists') return this.#adopt(job, object)
+      // Not a missing namespace, in which there would be no job either.
+      if (isCode(error, 404) && !error.message.includes('namespaces'))
+        throw new Stalled('SchedulerMissing', unknownKind(object), { cause: error })
       if (isCode(error, 400, 403, 409, 413, 422))
         throw new Stalled('CreateRefused', `${kind} ${name}: ${messageOf(error)}`, { cause: error })
       throw error
@@ -83,7 +86,7 @@ export class Applier {
 
   /** It exists already: made by us before a crash, left by an earlier attempt or job, or somebody else's. */
   async #adopt(job: Job, wanted: Wanted): Promise<void> {
-    const { kind } = wanted
+    const kind = kindOf(wanted)
     const { namespace, name, labels } = wanted.metadata
     const found = await this.#kube.call<KubeObject>({ method: 'GET', path: pathOf(kind, namespace, name) })
     this.#options.caches.remember(kind, found)
@@ -100,7 +103,7 @@ export class Applier {
   }
 
   async #repair(object: Wanted): Promise<void> {
-    const { kind } = object
+    const kind = kindOf(object)
     const { namespace, name } = object.metadata
     const query = { fieldManager: OWNER_CONTROLLER, force: true }
     const path = pathOf(kind, namespace, name)
@@ -182,6 +185,9 @@ export class Applier {
     }
   }
 }
+
+const unknownKind = ({ apiVersion, kind, metadata: { name } }: Wanted): string =>
+  `${kind} ${name}: the API server does not serve ${apiVersion} ${kind}; install what scheduling.provider of the chart asks for, or choose another`
 
 /** At most CONCURRENCY at a time, in order; the first error ends it once what is under way is done. */
 async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {

@@ -27,9 +27,10 @@ export class Controller {
     this.#options = options
     this.#log = log
     const { kubeconfig, identity, workerImage } = options
+    const scheduler = { provider: options.schedulingProvider, name: options.schedulerName }
     this.#caches = new Caches({
       kubeconfig,
-      workerImage,
+      settings: { workerImage, scheduler },
       namespaces: options.watchNamespaces,
       idleMilliseconds: options.watchIdleSeconds * 1000,
       onChange: (job, kind) => (kind === 'Pod' ? this.#queue.addAfter(job, GATHER_MILLISECONDS) : this.#queue.add(job)),
@@ -48,6 +49,11 @@ export class Controller {
       log,
       port: options.progressPort,
     })
+  }
+
+  /** What has to be installed first, in words; undefined: nothing. */
+  async missing(): Promise<string | undefined> {
+    return this.#caches.missing()
   }
 
   /** Fills the caches and keeps them up to date; acts on nothing. */

@@ -24,6 +24,11 @@ async function main({ healthPort, metricsPort, ...rest }: Options, logger: Logge
   await serveHealth(healthPort, () => controller.synced)
   await serveMetrics(metricsPort, () => controller.snapshot())
 
+  const missing = await controller.missing()
+  if (missing !== undefined) {
+    logger.fatal(missing)
+    return 1
+  }
   const watching = controller.watch(stop.signal)
   while (!controller.synced && !stop.signal.aborted) await sleep(50)
   logger.info({ identity: rest.identity }, 'caches are full')

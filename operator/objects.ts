@@ -93,8 +93,22 @@ export const COLLECTIONS = {
   Pod: '/api/v1/{}pods',
   Service: '/api/v1/{}services',
   PodDisruptionBudget: '/apis/policy/v1/{}poddisruptionbudgets',
+  // What stands for a gang, one kind per provider: two pairs of them share a name.
+  'Workload.scheduling.k8s.io': '/apis/scheduling.k8s.io/v1alpha1/{}workloads',
+  'Workload.kueue.x-k8s.io': '/apis/kueue.x-k8s.io/v1beta2/{}workloads',
+  'PodGroup.scheduling.x-k8s.io': '/apis/scheduling.x-k8s.io/v1alpha1/{}podgroups',
+  'PodGroup.scheduling.volcano.sh': '/apis/scheduling.volcano.sh/v1beta1/{}podgroups',
 } as const
 export type Kind = keyof typeof COLLECTIONS
+export type GroupKind = Extract<Kind, `${string}.${string}`>
+
+/** With its API group where the kind alone says too little. Throws for a kind that is not in COLLECTIONS. */
+export function kindOf({ apiVersion = '', kind = '' }: KubeObject): Kind {
+  const found = [kind, `${kind}.${apiVersion.split('/')[0]}`].find(isKind)
+  if (found === undefined) throw new Error(`${apiVersion} ${kind} is no kind that the operator handles`)
+  return found
+}
+const isKind = (name: string): name is Kind => Object.hasOwn(COLLECTIONS, name)
 
 /** Without a namespace: all of them. */
 export function pathOf(kind: Kind, namespace?: string, name?: string): string {

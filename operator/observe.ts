@@ -1,37 +1,46 @@
 // The world as far as the operator knows it: copies of the collections it watches. Deciding reads only from here.
 
 import { LABEL } from '../crds/contract.ts'
+import { isCode } from './errors.ts'
 import { Kube } from './kube.ts'
-import { type Job, type Kind, type KubeObject, keyOf, type Pod, pathOf } from './objects.ts'
+import { type GroupKind, type Job, type Kind, type KubeObject, keyOf, type Pod, pathOf } from './objects.ts'
+import { groupKind, jobOfGroup } from './providers.ts'
 import { Reflector } from './reflector.ts'
-import type { Observed } from './view.ts'
+import type { Observed, Settings } from './view.ts'
 
 export type CacheOptions = {
   kubeconfig: string | undefined
   /** Empty: all. */
   namespaces: readonly string[]
   idleMilliseconds: number
-  workerImage: string
+  settings: Settings
   /** Something that belongs to this job (`namespace/name`) has changed. */
   onChange: (job: string, kind: Kind) => void
   onProblem: (problem: string) => void
 }
 
-type Objects = { ScMoEJob: Job; Pod: Pod; Service: KubeObject; PodDisruptionBudget: KubeObject }
-type Reflectors = { [K in Kind]: Reflector<Objects[K]>[] }
+type Objects = { ScMoEJob: Job; Pod: Pod; Service: KubeObject; PodDisruptionBudget: KubeObject } & Record<
+  GroupKind,
+  KubeObject
+>
+/** Of the kinds of groups only the provider's is watched. */
+type Reflectors = { [K in Kind]?: Reflector<Objects[K]>[] }
 
 /** What belongs to a job carries its labels; jobs themselves are all watched. */
 const OWNED = { labelSelector: LABEL.jobUid }
 
 export class Caches {
+  readonly #kube: Kube
   readonly #reflectors: Reflectors
-  /** Pods by the job whose name they carry. */
-  readonly #pods = new Map<string, Map<string, Pod>>()
+  /** By the job whose name they carry. */
+  readonly #pods = new Index<Pod>()
+  readonly #groups = new Index<KubeObject>()
   readonly #options: CacheOptions
 
   constructor(options: CacheOptions) {
     this.#options = options
     const kube = new Kube(options.kubeconfig)
+    this.#kube = kube
     const namespaces = options.namespaces.length === 0 ? [undefined] : options.namespaces
     const reflect = <K extends Kind>(
       kind: K,
@@ -48,12 +57,29 @@ export class Caches {
             onChange: (now, before) => this.#changed(kind, now, before),
           }),
       )
+    const group = groupKind(options.settings.scheduler)
     this.#reflectors = {
+      ...(group === undefined ? {} : { [group]: reflect(group, groupOptions(group)) }),
       ScMoEJob: reflect('ScMoEJob', { trim: trimJob }),
       Pod: reflect('Pod', { ...OWNED, trim: trimPod }),
       Service: reflect('Service', { ...OWNED, trim: trimOwned }),
       PodDisruptionBudget: reflect('PodDisruptionBudget', { ...OWNED, trim: trimOwned }),
     }
+  }
+
+  /** What is wrong where the API server does not know the kind that the scheduling provider needs: no LIST of it would ever succeed. */
+  async missing(): Promise<string | undefined> {
+    const { provider } = this.#options.settings.scheduler
+    const kind = groupKind({ provider })
+    if (kind === undefined) return undefined
+    const path = pathOf(kind, this.#options.namespaces[0])
+    return this.#kube.call({ method: 'GET', path, query: { limit: 1 } }).then(
+      () => undefined,
+      (error: unknown) =>
+        isCode(error, 404)
+          ? `the scheduling provider is ${provider}, but the API server does not serve ${pathOf(kind)}: install it, or choose another provider`
+          : undefined,
+    )
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -70,15 +96,16 @@ export class Caches {
     if (job === undefined) return undefined
     return {
       job,
-      pods: [...(this.#pods.get(key)?.values() ?? [])],
+      pods: this.#pods.of(key),
       service: this.#get('Service', key),
       budget: this.#get('PodDisruptionBudget', key),
-      workerImage: this.#options.workerImage,
+      groups: this.#groups.of(key),
+      ...this.#options.settings,
     }
   }
 
   *jobs(): Generator<Job> {
-    for (const reflector of this.#reflectors.ScMoEJob) yield* reflector.values()
+    for (const reflector of this.#reflectors.ScMoEJob ?? []) yield* reflector.values()
   }
 
   pod(namespace: string, name: string): Pod | undefined {
@@ -89,16 +116,15 @@ export class Caches {
   remember<K extends Kind>(kind: K, object: Objects[K]): void {
     const { namespaces } = this.#options
     const index = namespaces.length === 0 ? 0 : namespaces.indexOf(object.metadata.namespace ?? '')
-    this.#reflectors[kind][index]?.put(object)
+    this.#reflectors[kind]?.[index]?.put(object)
   }
 
   #all(): Pick<Reflector<KubeObject>, 'run' | 'synced'>[] {
-    const { ScMoEJob, Pod: pods, Service, PodDisruptionBudget } = this.#reflectors
-    return [...ScMoEJob, ...pods, ...Service, ...PodDisruptionBudget]
+    return Object.values(this.#reflectors).flat()
   }
 
   #get<K extends Kind>(kind: K, key: string): Objects[K] | undefined {
-    for (const reflector of this.#reflectors[kind]) {
+    for (const reflector of this.#reflectors[kind] ?? []) {
       const object = reflector.get(key)
       if (object !== undefined) return object
     }
@@ -109,18 +135,42 @@ export class Caches {
     const object = now ?? before
     if (object === undefined) return
     const { namespace = '', name, labels } = object.metadata
-    const job = `${namespace}/${kind === 'ScMoEJob' ? name : (labels?.[LABEL.jobName] ?? name)}`
-    if (kind === 'Pod') this.#index(job, keyOf(object), now)
+    const of = kind === 'ScMoEJob' ? name : (labels?.[LABEL.jobName] ?? (isGroup(kind) ? jobOfGroup(name) : name))
+    if (of === undefined) return
+    const job = `${namespace}/${of}`
+    if (kind === 'Pod') this.#pods.put(job, keyOf(object), now)
+    else if (isGroup(kind)) this.#groups.put(job, keyOf(object), now)
     this.#options.onChange(job, kind)
   }
+}
 
-  #index(job: string, key: string, now: Pod | undefined): void {
-    const pods = this.#pods.get(job) ?? new Map<string, Pod>()
-    if (now === undefined) pods.delete(key)
-    else pods.set(key, now)
-    if (pods.size === 0) this.#pods.delete(job)
-    else this.#pods.set(job, pods)
+/** Objects by the job that they are of. */
+class Index<T> {
+  readonly #jobs = new Map<string, Map<string, T>>()
+
+  of(job: string): T[] {
+    return [...(this.#jobs.get(job)?.values() ?? [])]
   }
+
+  put(job: string, key: string, now: T | undefined): void {
+    const objects = this.#jobs.get(job) ?? new Map<string, T>()
+    if (now === undefined) objects.delete(key)
+    else objects.set(key, now)
+    if (objects.size === 0) this.#jobs.delete(job)
+    else this.#jobs.set(job, objects)
+  }
+}
+
+const isGroup = (kind: Kind): kind is GroupKind => kind.includes('.')
+
+/** Kueue makes its Workloads itself, without our label and with a whole pod template in each. */
+const groupOptions = (kind: GroupKind) =>
+  kind === 'Workload.kueue.x-k8s.io' ? { trim: trimWorkload } : { ...OWNED, trim: trimOwned }
+
+function trimWorkload(object: KubeObject & { status?: { conditions?: unknown } }): KubeObject {
+  const { name, namespace, uid, resourceVersion } = object.metadata
+  const status = { conditions: object.status?.conditions }
+  return Object.assign({ metadata: { name, namespace, uid, resourceVersion } }, { status })
 }
 
 const trimJob = (job: Job): Job => ({ ...job, metadata: { ...job.metadata, managedFields: undefined } })

@@ -3,11 +3,14 @@
 import { hostname } from 'node:os'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { PORT } from '../crds/contract.ts'
+import { PROVIDERS, type ProviderName } from './providers.ts'
 
 export type Options = {
   kubeconfig: string | undefined
   watchNamespaces: string[]
   workerImage: string
+  schedulingProvider: ProviderName
+  schedulerName: string | undefined
   concurrency: number
   leaderElect: boolean
   leaderElectionNamespace: string | undefined
@@ -49,6 +52,18 @@ const flags = (): Option[] => [
     .default([], 'all'),
   flag('--worker-image <image>', 'image of workers whose template names none', 'SCMOE_WORKER_IMAGE').default(
     'scmoe/worker:0.1.0',
+  ),
+  flag(
+    '--scheduling-provider <name>',
+    'what places all pods of a gang or none; none: the default scheduler, pod by pod',
+    'SCMOE_SCHEDULING_PROVIDER',
+  )
+    .choices(PROVIDERS)
+    .default('none'),
+  flag(
+    '--scheduler-name <name>',
+    "schedulerName of pods whose template names none; default: the provider's own",
+    'SCMOE_SCHEDULER_NAME',
   ),
   flag('--concurrency <n>', 'jobs reconciled at the same time', 'SCMOE_CONCURRENCY')
     .argParser(integer(1, 256))

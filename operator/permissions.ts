@@ -1,6 +1,7 @@
 // Everything the operator asks the API server for, as data. The chart's roles are compared with it by a test.
 
 import { GROUP, PLURAL } from '../crds/contract.ts'
+import type { ProviderName } from './providers.ts'
 
 /** One rule of a Role or ClusterRole. */
 export type Rule = {
@@ -20,6 +21,29 @@ export const NAMESPACE_RULES: readonly Rule[] = [
   { apiGroups: ['policy'], resources: ['poddisruptionbudgets'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
   { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create'] },
 ]
+
+/** In the same namespaces: what the chosen provider needs. */
+export const PROVIDER_RULES: Readonly<Record<ProviderName, readonly Rule[]>> = {
+  none: [],
+  kueue: [{ apiGroups: ['kueue.x-k8s.io'], resources: ['workloads'], verbs: ['get', 'list', 'watch'] }],
+  coscheduling: [
+    {
+      apiGroups: ['scheduling.x-k8s.io'],
+      resources: ['podgroups'],
+      verbs: ['get', 'list', 'watch', 'create', 'patch'],
+    },
+  ],
+  volcano: [
+    {
+      apiGroups: ['scheduling.volcano.sh'],
+      resources: ['podgroups'],
+      verbs: ['get', 'list', 'watch', 'create', 'patch'],
+    },
+  ],
+  kubernetes: [
+    { apiGroups: ['scheduling.k8s.io'], resources: ['workloads'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
+  ],
+}
 
 /** In the operator's own namespace, for leader election. */
 export const LEADER_ELECTION_RULES: readonly Rule[] = [

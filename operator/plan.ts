@@ -1,11 +1,13 @@
 // What should happen for one job, as data. It imports nothing that can act and looks at no clock: `now` is an argument.
 
-import type { Job } from './objects.ts'
+import type { Job, KubeObject } from './objects.ts'
+import type { Wanted } from './owned.ts'
 import { type Action, type Decision, policies } from './policies.ts'
+import { groupOf } from './providers.ts'
 import { finalReport, type Report } from './report.ts'
 import { budget, holds, service } from './resources.ts'
 import { type Controlled, invalidStatus, nextStatus } from './status.ts'
-import { isOwnedBy, managedElsewhere, type Observed, readSpec, type View, viewOf } from './view.ts'
+import { isLive, isOwnedBy, managedElsewhere, type Observed, readSpec, type View, viewOf } from './view.ts'
 
 export type Note = { type: 'Normal' | 'Warning'; reason: string; action: string; note: string }
 
@@ -65,13 +67,16 @@ function conclude(view: View, decision: Decision): Plan {
   }
 }
 
-/** A job that has pods also has its Service and its budget, as they should be. */
+/** A job that has pods also has its Service, its budget and what the scheduler calls its gang, as they should be. */
 function upkeep(view: View, { state }: Decision): Action[] {
-  if (state !== 'Starting' && state !== 'Running') return []
-  const pairs = [
+  if (!isLive(state)) return []
+  const group = groupOf(view)
+  const pairs: [KubeObject | undefined, Wanted][] = [
     [view.service, service(view)],
     [view.budget, budget(view)],
-  ] as const
+  ]
+  if (group !== undefined)
+    pairs.push([view.groups?.find(({ metadata: { name } }) => name === group.metadata.name), group])
   return pairs.flatMap(([actual, object]): Action[] => {
     // One of an earlier job of this name: making ours fails until the garbage collector has taken it.
     if (actual === undefined || !isOwnedBy(actual, view.uid)) return [{ kind: 'create', object }]

@@ -4,7 +4,9 @@
 import type { FailureStatus, State } from '../crds/status.ts'
 import { type Blow, firstBlow, isOver, isStopping, outcomeOf } from './gang.ts'
 import { clip, type Pod } from './objects.ts'
-import { pod as podOf, type Wanted } from './resources.ts'
+import type { Wanted } from './owned.ts'
+import { waitOf } from './providers.ts'
+import { pod as podOf } from './resources.ts'
 import { countWorkers, isOwnedBy, type View } from './view.ts'
 
 export type Action = { kind: 'create' | 'apply'; object: Wanted } | { kind: 'delete'; pod: Pod; because: string }
@@ -40,6 +42,7 @@ const PULL_REASONS: ReadonlySet<string> = new Set([
   'ErrImageNeverPull',
   'RegistryUnavailable',
 ])
+const UNPLACED_REASONS: ReadonlySet<string> = new Set(['Unschedulable', 'SchedulingGated'])
 const CONFIG_REASONS: ReadonlySet<string> = new Set(['CreateContainerConfigError', 'CreateContainerError'])
 
 /** RFC 3339 in whole seconds, as Kubernetes has it; rounded up, so that what waits for it is never early. */
@@ -183,17 +186,16 @@ const imagePull: Policy = view => {
   return undefined
 }
 
-const unschedulable: Policy = view => {
-  for (const pod of view.gang) {
+/** A pod has no node yet, and someone says why: the provider for the gang, else the scheduler for the pod. */
+const queued: Policy = view => {
+  const unplaced = view.gang.flatMap(pod => {
     const condition = pod?.status?.conditions?.find(({ type, status }) => type === 'PodScheduled' && status === 'False')
-    if (condition?.reason === 'Unschedulable')
-      return {
-        state: 'Starting',
-        reason: 'Unschedulable',
-        message: `${pod?.metadata.name}: ${condition.message ?? ''}`,
-      }
-  }
-  return undefined
+    const { reason = '', message = '' } = condition ?? {}
+    return UNPLACED_REASONS.has(reason) ? [{ reason, message: `${pod?.metadata.name}: ${message}` }] : []
+  })
+  const first = unplaced.find(({ reason }) => reason === 'Unschedulable') ?? unplaced[0]
+  if (first === undefined) return undefined
+  return { state: 'Queued', ...(waitOf(view, view.groups ?? []) ?? first) }
 }
 
 /** Running once all were ready together; from then on until the attempt ends, whatever a readiness probe says. */
@@ -215,7 +217,7 @@ export const policies: readonly Policy[] = [
   backingOff,
   starting,
   imagePull,
-  unschedulable,
+  queued,
   running,
 ]
 

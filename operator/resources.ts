@@ -1,28 +1,21 @@
 // The objects that a job owns, as data: headless Service, PodDisruptionBudget, pods. Pure.
 
-import { API_VERSION, CONTAINER, ENV, KIND, LABEL, OUTPUT_DIRECTORY, PORT } from '../crds/contract.ts'
-import {
-  isRecord,
-  type Json,
-  type Kind,
-  type KubeObject,
-  type Metadata,
-  type OwnerReference,
-  podName,
-} from './objects.ts'
+import { CONTAINER, ENV, LABEL, OUTPUT_DIRECTORY, PORT } from '../crds/contract.ts'
+import { type Json, podName } from './objects.ts'
+import { list, metadata, type Named, record, strings, type Wanted } from './owned.ts'
+import { type Gang, type PodParts, partsOf } from './providers.ts'
 import type { View } from './view.ts'
 
 const USER = 65_532
 const GRACE_SECONDS = 60
 const TERMINATION_LOG = '/dev/termination-log'
+const REQUIRED = 'requiredDuringSchedulingIgnoredDuringExecution'
 const VOLUME = { output: 'scmoe-output', temporary: 'scmoe-tmp' } as const
 /** Where the user's value holds if there is one; all other variables of the contract are the operator's. */
 const TUNING: ReadonlySet<string> = new Set([ENV.computeThreads, ENV.dataDirectory])
 
 type Subject = Pick<View, 'name' | 'namespace' | 'uid' | 'spec' | 'workerImage'>
-type Named = { readonly name: string; readonly [key: string]: unknown }
-/** An object to send. */
-export type Wanted<K extends Kind = Kind> = KubeObject & Json & { kind: K }
+type Worker = Subject & Gang
 
 /** Every worker's name resolves before it is ready, so that ranks find each other while they start. */
 export function service(subject: Subject): Wanted<'Service'> {
@@ -61,11 +54,12 @@ export function budget(subject: Subject): Wanted<'PodDisruptionBudget'> {
 }
 
 /** The template wins wherever it sets something, except for identity, restartPolicy and the worker's own variables. */
-export function pod(view: Subject & Pick<View, 'attempt'>, rank: number): Wanted<'Pod'> {
+export function pod(view: Worker, rank: number): Wanted<'Pod'> {
   const template = record(view.spec.workers.template)
   const meta = record(template['metadata'])
   const spec = record(template['spec'])
   const own = metadata(view, podName(view.name, rank))
+  const parts = partsOf(view)
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -73,17 +67,20 @@ export function pod(view: Subject & Pick<View, 'attempt'>, rank: number): Wanted
       ...own,
       labels: {
         ...strings(meta['labels']),
+        ...parts.labels,
         ...own.labels,
         [LABEL.attempt]: String(view.attempt),
         [LABEL.rank]: String(rank),
       },
-      annotations: strings(meta['annotations']),
+      annotations: { ...strings(meta['annotations']), ...parts.annotations },
     },
     spec: {
       terminationGracePeriodSeconds: GRACE_SECONDS,
       automountServiceAccountToken: false,
       enableServiceLinks: false,
+      ...parts.spec,
       ...spec,
+      ...affinity(parts, spec),
       hostname: podName(view.name, rank),
       subdomain: view.name,
       restartPolicy: 'Never',
@@ -102,7 +99,15 @@ export function pod(view: Subject & Pick<View, 'attempt'>, rank: number): Wanted
   }
 }
 
-function containers(view: Subject & Pick<View, 'attempt'>, rank: number, given: Named[]): Named[] {
+/** Both have to hold: the template's and the one that keeps the gang together. */
+function affinity({ spec: own = {} }: PodParts, template: Json): Json {
+  const [ours, theirs] = [record(own['affinity']), record(template['affinity'])]
+  const [near, given] = [record(ours['podAffinity']), record(theirs['podAffinity'])]
+  const terms = [...list(given[REQUIRED]), ...list(near[REQUIRED])]
+  return terms.length === 0 ? {} : { affinity: { ...theirs, podAffinity: { ...given, [REQUIRED]: terms } } }
+}
+
+function containers(view: Worker, rank: number, given: Named[]): Named[] {
   const template = given.find(({ name }) => name === CONTAINER) ?? { name: CONTAINER }
   const worker: Named = {
     image: view.workerImage,
@@ -133,7 +138,7 @@ function containers(view: Subject & Pick<View, 'attempt'>, rank: number, given: 
   return [worker, ...given.filter(({ name }) => name !== CONTAINER)]
 }
 
-function environment(view: Subject & Pick<View, 'attempt'>, rank: number, template: Named): Named[] {
+function environment(view: Worker, rank: number, template: Named): Named[] {
   const { template: _, ...workers } = view.spec.workers
   const fixed: Record<string, string> = {
     [ENV.jobName]: view.name,
@@ -167,33 +172,11 @@ function mounts({ spec, namespace, name }: Subject): Json[] {
   return [temporary, { name: VOLUME.output, mountPath: OUTPUT_DIRECTORY, ...(subPath === '' ? {} : { subPath }) }]
 }
 
-function metadata({ name: job, namespace, uid }: Subject, name: string): Metadata {
-  const owner: OwnerReference = {
-    apiVersion: API_VERSION,
-    kind: KIND,
-    name: job,
-    uid,
-    controller: true,
-    blockOwnerDeletion: true,
-  }
-  return {
-    name,
-    namespace,
-    labels: { [LABEL.jobName]: job, [LABEL.jobUid]: uid },
-    ownerReferences: [owner],
-  }
-}
-
 /** Ours, unless the template has one under the same key, then the template's. */
 function merged(ours: Json[], given: unknown, key: string): Json[] {
   const theirs = list(given)
   return [...ours.filter(each => !theirs.some(other => other[key] === each[key])), ...theirs]
 }
-
-const record = (value: unknown): Json => (isRecord(value) ? value : {})
-const list = (value: unknown): Named[] => (Array.isArray(value) ? value : [])
-const strings = (value: unknown): Record<string, string> =>
-  Object.fromEntries(Object.entries(record(value)).map(([key, text]) => [key, String(text)]))
 
 /** Whether everything in `wanted` is in `actual`, which may hold more: defaults, status, others' fields. */
 export function holds(actual: unknown, wanted: unknown): boolean {

@@ -4,7 +4,7 @@ import type { Condition, ConditionType, ScMoEJobStatus, State } from '../crds/st
 import { clip, type Job } from './objects.ts'
 import { type Decision, timestamp } from './policies.ts'
 import { defined, same } from './report.ts'
-import { countWorkers, readStatus, type View } from './view.ts'
+import { countWorkers, isLive, readStatus, type View } from './view.ts'
 
 export type Controlled = Omit<ScMoEJobStatus, 'progress' | 'throughput' | 'lastCheckpoint'>
 
@@ -13,7 +13,7 @@ export function nextStatus(view: View, decision: Decision): Controlled | undefin
   if (decision.frozen) return undefined
   const { changes = {}, state } = decision
   const old = view.status
-  const live = state === 'Starting' || state === 'Running'
+  const live = isLive(state)
   const attempt = changes.attempt ?? view.attempt
   const status: Controlled = defined({
     observedGeneration: view.job.metadata.generation,
@@ -84,7 +84,9 @@ function conditions(view: View, { state, reason, message }: Decision): Condition
   const judged: Judgement[] = [
     judge('Suspended', state === 'Suspended'),
     // Why the workers are not ready is what people look for there.
-    state === 'Starting' ? { type: 'WorkersReady', status: 'False', reason, message } : judge('WorkersReady', allReady),
+    state === 'Queued' || state === 'Starting'
+      ? { type: 'WorkersReady', status: 'False', reason, message }
+      : judge('WorkersReady', allReady),
     judge('Running', state === 'Running'),
     judge('Restarting', state === 'Restarting'),
     ...(state === 'Complete' || state === 'Failed' ? [judge(state, true)] : []),

@@ -2,9 +2,10 @@
 
 import { CONTROLLER, LABEL } from '../crds/contract.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
-import { ScMoEJobStatus, type WorkersStatus } from '../crds/status.ts'
+import { ScMoEJobStatus, type State, type WorkersStatus } from '../crds/status.ts'
 import { isReady, outcomeOf } from './gang.ts'
 import { type Job, type KubeObject, type Pod, podName } from './objects.ts'
+import type { Scheduler } from './providers.ts'
 
 /** What `observe` read from the caches. */
 export type Observed = {
@@ -13,8 +14,15 @@ export type Observed = {
   pods: readonly Pod[]
   service: KubeObject | undefined
   budget: KubeObject | undefined
+  /** What the scheduling provider keeps of this job's gangs. */
+  groups?: readonly KubeObject[]
+} & Settings
+
+/** What the operator was started with. */
+export type Settings = {
   /** Image of workers whose template names none. */
   workerImage: string
+  scheduler: Scheduler
 }
 
 export type View = Observed & {
@@ -66,9 +74,13 @@ export function viewOf(observed: Observed, spec: ScMoEJobSpec, now: number): Vie
     if (counts) gang[rank] = pod
     else if (isOwnedBy(pod, uid) || gang.some((_, each) => pod.metadata.name === podName(name, each))) others.push(pod)
   }
-  const created = status.state === 'Starting' || status.state === 'Running'
+  const created = isLive(status.state)
   return { ...observed, now, name, namespace, uid, spec, status, attempt, created, gang, others }
 }
+
+/** The pods of the present attempt were made. */
+export const isLive = (state: State | undefined): boolean =>
+  state === 'Queued' || state === 'Starting' || state === 'Running'
 
 export const isOwnedBy = (pod: KubeObject, uid: string): boolean =>
   pod.metadata.labels?.[LABEL.jobUid] === uid &&

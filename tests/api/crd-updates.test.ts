@@ -56,6 +56,8 @@ describe('an update', () => {
     ['checkpoint', { checkpoint: null }],
     ['training.steps', { training: { steps: 9 } }],
     ['workers.replicas', { workers: { replicas: 1 } }],
+    ['scheduling.queueName', { scheduling: { queueName: 'b' } }],
+    ['scheduling.constraints', { scheduling: { constraints: { topology: [{ key: 'rack' }] } } }],
     ['workers.template', { workers: { template: { spec: { nodeSelector: { a: 'b' } } } } }],
   ])('may not change %s', async (field, spec) => {
     const rule = TRANSITIONS.find(transition => transition.field === `spec.${field}`)
@@ -68,7 +70,7 @@ describe('an update', () => {
   })
 
   it('is tried for every rule', () => {
-    expect(TRANSITIONS).toHaveLength(20)
+    expect(TRANSITIONS).toHaveLength(22)
   })
 
   it('may change workers of a suspended job, and resume it at once', async () => {

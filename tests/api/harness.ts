@@ -10,7 +10,8 @@ import { API_VERSION, KIND } from '../../crds/contract.ts'
 import type { ScMoEJobStatus } from '../../crds/status.ts'
 import { Kube } from '../../operator/kube.ts'
 import { type Job, type KubeObject, type Pod, pathOf } from '../../operator/objects.ts'
-import { LEADER_ELECTION_RULES, NAMESPACE_RULES } from '../../operator/permissions.ts'
+import { LEADER_ELECTION_RULES, NAMESPACE_RULES, PROVIDER_RULES } from '../../operator/permissions.ts'
+import type { ProviderName } from '../../operator/providers.ts'
 import { binaries } from '../../tools/cluster/binaries.ts'
 import { type Cluster, up } from '../../tools/cluster/cluster.ts'
 import { freePort } from '../free-port.ts'
@@ -60,20 +61,21 @@ export class Api {
     return api
   }
 
-  /** A kubeconfig of a service account that may do what operator/permissions.ts lists, and nothing else. */
-  async restricted(): Promise<string> {
+  /** A kubeconfig of a service account that may do what operator/permissions.ts lists for a provider, and nothing else. */
+  async restricted(provider: ProviderName = 'none'): Promise<string> {
     const api = '/apis/rbac.authorization.k8s.io/v1'
-    const metadata = { name: 'scmoe-operator' }
+    const account = `operator-${provider}`
+    const metadata = { name: account }
     const role = (kind: string) => ({ apiGroup: 'rbac.authorization.k8s.io', kind, name: metadata.name })
-    const subjects = [{ kind: 'ServiceAccount', name: 'operator', namespace: 'default' }]
+    const subjects = [{ kind: 'ServiceAccount', name: account, namespace: 'default' }]
     const post = async (path: string, body: object) => this.kube.call({ method: 'POST', path: `${api}${path}`, body })
-    await post('/clusterroles', { metadata, rules: NAMESPACE_RULES })
+    await post('/clusterroles', { metadata, rules: [...NAMESPACE_RULES, ...PROVIDER_RULES[provider]] })
     await post('/clusterrolebindings', { metadata, roleRef: role('ClusterRole'), subjects })
     await post('/namespaces/default/roles', { metadata, rules: LEADER_ELECTION_RULES })
     await post('/namespaces/default/rolebindings', { metadata, roleRef: role('Role'), subjects })
     const config: { users: { user: object }[] } = parse(readFileSync(this.kubeconfig, 'utf8'))
-    for (const each of config.users) each.user = { ...each.user, as: 'system:serviceaccount:default:operator' }
-    const path = join(this.#folder, 'restricted')
+    for (const each of config.users) each.user = { ...each.user, as: `system:serviceaccount:default:${account}` }
+    const path = join(this.#folder, account)
     writeFileSync(path, JSON.stringify(config))
     return path
   }
@@ -115,11 +117,11 @@ export class Namespace {
     this.name = name
   }
 
-  async createJob(name: string, spec: Patch = {}): Promise<StoredJob> {
+  async createJob(name: string, spec: Patch = {}, labels: Record<string, string> = {}): Promise<StoredJob> {
     const body = {
       apiVersion: API_VERSION,
       kind: KIND,
-      metadata: { name, namespace: this.name },
+      metadata: { name, namespace: this.name, labels },
       spec: { training: { steps: 100 }, ...spec },
     }
     return this.kube.call({ method: 'POST', path: pathOf('ScMoEJob', this.name), body })
@@ -214,7 +216,10 @@ export class Operator {
       spawn(process.execPath, [...fixed, ...flags], { stdio: ['ignore', 'pipe', 'pipe'] }),
       port,
     )
-    await operator.logged('caches are full')
+    await operator.logged('caches are full').catch(async (error: unknown) => {
+      await operator.stop()
+      throw error
+    })
     return operator
   }
 

@@ -4,7 +4,8 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { parse, parseAllDocuments } from 'yaml'
 import { z } from 'zod'
 import { parseOptions } from '../../operator/options.ts'
-import { LEADER_ELECTION_RULES, NAMESPACE_RULES } from '../../operator/permissions.ts'
+import { LEADER_ELECTION_RULES, NAMESPACE_RULES, PROVIDER_RULES } from '../../operator/permissions.ts'
+import { PROVIDERS } from '../../operator/providers.ts'
 import { helm } from '../../tools/cluster/helm.ts'
 
 const CHART = 'charts/scmoe'
@@ -102,6 +103,16 @@ describe('the chart', () => {
     expect(rulesOf('scmoe-leader-election')).toEqual(LEADER_ELECTION_RULES)
   })
 
+  it.each(PROVIDERS)('starts it with scheduling provider %s and gives it the rights that this one needs', provider => {
+    const args = ['--set', `scheduling.provider=${provider}`, '--set', 'scheduling.schedulerName=mine']
+    expect(parseOptions(container(...args).args)).toMatchObject({
+      schedulingProvider: provider,
+      schedulerName: 'mine',
+    })
+    const role = ofKind('ClusterRole', ...args).find(({ metadata }) => metadata.name === 'scmoe')
+    expect(Role.parse(role).rules).toEqual([...NAMESPACE_RULES, ...PROVIDER_RULES[provider]])
+  })
+
   it('gives them in the watched namespaces alone', () => {
     const args = ['--set', 'watchNamespaces={a,b}']
     expect(ofKind('ClusterRoleBinding', ...args)).toEqual([])
@@ -116,6 +127,7 @@ describe('the chart', () => {
       leaderElect: true,
       leaderElectionNamespace: 'scmoe-system',
       logLevel: 'info',
+      schedulingProvider: 'none',
       watchNamespaces: [],
       metricsPort: 8080,
       healthPort: 8081,
@@ -191,6 +203,7 @@ describe('the chart', () => {
 
   it.each([
     ['a value that it does not have', 'replica=2', "additional properties 'replica' not allowed"],
+    ['a provider that is none', 'scheduling.provider=yunikorn', '/scheduling/provider'],
     ['an unknown log level', 'logging.level=loud', '/logging/level'],
     ['several replicas without leader election', 'replicas=2,leaderElection=false', '/leaderElection'],
     ['a pull policy that is none', 'image.operator.pullPolicy=Sometimes', '/image/operator/pullPolicy'],

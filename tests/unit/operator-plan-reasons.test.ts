@@ -23,7 +23,7 @@ describe('why a job does not start', () => {
     const world = new World()
     world.settle()
     world.unschedulable('gpt-worker-0', '0/3 nodes are available')
-    expect(world.settle()).toEqual(['write Starting, Unschedulable: gpt-worker-0: 0/3 nodes are available'])
+    expect(world.settle()).toEqual(['write Queued, Unschedulable: gpt-worker-0: 0/3 nodes are available'])
   })
 
   it('names the field of a spec that cannot be read, and leaves what runs alone', () => {

@@ -17,6 +17,8 @@ const subject = (spec: object = {}) => ({
   uid: 'uid-1',
   attempt: 2,
   workerImage: 'worker:1',
+  scheduler: { provider: 'none' as const },
+  job: { metadata: { name: 'gpt' } },
   spec: ScMoEJobSpec.parse({ training: { steps: 10 }, workers: { replicas: 4 }, ...spec }),
 })
 const specOf = (spec: object = {}, rank = 3): PodSpec => {

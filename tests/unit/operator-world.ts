@@ -4,6 +4,8 @@ import { API_VERSION, KIND, LABEL } from '../../crds/contract.ts'
 import { ScMoEJobStatus } from '../../crds/status.ts'
 import type { Job, KubeObject, Pod } from '../../operator/objects.ts'
 import { describe, type Plan, plan } from '../../operator/plan.ts'
+import type { ProviderName } from '../../operator/providers.ts'
+import type { Settings } from '../../operator/view.ts'
 
 export const T0 = Date.parse('2026-01-01T00:00:00Z')
 export type End = { exitCode: number; message?: string; reason?: string; after?: number }
@@ -12,11 +14,15 @@ export class World {
   now = T0
   readonly job: Job & { spec: Record<string, unknown>; status?: ScMoEJobStatus }
   readonly pods = new Map<string, Pod>()
+  readonly settings: Settings
+  /** Of the scheduling provider. */
+  groups: KubeObject[] = []
   service: KubeObject | undefined
   budget: KubeObject | undefined
   #pods = 0
 
-  constructor(spec: Record<string, unknown> = {}) {
+  constructor(spec: Record<string, unknown> = {}, provider: ProviderName = 'none') {
+    this.settings = { workerImage: 'worker:1', scheduler: { provider } }
     const workers = { replicas: 2 }
     const metadata = { name: 'gpt', namespace: 'ns', uid: 'uid-1', generation: 1 }
     this.job = { apiVersion: API_VERSION, kind: KIND, metadata, spec: { training: { steps: 100 }, workers, ...spec } }
@@ -28,7 +34,10 @@ export class World {
 
   plan(): Plan {
     const { job, service, budget } = this
-    return plan({ job, pods: [...this.pods.values()], service, budget, workerImage: 'worker:1' }, this.now)
+    return plan(
+      { job, pods: [...this.pods.values()], service, budget, groups: this.groups, ...this.settings },
+      this.now,
+    )
   }
 
   /** Plans and carries it out; `actions` and `write` say how far it came before the operator died. */
@@ -38,7 +47,12 @@ export class World {
       if (action.kind === 'delete') this.#stop(action.pod.metadata.name)
       else if (action.object.kind === 'Service') this.service = action.object
       else if (action.object.kind === 'PodDisruptionBudget') this.budget = action.object
-      else this.#create(action.object)
+      else if (action.object.kind === 'Pod') this.#create(action.object)
+      else
+        this.groups = [
+          ...this.groups.filter(({ metadata: { name } }) => name !== action.object.metadata.name),
+          action.object,
+        ]
     }
     if (!write) return wanted
     const { progress, throughput, lastCheckpoint } = this.status
@@ -83,6 +97,13 @@ export class World {
       phase: 'Pending',
       conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message }],
     }
+  }
+
+  /** An admission plugin or webhook holds it back. */
+  gated(name: string): void {
+    const message = 'Scheduling is blocked due to non-empty scheduling gates'
+    const condition = { type: 'PodScheduled', status: 'False', reason: 'SchedulingGated', message }
+    this.#pod(name).status = { phase: 'Pending', conditions: [condition] }
   }
 
   /** Somebody else deletes it: it is told to stop. */

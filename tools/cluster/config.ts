@@ -67,6 +67,9 @@ export function apiserver(layout: Layout): Component {
     'service-cluster-ip-range': SERVICE_RANGE,
     'allow-privileged': true,
     profiling: false,
+    // The Workload API, which the scheduling provider `kubernetes` needs: alpha in 1.35.
+    'runtime-config': 'scheduling.k8s.io/v1alpha1=true',
+    'feature-gates': 'GenericWorkload=true',
   }
   // Nobody makes service accounts at API level, so nothing may wait for them; and loopback is no endpoint to publish.
   const api = {
@@ -113,6 +116,7 @@ export function nodeComponents(layout: Layout): Component[] {
     }),
     kube('kube-scheduler', {
       kubeconfig: kubeconfig('scheduler'),
+      'feature-gates': 'GenericWorkload=true,GangScheduling=true',
       'leader-elect': false,
       'bind-address': '127.0.0.1',
     }),
