@@ -90,7 +90,7 @@ export const REASONS = {
     states: ['Suspended'],
     meaning: '`spec.suspend` is true: no pods.',
     remedy:
-      '`scmoe resume {job}` continues from the newest checkpoint. Under Kueue, leave it: Kueue resumes it when there is quota.',
+      '`scmoe resume {job}` continues from the newest checkpoint. If a queue controller suspended it, leave it to that one.',
   },
   InvalidSpec: {
     states: [],
