@@ -49,6 +49,8 @@ const kueueGroup = ({ name, uid, attempt }: Gang): string => `${name}-${uid.repl
 /** The job that a Workload of Kueue is of, by its name; undefined where it is none of ours. */
 export const jobOfGroup = (group: string): string | undefined => KUEUE_GROUP.exec(group)?.groups?.['job']
 
+const text = (value: unknown): string | undefined => (typeof value === 'string' && value !== '' ? value : undefined)
+
 /** Pods of the default scheduler's, one by one: nothing holds the first ones back while there is no room for the last. */
 const none: Provider = { parts: gang => ({ spec: near(gang) }) }
 
@@ -81,7 +83,7 @@ const kueue: Provider = {
     const isTrue = (type: string) => conditions.some(each => each['type'] === type && each['status'] === 'True')
     if (workload === undefined || isTrue('Admitted')) return undefined
     const reserved = conditions.find(each => each['type'] === 'QuotaReserved')
-    const message = String(reserved?.['message'] ?? 'the queue has not looked at it yet')
+    const message = text(reserved?.['message']) ?? 'the queue has not looked at it yet'
     return isTrue('QuotaReserved')
       ? { reason: 'WaitingForAdmission', message: `Kueue: ${message}; its admission checks are not done` }
       : { reason: 'WaitingForQuota', message: `Kueue: ${message}` }
@@ -127,7 +129,7 @@ const volcano: Provider = {
     )
     return condition === undefined
       ? undefined
-      : { reason: 'Unschedulable', message: `Volcano: ${String(condition['message'] ?? condition['reason'])}` }
+      : { reason: 'Unschedulable', message: `Volcano: ${text(condition['message']) ?? 'the gang does not fit'}` }
   },
 }
 
