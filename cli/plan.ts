@@ -46,8 +46,9 @@ function planObjects(job: Job, workerImage: string) {
     generation: 1,
   }
   const object: KubeJob = { apiVersion: API_VERSION, kind: KIND, metadata, spec: job.spec }
+  const nothing = { pods: [], service: undefined, budget: undefined, watchedSince: 0 }
   const settings = { workerImage, scheduler: { provider: 'none' as const } }
-  const planned = plan({ job: object, pods: [], service: undefined, budget: undefined, ...settings }, 0)
+  const planned = plan({ ...nothing, ...settings, job: object }, 0)
   const objects = planned.actions.flatMap(action => (action.kind === 'delete' ? [] : [action.object]))
   return { sentences: sentences(planned), objects }
 }

@@ -57,11 +57,40 @@ export const REASONS = {
     meaning: 'Kueue has reserved quota, but its admission checks are not done.',
     remedy: '`kubectl get workloads.kueue.x-k8s.io -o yaml`: `status.admissionChecks` names them.',
   },
+  SchedulingTimeout: {
+    states: ['Queued'],
+    meaning:
+      'Some workers had nodes for `scheduling.timeoutSeconds` and others none: all gave theirs back, and the gang is queued again after a pause.',
+    remedy: 'As for Unschedulable.',
+  },
   AllWorkersReady: { states: ['Running'], meaning: 'All workers train.', remedy: '' },
   WorkersNotReady: {
     states: ['Running'],
     meaning: 'A worker that was ready is not ready now.',
     remedy: 'If it stays so: `kubectl describe pod` of the one that is not ready.',
+  },
+  NoStep: {
+    states: ['Stalled'],
+    meaning: 'No step was finished for half of `progressDeadlineSeconds`; the message says when the gang fails.',
+    remedy:
+      'Look at the processes now, as the restart takes them away: `scmoe logs {job}`; a worker that is not ready hangs.',
+  },
+  ProgressUnknown: {
+    states: ['Running'],
+    meaning: 'Rank 0 is ready for its node, but the operator cannot read its progress; nothing is restarted for that.',
+    remedy: "Look for what answered in the operator's log; often a network policy is in the way.",
+  },
+  StartupDeadlineExceeded: {
+    states: ['Restarting'],
+    meaning:
+      "Not all workers were ready `startupDeadlineSeconds` after the first got its node; the message has the worst pod's reason.",
+    remedy: 'As for the reason in the message.',
+  },
+  ProgressDeadlineExceeded: {
+    states: ['Restarting'],
+    meaning: 'No step was finished for `progressDeadlineSeconds`.',
+    remedy:
+      'If it happens again, a worker or a network hangs: `status.lastFailure` names the worker that is not ready. Steps that take longer need a higher deadline.',
   },
   WorkerFailed: {
     states: ['Restarting'],
@@ -70,8 +99,14 @@ export const REASONS = {
   },
   PodDeleted: {
     states: ['Restarting'],
-    meaning: 'A pod was deleted or evicted from outside.',
+    meaning:
+      'A pod was deleted from outside. One that was evicted, preempted or drained (condition DisruptionTarget) does not count against `failurePolicy.maxRestarts`.',
     remedy: 'Nothing: the gang starts again from the newest checkpoint.',
+  },
+  FailJobRule: {
+    states: ['Failed'],
+    meaning: 'A rule of `failurePolicy.rules` ends the job for this failure; the message says which.',
+    remedy: 'Remove the cause that `status.lastFailure` names, then delete the job and apply it again.',
   },
   MaxRestartsExceeded: {
     states: ['Failed'],
@@ -121,7 +156,11 @@ export const CONDITIONS: Readonly<Record<ConditionType, Advice>> = {
     meaning: 'All workers are ready.',
     remedy: 'False for long while Queued or Starting: its reason and message say what holds the gang up.',
   },
-  Running: { meaning: 'All workers are training.', remedy: '' },
+  Running: { meaning: 'All workers are there, whether they make progress or not.', remedy: '' },
+  Progressing: {
+    meaning: 'Steps are being finished. Unknown: rank 0 is ready, but its progress cannot be read.',
+    remedy: 'False while Running: the gang hangs and will be restarted.',
+  },
   Restarting: {
     meaning: 'The gang is on its way back after a failure.',
     remedy: 'True again and again: `status.lastFailure`, then `scmoe logs {job}`.',
@@ -156,8 +195,17 @@ export const FAILURES = {
     meaning: 'The kubelet evicted the pod to save its node.',
     remedy: 'Set requests for memory and ephemeral storage that the pods keep to.',
   },
+  StartupDeadlineExceeded: {
+    meaning: 'Not all workers were ready in time.',
+    remedy: 'As for the reason in the message.',
+  },
+  ProgressDeadlineExceeded: {
+    meaning: 'No step was finished in time.',
+    remedy: 'See whether the worker that is named hangs, or steps take longer than `progressDeadlineSeconds`.',
+  },
   PodDeleted: { meaning: 'Someone deleted the pod.', remedy: '' },
   EvictionByEvictionAPI: { meaning: 'The pod was evicted, e.g. because its node was drained.', remedy: '' },
+  DeletionByPodGC: { meaning: "The pod's node is gone.", remedy: '' },
   DeletionByTaintManager: { meaning: "The pod's node got a taint that it does not tolerate.", remedy: '' },
   PreemptionByScheduler: {
     meaning: 'The pod made room for one of higher priority.',

@@ -16,9 +16,10 @@ const FOREIGN: Record<string, string> = {
 
 const STATES: Record<State, string> = {
   Pending: 'Seen, but nothing was created yet.',
-  Queued: 'Pods exist, but there is no room or no quota for all of them.',
-  Starting: 'Pods exist, not all workers are training yet.',
+  Queued: 'Pods exist, and no node takes some of them.',
+  Starting: 'Pods exist and have their nodes, not all workers are training yet.',
   Running: 'All workers are training.',
+  Stalled: 'The workers run, but finish no step.',
   Restarting: 'A worker failed; the gang starts again from the newest checkpoint after the back-off.',
   Suspended: '`suspend: true`: no pods.',
   Complete: 'All steps are done. Final.',

@@ -232,6 +232,18 @@ export const RULES: readonly Rule[] = [
     s => s.failurePolicy.backoff.initialSeconds <= s.failurePolicy.backoff.maxSeconds,
   ),
   rule(
+    'failurePolicy.rules',
+    '!has(self.failurePolicy.rules) || self.failurePolicy.rules.all(r, has(r.onExitCodes) != has(r.onPodConditions))',
+    'every rule of failurePolicy.rules is about either exit codes or pod conditions: set exactly one of onExitCodes and onPodConditions',
+    s => (s.failurePolicy.rules ?? []).every(r => (r.onExitCodes === undefined) !== (r.onPodConditions === undefined)),
+  ),
+  rule(
+    'progressDeadlineSeconds',
+    '{progressDeadlineSeconds} >= 2 * {intervalSeconds}',
+    'progressDeadlineSeconds is {progressDeadlineSeconds}, but progress is only looked at every {intervalSeconds} s (reporting.intervalSeconds): use at least twice that, or report more often',
+    s => s.progressDeadlineSeconds >= 2 * s.reporting.intervalSeconds,
+  ),
+  rule(
     'checkpoint.subPath',
     "!{subPath}.startsWith('/') && !{subPath}.split('/').exists(part, part == '..')",
     'checkpoint.subPath is {subPath}: use a path inside the volume, without a leading / and without ..',

@@ -14,6 +14,7 @@ export const State = z.enum([
   'Queued',
   'Starting',
   'Running',
+  'Stalled',
   'Restarting',
   'Suspended',
   'Complete',
@@ -22,7 +23,15 @@ export const State = z.enum([
 export type State = z.infer<typeof State>
 
 /** Complete and Failed are terminal and exclude each other. */
-export const ConditionType = z.enum(['Suspended', 'WorkersReady', 'Running', 'Restarting', 'Complete', 'Failed'])
+export const ConditionType = z.enum([
+  'Suspended',
+  'WorkersReady',
+  'Running',
+  'Progressing',
+  'Restarting',
+  'Complete',
+  'Failed',
+])
 export type ConditionType = z.infer<typeof ConditionType>
 
 const reason = z
@@ -67,6 +76,7 @@ export const ProgressStatus = z
     evaluationLossMilli: z.int().optional().describe('Loss on held-out text, thousandths of a nat per token.'),
     initialEvaluationLossMilli: z.int().optional().describe('The same before the first step.'),
     estimatedRemainingSeconds: count.optional().describe('Remaining steps times the present step time.'),
+    lastStepTime: time.optional().describe('When `step` was first seen; progressDeadlineSeconds counts from it.'),
   })
   .describe('How far training is, as rank 0 last reported.')
 export type ProgressStatus = z.infer<typeof ProgressStatus>
@@ -121,6 +131,10 @@ export const ScMoEJobStatus = z.strictObject({
   startTime: time.optional().describe('When the first pods were created, or created again after a suspension.'),
   completionTime: time.optional().describe('When the job became Complete or Failed.'),
   restarts: count.optional().describe('Restarts of the gang so far.'),
+  restartsCountTowardsMax: count.optional().describe('Those of them that failurePolicy.maxRestarts limits.'),
+  consecutiveRestarts: count
+    .optional()
+    .describe('Restarts since the gang last ran for backoff.resetAfterSeconds; each doubles the delay.'),
   attempt: count.optional().describe('Number of the current gang of pods; grows with restarts and resumptions.'),
   nextRestartTime: time.optional().describe('When the next attempt may start.'),
   workers: WorkersStatus.optional(),

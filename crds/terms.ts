@@ -112,6 +112,8 @@ export const TERMS = {
   port: { cel: 'self.network.port', of: s => s.network.port },
   initialSeconds: { cel: 'self.failurePolicy.backoff.initialSeconds', of: s => s.failurePolicy.backoff.initialSeconds },
   maxSeconds: { cel: 'self.failurePolicy.backoff.maxSeconds', of: s => s.failurePolicy.backoff.maxSeconds },
+  progressDeadlineSeconds: { cel: 'self.progressDeadlineSeconds', of: s => s.progressDeadlineSeconds },
+  intervalSeconds: { cel: 'self.reporting.intervalSeconds', of: s => s.reporting.intervalSeconds },
   subPath: {
     cel: "(has(self.checkpoint) && has(self.checkpoint.subPath) ? self.checkpoint.subPath : 'x')",
     of: s => s.checkpoint?.subPath ?? 'x',

@@ -1,4 +1,4 @@
-// What an update may change: suspend, training.steps upward, checkpoint.everySteps and keep, reporting; workers while suspended.
+// What an update may change: suspend, training.steps upward, deadlines, checkpoint.everySteps and keep, reporting; workers while suspended.
 
 import { messageExpression, type SchemaRule } from './rules.ts'
 

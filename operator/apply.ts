@@ -1,13 +1,13 @@
 // Carries a plan out: objects first, then the status, once and last, then, if that was written, the event.
 
 import { API_VERSION, CONTROLLER, KIND, LABEL, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
+import type { Action } from './decision.ts'
 import { isCode, messageOf, Stalled, Waiting } from './errors.ts'
 import { APPLY_PATCH, Kube } from './kube.ts'
 import { clip, type Job, type KubeObject, kindOf, type Pod, pathOf } from './objects.ts'
 import type { Caches } from './observe.ts'
 import type { Wanted } from './owned.ts'
 import type { Note, Plan } from './plan.ts'
-import type { Action } from './policies.ts'
 import type { Report } from './report.ts'
 import { type Controlled, refusedStatus } from './status.ts'
 import { type Logger, metrics } from './telemetry.ts'

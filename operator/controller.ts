@@ -22,6 +22,7 @@ export class Controller {
   readonly #caches: Caches
   readonly #applier: Applier
   readonly #scraper: Scraper
+  #leadsSince = 0
 
   constructor(options: Options, log: Logger) {
     this.#options = options
@@ -68,6 +69,7 @@ export class Controller {
   /** Acts, until `signal`; resolves when what was under way is done. Keys gathered before are worked on first. */
   async lead(signal: AbortSignal): Promise<void> {
     const { concurrency } = this.#options
+    this.#leadsSince = Date.now()
     metrics.concurrency(concurrency)
     signal.addEventListener('abort', () => this.#queue.close(), { once: true })
     await Promise.all([this.#queue.run(concurrency, async key => this.#reconcile(key)), this.#scraper.run(signal)])
@@ -92,9 +94,11 @@ export class Controller {
   }
 
   async #once(key: string): Promise<ReconcileResult> {
-    const observed = this.#caches.observe(key)
-    if (observed !== undefined) {
+    const seen = this.#caches.observe(key)
+    if (seen !== undefined) {
       const now = Date.now()
+      const heard = this.#scraper.heard(seen.job.metadata.uid ?? '')
+      const observed = { ...seen, heard, watchedSince: this.#leadsSince }
       const wanted = plan(observed, now)
       const sentences = describe(wanted)
       if (sentences.length > 0) this.#log.debug({ job: key, plan: sentences }, 'plan')

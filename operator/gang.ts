@@ -1,7 +1,7 @@
 // What the pods of one attempt say: who succeeded, who failed, and who failed first. Pure.
 
 import { CONTAINER, EXIT, type Failure, TerminationRecord } from '../crds/contract.ts'
-import { type ContainerStatus, type Pod, podName } from './objects.ts'
+import { type ContainerStatus, type Pod, type PodCondition, podName } from './objects.ts'
 
 export type Outcome = 'missing' | 'active' | 'succeeded' | 'failed'
 export type Terminated = NonNullable<NonNullable<ContainerStatus['state']>['terminated']>
@@ -10,7 +10,7 @@ export type Terminated = NonNullable<NonNullable<ContainerStatus['state']>['term
 export type Blow = {
   rank: number
   podName: string
-  nodeName?: string
+  nodeName?: string | undefined
   exitCode?: number
   /** One word: a key of EXIT, or Kubernetes' own. */
   reason: string
@@ -18,6 +18,10 @@ export type Blow = {
   permanent: boolean
   /** By somebody else: it did not fail by itself. */
   deleted: boolean
+  /** It was too late; nothing ended. */
+  deadline?: true
+  /** Of the pod. */
+  conditions?: readonly PodCondition[] | undefined
   /** 0: failed by itself; 1: was told to stop; 2: says that another rank is to blame. */
   distance: 0 | 1 | 2
   /** Milliseconds since 1970, by its node's clock. */
@@ -110,6 +114,7 @@ function blowOf(pod: Pod, rank: number, now: number): Blow | undefined {
 const place = (pod: Pod, rank: number) => ({
   rank,
   podName: pod.metadata.name,
+  conditions: pod.status?.conditions,
   ...(pod.spec?.nodeName === undefined ? {} : { nodeName: pod.spec.nodeName }),
 })
 

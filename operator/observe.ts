@@ -91,7 +91,7 @@ export class Caches {
   }
 
   /** Undefined: there is no such job. */
-  observe(key: string): Observed | undefined {
+  observe(key: string): Omit<Observed, 'heard' | 'watchedSince'> | undefined {
     const job = this.#get('ScMoEJob', key)
     if (job === undefined) return undefined
     return {

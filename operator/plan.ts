@@ -1,8 +1,10 @@
 // What should happen for one job, as data. It imports nothing that can act and looks at no clock: `now` is an argument.
 
+import { nextDeadline } from './deadlines.ts'
+import type { Action, Decision } from './decision.ts'
 import type { Job, KubeObject } from './objects.ts'
 import type { Wanted } from './owned.ts'
-import { type Action, type Decision, policies } from './policies.ts'
+import { policies } from './policies.ts'
 import { groupOf } from './providers.ts'
 import { finalReport, type Report } from './report.ts'
 import { budget, holds, service } from './resources.ts'
@@ -58,12 +60,13 @@ function conclude(view: View, decision: Decision): Plan {
   const status = nextStatus(view, decision)
   const report = decision.frozen ? undefined : finalReport(view)
   const note = status === undefined ? undefined : noteOf(view, decision)
+  const requeueAt = decision.requeueAt ?? nextDeadline(view, decision)
   return {
     actions: [...upkeep(view, decision), ...(decision.actions ?? [])],
     ...(report === undefined ? {} : { report }),
     ...(status === undefined ? {} : { status }),
     ...(note === undefined ? {} : { note }),
-    ...(decision.requeueAt === undefined ? {} : { requeueAt: decision.requeueAt }),
+    ...(requeueAt === undefined ? {} : { requeueAt }),
   }
 }
 
@@ -86,11 +89,19 @@ function upkeep(view: View, { state }: Decision): Action[] {
   })
 }
 
+const BAD_STATES: ReadonlySet<string> = new Set(['Stalled', 'Restarting', 'Failed'])
+const BAD_REASONS: ReadonlySet<string> = new Set([
+  'ImagePull',
+  'ContainerConfig',
+  'Unschedulable',
+  'SchedulingTimeout',
+  'ProgressUnknown',
+])
+
 /** Told when the state or its reason changes, not when only numbers do. */
 function noteOf({ status }: View, { state, reason, message }: Decision): Note | undefined {
   if (status.state === state && status.reason === reason) return undefined
-  const bad =
-    ['Restarting', 'Failed'].includes(state) || ['ImagePull', 'Unschedulable', 'ContainerConfig'].includes(reason)
+  const bad = BAD_STATES.has(state) || BAD_REASONS.has(reason)
   return { type: bad ? 'Warning' : 'Normal', reason, action: state, note: message }
 }
 

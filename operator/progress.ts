@@ -9,7 +9,7 @@ import { isReady } from './gang.ts'
 import { type Job, keyOf, type Pod, podName } from './objects.ts'
 import { type Report, reportOf, same } from './report.ts'
 import type { Logger } from './telemetry.ts'
-import { isOwnedBy, readSpec, readStatus } from './view.ts'
+import { type Heard, isOwnedBy, readSpec, readStatus } from './view.ts'
 
 export type ScraperOptions = {
   jobs: () => Iterable<Job>
@@ -38,9 +38,15 @@ export class Scraper {
   /** By job uid: when it is next due, and which problem has been logged. */
   readonly #due = new Map<string, { at: number; problem?: string }>()
   readonly #underWay = new Set<string>()
+  readonly #heard = new Map<string, Heard>()
 
   constructor(options: ScraperOptions) {
     this.#options = options
+  }
+
+  /** What rank 0 of a running job last answered. */
+  heard(uid: string): Heard | undefined {
+    return this.#heard.get(uid)
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -66,7 +72,11 @@ export class Scraper {
       this.#due.set(uid, { ...due, at: now + intervalMilliseconds })
       void this.#scrape(job, pod, pod.status.podIP)
     }
-    for (const uid of this.#due.keys()) if (!running.has(uid)) this.#due.delete(uid)
+    for (const uid of this.#due.keys())
+      if (!running.has(uid)) {
+        this.#due.delete(uid)
+        this.#heard.delete(uid)
+      }
   }
 
   async #scrape(job: Job, pod: Pod, address: string): Promise<void> {
@@ -79,7 +89,10 @@ export class Scraper {
       const result = scrape.result === 'ok' ? this.#match(scrape.progress, job, pod) : scrape
       this.#options.onScrape(result.result)
       this.#logOnce(job, result)
-      if (result.result === 'ok') await this.#write(job, result.progress)
+      if (result.result !== 'ok') return
+      const { attempt, step } = result.progress
+      this.#heard.set(uid, { attempt, step, at: Date.now() })
+      await this.#write(job, result.progress)
     } catch (error) {
       // Changed meanwhile: the next report is due soon.
       if (error instanceof Waiting) return
@@ -125,7 +138,7 @@ export class Scraper {
     const reading = readSpec(job)
     if ('invalid' in reading) return
     const status = readStatus(job)
-    const report = reportOf(progress, status, reading.spec.workers.replicas)
+    const report = reportOf(progress, { status, ranks: reading.spec.workers.replicas, now: Date.now() })
     const { progress: step, throughput, lastCheckpoint } = status
     const known = { progress: step, ...(throughput && { throughput }), ...(lastCheckpoint && { lastCheckpoint }) }
     if (!same(report, known)) await this.#options.report(job, report)
@@ -153,7 +166,9 @@ export class Scraper {
       'invalid' in reading
         ? { running: false, intervalMilliseconds: 0 }
         : {
-            running: readStatus(job).state === 'Running' && job.metadata.deletionTimestamp === undefined,
+            running:
+              ['Running', 'Stalled'].includes(readStatus(job).state ?? '') &&
+              job.metadata.deletionTimestamp === undefined,
             intervalMilliseconds: reading.spec.reporting.intervalSeconds * 1000,
           }
     this.#settings.set(job, settings)

@@ -2,13 +2,17 @@
 
 import type { Progress } from '../crds/contract.ts'
 import type { CheckpointStatus, ProgressStatus, ScMoEJobStatus, ThroughputStatus } from '../crds/status.ts'
+import { timestamp } from './decision.ts'
 import { terminationRecord } from './gang.ts'
 import type { View } from './view.ts'
 
 export type Report = { progress: ProgressStatus; throughput?: ThroughputStatus; lastCheckpoint?: CheckpointStatus }
 
 /** A record without figures (the first and the last often have none) keeps those observed before it. */
-export function reportOf(record: Progress, status: ScMoEJobStatus, ranks: number): Report {
+export function reportOf(
+  record: Progress,
+  { status, ranks, now }: { status: ScMoEJobStatus; ranks: number; now: number },
+): Report {
   const throughput = record.tokensPerSecond === undefined ? status.throughput : throughputOf(record, ranks)
   const lastCheckpoint = checkpointOf(record) ?? status.lastCheckpoint
   const done = Math.min(record.step, record.totalSteps)
@@ -22,6 +26,7 @@ export function reportOf(record: Progress, status: ScMoEJobStatus, ranks: number
       evaluationLossMilli: record.evaluationLossMilli ?? status.progress?.evaluationLossMilli,
       initialEvaluationLossMilli: record.initialEvaluationLossMilli ?? status.progress?.initialEvaluationLossMilli,
       estimatedRemainingSeconds: record.estimatedRemainingSeconds,
+      lastStepTime: record.step === status.progress?.step ? status.progress.lastStepTime : timestamp(now),
     }),
     ...(throughput === undefined ? {} : { throughput }),
     ...(lastCheckpoint === undefined ? {} : { lastCheckpoint }),
@@ -35,7 +40,7 @@ export function finalReport(view: View): Report | undefined {
   if (record === undefined || record.jobUid !== view.uid || record.rank !== 0) return undefined
   const known = view.status.throughput?.observedTime
   if (known !== undefined && Date.parse(record.observedTime) < Date.parse(known)) return undefined
-  const report = reportOf(record, view.status, view.spec.workers.replicas)
+  const report = reportOf(record, { status: view.status, ranks: view.spec.workers.replicas, now: view.now })
   const { progress, throughput, lastCheckpoint } = view.status
   return same(report, defined({ progress, throughput, lastCheckpoint })) ? undefined : report
 }

@@ -1,8 +1,8 @@
 // The part of the status that the field owner scmoe-controller holds, from a decision. Pure.
 
 import type { Condition, ConditionType, ScMoEJobStatus, State } from '../crds/status.ts'
+import { type Decision, timestamp } from './decision.ts'
 import { clip, type Job } from './objects.ts'
-import { type Decision, timestamp } from './policies.ts'
 import { defined, same } from './report.ts'
 import { countWorkers, isLive, readStatus, type View } from './view.ts'
 
@@ -24,8 +24,10 @@ export function nextStatus(view: View, decision: Decision): Controlled | undefin
     startTime: live ? (old.startTime ?? timestamp(view.now)) : kept(changes.startTime, old.startTime),
     completionTime: changes.completionTime ?? old.completionTime,
     restarts: changes.restarts ?? old.restarts ?? 0,
+    restartsCountTowardsMax: changes.restartsCountTowardsMax ?? old.restartsCountTowardsMax ?? 0,
+    consecutiveRestarts: changes.consecutiveRestarts ?? old.consecutiveRestarts ?? 0,
     attempt,
-    nextRestartTime: live ? undefined : kept(changes.nextRestartTime, old.nextRestartTime),
+    nextRestartTime: live ? (changes.nextRestartTime ?? undefined) : kept(changes.nextRestartTime, old.nextRestartTime),
     workers: workers(view, state, attempt),
     lastFailure: changes.lastFailure ?? old.lastFailure,
   })
@@ -76,18 +78,22 @@ function workers(view: View, state: State, attempt: number) {
 
 type Judgement = Pick<Condition, 'status' | 'reason' | 'message'> & { type: ConditionType }
 
-function conditions(view: View, { state, reason, message }: Decision): Condition[] {
+function conditions(view: View, { state, reason, message, progressing }: Decision): Condition[] {
   const judge = (type: ConditionType, holds: boolean): Judgement =>
     holds ? { type, status: 'True', reason, message } : { type, status: 'False', reason: state, message: '' }
   const { ready, succeeded } = countWorkers(view, 0)
-  const allReady = state === 'Running' && ready + succeeded === view.gang.length
+  const runs = state === 'Running' || state === 'Stalled'
+  const allReady = runs && ready + succeeded === view.gang.length
   const judged: Judgement[] = [
     judge('Suspended', state === 'Suspended'),
     // Why the workers are not ready is what people look for there.
-    state === 'Queued' || state === 'Starting'
+    state === 'Starting' || state === 'Queued'
       ? { type: 'WorkersReady', status: 'False', reason, message }
       : judge('WorkersReady', allReady),
-    judge('Running', state === 'Running'),
+    judge('Running', runs),
+    progressing === undefined
+      ? judge('Progressing', state === 'Running')
+      : { type: 'Progressing', status: progressing, reason, message },
     judge('Restarting', state === 'Restarting'),
     ...(state === 'Complete' || state === 'Failed' ? [judge(state, true)] : []),
   ]

@@ -7,6 +7,9 @@ import { isReady, outcomeOf } from './gang.ts'
 import { type Job, type KubeObject, type Pod, podName } from './objects.ts'
 import type { Scheduler } from './providers.ts'
 
+/** What rank 0 last answered, and when, by this operator's clock in milliseconds since 1970. */
+export type Heard = { attempt: number; step: number; at: number }
+
 /** What `observe` read from the caches. */
 export type Observed = {
   job: Job
@@ -16,6 +19,9 @@ export type Observed = {
   budget: KubeObject | undefined
   /** What the scheduling provider keeps of this job's gangs. */
   groups?: readonly KubeObject[]
+  heard?: Heard | undefined
+  /** Since when this operator asks for progress, milliseconds since 1970. */
+  watchedSince: number
 } & Settings
 
 /** What the operator was started with. */
@@ -74,13 +80,13 @@ export function viewOf(observed: Observed, spec: ScMoEJobSpec, now: number): Vie
     if (counts) gang[rank] = pod
     else if (isOwnedBy(pod, uid) || gang.some((_, each) => pod.metadata.name === podName(name, each))) others.push(pod)
   }
-  const created = isLive(status.state)
+  const created = isLive(status.state) && status.nextRestartTime === undefined
   return { ...observed, now, name, namespace, uid, spec, status, attempt, created, gang, others }
 }
 
-/** The pods of the present attempt were made. */
+/** The gang has pods, or is about to get them. */
 export const isLive = (state: State | undefined): boolean =>
-  state === 'Queued' || state === 'Starting' || state === 'Running'
+  state === 'Queued' || state === 'Starting' || state === 'Running' || state === 'Stalled'
 
 export const isOwnedBy = (pod: KubeObject, uid: string): boolean =>
   pod.metadata.labels?.[LABEL.jobUid] === uid &&

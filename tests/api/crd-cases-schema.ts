@@ -88,6 +88,16 @@ export const SCHEMA: readonly Case[] = [
       'spec.checkpoint.volume: Invalid value: 0: spec.checkpoint.volume in body should have at least 1 properties',
     ],
   },
+  {
+    name: 'a rule for success',
+    spec: 'failurePolicy: {rules: [{action: FailJob, onExitCodes: {operator: In, values: [0]}}]}',
+    says: [least('spec.failurePolicy.rules[0].onExitCodes.values[0]', 0, 1)],
+  },
+  {
+    name: 'a pod condition given twice',
+    spec: 'failurePolicy: {rules: [{action: FailJob, onPodConditions: [{type: Ready}, {type: Ready}]}]}',
+    says: ['spec.failurePolicy.rules[0].onPodConditions[1]: Duplicate value: {"type":"Ready"}'],
+  },
   { name: 'no workers', spec: 'workers: {replicas: 0}', says: [least('spec.workers.replicas', 0, 1)] },
   { name: 'no heads', spec: 'model: {heads: 0}', says: [least('spec.model.heads', 0, 1)] },
   {

@@ -234,6 +234,20 @@ const RULES: Case[] = [
     ],
   },
   {
+    name: 'a rule about everything and one about nothing',
+    spec: 'failurePolicy: {rules: [{action: FailJob}, {action: RestartJob, onExitCodes: {operator: In, values: [1]}, onPodConditions: [{type: DisruptionTarget}]}]}',
+    says: [
+      'spec.failurePolicy.rules: Invalid value: every rule of failurePolicy.rules is about either exit codes or pod conditions: set exactly one of onExitCodes and onPodConditions',
+    ],
+  },
+  {
+    name: 'a deadline on progress that nobody looks at in time',
+    spec: 'progressDeadlineSeconds: 29',
+    says: [
+      'spec.progressDeadlineSeconds: Invalid value: progressDeadlineSeconds is 29, but progress is only looked at every 15 s (reporting.intervalSeconds): use at least twice that, or report more often',
+    ],
+  },
+  {
     name: 'a folder outside the volume',
     spec: 'checkpoint: {volume: {emptyDir: {}}, subPath: a/../../b}',
     says: [

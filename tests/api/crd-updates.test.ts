@@ -32,6 +32,7 @@ describe('an update', () => {
     ['steps upward', { training: { steps: 11 } }],
     ['the checkpoint interval', { checkpoint: { everySteps: 7, keep: 1 } }],
     ['the reporting interval', { reporting: { intervalSeconds: 60 } }],
+    ['deadlines', { startupDeadlineSeconds: 60, progressDeadlineSeconds: 60, scheduling: { timeoutSeconds: 60 } }],
   ])('may change %s', async (_, spec) => {
     expect(await update(spec)).toEqual([])
   })

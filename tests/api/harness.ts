@@ -136,6 +136,12 @@ export class Namespace {
     return this.kube.call({ method: 'PATCH', path, body: { spec }, contentType: 'application/merge-patch+json' })
   }
 
+  /** Writes over what the operator wrote, e.g. a time that shall be long ago. */
+  async patchStatus(name: string, status: Patch): Promise<StoredJob> {
+    const path = `${pathOf('ScMoEJob', this.name, name)}/status`
+    return this.kube.call({ method: 'PATCH', path, body: { status }, contentType: 'application/merge-patch+json' })
+  }
+
   async deleteJob(name: string): Promise<void> {
     await this.kube.call({ method: 'DELETE', path: pathOf('ScMoEJob', this.name, name) })
   }

@@ -67,6 +67,7 @@ describe('a job that goes well', () => {
     expect(status.conditions?.filter(({ status: holds }) => holds === 'True').map(({ type }) => type)).toEqual([
       'WorkersReady',
       'Running',
+      'Progressing',
     ])
 
     const progress = progressOf(job.metadata.uid ?? '', { step: 100, lossMilli: 1500, tokensPerSecond: 4000 })
@@ -255,7 +256,7 @@ describe('a job that cannot start says why', () => {
     await ns.createJob('gpt', twoWorkers)
     const [first] = await ns.gang(2)
     await kubelet.unschedulable(first as Pod, '0/1 nodes are available: 1 Insufficient cpu.')
-    expect((await ns.state('gpt', 'Starting', 'Unschedulable')).message).toContain('Insufficient cpu')
+    expect((await ns.state('gpt', 'Queued', 'Unschedulable')).message).toContain('Insufficient cpu')
   })
 
   it('a name that is taken; and starts once it is free', async () => {

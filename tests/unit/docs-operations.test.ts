@@ -25,9 +25,8 @@ const matches = (text: string, pattern: RegExp): string[] => [...text.matchAll(p
 
 describe('docs/operations.md', () => {
   it('has every reason that the operator gives a state, and no other', () => {
-    const sources = ['policies.ts', 'providers.ts', 'status.ts', 'apply.ts']
-      .map(file => read(`operator/${file}`))
-      .join('\n')
+    const files = ['policies.ts', 'providers.ts', 'deadlines.ts', 'failure.ts', 'trouble.ts', 'status.ts', 'apply.ts']
+    const sources = files.map(file => read(`operator/${file}`)).join('\n')
     const given = matches(sources, /(?:reason: |reason = \S+ === '\w+' \? '\w+' : |Stalled\(\s*)'([A-Z]\w+)'/g)
     const known = Object.keys(REASONS)
     for (const reason of given) expect(known, `reason ${reason}: a line in crds/advice.ts`).toContain(reason)

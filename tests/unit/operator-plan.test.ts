@@ -9,6 +9,7 @@ const START = [
   'create Pod gpt-worker-1',
   'write Starting, WorkersCreated: created the workers of attempt 1',
   'write Starting, WorkersStarting: waiting for all workers to be ready',
+  'look again at 2026-01-01T00:30:00.000Z',
 ]
 const condition = (world: World, type: string) => world.status.conditions?.find(each => each.type === type)?.status
 
@@ -20,7 +21,10 @@ describe('a job that goes well', () => {
     world.settle()
     expect(world.status).toMatchObject({ state: 'Starting', workers: { desired: 2, ready: 1, active: 2 } })
     world.ready('gpt-worker-0')
-    expect(world.settle()).toEqual(['write Running, AllWorkersReady: all workers are ready'])
+    expect(world.settle()).toEqual([
+      'write Running, AllWorkersReady: all workers are ready',
+      'look again at 2026-01-01T00:05:00.000Z',
+    ])
     world.end('gpt-worker-0', { exitCode: 0 })
     world.settle()
     expect(world.status).toMatchObject({ state: 'Running', workers: { ready: 1, succeeded: 1 } })
@@ -50,9 +54,8 @@ describe('a job that goes well', () => {
 
   it('stays Running when a readiness probe fails for a moment, and says so', () => {
     const world = runningWorld()
-    const pod = world.pods.get('gpt-worker-0')
-    if (pod !== undefined) pod.status = { phase: 'Running' }
-    expect(world.settle()).toEqual(['write Running, WorkersNotReady: not all workers are ready'])
+    world.unready('gpt-worker-0')
+    expect(world.settle()[0]).toBe('write Running, WorkersNotReady: not all workers are ready')
     expect([condition(world, 'Running'), condition(world, 'WorkersReady')]).toEqual(['True', 'False'])
   })
 
@@ -84,6 +87,7 @@ describe('a job that goes well', () => {
       percent: 100,
       lossMilli: 1200,
       initialLossMilli: 5500,
+      lastStepTime: '2026-01-01T00:00:00Z',
     })
     expect(world.status.throughput).toEqual(throughput)
     expect(world.status.lastCheckpoint).toEqual({ step: 100 })
@@ -132,6 +136,7 @@ describe('a worker that fails', () => {
       'create Pod gpt-worker-1',
       'write Starting, WorkersCreated: created the workers of attempt 2',
       'write Starting, WorkersStarting: waiting for all workers to be ready',
+      'look again at 2026-01-01T00:30:10.000Z',
     ])
     expect(world.status.nextRestartTime).toBeUndefined()
   })
@@ -278,6 +283,7 @@ describe('a worker that fails', () => {
       'create Pod gpt-worker-1',
       'write Starting, WorkersCreated: created the workers of attempt 1',
       'write Starting, WorkersStarting: waiting for all workers to be ready',
+      'look again at 2026-01-01T00:30:00.000Z',
     ])
   })
 })

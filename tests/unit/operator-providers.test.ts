@@ -189,25 +189,25 @@ describe('a job that waits for its nodes', () => {
       'create PodGroup gpt',
       'create Pod gpt-worker-0',
     ])
-    expect(world.settle()).toEqual([])
+    expect(world.told()).toEqual([])
   })
 
   it('has the group repaired when someone changes it', () => {
     const world = new World({}, 'volcano')
     world.settle()
     world.groups = world.groups.map(group => ({ ...group, spec: { minMember: 1 } }))
-    expect(world.settle()).toEqual(['apply PodGroup gpt'])
+    expect(world.told()).toEqual(['apply PodGroup gpt'])
   })
 
   it('is Queued with the words of the scheduler, of a pod that fits nowhere before one that is held back', () => {
     const world = new World()
     world.settle()
     world.gated('gpt-worker-0')
-    expect(world.settle()).toEqual([
+    expect(world.told()).toEqual([
       'write Queued, SchedulingGated: gpt-worker-0: Scheduling is blocked due to non-empty scheduling gates',
     ])
     world.unschedulable('gpt-worker-1', '0/3 nodes are available: 3 Insufficient nvidia.com/gpu.')
-    expect(world.settle()).toEqual([
+    expect(world.told()).toEqual([
       'write Queued, Unschedulable: gpt-worker-1: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu.',
     ])
     expect(world.status.conditions?.find(({ type }) => type === 'WorkersReady')).toMatchObject({
@@ -222,7 +222,7 @@ describe('a job that waits for its nodes', () => {
     world.unschedulable('gpt-worker-0', 'no room')
     world.settle()
     for (const name of world.pods.keys()) world.ready(name)
-    expect(world.settle()).toEqual(['write Running, AllWorkersReady: all workers are ready'])
+    expect(world.told()).toEqual(['write Running, AllWorkersReady: all workers are ready'])
     expect([...world.pods.values()].map(attemptOf)).toEqual([1, 1])
   })
 
@@ -236,15 +236,15 @@ describe('a job that waits for its nodes', () => {
     world.groups = [workload('gpt-uid1-7', pending)]
     expect(world.settle()[0]).toContain('write Queued, SchedulingGated')
     world.groups = [workload('gpt-uid1-1', pending)]
-    expect(world.settle()).toEqual([`write Queued, WaitingForQuota: Kueue: ${message}`])
+    expect(world.told()).toEqual([`write Queued, WaitingForQuota: Kueue: ${message}`])
     const reserved = { ...pending, status: 'True', message: 'Quota reserved in ClusterQueue gpus' }
     world.groups = [workload('gpt-uid1-1', reserved)]
-    expect(world.settle()).toEqual([
+    expect(world.told()).toEqual([
       'write Queued, WaitingForAdmission: Kueue: Quota reserved in ClusterQueue gpus; its admission checks are not done',
     ])
     world.groups = [workload('gpt-uid1-1', reserved, { type: 'Admitted', status: 'True' })]
     world.unschedulable('gpt-worker-0', 'no room')
-    expect(world.settle()).toEqual(['write Queued, Unschedulable: gpt-worker-0: no room'])
+    expect(world.told()).toEqual(['write Queued, Unschedulable: gpt-worker-0: no room'])
   })
 
   it('says what Volcano says of the gang', () => {
@@ -254,6 +254,6 @@ describe('a job that waits for its nodes', () => {
     const message = '2/2 tasks in gang unschedulable: pod group is not ready, 2 minAvailable, 2 Pending'
     const status = { phase: 'Inqueue', conditions: [{ type: 'Unschedulable', status: 'True', message }] }
     world.groups = world.groups.map(group => ({ ...group, status }))
-    expect(world.settle()).toEqual([`write Queued, Unschedulable: Volcano: ${message}`])
+    expect(world.told()).toEqual([`write Queued, Unschedulable: Volcano: ${message}`])
   })
 })

@@ -5,7 +5,7 @@ import { ScMoEJobStatus } from '../../crds/status.ts'
 import type { Job, KubeObject, Pod } from '../../operator/objects.ts'
 import { describe, type Plan, plan } from '../../operator/plan.ts'
 import type { ProviderName } from '../../operator/providers.ts'
-import type { Settings } from '../../operator/view.ts'
+import type { Heard, Settings } from '../../operator/view.ts'
 
 export const T0 = Date.parse('2026-01-01T00:00:00Z')
 export type End = { exitCode: number; message?: string; reason?: string; after?: number }
@@ -19,6 +19,9 @@ export class World {
   groups: KubeObject[] = []
   service: KubeObject | undefined
   budget: KubeObject | undefined
+  heard: Heard | undefined
+  /** Pods that the nodes have room for. */
+  room = Number.POSITIVE_INFINITY
   #pods = 0
 
   constructor(spec: Record<string, unknown> = {}, provider: ProviderName = 'none') {
@@ -33,11 +36,9 @@ export class World {
   }
 
   plan(): Plan {
-    const { job, service, budget } = this
-    return plan(
-      { job, pods: [...this.pods.values()], service, budget, groups: this.groups, ...this.settings },
-      this.now,
-    )
+    const { job, service, budget, groups, heard, settings } = this
+    const pods = [...this.pods.values()]
+    return plan({ job, pods, service, budget, groups, heard, watchedSince: T0, ...settings }, this.now)
   }
 
   /** Plans and carries it out; `actions` and `write` say how far it came before the operator died. */
@@ -73,27 +74,42 @@ export class World {
     throw new Error(`does not settle: ${done.slice(-10).join('; ')}`)
   }
 
+  /** The same without when to look again. */
+  told(): string[] {
+    return this.settle().filter(sentence => !sentence.startsWith('look again at'))
+  }
+
   ready(name: string): void {
-    const pod = this.#pod(name)
-    pod.status = { phase: 'Running', podIP: '10.0.0.1', conditions: [{ type: 'Ready', status: 'True' }] }
+    this.#readiness(name, 'True')
+  }
+
+  /** Its probe fails: the process is there, but does not answer. */
+  unready(name: string): void {
+    this.#readiness(name, 'False')
   }
 
   end(name: string, { exitCode, message, reason = 'Error', after = 0 }: End): void {
     const finishedAt = new Date(this.now + after).toISOString()
     const terminated = { exitCode, reason, finishedAt, ...(message === undefined ? {} : { message }) }
     const containerStatuses = [{ name: 'worker', image: 'worker:1', state: { terminated } }]
-    this.#pod(name).status = { phase: exitCode === 0 ? 'Succeeded' : 'Failed', containerStatuses }
+    const pod = this.#pod(name)
+    const conditions = pod.status?.conditions?.filter(({ type }) => type !== 'Ready')
+    pod.status = { phase: exitCode === 0 ? 'Succeeded' : 'Failed', conditions, containerStatuses }
   }
 
   waiting(name: string, reason: string, message = ''): void {
-    this.#pod(name).status = {
+    const pod = this.#pod(name)
+    pod.status = {
       phase: 'Pending',
+      conditions: pod.status?.conditions?.filter(({ type }) => type !== 'Ready'),
       containerStatuses: [{ name: 'worker', image: 'worker:1', state: { waiting: { reason, message } } }],
     }
   }
 
   unschedulable(name: string, message: string): void {
-    this.#pod(name).status = {
+    const pod = this.#pod(name)
+    pod.spec = {}
+    pod.status = {
       phase: 'Pending',
       conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message }],
     }
@@ -135,9 +151,34 @@ export class World {
     this.pods.set(name, {
       ...stored,
       metadata: { ...stored.metadata, uid: `pod-${++this.#pods}` },
-      spec: { nodeName: 'node-1' },
+      spec: {},
       status: { phase: 'Pending' },
     })
+    this.schedule()
+  }
+
+  /** Gives nodes to as many pods as there is room for, in the order in which they were made. */
+  schedule(): void {
+    const placed = () => [...this.pods.values()].filter(({ spec }) => spec?.nodeName !== undefined).length
+    for (const [name, pod] of this.pods) {
+      if (pod.spec?.nodeName !== undefined) continue
+      if (placed() >= this.room) this.unschedulable(name, '0/1 nodes are available')
+      else {
+        pod.spec = { nodeName: 'node-1' }
+        pod.status = { phase: 'Pending', conditions: [{ type: 'PodScheduled', status: 'True', ...this.#since() }] }
+      }
+    }
+  }
+
+  #since() {
+    return { lastTransitionTime: new Date(this.now).toISOString() }
+  }
+
+  #readiness(name: string, status: 'True' | 'False'): void {
+    const pod = this.#pod(name)
+    const others = pod.status?.conditions?.filter(({ type }) => type !== 'Ready') ?? []
+    const conditions = [...others, { type: 'Ready', status, ...this.#since() }]
+    pod.status = { phase: 'Running', podIP: '10.0.0.1', conditions }
   }
 
   #stop(name: string): void {

@@ -1,0 +1,134 @@
+// Every deadline of a job against a real API server. Times that would be long ago are written into the status, so nobody waits for them.
+
+import { createServer, type Server } from 'node:http'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import type { Pod } from '../../operator/objects.ts'
+import { freePort } from '../free-port.ts'
+import { Api, type Namespace, Operator, waitFor } from './harness.ts'
+import { Kubelet, progressOf } from './harness-kubelet.ts'
+
+let api: Api
+let start: () => Promise<Operator>
+let operator: Operator
+let kubelet: Kubelet
+let server: Server
+/** What rank 0 of the job under test says. */
+let answer = ''
+
+beforeAll(async () => {
+  api = await Api.start()
+  const port = await freePort()
+  server = createServer((_, response) => response.writeHead(200, { 'content-type': 'application/json' }).end(answer))
+  await new Promise<void>(resolve => server.listen(port, '127.0.0.1', resolve))
+  const kubeconfig = await api.restricted()
+  start = async () => Operator.start(kubeconfig, '--worker-image=scmoe-worker:test', `--progress-port=${port}`)
+  operator = await start()
+  kubelet = new Kubelet(api.kube)
+})
+afterAll(async () => {
+  await kubelet?.stop()
+  await operator?.stop()
+  server?.closeAllConnections()
+  server?.close()
+  await api?.stop()
+})
+
+const twoWorkers = {
+  workers: { replicas: 2 },
+  reporting: { intervalSeconds: 5 },
+  failurePolicy: { maxRestarts: 1, backoff: { initialSeconds: 1, maxSeconds: 1 } },
+}
+const LONG_AGO = '2026-01-01T00:00:00Z'
+
+async function gang(ns: Namespace, spec: Record<string, unknown> = {}): Promise<[Pod, Pod]> {
+  await ns.createJob('gpt', { ...twoWorkers, ...spec })
+  const [first, second] = await ns.gang(2)
+  if (first === undefined || second === undefined) throw new Error('no gang')
+  return [first, second]
+}
+
+async function running(ns: Namespace, spec: Record<string, unknown> = {}): Promise<[Pod, Pod]> {
+  const pods = await gang(ns, spec)
+  for (const pod of pods) await kubelet.ready(pod)
+  await ns.state('gpt', 'Running')
+  return pods
+}
+
+/** The job has run since long ago, and its last step is as old. */
+async function longAgo(ns: Namespace): Promise<void> {
+  const { status } = await ns.job('gpt')
+  const conditions = status?.conditions?.map(each => ({ ...each, lastTransitionTime: LONG_AGO }))
+  await ns.patchStatus('gpt', { conditions, progress: { lastStepTime: LONG_AGO } })
+}
+
+const reasons = async (ns: Namespace) => (await ns.events()).map(({ reason }) => reason)
+
+it('restarts a gang that answers but finishes no step, and says which step it was', async () => {
+  const ns = await api.namespace()
+  await running(ns)
+  const uid = (await ns.job('gpt')).metadata.uid ?? ''
+  answer = JSON.stringify(progressOf(uid, { step: 42 }))
+  await ns.status('gpt', ({ progress }) => progress?.step === 42)
+  await longAgo(ns)
+  const status = await ns.state('gpt', 'Restarting', 'ProgressDeadlineExceeded')
+  expect(status.lastFailure).toMatchObject({
+    attempt: 1,
+    podName: 'gpt-worker-0',
+    reason: 'ProgressDeadlineExceeded',
+    message: 'no step was finished for 600 s after step 42; all workers are ready',
+  })
+  expect(await ns.gang(2, 2)).toHaveLength(2)
+  await waitFor('the event', async () => (await reasons(ns)).includes('ProgressDeadlineExceeded'))
+})
+
+it('calls a job Stalled when half of the deadline is over, and Running with its next step', async () => {
+  const ns = await api.namespace()
+  await running(ns, { progressDeadlineSeconds: 604_800 })
+  const uid = (await ns.job('gpt')).metadata.uid ?? ''
+  answer = JSON.stringify(progressOf(uid, { step: 42 }))
+  await ns.status('gpt', ({ progress }) => progress?.step === 42)
+  const fourDays = new Date(Date.now() - 4 * 86_400_000).toISOString().replace(/\.\d+Z/, 'Z')
+  const { status: before } = await ns.job('gpt')
+  const conditions = before?.conditions?.map(each => ({ ...each, lastTransitionTime: fourDays }))
+  await ns.patchStatus('gpt', { conditions, progress: { lastStepTime: fourDays } })
+  const status = await ns.state('gpt', 'Stalled', 'NoStep')
+  expect(status.conditions?.find(({ type }) => type === 'Progressing')).toMatchObject({ status: 'False' })
+  answer = JSON.stringify(progressOf(uid, { step: 43 }))
+  await ns.state('gpt', 'Running')
+})
+
+it('leaves a job alone whose rank 0 is ready, but cannot be asked', async () => {
+  const ns = await api.namespace()
+  await running(ns)
+  answer = JSON.stringify(progressOf((await ns.job('gpt')).metadata.uid ?? '', { step: 7 }))
+  await ns.status('gpt', ({ progress }) => progress?.step === 7)
+  await operator.stop()
+  answer = 'garbage'
+  await longAgo(ns)
+  operator = await start()
+  await waitFor('it to be asked', async () => (await operator.metric('scmoejob_progress_scrapes_total')) > 0)
+  expect((await ns.job('gpt')).status).toMatchObject({ state: 'Running', restarts: 0 })
+})
+
+it('restarts a gang that is not ready in time, and names the worst pod', async () => {
+  const ns = await api.namespace()
+  const [first, second] = await gang(ns, { startupDeadlineSeconds: 3 })
+  await kubelet.ready(first)
+  await kubelet.waiting(second, 'ErrImagePull', 'manifest unknown')
+  const status = await ns.state('gpt', 'Restarting', 'StartupDeadlineExceeded')
+  expect(status.lastFailure).toMatchObject({
+    podName: 'gpt-worker-1',
+    message:
+      '1 of 2 workers were ready 3 s after the first got its node; gpt-worker-1 cannot pull image "scmoe-worker:test": manifest unknown',
+  })
+})
+
+it('gives the nodes of a gang back when some of its workers find none, and queues it again', async () => {
+  const ns = await api.namespace()
+  const [first] = await gang(ns, { scheduling: { timeoutSeconds: 2 } })
+  await kubelet.unschedulable(first, '0/1 nodes are available: 1 Insufficient cpu.')
+  const status = await ns.state('gpt', 'Queued', 'SchedulingTimeout')
+  expect(status).toMatchObject({ attempt: 2, restarts: 0 })
+  expect(status.message).toContain('1 of 2 workers had nodes for 2 s')
+  expect(await ns.gang(2, 2)).toHaveLength(2)
+})
