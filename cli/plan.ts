@@ -49,7 +49,7 @@ function planObjects(job: Job, workerImage: string) {
   const nothing = { pods: [], service: undefined, budget: undefined, watchedSince: 0 }
   const settings = { workerImage, scheduler: { provider: 'none' as const } }
   const planned = plan({ ...nothing, ...settings, job: object }, 0)
-  const objects = planned.actions.flatMap(action => (action.kind === 'delete' ? [] : [action.object]))
+  const objects = planned.actions.flatMap(action => ('object' in action ? [action.object] : []))
   return { sentences: sentences(planned), objects }
 }
 

@@ -16,7 +16,13 @@ export const REASONS = {
     states: ['Pending', 'Restarting'],
     meaning: 'Pods of an earlier attempt are still ending.',
     remedy:
-      'Wait: workers may take a minute to write a checkpoint. A pod on a dead node stays until it is deleted by force: `kubectl delete pod {pod} --force`.',
+      'Wait: workers may take a minute to write a checkpoint. A pod on a dead node stays until it is deleted by force: `kubectl delete pod {pod} --force`, or `podTerminationTimeoutSeconds` in the job.',
+  },
+  PodForceDeleted: {
+    states: ['Pending', 'Restarting'],
+    meaning:
+      'A pod of an earlier attempt did not end within `podTerminationTimeoutSeconds` after its grace period, and was deleted by force.',
+    remedy: 'Look at its node: `kubectl get nodes`.',
   },
   WorkersCreated: { states: ['Starting'], meaning: 'The pods were created.', remedy: '' },
   WorkersStarting: {
@@ -118,6 +124,12 @@ export const REASONS = {
     states: ['Failed'],
     meaning: 'A restart would end the same way (exit codes below).',
     remedy: 'Correct what the message names, then delete the job and apply it again.',
+  },
+  ActiveDeadlineExceeded: {
+    states: ['Failed'],
+    meaning: 'The job was active for `activeDeadlineSeconds`.',
+    remedy:
+      'Delete the job and apply it again with a higher deadline: it continues from the newest checkpoint of its volume.',
   },
   AllWorkersSucceeded: { states: ['Complete'], meaning: 'All steps are done.', remedy: '' },
   Stopping: { states: ['Suspended'], meaning: 'The job is suspended; its workers write a checkpoint.', remedy: '' },

@@ -12,6 +12,7 @@ const decimal = z
 
 /** A week: what takes longer is better left without a deadline. */
 const LONGEST_DEADLINE = 604_800
+const YEAR = 31_536_000
 
 /** Fields that a preset decides have no default here, or the API server would fill them in: see presets.ts, which the descriptions repeat. */
 const Model = z
@@ -406,6 +407,32 @@ export const ScMoEJobSpec = z.strictObject({
     .describe(
       'How long the gang may run without finishing a step before it counts as failed; after half of it the job is Stalled.',
     ),
+  activeDeadlineSeconds: z
+    .int()
+    .min(1)
+    .max(YEAR)
+    .optional()
+    .describe('How long the job may take, from status.startTime, restarts included; then it is Failed.'),
+  podTerminationTimeoutSeconds: z
+    .int()
+    .min(0)
+    .max(LONGEST_DEADLINE)
+    .optional()
+    .describe(
+      'How long after its grace period a pod that does not end is deleted by force, so that the gang can be made again while a node is lost. Default: never, as on a node that only lost its network the old worker may still run.',
+    ),
+  cleanPodPolicy: z
+    .enum(['Running', 'All', 'None'])
+    .default('Running')
+    .describe(
+      'Pods that are deleted when the job is finished: those that still run, all, or none. Logs go with their pods.',
+    ),
+  ttlSecondsAfterFinished: z
+    .int()
+    .min(0)
+    .max(YEAR)
+    .optional()
+    .describe('How long after status.completionTime the job is deleted, with all that is left of it. Default: never.'),
   checkpoint: Checkpoint.optional(),
   reporting: z
     .strictObject({

@@ -57,7 +57,8 @@ export class Applier {
   }
 
   async #act(job: Job, action: Action): Promise<void> {
-    if (action.kind === 'delete') return this.#delete(action.pod)
+    if (action.kind === 'deleteJob') return this.#deleteJob(job)
+    if (action.kind === 'delete') return this.#delete(action.pod, action.force)
     return action.kind === 'create' ? this.#create(job, action.object) : this.#repair(action.object)
   }
 
@@ -118,13 +119,26 @@ export class Applier {
   }
 
   /** Only this very pod: one that was made since under its name is spared by the uid. */
-  async #delete({ metadata: { namespace, name, uid } }: Pod): Promise<void> {
+  async #delete({ metadata: { namespace, name, uid } }: Pod, force = false): Promise<void> {
     try {
-      const body = { apiVersion: 'v1', kind: 'DeleteOptions', preconditions: { uid } }
+      const now = force ? { gracePeriodSeconds: 0 } : {}
+      const body = { apiVersion: 'v1', kind: 'DeleteOptions', preconditions: { uid }, ...now }
       const answer = await this.#kube.call<KubeObject>({ method: 'DELETE', path: pathOf('Pod', namespace, name), body })
       if (answer.kind === 'Pod') this.#options.caches.remember('Pod', answer)
     } catch (error) {
       if (!isCode(error, 404, 409)) throw error
+    }
+  }
+
+  /** Only as it was judged: one that was changed or made again meanwhile is judged again. */
+  async #deleteJob({ metadata: { namespace, name, uid, resourceVersion } }: Job): Promise<void> {
+    const preconditions = { uid, resourceVersion }
+    const body = { apiVersion: 'v1', kind: 'DeleteOptions', preconditions, propagationPolicy: 'Background' }
+    try {
+      await this.#kube.call({ method: 'DELETE', path: pathOf('ScMoEJob', namespace, name), body })
+    } catch (error) {
+      if (isCode(error, 409)) throw new Waiting('the job has changed meanwhile', CHANGED_MILLISECONDS)
+      if (!isCode(error, 404)) throw error
     }
   }
 

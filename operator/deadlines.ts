@@ -1,6 +1,6 @@
 // What may take only so long: getting nodes for the whole gang, becoming ready, finishing a step. Pure: `now` is part of the view.
 
-import { type Decision, deletions, instant, type Policy, timestamp } from './decision.ts'
+import { type Decision, deletions, earliest, instant, type Policy, timestamp } from './decision.ts'
 import { type Blow, isReady } from './gang.ts'
 import { podName } from './objects.ts'
 import { waitOf } from './providers.ts'
@@ -8,10 +8,6 @@ import { isScheduled, scheduledTime, worstTrouble } from './trouble.ts'
 import { countWorkers, isLive, type View } from './view.ts'
 
 const seconds = (n: number) => n * 1000
-const earliest = (times: readonly (number | undefined)[]): number | undefined => {
-  const known = times.filter(time => time !== undefined)
-  return known.length === 0 ? undefined : Math.min(...known)
-}
 const hasRun = ({ status }: View): boolean => status.state === 'Running' || status.state === 'Stalled'
 
 /** When the first worker of the gang got its node: from here on the others are waited for. */
@@ -29,6 +25,24 @@ const queueEnd = (view: View): number | undefined => {
   const start = firstScheduled(view)
   if (start === undefined || !view.created || view.gang.every(isScheduled)) return undefined
   return start + seconds(view.spec.scheduling.timeoutSeconds)
+}
+
+const activeEnd = ({ spec, status }: View): number | undefined => {
+  const start = instant(status.startTime)
+  return start === undefined || spec.activeDeadlineSeconds === undefined
+    ? undefined
+    : start + seconds(spec.activeDeadlineSeconds)
+}
+
+/** However often it restarted: a job that was suspended starts anew. */
+export const expired: Policy = view => {
+  if (view.now < (activeEnd(view) ?? Number.POSITIVE_INFINITY)) return undefined
+  return {
+    state: 'Failed',
+    reason: 'ActiveDeadlineExceeded',
+    message: `the job was active for activeDeadlineSeconds, ${view.spec.activeDeadlineSeconds} s`,
+    changes: { completionTime: timestamp(view.now), nextRestartTime: null },
+  }
 }
 
 /** The failure of a gang that is too late or hangs: who fails is whoever is not ready, else rank 0. */
@@ -159,11 +173,14 @@ function spread({ uid, attempt, spec }: View): number {
 }
 
 /** When to look at a job that goes on as it is: the next of its deadlines. */
-export function nextDeadline(view: View, decision: Decision): number | undefined {
-  if (!isLive(decision.state) || decision.changes?.attempt !== undefined) return undefined
-  const half = seconds(view.spec.progressDeadlineSeconds) / 2
-  const again = view.now + seconds(view.spec.reporting.intervalSeconds)
-  const watched = decision.state === 'Running' ? Math.max(silence(view).since + half, again) : undefined
-  const waiting = decision.state === 'Running' ? [] : [startupEnd(view), queueEnd(view)]
-  return earliest([...waiting.filter(time => time === undefined || time > view.now), watched])
+export function nextDeadline(view: View, { state, changes = {} }: Decision): number | undefined {
+  if (state === 'Complete' || state === 'Failed' || state === 'Suspended') return undefined
+  const times = [activeEnd(view)]
+  if (isLive(state) && changes.attempt === undefined) {
+    const half = seconds(view.spec.progressDeadlineSeconds) / 2
+    const again = view.now + seconds(view.spec.reporting.intervalSeconds)
+    if (state === 'Running') times.push(Math.max(silence(view).since + half, again))
+    else times.push(startupEnd(view), queueEnd(view))
+  }
+  return earliest(times.filter(time => time === undefined || time > view.now))
 }

@@ -6,7 +6,11 @@ import type { Pod } from './objects.ts'
 import type { Wanted } from './owned.ts'
 import type { View } from './view.ts'
 
-export type Action = { kind: 'create' | 'apply'; object: Wanted } | { kind: 'delete'; pod: Pod; because: string }
+export type Action =
+  | { kind: 'create' | 'apply'; object: Wanted }
+  /** force: without waiting for its node to say that it has ended. */
+  | { kind: 'delete'; pod: Pod; because: string; force?: true }
+  | { kind: 'deleteJob'; because: string }
 
 /** Recorded in the status; null removes the field. */
 export type Changes = {
@@ -42,6 +46,11 @@ export const timestamp = (milliseconds: number): string =>
 export function instant(time: string | undefined): number | undefined {
   const value = Date.parse(time ?? '')
   return Number.isNaN(value) ? undefined : value
+}
+
+export function earliest(times: readonly (number | undefined)[]): number | undefined {
+  const known = times.filter(time => time !== undefined)
+  return known.length === 0 ? undefined : Math.min(...known)
 }
 
 export const deletions = (pods: readonly (Pod | undefined)[], because: string): Action[] =>

@@ -12,7 +12,7 @@ export type Rule = {
 
 /** In every watched namespace (or the whole cluster). */
 export const NAMESPACE_RULES: readonly Rule[] = [
-  { apiGroups: [GROUP], resources: [PLURAL], verbs: ['get', 'list', 'watch'] },
+  { apiGroups: [GROUP], resources: [PLURAL], verbs: ['get', 'list', 'watch', 'delete'] },
   { apiGroups: [GROUP], resources: [`${PLURAL}/status`], verbs: ['patch'] },
   // Owner references that block deletion need it where the OwnerReferencesPermissionEnforcement admission plugin is on.
   { apiGroups: [GROUP], resources: [`${PLURAL}/finalizers`], verbs: ['update'] },

@@ -1,7 +1,8 @@
 // What should happen for one job, as data. It imports nothing that can act and looks at no clock: `now` is an argument.
 
+import { forcedDeletions, nextForced } from './cleanup.ts'
 import { nextDeadline } from './deadlines.ts'
-import type { Action, Decision } from './decision.ts'
+import { type Action, type Decision, earliest } from './decision.ts'
 import type { Job, KubeObject } from './objects.ts'
 import type { Wanted } from './owned.ts'
 import { policies } from './policies.ts'
@@ -29,12 +30,13 @@ const NOTHING: Plan = { actions: [] }
 
 export function plan(observed: Observed, now: number): Plan {
   const { job } = observed
-  // Its pods, Service and budget belong to it: the garbage collector takes them.
-  if (job.metadata.deletionTimestamp !== undefined) return NOTHING
+  // Its pods, Service and budget belong to it: the garbage collector takes them, as far as nodes are left to say that they ended.
+  const leaving = job.metadata.deletionTimestamp !== undefined
   if (managedElsewhere(job)) return NOTHING
   const reading = readSpec(job)
-  if ('invalid' in reading) return invalid(job, reading.invalid, now)
+  if ('invalid' in reading) return leaving ? NOTHING : invalid(job, reading.invalid, now)
   const view = viewOf(observed, reading.spec, now)
+  if (leaving) return { actions: forcedDeletions(view), ...requeue([nextForced(view)]) }
   for (const policy of policies) {
     const decision = policy(view)
     if (decision !== undefined) return conclude(view, decision)
@@ -45,29 +47,36 @@ export function plan(observed: Observed, now: number): Plan {
 /** The same as sentences, for logs and tests. */
 export function describe({ actions, report, status, requeueAt }: Plan): string[] {
   return [
-    ...actions.map(action =>
-      action.kind === 'delete'
-        ? `delete Pod ${action.pod.metadata.name}: ${action.because}`
-        : `${action.kind} ${action.object.kind} ${action.object.metadata.name}`,
-    ),
+    ...actions.map(sentenceOf),
     ...(report === undefined ? [] : [`report step ${report.progress.step} of ${report.progress.totalSteps}`]),
     ...(status === undefined ? [] : [`write ${status.state}, ${status.reason}: ${status.message}`]),
     ...(requeueAt === undefined ? [] : [`look again at ${new Date(requeueAt).toISOString()}`]),
   ]
 }
 
+function sentenceOf(action: Action): string {
+  if (action.kind === 'deleteJob') return `delete the job: ${action.because}`
+  if (action.kind !== 'delete') return `${action.kind} ${action.object.kind} ${action.object.metadata.name}`
+  const how = action.force === undefined ? '' : ' by force'
+  return `delete Pod ${action.pod.metadata.name}${how}: ${action.because}`
+}
+
 function conclude(view: View, decision: Decision): Plan {
   const status = nextStatus(view, decision)
   const report = decision.frozen ? undefined : finalReport(view)
   const note = status === undefined ? undefined : noteOf(view, decision)
-  const requeueAt = decision.requeueAt ?? nextDeadline(view, decision)
   return {
-    actions: [...upkeep(view, decision), ...(decision.actions ?? [])],
+    actions: [...upkeep(view, decision), ...(decision.actions ?? []), ...forcedDeletions(view)],
     ...(report === undefined ? {} : { report }),
     ...(status === undefined ? {} : { status }),
     ...(note === undefined ? {} : { note }),
-    ...(requeueAt === undefined ? {} : { requeueAt }),
+    ...requeue([decision.requeueAt, nextDeadline(view, decision), nextForced(view)]),
   }
+}
+
+function requeue(times: readonly (number | undefined)[]): { requeueAt?: number } {
+  const requeueAt = earliest(times)
+  return requeueAt === undefined ? {} : { requeueAt }
 }
 
 /** A job that has pods also has its Service, its budget and what the scheduler calls its gang, as they should be. */

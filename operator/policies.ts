@@ -1,28 +1,15 @@
 // What to do about a job: an ordered list of small checks. The first that has an answer decides; its reason and message
 // are what the user reads. Pure.
 
-import { queued, stalled } from './deadlines.ts'
+import { finished, ours, overstayed } from './cleanup.ts'
+import { expired, queued, stalled } from './deadlines.ts'
 import { type Action, asBefore, type Changes, deletions, type Policy, timestamp } from './decision.ts'
 import { failed } from './failure.ts'
-import { isOver, isStopping, outcomeOf } from './gang.ts'
+import { isStopping, outcomeOf } from './gang.ts'
 import type { Pod } from './objects.ts'
 import { pod as podOf } from './resources.ts'
 import { worstTrouble } from './trouble.ts'
-import { countWorkers, isOwnedBy, type View } from './view.ts'
-
-const ours = (view: View): Pod[] =>
-  [...view.gang, ...view.others].filter(pod => pod !== undefined).filter(pod => isOwnedBy(pod, view.uid))
-
-/** Complete and Failed never change again; finished pods stay for their logs. */
-const finished: Policy = view => {
-  const { state, reason = '', message = '' } = view.status
-  const terminal = view.status.conditions?.some(
-    ({ type, status }) => (type === 'Complete' || type === 'Failed') && status === 'True',
-  )
-  if (!terminal || state === undefined) return undefined
-  const running = ours(view).filter(pod => !isOver(pod))
-  return { state, reason, message, frozen: true, actions: deletions(running, 'the job is finished') }
-}
+import { countWorkers, isOwnedBy } from './view.ts'
 
 const succeeded: Policy = view => {
   if (!view.gang.every(pod => outcomeOf(pod) === 'succeeded')) return undefined
@@ -49,6 +36,9 @@ const suspended: Policy = view => {
   return { state: 'Suspended', reason, message, changes, actions: deletions(left, 'the job is suspended') }
 }
 
+const nameOf = ({ metadata, spec }: Pod): string =>
+  `pod ${metadata.name}${spec?.nodeName === undefined ? '' : ` on node ${spec.nodeName}`}`
+
 /** Pods have the same names in every attempt, so the old ones have to be gone before the first new one is made. */
 const stopping: Policy = view => {
   const [first] = view.created ? [] : [...view.others, ...view.gang.filter(pod => pod !== undefined && isStopping(pod))]
@@ -59,12 +49,19 @@ const stopping: Policy = view => {
   )
   const next = Date.parse(view.status.nextRestartTime ?? '')
   if (view.now < next) return { ...asBefore(view, 'Restarting'), actions, requeueAt: next }
-  const node = first.spec?.nodeName === undefined ? '' : ` on node ${first.spec.nodeName}`
   const state = view.status.state === 'Restarting' ? 'Restarting' : 'Pending'
+  const [lost] = overstayed(view)
+  if (lost !== undefined)
+    return {
+      state,
+      reason: 'PodForceDeleted',
+      message: `${nameOf(lost)} did not end within podTerminationTimeoutSeconds, ${view.spec.podTerminationTimeoutSeconds} s, after its grace period: deleted by force`,
+      actions,
+    }
   return {
     state,
     reason: 'WaitingForPods',
-    message: `waiting for pod ${first.metadata.name}${node} to be gone`,
+    message: `waiting for ${nameOf(first)} to be gone`,
     actions,
   }
 }
@@ -108,6 +105,7 @@ export const policies: readonly Policy[] = [
   finished,
   succeeded,
   suspended,
+  expired,
   failed,
   stopping,
   backingOff,

@@ -25,7 +25,16 @@ const matches = (text: string, pattern: RegExp): string[] => [...text.matchAll(p
 
 describe('docs/operations.md', () => {
   it('has every reason that the operator gives a state, and no other', () => {
-    const files = ['policies.ts', 'providers.ts', 'deadlines.ts', 'failure.ts', 'trouble.ts', 'status.ts', 'apply.ts']
+    const files = [
+      'policies.ts',
+      'providers.ts',
+      'deadlines.ts',
+      'failure.ts',
+      'cleanup.ts',
+      'trouble.ts',
+      'status.ts',
+      'apply.ts',
+    ]
     const sources = files.map(file => read(`operator/${file}`)).join('\n')
     const given = matches(sources, /(?:reason: |reason = \S+ === '\w+' \? '\w+' : |Stalled\(\s*)'([A-Z]\w+)'/g)
     const known = Object.keys(REASONS)

@@ -45,7 +45,9 @@ export class World {
   step({ actions = Number.POSITIVE_INFINITY, write = true } = {}): Plan {
     const wanted = this.plan()
     for (const action of wanted.actions.slice(0, actions)) {
-      if (action.kind === 'delete') this.#stop(action.pod.metadata.name)
+      if (action.kind === 'deleteJob') this.job.metadata.deletionTimestamp = new Date(this.now).toISOString()
+      else if (action.kind === 'delete' && action.force) this.pods.delete(action.pod.metadata.name)
+      else if (action.kind === 'delete') this.#stop(action.pod.metadata.name)
       else if (action.object.kind === 'Service') this.service = action.object
       else if (action.object.kind === 'PodDisruptionBudget') this.budget = action.object
       else if (action.object.kind === 'Pod') this.#create(action.object)
