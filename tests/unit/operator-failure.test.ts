@@ -110,7 +110,7 @@ describe('rules of the failure policy', () => {
     // Worse than 64 to 67 is not known: a user knows better.
     ['RestartJob', onExitCodes('In', 65), 65, 'write Restarting, ', '; restart 1 of 2 by failurePolicy.rules[0]'],
     ['FailJob', onPodConditions('DisruptionTarget'), 3, 'write Restarting, WorkerFailed: ', '; restart 1 of 2'],
-  ])('%s for %j and exit code %d', (action, on, exitCode, start, end) => {
+  ])('%s for %j and exit code %d', (action, on, exitCode, ...[start, end]) => {
     const world = runningWorld(policy(2, [{ action, ...on }]))
     world.end('gpt-worker-1', { exitCode, message: 'boom' })
     const [sentence = ''] = world.settle()
