@@ -90,27 +90,23 @@ describe('rules of the failure policy', () => {
   const onExitCodes = (operator: 'In' | 'NotIn', ...values: number[]) => ({ onExitCodes: { operator, values } })
   const onPodConditions = (type: string) => ({ onPodConditions: [{ type }] })
 
+  const fails = ['write Failed, FailJobRule: ', '; the job fails by failurePolicy.rules[0]'] as const
+  const restarts = ['write Restarting, WorkerFailed: ', '; restart 1 of 2'] as const
+  const ignored = [
+    'write Restarting, WorkerFailed: ',
+    '; a restart that does not count by failurePolicy.rules[0]',
+  ] as const
+  const knownBetter = ['write Restarting, WorkerFailed: ', '; restart 1 of 2 by failurePolicy.rules[0]'] as const
+
   it.each([
-    ['FailJob', onExitCodes('In', 3, 4), 3, 'write Failed, FailJobRule: ', '; the job fails by failurePolicy.rules[0]'],
-    [
-      'FailJob',
-      onExitCodes('NotIn', 3, 4),
-      5,
-      'write Failed, FailJobRule: ',
-      '; the job fails by failurePolicy.rules[0]',
-    ],
-    ['FailJob', onExitCodes('NotIn', 3, 4), 3, 'write Restarting, WorkerFailed: ', '; restart 1 of 2'],
-    [
-      'RestartJobIgnoreMaxRestarts',
-      onExitCodes('In', 3),
-      3,
-      'write Restarting, WorkerFailed: ',
-      '; a restart that does not count by failurePolicy.rules[0]',
-    ],
-    // Worse than 64 to 67 is not known: a user knows better.
-    ['RestartJob', onExitCodes('In', 65), 65, 'write Restarting, ', '; restart 1 of 2 by failurePolicy.rules[0]'],
-    ['FailJob', onPodConditions('DisruptionTarget'), 3, 'write Restarting, WorkerFailed: ', '; restart 1 of 2'],
-  ])('%s for %j and exit code %d', (action, on, exitCode, ...[start, end]) => {
+    ['FailJob', onExitCodes('In', 3, 4), 3, fails],
+    ['FailJob', onExitCodes('NotIn', 3, 4), 5, fails],
+    ['FailJob', onExitCodes('NotIn', 3, 4), 3, restarts],
+    ['RestartJobIgnoreMaxRestarts', onExitCodes('In', 3), 3, ignored],
+    // Without the rule 65 would fail the job.
+    ['RestartJob', onExitCodes('In', 65), 65, knownBetter],
+    ['FailJob', onPodConditions('DisruptionTarget'), 3, restarts],
+  ])('%s for %j and exit code %d', (action, on, exitCode, [start, end]) => {
     const world = runningWorld(policy(2, [{ action, ...on }]))
     world.end('gpt-worker-1', { exitCode, message: 'boom' })
     const [sentence = ''] = world.settle()
