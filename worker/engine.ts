@@ -6,7 +6,26 @@ import { resolve } from 'node:path'
 
 import type { Program } from './program/program.ts'
 
+export type BackendName = 'cpu' | 'cuda'
+
+/** What a GPU is driven with. */
+export interface DeviceOptions {
+  /** Which of the GPUs this process sees. */
+  index: number
+  /** Programs whose shapes are static run as one CUDA graph; false: op by op, which is slower and shows where an error is. */
+  graphs: boolean
+  /** Thread blocks that an NCCL collective may take from computation; 0: as NCCL likes. */
+  maxCtas: number
+  /** ncclConfig_t's CTAPolicy (0 default, 1 efficiency, 2 zero), from NCCL 2.27 on; -1: as NCCL likes. */
+  ctaPolicy: number
+}
+
+export const DEVICE_DEFAULTS: DeviceOptions = { index: 0, graphs: true, maxCtas: 0, ctaPolicy: -1 }
+
 export interface EngineOptions {
+  /** What computes; `cpu` where nothing is said. */
+  backend?: BackendName
+  device?: Partial<DeviceOptions>
   rank: number
   worldSize: number
   expertParallelSize: number
@@ -40,6 +59,8 @@ export type EngineErrorCode =
   | 'PEER_TIMEOUT'
   | 'BAD_PEER'
   | 'LISTEN_FAILED'
+  | 'DEVICE_MISSING'
+  | 'DEVICE_FAILED'
   | 'ABORTED'
 
 /** What went wrong, in which op, with which peer; `worker/main.ts` maps `code` to an exit code. */
@@ -58,7 +79,7 @@ export class EngineError extends Error {
 
 /** One rank's engine. Not re-entrant: one `run`, `allReduce` or `connect` at a time. */
 export interface Engine {
-  /** Backend and threads, e.g. `cpu-avx512, 1 thread`. */
+  /** Backend and what it runs on, e.g. `cpu-avx512, 1 thread` or `cuda:0 (NVIDIA H100 80GB HBM3)`. */
   readonly description: string
   /** By collectives since the engine was made, headers included. */
   readonly bytesSent: number
@@ -70,8 +91,15 @@ export interface Engine {
   load(program: Program): void
   /** Needs `connect` first where the program has collectives and the world other ranks. */
   run(name: string): Promise<RunTimes>
-  /** A persistent buffer of a loaded program, without copy; valid until `close`. */
+  /**
+   * A persistent buffer of a loaded program as this process sees it; valid until `close`. On a GPU it is an image: what is written there reaches
+   * programs with `upload`, what they wrote is there after `download`. On the CPU it is the buffer itself, and nothing moves.
+   */
   view(buffer: string): Float32Array | Int32Array
+  upload(buffers: readonly string[]): void
+  download(buffers: readonly string[]): void
+  /** Bytes that programs may still take. */
+  availableMemory(): number
   /** Small control-plane sum over all ranks, outside any program; the same bits on every rank. */
   allReduce(values: Float64Array): Promise<Float64Array>
   /** Makes a pending call fail with `ABORTED`; safe from a signal handler's callback. */
@@ -88,13 +116,25 @@ interface NativeEngine {
   load(json: string): void
   run(name: string): Promise<RunTimes>
   view(buffer: string): Float32Array | Int32Array
+  upload(buffers: readonly string[]): void
+  download(buffers: readonly string[]): void
+  availableMemory(): number
   allReduce(values: Float64Array): Promise<Float64Array>
   abort(): void
   close(): void
 }
 
+/** Flat, all given. */
+type NativeOptions = Omit<EngineOptions, 'backend' | 'device'> & {
+  backend: BackendName
+  device: number
+  graphs: number
+  maxCtas: number
+  ctaPolicy: number
+}
+
 interface Addon {
-  NativeEngine: new (options: EngineOptions) => NativeEngine
+  NativeEngine: new (options: NativeOptions) => NativeEngine
   /** Rows of the loader's op table, in the form of `OPS`. */
   opTable(): Record<string, { queue: string; inputs: string[]; outputs: string[]; attrs: string[] }>
 }
@@ -130,6 +170,8 @@ const CODES: ReadonlySet<string> = new Set<EngineErrorCode>([
   'PEER_TIMEOUT',
   'BAD_PEER',
   'LISTEN_FAILED',
+  'DEVICE_MISSING',
+  'DEVICE_FAILED',
   'ABORTED',
 ])
 
@@ -163,7 +205,9 @@ class AddonEngine implements Engine {
 
   constructor(options: EngineOptions) {
     const { NativeEngine } = loadAddon()
-    this.#native = translate(() => new NativeEngine(options))
+    const { index, graphs, ...nccl } = { ...DEVICE_DEFAULTS, ...options.device }
+    const hardware = { backend: options.backend ?? 'cpu', device: index, graphs: Number(graphs), ...nccl }
+    this.#native = translate(() => new NativeEngine({ ...options, ...hardware }))
   }
 
   get description(): string {
@@ -195,6 +239,18 @@ class AddonEngine implements Engine {
     return translate(() => this.#native.view(buffer))
   }
 
+  upload(buffers: readonly string[]): void {
+    translate(() => this.#native.upload(buffers))
+  }
+
+  download(buffers: readonly string[]): void {
+    translate(() => this.#native.download(buffers))
+  }
+
+  availableMemory(): number {
+    return translate(() => this.#native.availableMemory())
+  }
+
   async allReduce(values: Float64Array): Promise<Float64Array> {
     return translateAsync(() => this.#native.allReduce(values))
   }
@@ -208,7 +264,7 @@ class AddonEngine implements Engine {
   }
 }
 
-/** Throws `ADDON_MISSING`, or a RangeError naming the option that is out of range. */
+/** Throws `ADDON_MISSING`, `DEVICE_MISSING`, or a RangeError naming the option that is out of range. */
 export function createEngine(options: EngineOptions): Engine {
   return new AddonEngine(options)
 }

@@ -26,6 +26,8 @@ const REASON_OF_ENGINE: Record<EngineErrorCode, Reason> = {
   PEER_TIMEOUT: 'peerLost',
   BAD_PEER: 'peerLost',
   LISTEN_FAILED: 'portInUse',
+  DEVICE_MISSING: 'deviceMissing',
+  DEVICE_FAILED: 'deviceFailed',
   ABORTED: 'terminated',
 }
 

@@ -105,7 +105,8 @@ class Trainer {
     const { config, engine, record } = this.#job
     record.scheduled(this.#plan.description)
     this.#step = await this.#checkpoints.restore()
-    if (this.#step === 0) {
+    if (this.#step > 0) engine.upload(this.#held.map(({ name }) => name))
+    else {
       const outcome = await everywhere(
         values => engine.allReduce(values),
         async () => this.#initialise(),
@@ -118,7 +119,7 @@ class Trainer {
   }
 
   async run(): Promise<Ending> {
-    const { config } = this.#job
+    const { config, engine } = this.#job
     const { steps, evaluation } = config.spec.training
     const everySteps = config.spec.checkpoint?.everySteps ?? 100
     let stopping = false
@@ -127,7 +128,10 @@ class Trainer {
       const last = this.#step === steps
       if (last || this.#step % evaluation.everySteps === 0) await this.#evaluate()
       const ends = last || stopping
-      if (ends || this.#step % everySteps === 0) await this.#checkpoints.start(this.#step, ends)
+      if (ends || this.#step % everySteps === 0) {
+        if (config.outputDirectory !== undefined) engine.download(this.#held.map(({ name }) => name))
+        await this.#checkpoints.start(this.#step, ends)
+      }
     }
     await this.#checkpoints.finish()
     if (config.outputDirectory !== undefined && this.#trace)
@@ -138,13 +142,12 @@ class Trainer {
 
   /** One optimizer step; true when a rank was told to stop. */
   async #trainStep(): Promise<boolean> {
-    const { engine, config, model, data, metrics, record } = this.#job
+    const { engine, config, model, metrics, record } = this.#job
     const started = performance.now()
     const writing = this.#checkpoints.pending
     this.#floats(BUFFER.hyper).set(hyperParameters(this.#step, this.#rate, model))
-    const ran = await this.#plan.step(micro => {
-      data.readInto(this.#tokens(), { ...this.#slice('train', micro), step: this.#step })
-    })
+    engine.upload([BUFFER.hyper])
+    const ran = await this.#plan.step(micro => this.#readTokens('train', micro, this.#step))
     const loss = this.#scalar(BUFFER.loss)
     const norm = this.#scalar(BUFFER.norm)
     this.#checkFinite(loss, norm)
@@ -171,12 +174,12 @@ class Trainer {
   }
 
   async #evaluate(): Promise<void> {
-    const { engine, data, config, model, record, log } = this.#job
+    const { engine, config, model, record, log } = this.#job
     const { batches } = config.spec.training.evaluation
     let total = 0
     for (let batch = 0; batch < batches; batch++) {
       for (let micro = 0; micro < model.microBatches; micro++) {
-        data.readInto(this.#tokens(), { ...this.#slice('validation', micro), step: batch })
+        this.#readTokens('validation', micro, batch)
         await engine.run('evaluate')
         total += this.#scalar(BUFFER.loss)
       }
@@ -192,6 +195,7 @@ class Trainer {
       if (name === tensor.name) data.set(initialise(tensor, this.#job.config.spec.training.seed, slice))
       else data.fill(0)
     }
+    this.#job.engine.upload(this.#held.map(({ name }) => name))
   }
 
   #checkFinite(loss: number, norm: number): void {
@@ -264,6 +268,7 @@ class Trainer {
   }
 
   #scalar(name: string): number {
+    this.#job.engine.download([name])
     return this.#floats(name)[0] ?? Number.NaN
   }
 
@@ -273,9 +278,11 @@ class Trainer {
     throw new WorkerFailure('internal', `buffer ${name} does not hold f32`)
   }
 
-  #tokens(): Int32Array {
-    const view = this.#job.engine.view(BUFFER.tokens)
-    if (view instanceof Int32Array) return view
-    throw new WorkerFailure('internal', `buffer ${BUFFER.tokens} does not hold i32`)
+  #readTokens(split: 'train' | 'validation', micro: number, step: number): void {
+    const { engine, data } = this.#job
+    const view = engine.view(BUFFER.tokens)
+    if (!(view instanceof Int32Array)) throw new WorkerFailure('internal', `buffer ${BUFFER.tokens} does not hold i32`)
+    data.readInto(view, { ...this.#slice(split, micro), step })
+    engine.upload([BUFFER.tokens])
   }
 }

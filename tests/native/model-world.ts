@@ -1,5 +1,6 @@
 // A whole model on ranks that are processes of their own, driven program by program: what training does, without the worker around it.
 
+import type { EngineOptions } from '../../worker/engine.ts'
 import { elementsOf, gradientOf, initialise, type ModelConfig, sliceOf, tensors } from '../../worker/model.ts'
 import { BUFFER, emitEvaluate, emitGradients, emitMicroBatch, emitTrain } from '../../worker/program/emit.ts'
 import type { Emitted, Scheduled } from '../../worker/program/program.ts'
@@ -53,15 +54,23 @@ export type Isa = 'reference' | 'baseline' | 'avx2' | 'avx512'
 /** Rank processes, started once for each number of ranks and given a fresh engine for each model. */
 export class Processes implements AsyncDisposable {
   readonly #worlds = new Map<string, World>()
+  readonly #environment: NodeJS.ProcessEnv
+  readonly #options: Partial<EngineOptions>
+
+  /** With these variables set; engines made with these options. */
+  constructor(environment: NodeJS.ProcessEnv = {}, options: Partial<EngineOptions> = {}) {
+    this.#environment = environment
+    this.#options = options
+  }
 
   async world(config: Pick<ModelConfig, 'worldSize' | 'expertParallelSize'>, isa?: Isa): Promise<World> {
     const { worldSize, expertParallelSize } = config
     const key = `${worldSize} ${isa}`
     const started = this.#worlds.get(key)
-    const world = started ?? spawn(worldSize, isa)
+    const world = started ?? new World(worldSize, { ...this.#environment, ...(isa && { SCMOE_CPU_ISA: isa }) })
     this.#worlds.set(key, world)
     if (started) await started.each(rank => rank.call('close'))
-    await world.create({ expertParallelSize })
+    await world.create({ ...this.#options, expertParallelSize })
     await world.connect()
     return world
   }
@@ -70,16 +79,6 @@ export class Processes implements AsyncDisposable {
     await Promise.all([...this.#worlds.values()].map(world => world[Symbol.asyncDispose]()))
     this.#worlds.clear()
   }
-}
-
-/** The engine reads the variable when it is made, from the environment its process was started with. */
-function spawn(size: number, isa?: Isa): World {
-  const before = process.env['SCMOE_CPU_ISA']
-  if (isa) process.env['SCMOE_CPU_ISA'] = isa
-  const world = new World(size)
-  if (before === undefined) delete process.env['SCMOE_CPU_ISA']
-  else process.env['SCMOE_CPU_ISA'] = before
-  return world
 }
 
 export interface Load {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "engine.h"
+#include "hardware.h"
 #include "op_table.h"
 
 namespace scmoe {
@@ -54,6 +55,24 @@ EngineOptions parse_options(const Napi::Object& object) {
   return options;
 }
 
+HardwareOptions parse_hardware(const Napi::Object& object) {
+  const auto field = [&](const char* name) { return integer(object.Get(name), name); };
+  HardwareOptions options;
+  options.backend = text(object.Get("backend"), "backend");
+  options.device.index = field("device");
+  options.device.graphs = field("graphs") != 0;
+  options.device.collectives = {field("maxCtas"), field("ctaPolicy")};
+  return options;
+}
+
+std::vector<std::string> texts(const Napi::Value& value, const char* name) {
+  std::vector<std::string> list;
+  if (!value.IsArray()) throw Napi::TypeError::New(value.Env(), std::string(name) + " wants a list");
+  const Napi::Array array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) list.push_back(text(array.Get(i), name));
+  return list;
+}
+
 Napi::Float64Array to_js(Napi::Env env, const std::vector<double>& values) {
   Napi::Float64Array array = Napi::Float64Array::New(env, values.size());
   std::copy(values.begin(), values.end(), array.Data());
@@ -68,14 +87,17 @@ class NativeEngine : public Napi::ObjectWrap<NativeEngine> {
         env, "NativeEngine",
         {InstanceAccessor<&N::description>("description"), InstanceAccessor<&N::bytes_sent>("bytesSent"),
          InstanceMethod<&N::listen>("listen"), InstanceMethod<&N::connect>("connect"), InstanceMethod<&N::load>("load"),
-         InstanceMethod<&N::run>("run"), InstanceMethod<&N::view>("view"), InstanceMethod<&N::all_reduce>("allReduce"),
-         InstanceMethod<&N::abort>("abort"), InstanceMethod<&N::close>("close")});
+         InstanceMethod<&N::run>("run"), InstanceMethod<&N::view>("view"), InstanceMethod<&N::upload>("upload"),
+         InstanceMethod<&N::download>("download"), InstanceMethod<&N::available_memory>("availableMemory"),
+         InstanceMethod<&N::all_reduce>("allReduce"), InstanceMethod<&N::abort>("abort"),
+         InstanceMethod<&N::close>("close")});
   }
 
   explicit NativeEngine(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeEngine>(info), env_(info.Env()) {
     if (!info[0].IsObject()) throw Napi::TypeError::New(env_, "engine options are missing");
     const EngineOptions options = parse_options(info[0].As<Napi::Object>());
-    engine_ = translate(env_, [&] { return std::make_unique<Engine>(options, cpu_backend()); });
+    const HardwareOptions hardware = parse_hardware(info[0].As<Napi::Object>());
+    engine_ = translate(env_, [&] { return std::make_unique<Engine>(options, executor_for(hardware)); });
     const auto nothing = [](const Napi::CallbackInfo&) {};
     settle_ = Napi::ThreadSafeFunction::New(env_, Napi::Function::New(env_, nothing), "scmoe", 0, 1);
     settle_.Unref(env_);  // an idle engine keeps no process alive; a pending call does
@@ -175,6 +197,22 @@ class NativeEngine : public Napi::ObjectWrap<NativeEngine> {
     }
     if (view.dtype == DType::kI32) return Napi::Int32Array::New(env, view.elements, memory_.Value(), view.offset);
     return Napi::Float32Array::New(env, view.elements, memory_.Value(), view.offset);
+  }
+
+  void upload(const Napi::CallbackInfo& info) {
+    const std::vector<std::string> buffers = texts(info[0], "buffers");
+    check_idle(info.Env());
+    translate(info.Env(), [&] { engine_->upload(buffers); });
+  }
+
+  void download(const Napi::CallbackInfo& info) {
+    const std::vector<std::string> buffers = texts(info[0], "buffers");
+    check_idle(info.Env());
+    translate(info.Env(), [&] { engine_->download(buffers); });
+  }
+
+  Napi::Value available_memory(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), double(translate(info.Env(), [&] { return engine_->available_memory(); })));
   }
 
   void abort(const Napi::CallbackInfo&) { engine_->abort(); }

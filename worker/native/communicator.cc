@@ -63,9 +63,9 @@ std::vector<Lane> Communicator::lanes_to(const std::vector<int>& group) {
   return lanes;
 }
 
-void Communicator::exchange(std::vector<Lane>& lanes, Hooks hooks) {
+void Communicator::exchange(std::vector<Lane>& lanes, Hooks hooks, std::chrono::milliseconds timeout) {
   const auto lower = std::count_if(lanes.begin(), lanes.end(), [&](const Lane& l) { return l.peer < topology_.rank; });
-  Exchange exchange(lanes, {header_, timeout_, size_t(lower), std::move(hooks.meanwhile), std::move(hooks.advance)},
+  Exchange exchange(lanes, {header_, timeout, size_t(lower), std::move(hooks.meanwhile), std::move(hooks.advance)},
                     interrupt_);
   exchange.run();
   ready_ = exchange.ready();
@@ -73,10 +73,10 @@ void Communicator::exchange(std::vector<Lane>& lanes, Hooks hooks) {
   bytes_sent_ = traffic_.bytes_sent;
 }
 
-void Communicator::sleep(const std::vector<int>& peers) {
+void Communicator::sleep(const std::vector<int>& peers, int milliseconds) {
   std::vector<pollfd> polled = {{interrupt_.fd(), POLLIN, 0}};
   for (const int peer : peers) polled.push_back({sockets_[peer].fd(), POLLRDHUP, 0});
-  poll(polled.data(), polled.size(), -1);
+  poll(polled.data(), polled.size(), milliseconds);
   if (polled[0].revents != 0) interrupt_.drain();
   interrupt_.check();
   for (size_t i = 1; i < polled.size(); ++i) {
@@ -85,7 +85,7 @@ void Communicator::sleep(const std::vector<int>& peers) {
   }
 }
 
-void Communicator::all_reduce(std::span<double> values) {
+void Communicator::all_reduce(std::span<double> values, std::chrono::milliseconds timeout) {
   header_ = {++sequence_, kControl, 0, 0, 0};
   const std::vector<int> world = group_ranks(topology_, Group::kWorld);
   std::vector<Lane> lanes = lanes_to(world);
@@ -94,7 +94,7 @@ void Communicator::all_reduce(std::span<double> values) {
     lanes[i].send.add(values.data(), values.size_bytes());
     lanes[i].receive.add(&theirs[i * values.size()], values.size_bytes());
   }
-  exchange(lanes);
+  exchange(lanes, {}, timeout);
   std::vector<double> sum;
   for (int rank = 0; rank < topology_.world_size; ++rank) {
     const size_t lane = rank - (rank > topology_.rank);
@@ -114,7 +114,7 @@ void Communicator::all_gather_counts(const ProgramOp& op) {
     lane.send.add(op.in[0], experts * sizeof(int32_t));
     lane.receive.add(all + lane.peer * experts, experts * sizeof(int32_t));
   }
-  exchange(lanes);
+  exchange(lanes, {}, timeout_);
 }
 
 void Communicator::all_to_all(const ProgramOp& op) {
@@ -136,16 +136,16 @@ void Communicator::all_to_all(const ProgramOp& op) {
       self = member;
       continue;
     }
-    for (const RowRange& range : from[member]) {
+    for (const RowRange& range : merged(from[member])) {
       lanes[lane].send.add(source + range.first * row_bytes, range.count * row_bytes);
     }
-    for (const RowRange& range : to[member]) {
+    for (const RowRange& range : merged(to[member])) {
       lanes[lane].receive.add(target + range.first * row_bytes, range.count * row_bytes);
     }
     ++lane;
   }
   const auto copy_own = [&] { copy_rows(source, from[self], target, to[self], row_bytes); };
-  exchange(lanes, {.meanwhile = copy_own, .advance = {}});
+  exchange(lanes, {.meanwhile = copy_own, .advance = {}}, timeout_);
 }
 
 void Communicator::all_reduce(const ProgramOp& op) {
@@ -154,7 +154,7 @@ void Communicator::all_reduce(const ProgramOp& op) {
   if (lanes.empty()) return;
   AllReduce reduction(merge_neighbours(op), group, topology_.rank, scratch_);
   reduction.plan(lanes);
-  exchange(lanes, {.meanwhile = {}, .advance = [&] { reduction.advance(lanes); }});
+  exchange(lanes, {.meanwhile = {}, .advance = [&] { reduction.advance(lanes); }}, timeout_);
 }
 
 }  // namespace scmoe

@@ -30,10 +30,12 @@ class Communicator {
   Clock::time_point run(const ProgramOp& op, uint32_t index);
 
   // Sum over all ranks, in rank order, so the same bits on each.
-  void all_reduce(std::span<double> values);
+  void all_reduce(std::span<double> values) { all_reduce(values, timeout_); }
+  void all_reduce(std::span<double> values, std::chrono::milliseconds timeout);
 
-  // Sleeps until the interrupt rings. Throws PEER_LOST as soon as one of `peers` hangs up.
-  void sleep(const std::vector<int>& peers);
+  // Sleeps until the interrupt rings, or for so long (-1: for ever). Throws PEER_LOST as soon as one of `peers` hangs
+  // up.
+  void sleep(const std::vector<int>& peers, int milliseconds = -1);
 
   // Ranks other than this one that take part in an op.
   std::vector<int> peers_of(const ProgramOp& op) const;
@@ -49,7 +51,7 @@ class Communicator {
   };
 
   std::vector<Lane> lanes_to(const std::vector<int>& group);
-  void exchange(std::vector<Lane>& lanes, Hooks hooks = {});
+  void exchange(std::vector<Lane>& lanes, Hooks hooks, std::chrono::milliseconds timeout);
   void all_gather_counts(const ProgramOp& op);
   void all_to_all(const ProgramOp& op);
   void all_reduce(const ProgramOp& op);

@@ -27,9 +27,14 @@ const EngineOptions& checked(const EngineOptions& options) {
 }  // namespace
 
 Engine::Engine(const EngineOptions& options, const Backend* backend)
+    : Engine(options, [backend](const EngineOptions& checked, Communicator& communicator, Interrupt& interrupt) {
+        return make_host_executor(checked, backend, communicator, interrupt);
+      }) {}
+
+Engine::Engine(const EngineOptions& options, const MakeExecutor& make_executor)
     : options_(checked(options)),
       communicator_(options.topology, options.timeout, interrupt_),
-      executor_(make_host_executor(options, backend, communicator_, interrupt_)) {
+      executor_(make_executor(options_, communicator_, interrupt_)) {
   const auto opened = std::make_shared<std::promise<void>>();
   compute_.post([this, opened] {
     try {
@@ -69,6 +74,7 @@ void Engine::connect(std::vector<PeerAddress> peers, const TokenDigest& token, D
     guard([&] {
       communicator_.attach(connect_mesh(options, listener_, interrupt_));
       listener_.reset();
+      executor_->connected();
       finish();
     });
   });
@@ -76,10 +82,7 @@ void Engine::connect(std::vector<PeerAddress> peers, const TokenDigest& token, D
 
 void Engine::load(std::string_view json) {
   check_alive();
-  {
-    const std::lock_guard lock(mutex_);
-    if (pending_) throw std::logic_error("load: another call is pending");
-  }
+  check_idle("load");
   auto loaded = std::make_unique<LoadedProgram>();
   loaded->program = parse_program(json, executor_->backend(), options_.topology);
   Program& program = loaded->program;
@@ -97,8 +100,10 @@ void Engine::load(std::string_view json) {
     loaded->peers_ahead[i].assign(ahead.begin(), ahead.end());
   }
   programs_[program.name] = std::move(loaded);
-  for (auto& [name, each] : programs_)
-    bind(each->program, memory.persistent(), memory.transient());  // it may have moved
+  for (auto& [name, each] : programs_) {  // memory may have moved
+    bind(each->program, memory.persistent(), memory.transient());
+    executor_->prepare(*each);
+  }
 }
 
 // Persistent buffers mean the same in every program, or one would overwrite another's parameters.
@@ -154,13 +159,37 @@ void Engine::all_reduce(std::shared_ptr<std::vector<double>> values, Done done) 
   });
 }
 
-BufferView Engine::view(const std::string& buffer) const {
+const Buffer& Engine::persistent_buffer(const std::string& name, const char* call) const {
   check_alive();
-  const auto found = persistent_buffers_.find(buffer);
-  if (found == persistent_buffers_.end()) {
-    throw std::invalid_argument("view: no loaded program has a persistent buffer named '" + buffer + "'");
+  const auto found = persistent_buffers_.find(name);
+  if (found != persistent_buffers_.end()) return found->second;
+  throw std::invalid_argument(std::string(call) + ": no loaded program has a persistent buffer named '" + name + "'");
+}
+
+BufferView Engine::view(const std::string& name) const {
+  const Buffer& buffer = persistent_buffer(name, "view");
+  return {executor_->memory().host(), buffer.offset, buffer.elements, buffer.dtype};
+}
+
+void Engine::upload(const std::vector<std::string>& buffers) {
+  check_idle("upload");
+  for (const std::string& name : buffers) {
+    const Buffer& buffer = persistent_buffer(name, "upload");
+    executor_->memory().upload(buffer.offset, bytes_of(buffer));
   }
-  return {executor_->memory().host(), found->second.offset, found->second.elements, found->second.dtype};
+}
+
+void Engine::download(const std::vector<std::string>& buffers) {
+  check_idle("download");
+  for (const std::string& name : buffers) {
+    const Buffer& buffer = persistent_buffer(name, "download");
+    executor_->memory().download(buffer.offset, bytes_of(buffer));
+  }
+}
+
+int64_t Engine::available_memory() const {
+  check_alive();
+  return executor_->memory().available();
 }
 
 void Engine::abort() {
@@ -188,6 +217,11 @@ void Engine::check_alive() const {
   if (closed_) throw Error(kAborted, "the engine is closed");
   const std::lock_guard lock(mutex_);
   if (failure_) throw *failure_;
+}
+
+void Engine::check_idle(const char* call) const {
+  const std::lock_guard lock(mutex_);
+  if (pending_) throw std::logic_error(std::string(call) + ": another call is pending");
 }
 
 void Engine::begin(Done done) {

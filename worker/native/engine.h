@@ -38,6 +38,11 @@ class Engine {
  public:
   using Done = std::function<void(const Error* error)>;  // nullptr: success
 
+  // Makes the executor of some hardware; throws what it throws.
+  using MakeExecutor = std::function<std::unique_ptr<Executor>(const EngineOptions&, Communicator&, Interrupt&)>;
+
+  Engine(const EngineOptions& options, const MakeExecutor& make_executor);
+  // In this process's memory.
   Engine(const EngineOptions& options, const Backend* backend);
   ~Engine() { close(); }
 
@@ -49,7 +54,12 @@ class Engine {
   void load(std::string_view json);
   void run(const std::string& name, Done done);
   const RunTimes& times() const { return times_; }  // of the last run, between its Done and the next run
+  // Where this process sees a buffer. On a device what is written there reaches programs with `upload`, and what they
+  // wrote is seen after `download`; in this process's memory both see the same.
   BufferView view(const std::string& buffer) const;
+  void upload(const std::vector<std::string>& buffers);
+  void download(const std::vector<std::string>& buffers);
+  int64_t available_memory() const;                                         // bytes, for programs
   void all_reduce(std::shared_ptr<std::vector<double>> values, Done done);  // in place
   void abort();
   void close();
@@ -58,6 +68,8 @@ class Engine {
   using Part = void (Executor::*)(const LoadedProgram& loaded);
 
   void check_alive() const;
+  void check_idle(const char* call) const;
+  const Buffer& persistent_buffer(const std::string& name, const char* call) const;
   void begin(Done done);
   void finish();
   void fail(const Error& error);

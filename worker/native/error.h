@@ -15,6 +15,8 @@ inline constexpr const char* kPeerLost = "PEER_LOST";
 inline constexpr const char* kPeerTimeout = "PEER_TIMEOUT";
 inline constexpr const char* kBadPeer = "BAD_PEER";
 inline constexpr const char* kListenFailed = "LISTEN_FAILED";
+inline constexpr const char* kDeviceMissing = "DEVICE_MISSING";  // no GPU, or not what it needs
+inline constexpr const char* kDeviceFailed = "DEVICE_FAILED";    // an error of the device, its driver or NCCL
 inline constexpr const char* kAborted = "ABORTED";
 
 struct Error : std::runtime_error {

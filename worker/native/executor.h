@@ -34,6 +34,7 @@ struct LoadedProgram {
   Program program;
   // By position in the comm queue: ranks that the ops from there on need. Others may be through and gone.
   std::vector<std::vector<int>> peers_ahead;
+  std::shared_ptr<void> prepared;  // the executor's own
 };
 
 // Methods throw Error; what they throw ends the run, and the engine with it.
@@ -49,6 +50,12 @@ class Executor {
   // On the compute thread: the first call there and the last.
   virtual void open() = 0;
   virtual void close() = 0;
+
+  // On the communication thread, once the mesh stands.
+  virtual void connected() {}
+
+  // After the program's buffers were bound, or bound anew.
+  virtual void prepare(LoadedProgram&) {}
 
   // A run: `begin` on the caller's thread, then one call on each of the engine's threads, which return when their part
   // is done or throw.

@@ -35,6 +35,10 @@ struct Buffer {
   int64_t offset = 0;  // bytes from the start of its arena
 };
 
+inline int64_t bytes_of(const Buffer& buffer) {
+  return buffer.elements * 4;
+}
+
 struct ProgramOp {
   std::string name;   // row of the op table
   std::string label;  // unique within the program

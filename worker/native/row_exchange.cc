@@ -26,12 +26,7 @@ RowExchange::RowExchange(const Attrs& attrs, const int32_t* all_counts, const To
     const ChunkRange chunk = chunk_range(rows, attrs.chunk, attrs.chunks);
     const int64_t first = row + chunk.first;
     row += rows;
-    if (chunk.count == 0) return;
-    if (!ranges.empty() && ranges.back().first + ranges.back().count == first) {
-      ranges.back().count += chunk.count;
-    } else {
-      ranges.push_back({first, chunk.count});
-    }
+    if (chunk.count > 0) ranges.push_back({first, chunk.count});
   };
 
   for (size_t member = 0; member < group.size(); ++member) {
@@ -52,6 +47,18 @@ void RowExchange::check_room(const char* buffer, int64_t rows, int64_t elements)
   if (dim_ == 0 || rows <= elements / dim_) return;
   throw Error(kBadProgram, "buffer '" + std::string(buffer) + "' has " + std::to_string(elements) + " elements, but " +
                                std::to_string(rows) + " rows of " + std::to_string(dim_) + " are routed through it");
+}
+
+RowRanges merged(const RowRanges& ranges) {
+  RowRanges result;
+  for (const RowRange& range : ranges) {
+    if (!result.empty() && result.back().first + result.back().count == range.first) {
+      result.back().count += range.count;
+    } else {
+      result.push_back(range);
+    }
+  }
+  return result;
 }
 
 void copy_rows(const char* source, const RowRanges& from, char* target, const RowRanges& to, int64_t row_bytes) {

@@ -20,10 +20,10 @@ class RowExchange {
   // all_counts: [world, experts]; group: this rank's expert-parallel group. Throws BAD_PEER if a count is negative.
   RowExchange(const Attrs& attrs, const int32_t* all_counts, const Topology& topology, const std::vector<int>& group);
 
-  // For each member of the group: where the chunk's rows for that member's experts lie in expert order. Ranges that
-  // touch are one: a whole exchange has one for each member.
+  // For each member of the group: where the chunk's rows for that member's experts lie in expert order; one range for
+  // each expert that gets any.
   const std::vector<RowRanges>& by_expert() const { return by_expert_; }
-  // For each member: where the chunk's rows that come from it lie in local-expert order.
+  // For each member: where the chunk's rows that come from it lie in local-expert order, likewise.
   const std::vector<RowRanges>& by_source() const { return by_source_; }
   // Rows of the whole exchange in either order: what their buffers must hold.
   int64_t rows_by_expert() const { return rows_by_expert_; }
@@ -37,6 +37,9 @@ class RowExchange {
   int64_t rows_by_expert_ = 0, rows_by_source_ = 0;
   std::vector<RowRanges> by_expert_, by_source_;
 };
+
+// The same rows with ranges that touch made one.
+RowRanges merged(const RowRanges& ranges);
 
 // Rows of `from` in order to rows of `to` in order; both have the same number.
 void copy_rows(const char* source, const RowRanges& from, char* target, const RowRanges& to, int64_t row_bytes);

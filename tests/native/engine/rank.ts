@@ -15,8 +15,14 @@ export const methods = {
   connect: (peers: PeerAddress[], token: string) => engine.connect(peers, token),
   load: (program: Program) => engine.load(program),
   run: (name: string) => engine.run(name),
-  write: (buffer: string, values: ArrayLike<number>) => engine.view(buffer).set(values),
-  read: (buffer: string) => engine.view(buffer).slice(),
+  write: (buffer: string, values: ArrayLike<number>) => {
+    engine.view(buffer).set(values)
+    engine.upload([buffer])
+  },
+  read: (buffer: string) => {
+    engine.download([buffer])
+    return engine.view(buffer).slice()
+  },
   allReduce: (values: Float64Array) => engine.allReduce(values),
   bytesSent: () => engine.bytesSent,
   abort: () => engine.abort(),

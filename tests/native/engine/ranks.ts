@@ -27,8 +27,9 @@ export class Rank {
   readonly #waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>()
   #next = 0
 
-  constructor() {
-    this.#child = fork(join(import.meta.dirname, 'rank.ts'), { serialization: 'advanced' })
+  constructor(environment: NodeJS.ProcessEnv = {}) {
+    const env = { ...process.env, ...environment }
+    this.#child = fork(join(import.meta.dirname, 'rank.ts'), { serialization: 'advanced', env })
     this.#child.on('message', (reply: Reply) => {
       const waiting = this.#waiting.get(reply.id)
       this.#waiting.delete(reply.id)
@@ -70,8 +71,8 @@ export const TOKEN = 'attempt 1'
 export class World implements AsyncDisposable {
   readonly ranks: Rank[]
 
-  constructor(size: number) {
-    this.ranks = Array.from({ length: size }, () => new Rank())
+  constructor(size: number, environment: NodeJS.ProcessEnv = {}) {
+    this.ranks = Array.from({ length: size }, () => new Rank(environment))
   }
 
   get size(): number {
@@ -112,8 +113,12 @@ export const DEFAULTS: EngineOptions = {
   timeoutMilliseconds: 20_000,
 }
 
-export async function startWorld(size: number, options: Partial<EngineOptions> = {}): Promise<World> {
-  const world = new World(size)
+export async function startWorld(
+  size: number,
+  options: Partial<EngineOptions> = {},
+  environment: NodeJS.ProcessEnv = {},
+): Promise<World> {
+  const world = new World(size, environment)
   try {
     await world.create(options)
     await world.connect()

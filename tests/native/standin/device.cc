@@ -1,0 +1,166 @@
+// A device library whose device is this machine's processor: streams are threads, ops the CPU's kernels, memory a heap
+// of its own that the engine's host side cannot see but by copies. A stand-in for tests of what drives a device: not a
+// GPU.
+#include "device.h"
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "stream.h"
+
+namespace scmoe::standin {
+namespace {
+
+int64_t setting(const char* name, int64_t fallback) {
+  const char* const text = std::getenv(name);
+  return text == nullptr ? fallback : std::atoll(text);
+}
+
+int64_t total_bytes() {
+  return setting("STANDIN_MEMORY", int64_t{1} << 31);
+}
+std::atomic<int64_t> used_bytes{0};
+
+// --- Ops: the CPU's, on the stream's thread.
+
+struct OpStream : ThreadStream {
+  Stream* kernels = cpu_backend()->stream_create(1);
+  ~OpStream() {
+    put([this] { cpu_backend()->stream_destroy(kernels); });
+  }
+};
+
+constexpr size_t kMostOps = 96;
+OpEntry ops[kMostOps];
+
+template <size_t kIndex>
+void run_op(const OpCall& call, Stream* stream) {
+  auto* const own = reinterpret_cast<OpStream*>(stream);
+  own->put([call, own] { cpu_backend()->ops[kIndex].run(call, own->kernels); });
+}
+
+template <size_t... kIndex>
+void fill_ops(std::index_sequence<kIndex...>) {
+  const auto fill = [](size_t index, OpFunction run) {
+    if (int(index) < cpu_backend()->num_ops) ops[index] = {cpu_backend()->ops[index].name, run};
+  };
+  (fill(kIndex, run_op<kIndex>), ...);
+}
+
+// --- Memory. Each piece begins with its size.
+
+constexpr size_t kHeader = 256;
+
+void* allocate(int64_t bytes) {
+  if (used_bytes + bytes > total_bytes()) throw std::bad_alloc();
+  auto* const piece = static_cast<char*>(std::aligned_alloc(256, (kHeader + size_t(bytes) + 255) / 256 * 256));
+  if (piece == nullptr) throw std::bad_alloc();
+  std::memcpy(piece, &bytes, sizeof bytes);
+  std::memset(piece + kHeader, 0, size_t(bytes));
+  used_bytes += bytes;
+  return piece + kHeader;
+}
+
+void release(void* memory) {
+  if (memory == nullptr) return;
+  char* const piece = static_cast<char*>(memory) - kHeader;
+  int64_t bytes;
+  std::memcpy(&bytes, piece, sizeof bytes);
+  used_bytes -= bytes;
+  std::free(piece);
+}
+
+void describe(DeviceInfo* info) {
+  std::snprintf(info->name, sizeof info->name, "stand-in made of threads");
+  info->compute_major = int(setting("STANDIN_COMPUTE", 90) / 10);
+  info->compute_minor = int(setting("STANDIN_COMPUTE", 90) % 10);
+  info->multiprocessors = 1;
+  info->total_bytes = total_bytes();
+  info->free_bytes = total_bytes() - used_bytes;
+}
+
+ThreadStream* of(Stream* stream) {
+  return reinterpret_cast<ThreadStream*>(stream);
+}
+ThreadEvent* of(Event* event) {
+  return reinterpret_cast<ThreadEvent*>(event);
+}
+
+void copy(void* to, const void* from, int64_t bytes, Stream* stream) {
+  of(stream)->put([=] { std::memcpy(to, from, size_t(bytes)); });
+}
+
+bool event_done(Event* event) {
+  const std::lock_guard lock(of(event)->mutex);
+  return of(event)->done >= of(event)->recorded;
+}
+
+void event_await(Event* event) {
+  uint64_t count;
+  {
+    const std::lock_guard lock(of(event)->mutex);
+    count = of(event)->recorded;
+  }
+  of(event)->await(count);
+}
+
+void graph_launch(Graph* graph, Stream*) {
+  for (const Work& call : reinterpret_cast<ThreadGraph*>(graph)->calls) call();
+}
+
+Backend backend = {"standin", ops, 0, [](int) { return reinterpret_cast<Stream*>(new OpStream); },
+                   [](Stream* stream) { delete reinterpret_cast<OpStream*>(stream); }};
+
+Device device = {
+    .abi = kDeviceAbi,
+    .backend = &backend,
+    .built_for = "threads",
+    .runtime_version = 12040,
+    .count = [] { return int(setting("STANDIN_DEVICES", 1)); },
+    .use = [](int) {},
+    .describe = describe,
+    .allocate = allocate,
+    .release = release,
+    .allocate_pinned = [](int64_t bytes) { return std::malloc(size_t(bytes)); },
+    .release_pinned = [](void* memory) { std::free(memory); },
+    .copy_now = [](void* to, const void* from, int64_t bytes) { std::memcpy(to, from, size_t(bytes)); },
+    .copy = copy,
+    .stream_create = [](bool) { return reinterpret_cast<Stream*>(new ThreadStream); },
+    .stream_destroy = [](Stream* stream) { delete of(stream); },
+    .stream_handle = [](Stream* stream) -> void* { return of(stream); },
+    .event_create = [] { return reinterpret_cast<Event*>(new ThreadEvent); },
+    .event_destroy = [](Event* event) { delete of(event); },
+    .event_record = [](Event* event, Stream* stream) { of(stream)->record(of(event)); },
+    .event_stamp = [](Event* event, Stream* stream) { of(stream)->record(of(event)); },
+    .stream_wait = [](Stream* stream, Event* event) { of(stream)->wait(of(event)); },
+    .event_done = event_done,
+    .event_await = event_await,
+    .event_microseconds =
+        [](Event* from, Event* to) {
+          const std::scoped_lock lock(of(from)->mutex);
+          const double begin = of(from)->microseconds;
+          return of(to)->microseconds - begin;
+        },
+    .capture_begin = [](Stream* stream) { of(stream)->begin_capture(); },
+    .capture_end = [](Stream* stream) { return reinterpret_cast<Graph*>(of(stream)->end_capture()); },
+    .graph_launch = graph_launch,
+    .graph_destroy = [](Graph* graph) { delete reinterpret_cast<ThreadGraph*>(graph); },
+};
+
+}  // namespace
+}  // namespace scmoe::standin
+
+extern "C" __attribute__((visibility("default"))) const scmoe::Device* scmoe_device(int abi) {
+  using namespace scmoe::standin;
+  if (setting("STANDIN_ABI", abi) != abi || abi != scmoe::kDeviceAbi) return nullptr;
+  backend.num_ops = scmoe::cpu_backend()->num_ops;
+  device.runtime_version = int(setting("STANDIN_RUNTIME", device.runtime_version));
+  fill_ops(std::make_index_sequence<kMostOps>());
+  return &device;
+}

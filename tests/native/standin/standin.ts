@@ -1,0 +1,22 @@
+// Builds the stand-ins of a GPU's software (this folder) and says how a process is started with them.
+
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+
+const root = join(import.meta.dirname, '../../..')
+export const standIns = join(root, 'build/native/standin')
+
+/** A device made of threads, a driver and an NCCL that are none. Built once; cheap when nothing changed. */
+export function buildStandIns(): void {
+  const options = { cwd: root, encoding: 'utf8', stdio: 'pipe' } as const
+  execFileSync('cmake', ['-S', 'worker/native', '-B', 'build/native', '-G', 'Ninja'], options)
+  execFileSync('ninja', ['-C', 'build/native', '-j2', 'standin', 'scmoe'], options)
+}
+
+/** For a process that is to take the stand-ins for the real ones. */
+export const standInEnvironment = (settings: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => ({
+  LD_LIBRARY_PATH: standIns,
+  SCMOE_CUDA_LIBRARY: join(standIns, 'libscmoe_cuda.so'),
+  SCMOE_CUBLASLT_LIBRARY: join(standIns, 'libcuda.so.1'), // the stand-in of the device library uses nothing of it
+  ...settings,
+})

@@ -1,0 +1,71 @@
+#include "device/arenas.h"
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+#include "error.h"
+
+namespace scmoe {
+
+int64_t DeviceMemory::available() const {
+  device_.use(index_);
+  DeviceInfo info{};
+  device_.describe(&info);
+  return info.free_bytes + std::max<int64_t>(transient_bytes_, 0);
+}
+
+void DeviceMemory::require(int64_t needed) const {
+  const int64_t present = available();
+  if (needed <= present) return;
+  throw Error(kOutOfMemory,
+              std::to_string(needed) + " bytes needed on " + name_ + ", " + std::to_string(present) +
+                  " free; lower the batch or the sequence length, raise the micro-batches or the expert-parallel size, "
+                  "end what else runs on the device, or use one with more memory");
+}
+
+void DeviceMemory::make_room(int64_t persistent_bytes, int64_t transient_bytes) {
+  const bool first = persistent_bytes_ < 0;
+  const bool grow = transient_bytes > transient_bytes_;
+  if (!first && !grow) return;
+  device_.use(index_);
+  require((first ? persistent_bytes : 0) + (grow ? transient_bytes : 0));
+  try {
+    if (first) {
+      const auto image = std::make_shared<Arena>(persistent_bytes);
+      persistent_ = device_.allocate(persistent_bytes);
+      image_ = image;
+      persistent_bytes_ = persistent_bytes;
+    }
+    if (grow) {
+      // What lay there has ended with its run, so the old region goes first: two may not fit.
+      device_.release(std::exchange(transient_, nullptr));
+      transient_bytes_ = -1;
+      transient_ = device_.allocate(transient_bytes);
+      transient_bytes_ = transient_bytes;
+    }
+  } catch (const std::bad_alloc&) {
+    throw Error(kOutOfMemory, "no piece of " + std::to_string(transient_bytes) + " bytes on " + name_ +
+                                  ", though as much is free: end what else runs on the device");
+  }
+}
+
+void DeviceMemory::upload(int64_t offset, int64_t bytes) {
+  device_.use(index_);
+  device_.copy_now(persistent() + offset, image_->data() + offset, bytes);
+}
+
+void DeviceMemory::download(int64_t offset, int64_t bytes) {
+  device_.use(index_);
+  device_.copy_now(image_->data() + offset, persistent() + offset, bytes);
+}
+
+void DeviceMemory::release() {
+  device_.use(index_);
+  device_.release(std::exchange(persistent_, nullptr));
+  device_.release(std::exchange(transient_, nullptr));
+  persistent_bytes_ = transient_bytes_ = -1;
+  image_.reset();
+}
+
+}  // namespace scmoe
