@@ -40,9 +40,10 @@ std::string own_folder() {
 
 const Device& open_library(int driver_version) {
   // The backend's matrix products are cuBLASLt's; it is not linked to it, so that its absence can be told from others.
-  SharedLibrary("cuBLASLt", "SCMOE_CUBLASLT_LIBRARY", {"libcublasLt.so.13", "libcublasLt.so.12"},
-                "; install CUDA's libcublas (Debian and Ubuntu: libcublas-13-0, PyPI: nvidia-cublas), use the GPU image, or "
-                "set SCMOE_CUBLASLT_LIBRARY to its path")
+  SharedLibrary(
+      "cuBLASLt", "SCMOE_CUBLASLT_LIBRARY", {"libcublasLt.so.13", "libcublasLt.so.12"},
+      "; install CUDA's libcublas (Debian and Ubuntu: libcublas-13-0, PyPI: nvidia-cublas), use the GPU image, or "
+      "set SCMOE_CUBLASLT_LIBRARY to its path")
       .share();
   const SharedLibrary file(
       "The CUDA backend", "SCMOE_CUDA_LIBRARY", {own_folder() + "/libscmoe_cuda.so", "libscmoe_cuda.so"},
