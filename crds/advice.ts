@@ -235,8 +235,12 @@ export const EXIT_REMEDIES = {
     'More replicas, more `training.microBatches`, or `training.recompute`; `scmoe plan` shows what a rank needs.',
   diverged:
     'Lower `optimizer.learningRate`, lengthen its warm-up, or check the data; delete and apply again with a new checkpoint folder or an older checkpoint.',
+  deviceMissing:
+    'Do what the message says: driver, container runtime, image or NCCL. In a cluster the pod needs the GPU image and a limit of GPUs.',
   internal: 'If it comes back, please report it with the output of `scmoe logs {job}`.',
   portInUse: 'Only with host networking or a sidecar: set another `network.port`.',
+  deviceFailed:
+    'If it comes back on one node, look at its kernel log for Xid and take the GPU out of service; NCCL_DEBUG=WARN says what NCCL met.',
   checkpoint: 'Check the volume: free space, permissions, read-only mounts.',
   rendezvous: 'Look for the pod that never came: `kubectl get pods`; check network policies between the workers.',
   peerLost: "The other rank's failure is the cause; if there is none, the network between the nodes.",
