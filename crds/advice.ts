@@ -69,6 +69,17 @@ export const REASONS = {
       'Some workers had nodes for `scheduling.timeoutSeconds` and others none: all gave theirs back, and the gang is queued again after a pause.',
     remedy: 'As for Unschedulable.',
   },
+  ScaledDown: {
+    states: ['Queued', 'Restarting'],
+    meaning:
+      "The gang starts again with fewer workers, from the last checkpoint: there was no room for all (the message has the scheduler's words), or `workers.replicas` was lowered.",
+    remedy: 'Nothing: it grows again when there is room.',
+  },
+  ScaledUp: {
+    states: ['Restarting'],
+    meaning: 'There is room for more workers: the gang starts again with them, from the last checkpoint.',
+    remedy: '',
+  },
   AllWorkersReady: { states: ['Running'], meaning: 'All workers train.', remedy: '' },
   WorkersNotReady: {
     states: ['Running'],

@@ -19,6 +19,8 @@ export const LABEL = {
   jobUid: 'scmoe.dev/job-uid',
   attempt: 'scmoe.dev/attempt',
   rank: 'scmoe.dev/rank',
+  /** Ranks of the gang that the pod was made for. */
+  worldSize: 'scmoe.dev/world-size',
 } as const
 
 /** Environment of a worker process. All values are strings; SPEC is the job's `spec` as JSON, without the pod template. */

@@ -184,6 +184,18 @@ export const RULES: readonly Rule[] = [
     s => isMultiple(s.workers.replicas, TERMS.expertParallelSize.of(s)),
   ),
   rule(
+    'workers.minReplicas',
+    '{minReplicas} <= {replicas}',
+    'workers.minReplicas is {minReplicas}, more than workers.replicas {replicas}: change one of them',
+    s => TERMS.minReplicas.of(s) <= s.workers.replicas,
+  ),
+  rule(
+    'workers.minReplicas',
+    '{minReplicas} == 0 || has(self.checkpoint)',
+    'workers.minReplicas is {minReplicas}, but without checkpoint a gang of another size would start from the beginning: set checkpoint, or remove minReplicas',
+    s => s.workers.minReplicas === undefined || s.checkpoint !== undefined,
+  ),
+  rule(
     'overlap.strategy',
     "{strategy} != 'Shortcut' || {slots} > 0",
     'overlap.strategy is Shortcut, but model.kind {kind} has nothing to run beside an all-to-all: use Auto or Sequential, or model.kind ScMoE',

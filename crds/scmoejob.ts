@@ -222,7 +222,15 @@ const Workers = z
       .min(1)
       .max(1024)
       .default(1)
-      .describe('Worker pods, one rank each. Changed only while the job is suspended.'),
+      .describe('Worker pods, one rank each. Changed only while the job is suspended, or with minReplicas.'),
+    minReplicas: z
+      .int()
+      .min(1)
+      .max(1024)
+      .optional()
+      .describe(
+        'The fewest workers to start with where there is no room for replicas after scheduling.timeoutSeconds: as many as fit and divide experts and batch, from the last checkpoint; more again when there is room. Needs checkpoint.',
+      ),
     template: z
       .looseObject({})
       .optional()
@@ -270,7 +278,7 @@ const Scheduling = z
       .max(LONGEST_DEADLINE)
       .default(300)
       .describe(
-        'How long some workers may hold their nodes while others find none. Then all of them give their nodes back, and the gang is queued again.',
+        'How long some workers may hold their nodes while others find none. Then a smaller gang is started where workers.minReplicas allows it; else all give their nodes back, and the gang is queued again.',
       ),
   })
   .describe(

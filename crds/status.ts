@@ -56,7 +56,9 @@ export type Condition = z.infer<typeof Condition>
 
 const WorkersStatus = z
   .strictObject({
-    desired: count.describe('Pods that should exist; 0 while suspended.'),
+    desired: count.describe(
+      'Ranks of this attempt, so pods that should exist: fewer than spec.workers.replicas where there was no room for all; 0 while suspended.',
+    ),
     ready: count.describe('Pods of this attempt that are ready.'),
     active: count.describe('Pods of this attempt that have neither succeeded nor failed.'),
     succeeded: count.describe('Pods of this attempt that did all steps.'),
@@ -137,6 +139,9 @@ export const ScMoEJobStatus = z.strictObject({
     .describe('Restarts since the gang last ran for backoff.resetAfterSeconds; each doubles the delay.'),
   attempt: count.optional().describe('Number of the current gang of pods; grows with restarts and resumptions.'),
   nextRestartTime: time.optional().describe('When the next attempt may start.'),
+  nextResizeTime: time
+    .optional()
+    .describe('Until when a gang with fewer workers than asked for does not try for more.'),
   workers: WorkersStatus.optional(),
   progress: ProgressStatus.optional(),
   throughput: ThroughputStatus.optional(),

@@ -95,6 +95,7 @@ export const TERMS = {
   globalBatchSequences: { cel: 'self.training.globalBatchSequences', of: s => s.training.globalBatchSequences },
   microBatches: { cel: 'self.training.microBatches', of: s => s.training.microBatches },
   replicas: { cel: 'self.workers.replicas', of: s => s.workers.replicas },
+  minReplicas: { cel: optional('workers.minReplicas', 0), of: s => s.workers.minReplicas ?? 0 },
   /** Equal parts of the batch. */
   shares: {
     cel: '(self.workers.replicas * self.training.microBatches)',

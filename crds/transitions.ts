@@ -1,4 +1,4 @@
-// What an update may change: suspend, training.steps upward, deadlines, checkpoint.everySteps and keep, reporting; workers while suspended.
+// What an update may change: suspend, training.steps upward, deadlines, checkpoint.everySteps and keep, reporting; workers while suspended, replicas of an elastic job also while it runs.
 
 import { messageExpression, type SchemaRule } from './rules.ts'
 
@@ -56,8 +56,14 @@ export const TRANSITIONS: readonly Transition[] = [
   }),
   transition('workers.replicas', 'while suspended', {
     at: 'spec',
-    rule: 'self.workers.replicas == oldSelf.workers.replicas || oldSelf.suspend',
-    message: `workers.replicas ${SUSPENDED}`,
+    rule: 'self.workers.replicas == oldSelf.workers.replicas || oldSelf.suspend || has(self.workers.minReplicas)',
+    message:
+      'workers.replicas can change only while the job is suspended, or with workers.minReplicas: set suspend: true first',
+  }),
+  transition('workers.minReplicas', 'while suspended', {
+    at: 'spec',
+    rule: `(${same('workers.minReplicas')}) || oldSelf.suspend`,
+    message: `workers.minReplicas ${SUSPENDED}`,
   }),
   transition('workers.template', 'while suspended', {
     at: 'spec',

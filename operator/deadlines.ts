@@ -1,6 +1,7 @@
 // What may take only so long: getting nodes for the whole gang, becoming ready, finishing a step. Pure: `now` is part of the view.
 
 import { type Decision, deletions, earliest, instant, type Policy, timestamp } from './decision.ts'
+import { resizePause, smallerSize } from './elastic.ts'
 import { type Blow, isReady } from './gang.ts'
 import { podName } from './objects.ts'
 import { waitOf } from './providers.ts'
@@ -20,9 +21,14 @@ const startupEnd = (view: View): number | undefined => {
   return start + seconds(view.spec.startupDeadlineSeconds)
 }
 
-/** When those that have a node give it back for the others have none. */
+/**
+ * When those that have a node give it back for the others have none, or when fewer than were asked for have to do. A gang
+ * that holds nothing and cannot be smaller just waits.
+ */
 const queueEnd = (view: View): number | undefined => {
-  const start = firstScheduled(view)
+  const elastic = view.spec.workers.minReplicas !== undefined
+  const made = elastic ? earliest(view.gang.map(pod => instant(pod?.metadata.creationTimestamp))) : undefined
+  const start = firstScheduled(view) ?? made
   if (start === undefined || !view.created || view.gang.every(isScheduled)) return undefined
   return start + seconds(view.spec.scheduling.timeoutSeconds)
 }
@@ -153,12 +159,28 @@ export const queued: Policy = view => {
   if (end === undefined || view.now < end) return { state: 'Queued', reason, message }
   const { timeoutSeconds } = view.spec.scheduling
   const held = view.gang.filter(isScheduled).length
+  const count = `${held} of ${view.gang.length} workers`
+  const size = smallerSize(view, held)
+  if (size !== undefined)
+    return {
+      state: 'Queued',
+      reason: 'ScaledDown',
+      message: `${count} had nodes after ${timeoutSeconds} s: the gang starts with ${size}; ${message}`,
+      changes: {
+        attempt: view.attempt + 1,
+        size,
+        nextRestartTime: timestamp(view.now),
+        nextResizeTime: resizePause(view),
+      },
+      requeueAt: Date.parse(timestamp(view.now)),
+    }
+  if (held === 0) return { state: 'Queued', reason, message }
   const pause = seconds(view.spec.failurePolicy.backoff.initialSeconds) + spread(view)
   const next = Math.ceil((view.now + pause) / 1000) * 1000
   return {
     state: 'Queued',
     reason: 'SchedulingTimeout',
-    message: `${held} of ${view.gang.length} workers had nodes for ${timeoutSeconds} s and gave them back; ${message}`,
+    message: `${count} had nodes for ${timeoutSeconds} s and gave them back; ${message}`,
     changes: { attempt: view.attempt + 1, nextRestartTime: timestamp(next) },
     actions: deletions(view.gang, 'the gang is queued again'),
     requeueAt: next,

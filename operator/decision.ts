@@ -21,6 +21,9 @@ export type Changes = {
   startTime?: null
   completionTime?: string
   nextRestartTime?: string | null
+  nextResizeTime?: string | null
+  /** Ranks of the attempt that comes. */
+  size?: number
   lastFailure?: FailureStatus
 }
 export type Decision = {

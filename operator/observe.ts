@@ -184,6 +184,7 @@ function trimPod({ metadata, spec, status }: Pod): Pod {
     resourceVersion,
     labels,
     ownerReferences,
+    creationTimestamp,
     deletionTimestamp,
     deletionGracePeriodSeconds,
   } = metadata
@@ -196,6 +197,7 @@ function trimPod({ metadata, spec, status }: Pod): Pod {
       resourceVersion,
       labels,
       ownerReferences,
+      creationTimestamp,
       deletionTimestamp,
       deletionGracePeriodSeconds,
     },

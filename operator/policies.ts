@@ -4,12 +4,13 @@
 import { finished, ours, overstayed } from './cleanup.ts'
 import { expired, queued, stalled } from './deadlines.ts'
 import { type Action, asBefore, type Changes, deletions, type Policy, timestamp } from './decision.ts'
+import { grown, growth, scaledDown } from './elastic.ts'
 import { failed } from './failure.ts'
 import { isStopping, outcomeOf } from './gang.ts'
 import type { Pod } from './objects.ts'
 import { pod as podOf } from './resources.ts'
 import { worstTrouble } from './trouble.ts'
-import { countWorkers, isOwnedBy } from './view.ts'
+import { countWorkers, isOwnedBy, type View } from './view.ts'
 
 const succeeded: Policy = view => {
   if (!view.gang.every(pod => outcomeOf(pod) === 'succeeded')) return undefined
@@ -27,7 +28,7 @@ const suspended: Policy = view => {
   if (!view.spec.suspend) return undefined
   const started = view.status.state !== 'Suspended' && (view.created || view.gang.some(pod => pod !== undefined))
   const left = ours(view)
-  const fresh = { startTime: null, nextRestartTime: null, consecutiveRestarts: 0 } as const
+  const fresh = { startTime: null, nextRestartTime: null, nextResizeTime: null, consecutiveRestarts: 0 } as const
   const changes: Changes = started ? { ...fresh, attempt: view.attempt + 1 } : fresh
   const [reason, message] =
     left.length > 0
@@ -91,11 +92,14 @@ const held: Policy = view => {
   return { state: 'Starting', reason: trouble.reason, message: trouble.message }
 }
 
+const readiness = ({ gang, wanted }: View): string =>
+  gang.length < wanted ? `all ${gang.length} workers are ready; ${wanted} were asked for` : 'all workers are ready'
+
 /** Running once all were ready together; from then on until the attempt ends, whatever a readiness probe says. */
 const running: Policy = view => {
   const { ready, succeeded: done } = countWorkers(view, view.gang.length)
   if (ready + done === view.gang.length)
-    return { state: 'Running', reason: 'AllWorkersReady', message: 'all workers are ready' }
+    return { state: 'Running', reason: 'AllWorkersReady', message: readiness(view), ...growth(view) }
   if (view.status.state === 'Running' || view.status.state === 'Stalled')
     return { state: 'Running', reason: 'WorkersNotReady', message: 'not all workers are ready' }
   return { state: 'Starting', reason: 'WorkersStarting', message: 'waiting for all workers to be ready' }
@@ -110,8 +114,10 @@ export const policies: readonly Policy[] = [
   stopping,
   backingOff,
   starting,
+  scaledDown,
   queued,
   held,
   stalled,
+  grown,
   running,
 ]

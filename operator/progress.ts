@@ -9,7 +9,7 @@ import { isReady } from './gang.ts'
 import { type Job, keyOf, type Pod, podName } from './objects.ts'
 import { type Report, reportOf, same } from './report.ts'
 import type { Logger } from './telemetry.ts'
-import { type Heard, isOwnedBy, readSpec, readStatus } from './view.ts'
+import { type Heard, isOwnedBy, readSpec, readStatus, sizeOf } from './view.ts'
 
 export type ScraperOptions = {
   jobs: () => Iterable<Job>
@@ -138,7 +138,11 @@ export class Scraper {
     const reading = readSpec(job)
     if ('invalid' in reading) return
     const status = readStatus(job)
-    const report = reportOf(progress, { status, ranks: reading.spec.workers.replicas, now: Date.now() })
+    const report = reportOf(progress, {
+      status,
+      ranks: sizeOf(reading.spec, { status, created: true }),
+      now: Date.now(),
+    })
     const { progress: step, throughput, lastCheckpoint } = status
     const known = { progress: step, ...(throughput && { throughput }), ...(lastCheckpoint && { lastCheckpoint }) }
     if (!same(report, known)) await this.#options.report(job, report)

@@ -71,6 +71,7 @@ export function pod(view: Worker, rank: number): Wanted<'Pod'> {
         ...own.labels,
         [LABEL.attempt]: String(view.attempt),
         [LABEL.rank]: String(rank),
+        [LABEL.worldSize]: String(view.spec.workers.replicas),
       },
       annotations: { ...strings(meta['annotations']), ...parts.annotations },
     },

@@ -1,6 +1,6 @@
 // The part of the status that the field owner scmoe-controller holds, from a decision. Pure.
 
-import type { Condition, ConditionType, ScMoEJobStatus, State } from '../crds/status.ts'
+import type { Condition, ConditionType, ScMoEJobStatus } from '../crds/status.ts'
 import { type Decision, timestamp } from './decision.ts'
 import { clip, type Job } from './objects.ts'
 import { defined, same } from './report.ts'
@@ -28,7 +28,8 @@ export function nextStatus(view: View, decision: Decision): Controlled | undefin
     consecutiveRestarts: changes.consecutiveRestarts ?? old.consecutiveRestarts ?? 0,
     attempt,
     nextRestartTime: live ? (changes.nextRestartTime ?? undefined) : kept(changes.nextRestartTime, old.nextRestartTime),
-    workers: workers(view, state, attempt),
+    nextResizeTime: kept(changes.nextResizeTime, old.nextResizeTime),
+    workers: workers(view, decision, attempt),
     lastFailure: changes.lastFailure ?? old.lastFailure,
   })
   return same(status, controlled(old)) ? undefined : status
@@ -66,12 +67,12 @@ export function controlled({ progress: _p, throughput: _t, lastCheckpoint: _c, .
   return rest
 }
 
-function workers(view: View, state: State, attempt: number) {
+function workers(view: View, { state, changes }: Decision, attempt: number) {
   const stopped = state === 'Suspended'
   // A new attempt has no pods yet; a finished job's running pods are about to be deleted.
   const counts = countWorkers(
     attempt === view.attempt && !stopped ? view : { ...view, gang: [] },
-    stopped ? 0 : view.gang.length,
+    stopped ? 0 : (changes?.size ?? view.gang.length),
   )
   return state === 'Complete' || state === 'Failed' ? { ...counts, ready: 0, active: 0 } : counts
 }

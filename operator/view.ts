@@ -36,7 +36,10 @@ export type View = Observed & {
   name: string
   namespace: string
   uid: string
+  /** workers.replicas is how many ranks the present attempt has: fewer than were asked for where there is no room for all. */
   spec: ScMoEJobSpec
+  /** Workers that the job asks for. */
+  wanted: number
   status: ScMoEJobStatus
   /** The attempt whose pods exist or are the next to be created, from 1. */
   attempt: number
@@ -68,20 +71,31 @@ export function readStatus(job: Job): ScMoEJobStatus {
   return ScMoEJobStatus.parse(Object.fromEntries(usable))
 }
 
-export function viewOf(observed: Observed, spec: ScMoEJobSpec, now: number): View {
+export function viewOf(observed: Observed, written: ScMoEJobSpec, now: number): View {
   const { name, namespace = '', uid = '' } = observed.job.metadata
   const status = readStatus(observed.job)
   const attempt = status.attempt ?? 1
-  const gang = Array.from<Pod | undefined>({ length: spec.workers.replicas }).fill(undefined)
+  const created = isLive(status.state) && status.nextRestartTime === undefined
+  const size = sizeOf(written, { status, created })
+  const spec = { ...written, workers: { ...written.workers, replicas: size } }
+  const gang = Array.from<Pod | undefined>({ length: size }).fill(undefined)
   const others: Pod[] = []
   for (const pod of observed.pods) {
-    const rank = Number(pod.metadata.labels?.[LABEL.rank])
-    const counts = isOwnedBy(pod, uid) && pod.metadata.labels?.[LABEL.attempt] === String(attempt) && rank < gang.length
-    if (counts) gang[rank] = pod
+    const labels = pod.metadata.labels ?? {}
+    const rank = Number(labels[LABEL.rank])
+    const counts = labels[LABEL.attempt] === String(attempt) && Number(labels[LABEL.worldSize] ?? size) === size
+    if (isOwnedBy(pod, uid) && counts && rank < size) gang[rank] = pod
     else if (isOwnedBy(pod, uid) || gang.some((_, each) => pod.metadata.name === podName(name, each))) others.push(pod)
   }
-  const created = isLive(status.state) && status.nextRestartTime === undefined
-  return { ...observed, now, name, namespace, uid, spec, status, attempt, created, gang, others }
+  const wanted = written.workers.replicas
+  return { ...observed, now, name, namespace, uid, spec, wanted, status, attempt, created, gang, others }
+}
+
+/** Ranks of the present attempt: those on record, of a gang that may have fewer than were asked for. */
+export function sizeOf({ workers }: ScMoEJobSpec, seen: { status: ScMoEJobStatus; created: boolean }): number {
+  const recorded = seen.status.workers?.desired ?? 0
+  if (workers.minReplicas === undefined || recorded === 0) return workers.replicas
+  return seen.created ? recorded : Math.min(recorded, workers.replicas)
 }
 
 /** The gang has pods, or is about to get them. */

@@ -178,6 +178,20 @@ const RULES: Case[] = [
     ],
   },
   {
+    name: 'more workers at least than in all',
+    spec: 'workers: {replicas: 2, minReplicas: 4}\n  checkpoint: {volume: {emptyDir: {}}}',
+    says: [
+      'spec.workers.minReplicas: Invalid value: workers.minReplicas is 4, more than workers.replicas 2: change one of them',
+    ],
+  },
+  {
+    name: 'fewer workers that would begin again',
+    spec: 'workers: {replicas: 2, minReplicas: 1}',
+    says: [
+      'spec.workers.minReplicas: Invalid value: workers.minReplicas is 1, but without checkpoint a gang of another size would start from the beginning: set checkpoint, or remove minReplicas',
+    ],
+  },
+  {
     name: 'a shortcut that is not there',
     spec: 'model: {kind: Top2}\n  overlap: {strategy: Shortcut}',
     says: [

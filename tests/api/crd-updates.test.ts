@@ -59,6 +59,7 @@ describe('an update', () => {
     ['workers.replicas', { workers: { replicas: 1 } }],
     ['scheduling.queueName', { scheduling: { queueName: 'b' } }],
     ['scheduling.constraints', { scheduling: { constraints: { topology: [{ key: 'rack' }] } } }],
+    ['workers.minReplicas', { workers: { minReplicas: 1 } }],
     ['workers.template', { workers: { template: { spec: { nodeSelector: { a: 'b' } } } } }],
   ])('may not change %s', async (field, spec) => {
     const rule = TRANSITIONS.find(transition => transition.field === `spec.${field}`)
@@ -71,7 +72,7 @@ describe('an update', () => {
   })
 
   it('is tried for every rule', () => {
-    expect(TRANSITIONS).toHaveLength(22)
+    expect(TRANSITIONS).toHaveLength(23)
   })
 
   it('may change workers of a suspended job, and resume it at once', async () => {
@@ -94,6 +95,15 @@ describe('an update', () => {
     expect((await scale()).error).toContain('workers.replicas can change only while the job is suspended')
     await update({ suspend: true })
     expect((await scale()).ok).toBe(true)
+  })
+
+  it('by kubectl scale needs no suspension where the job is elastic', async () => {
+    await update({ suspend: true })
+    expect(await update({ suspend: false, workers: { minReplicas: 2 } })).toEqual([])
+    expect((await scale()).ok).toBe(true)
+    expect(await update({ workers: { replicas: 1 } })).toEqual([
+      'spec.workers.minReplicas: Invalid value: workers.minReplicas is 2, more than workers.replicas 1: change one of them',
+    ])
   })
 
   it('of the status alone is not judged by the rules for spec', async () => {

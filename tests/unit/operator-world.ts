@@ -14,6 +14,8 @@ export class World {
   now = T0
   readonly job: Job & { spec: Record<string, unknown>; status?: ScMoEJobStatus }
   readonly pods = new Map<string, Pod>()
+  /** Pods as they were sent, by name. */
+  readonly made = new Map<string, KubeObject & { readonly [key: string]: unknown }>()
   readonly settings: Settings
   /** Of the scheduling provider. */
   groups: KubeObject[] = []
@@ -149,10 +151,15 @@ export class World {
   #create(object: KubeObject): void {
     const { name } = object.metadata
     if (this.pods.has(name)) throw new Error(`pod ${name} exists`)
+    this.made.set(name, { ...object })
     const stored: Pod = structuredClone(object)
     this.pods.set(name, {
       ...stored,
-      metadata: { ...stored.metadata, uid: `pod-${++this.#pods}` },
+      metadata: {
+        ...stored.metadata,
+        uid: `pod-${++this.#pods}`,
+        creationTimestamp: new Date(this.now).toISOString(),
+      },
       spec: {},
       status: { phase: 'Pending' },
     })
