@@ -1,8 +1,8 @@
-// Every deadline of a job against a real API server. Times that would be long ago are written into the status, so nobody waits for them.
+// Deadlines, failure policy, ends and sizes of a job against a real API server. Times that would be long ago are written into the status, so nobody waits for them.
 
 import { createServer, type Server } from 'node:http'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import type { Pod } from '../../operator/objects.ts'
+import { type KubeObject, type Pod, pathOf } from '../../operator/objects.ts'
 import { freePort } from '../free-port.ts'
 import { Api, type Namespace, Operator, waitFor } from './harness.ts'
 import { Kubelet, progressOf } from './harness-kubelet.ts'
@@ -131,4 +131,99 @@ it('gives the nodes of a gang back when some of its workers find none, and queue
   expect(status).toMatchObject({ attempt: 2, restarts: 0 })
   expect(status.message).toContain('1 of 2 workers had nodes for 2 s')
   expect(await ns.gang(2, 2)).toHaveLength(2)
+})
+
+it('does not count an eviction', async () => {
+  const ns = await api.namespace()
+  await running(ns, { failurePolicy: { maxRestarts: 0, backoff: { initialSeconds: 1 } } })
+  await mayEvict(ns)
+  const path = `${pathOf('Pod', ns.name, 'gpt-worker-1')}/eviction`
+  const body = { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name: 'gpt-worker-1', namespace: ns.name } }
+  await api.kube.call({ method: 'POST', path, body })
+  const status = await ns.state('gpt', 'Restarting')
+  expect(status).toMatchObject({ restarts: 1, restartsCountTowardsMax: 0 })
+  expect(status.lastFailure).toMatchObject({ podName: 'gpt-worker-1', reason: 'EvictionByEvictionAPI' })
+  expect(await ns.gang(2, 2)).toHaveLength(2)
+})
+
+/** The disruption controller's part. */
+async function mayEvict(ns: Namespace): Promise<void> {
+  const [budget] = await ns.list<KubeObject>('PodDisruptionBudget')
+  const counts = { disruptionsAllowed: 1, currentHealthy: 2, desiredHealthy: 1, expectedPods: 2 }
+  await api.kube.call({
+    method: 'PATCH',
+    path: `${pathOf('PodDisruptionBudget', ns.name, 'gpt')}/status`,
+    body: { status: { ...counts, observedGeneration: budget?.metadata.generation } },
+    contentType: 'application/merge-patch+json',
+  })
+}
+
+it('fails for an exit code by a rule of the failure policy', async () => {
+  const ns = await api.namespace()
+  const rules = [{ action: 'FailJob', onExitCodes: { operator: 'In', values: [3] } }]
+  const [first] = await running(ns, { failurePolicy: { ...twoWorkers.failurePolicy, rules } })
+  await kubelet.end(first, { exitCode: 3 })
+  const status = await ns.state('gpt', 'Failed', 'FailJobRule')
+  expect(status).toMatchObject({ restarts: 0, lastFailure: { exitCode: 3 } })
+  expect(status.message).toContain('failurePolicy.rules[0]')
+})
+
+it('fails when it was active for too long, and is gone when its time after that is over, with all its pods', async () => {
+  const ns = await api.namespace()
+  const times = { activeDeadlineSeconds: 3, ttlSecondsAfterFinished: 3, cleanPodPolicy: 'All' }
+  const [first] = await running(ns, times)
+  await kubelet.end(first, { exitCode: 0 })
+  const status = await ns.state('gpt', 'Failed', 'ActiveDeadlineExceeded')
+  expect(status.conditions?.find(({ type }) => type === 'Failed')).toMatchObject({ status: 'True' })
+  await waitFor('the pods to be gone', async () => (await ns.podNames()).length === 0)
+  await waitFor('the job to be gone', async () => (await ns.list('ScMoEJob')).length === 0)
+  expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(status.completionTime ?? '') + 3000)
+})
+
+it('is made again when pods of a lost node do not end', async () => {
+  const ns = await api.namespace()
+  const template = { spec: { terminationGracePeriodSeconds: 1 } }
+  await running(ns, { workers: { replicas: 2, template }, podTerminationTimeoutSeconds: 1 })
+  kubelet.hang = true
+  await api.kube.call({ method: 'DELETE', path: pathOf('Pod', ns.name, 'gpt-worker-1') })
+  expect(await ns.gang(2, 2)).toHaveLength(2)
+  kubelet.hang = false
+  await waitFor('the event', async () => (await reasons(ns)).includes('PodForceDeleted'))
+})
+
+const elastic = { workers: { replicas: 2, minReplicas: 1 }, checkpoint: { volume: { emptyDir: {} } } }
+
+it('starts with one worker where there is no room for two, and with two when there is', async () => {
+  const ns = await api.namespace()
+  const [, second] = await gang(ns, { ...elastic, scheduling: { timeoutSeconds: 2 } })
+  await kubelet.unschedulable(second, '0/1 nodes are available: 1 Insufficient cpu.')
+  const [alone] = await ns.gang(1, 2)
+  await kubelet.ready(alone as Pod)
+  const status = await ns.state('gpt', 'Running')
+  expect(status).toMatchObject({ restarts: 0, workers: { desired: 1, ready: 1 } })
+  expect(await ns.gang(2, 4)).toHaveLength(2)
+  await waitFor('both events', async () => {
+    const told = await ns.events()
+    const why = told.find(({ reason }) => reason === 'ScaledDown')?.note
+    return why?.includes('Insufficient cpu') && told.some(({ reason }) => reason === 'ScaledUp')
+  })
+})
+
+it('follows kubectl scale while it runs', async () => {
+  const ns = await api.namespace()
+  await running(ns, elastic)
+  const scale = async (replicas: number) =>
+    api.kube.call({
+      method: 'PATCH',
+      path: `${pathOf('ScMoEJob', ns.name, 'gpt')}/scale`,
+      body: { spec: { replicas } },
+      contentType: 'application/merge-patch+json',
+    })
+  await scale(1)
+  const [alone] = await ns.gang(1, 2)
+  await kubelet.ready(alone as Pod)
+  expect(await ns.state('gpt', 'Running')).toMatchObject({ restarts: 0, workers: { desired: 1 } })
+  await scale(2)
+  for (const pod of await ns.gang(2, 4)) await kubelet.ready(pod)
+  expect(await ns.state('gpt', 'Running')).toMatchObject({ restarts: 0, workers: { desired: 2, ready: 2 } })
 })
