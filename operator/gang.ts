@@ -1,6 +1,6 @@
 // What the pods of one attempt say: who succeeded, who failed, and who failed first. Pure.
 
-import { CONTAINER, EXIT, type Failure, TerminationRecord } from '../crds/contract.ts'
+import { CONTAINER, EXIT, type Failure, LABEL, TerminationRecord } from '../crds/contract.ts'
 import { type ContainerStatus, type Pod, type PodCondition, podName } from './objects.ts'
 
 export type Outcome = 'missing' | 'active' | 'succeeded' | 'failed'
@@ -83,22 +83,36 @@ type Gang = {
   gang: readonly (Pod | undefined)[]
   /** All of them were created: one that is missing or told to stop was deleted by somebody else. */
   created: boolean
+  /** Pods that are gone, as they were last seen. */
+  ghosts?: readonly Pod[] | undefined
+  attempt: number
+  uid: string
   now: number
 }
 
 /** The failure that ended this attempt: whoever blames nobody comes before its victims, then whoever failed first. */
-export function firstBlow({ name, gang, created, now }: Gang): Blow | undefined {
+export function firstBlow(view: Gang): Blow | undefined {
+  const { gang, created, now } = view
   const blows = gang.flatMap((pod, rank) => {
     if (!created && (outcomeOf(pod) !== 'failed' || isStopping(pod))) return []
-    const blow = pod === undefined ? gone(rank, podName(name, rank), now) : blowOf(pod, rank, now)
+    const blow = pod === undefined ? gone(rank, view) : blowOf(pod, rank, now)
     return blow === undefined ? [] : [blow]
   })
   return blows.toSorted((a, b) => a.distance - b.distance || a.at - b.at || a.rank - b.rank)[0]
 }
 
-function gone(rank: number, name: string, now: number): Blow {
+/** It may have been told to stop, or have failed, and be gone before anyone looked. */
+function gone(rank: number, { name, ghosts = [], attempt, uid, now }: Gang): Blow {
+  const ghost = ghosts.find(
+    ({ metadata: { labels } }) =>
+      labels?.[LABEL.jobUid] === uid &&
+      labels[LABEL.attempt] === String(attempt) &&
+      labels[LABEL.rank] === String(rank),
+  )
+  if (ghost !== undefined) return blowOf(ghost, rank, now) ?? deleted(ghost, rank, now)
   const reason = 'PodDeleted'
-  return { rank, podName: name, reason, message: GONE, permanent: false, deleted: true, distance: 0, at: now }
+  const pod = podName(name, rank)
+  return { rank, podName: pod, reason, message: GONE, permanent: false, deleted: true, distance: 0, at: now }
 }
 
 function blowOf(pod: Pod, rank: number, now: number): Blow | undefined {

@@ -34,6 +34,7 @@ export class Caches {
   readonly #reflectors: Reflectors
   /** By the job whose name they carry. */
   readonly #pods = new Index<Pod>()
+  readonly #ghosts = new Index<Pod>()
   readonly #groups = new Index<KubeObject>()
   readonly #options: CacheOptions
 
@@ -97,6 +98,7 @@ export class Caches {
     return {
       job,
       pods: this.#pods.of(key),
+      ghosts: this.#ghosts.of(key),
       service: this.#get('Service', key),
       budget: this.#get('PodDisruptionBudget', key),
       groups: this.#groups.of(key),
@@ -138,7 +140,10 @@ export class Caches {
     const of = kind === 'ScMoEJob' ? name : (labels?.[LABEL.jobName] ?? (isGroup(kind) ? jobOfGroup(name) : name))
     if (of === undefined) return
     const job = `${namespace}/${of}`
-    if (kind === 'Pod') this.#pods.put(job, keyOf(object), now)
+    if (kind === 'Pod') {
+      this.#pods.put(job, keyOf(object), now)
+      this.#ghosts.put(job, keyOf(object), now === undefined ? before : undefined)
+    } else if (kind === 'ScMoEJob' && now === undefined) this.#ghosts.drop(job)
     else if (isGroup(kind)) this.#groups.put(job, keyOf(object), now)
     this.#options.onChange(job, kind)
   }
@@ -158,6 +163,10 @@ class Index<T> {
     else objects.set(key, now)
     if (objects.size === 0) this.#jobs.delete(job)
     else this.#jobs.set(job, objects)
+  }
+
+  drop(job: string): void {
+    this.#jobs.delete(job)
   }
 }
 

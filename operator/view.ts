@@ -15,6 +15,8 @@ export type Observed = {
   job: Job
   /** All pods that carry this job's name, also those of an earlier job of that name. */
   pods: readonly Pod[]
+  /** Those of them that are gone, as they were last seen, until another takes the name. */
+  ghosts?: readonly Pod[] | undefined
   service: KubeObject | undefined
   budget: KubeObject | undefined
   /** What the scheduling provider keeps of this job's gangs. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { runningWorld, World } from './operator-world.ts'
+import { failure, runningWorld, type World } from './operator-world.ts'
 
 const DISRUPTIONS = [
   ['eviction', 'EvictionByEvictionAPI'],
@@ -38,6 +38,24 @@ describe('a pod that is taken away', () => {
     world.end('gpt-worker-0', { exitCode: 70 })
     world.settle()
     expect(world.status).toMatchObject({ state: 'Failed', reason: 'MaxRestartsExceeded', restarts: 3 })
+  })
+
+  // Broken once by an eviction whose pod was gone before the operator looked: it counted.
+  it('does not count either when it is gone before anyone looks', () => {
+    const world = runningWorld(policy(0))
+    world.remove('gpt-worker-1', { reason: 'EvictionByEvictionAPI', message: 'evicted' })
+    world.gone()
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Restarting', restartsCountTowardsMax: 0 })
+    expect(world.status.lastFailure).toMatchObject({ reason: 'EvictionByEvictionAPI', nodeName: 'node-1' })
+  })
+
+  it('is described by its last words if it failed before it went', () => {
+    const world = runningWorld(policy(0))
+    world.end('gpt-worker-1', { exitCode: 65, message: failure(1, 'badData', 'no such file') })
+    world.vanish('gpt-worker-1')
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Failed', reason: 'PermanentFailure', lastFailure: { exitCode: 65 } })
   })
 
   it('counts where somebody deleted it by hand: nothing says why', () => {

@@ -31,7 +31,7 @@ function happen(world: World, what: Event): void {
   if (what.kind === 'ready' && name !== undefined && pod?.status?.phase === 'Pending') world.ready(name)
   else if (what.kind === 'end' && name !== undefined && alive) world.end(name, { exitCode: what.exitCode })
   else if (what.kind === 'remove' && name !== undefined) world.remove(name)
-  else if (what.kind === 'vanish' && name !== undefined) world.pods.delete(name)
+  else if (what.kind === 'vanish' && name !== undefined) world.vanish(name)
   else if (what.kind === 'gone') world.gone()
   else if (what.kind === 'suspend') world.edit({ suspend: what.suspend })
   else if (what.kind === 'wait') world.wait(what.seconds)

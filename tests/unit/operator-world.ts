@@ -14,6 +14,8 @@ export class World {
   now = T0
   readonly job: Job & { spec: Record<string, unknown>; status?: ScMoEJobStatus }
   readonly pods = new Map<string, Pod>()
+  /** As they were last seen. */
+  readonly ghosts = new Map<string, Pod>()
   /** Pods as they were sent, by name. */
   readonly made = new Map<string, KubeObject & { readonly [key: string]: unknown }>()
   readonly settings: Settings
@@ -39,8 +41,8 @@ export class World {
 
   plan(): Plan {
     const { job, service, budget, groups, heard, settings } = this
-    const pods = [...this.pods.values()]
-    return plan({ job, pods, service, budget, groups, heard, watchedSince: T0, ...settings }, this.now)
+    const [pods, ghosts] = [[...this.pods.values()], [...this.ghosts.values()]]
+    return plan({ job, pods, ghosts, service, budget, groups, heard, watchedSince: T0, ...settings }, this.now)
   }
 
   /** Plans and carries it out; `actions` and `write` say how far it came before the operator died. */
@@ -48,7 +50,7 @@ export class World {
     const wanted = this.plan()
     for (const action of wanted.actions.slice(0, actions)) {
       if (action.kind === 'deleteJob') this.job.metadata.deletionTimestamp = new Date(this.now).toISOString()
-      else if (action.kind === 'delete' && action.force) this.pods.delete(action.pod.metadata.name)
+      else if (action.kind === 'delete' && action.force) this.vanish(action.pod.metadata.name)
       else if (action.kind === 'delete') this.#stop(action.pod.metadata.name)
       else if (action.object.kind === 'Service') this.service = action.object
       else if (action.object.kind === 'PodDisruptionBudget') this.budget = action.object
@@ -136,7 +138,13 @@ export class World {
 
   /** The kubelet is done with all pods that were told to stop. */
   gone(): void {
-    for (const [name, { metadata }] of this.pods) if (metadata.deletionTimestamp !== undefined) this.pods.delete(name)
+    for (const [name, { metadata }] of this.pods) if (metadata.deletionTimestamp !== undefined) this.vanish(name)
+  }
+
+  /** It is not there any more. */
+  vanish(name: string): void {
+    this.ghosts.set(name, this.#pod(name))
+    this.pods.delete(name)
   }
 
   wait(seconds: number): void {
@@ -152,6 +160,7 @@ export class World {
     const { name } = object.metadata
     if (this.pods.has(name)) throw new Error(`pod ${name} exists`)
     this.made.set(name, { ...object })
+    this.ghosts.delete(name)
     const stored: Pod = structuredClone(object)
     this.pods.set(name, {
       ...stored,
