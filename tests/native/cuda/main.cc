@@ -1,10 +1,12 @@
 // cuda_ops_test          the one list of cases (tests/native/ops) on the CUDA backend, its kernels emulated
 // cuda_ops_test --names  its table of ops
+// Both print lines as ops_test does; SCMOE_EMULATOR_SEED draws other orders of threads and blocks.
 #include <cstdio>
 #include <cstring>
 #include <exception>
 
 #include "check.h"
+#include "device.h"
 
 int main(int count, char** words) {
   using namespace scmoe;
@@ -13,7 +15,8 @@ int main(int count, char** words) {
       for (int i = 0; i < cuda_backend()->num_ops; i++) std::printf("table\tcuda\t%s\n", cuda_backend()->ops[i].name);
       return 0;
     }
-    return test::check_backend(*cuda_backend()) ? 0 : 1;
+    const bool sound = test::check_emulator();
+    return test::check_backend(*cuda_backend()) && sound ? 0 : 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 2;

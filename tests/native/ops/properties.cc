@@ -111,8 +111,8 @@ bool check_routed_chunks(const Case& c, const Call& call, const Backend& backend
 
 bool check_chunks(const Case& c, const Backend& backend) {
   bool right = true;
-  // The reference rounds its sums over rows once, so those of chunks have other bits.
-  if (c.op == "linear" && c.attrs.rows >= 7 && &backend != reference_backend()) {
+  // CPU kernels add rows one after another; the reference and GPUs round a sum over rows before they add it.
+  if (c.op == "linear" && c.attrs.rows >= 7 && std::string(backend.name).starts_with("cpu-")) {
     right &= check_rows(c, forward_call(c), backend);
     right &= check_rows(c, backward_call(c, "linear_wgrad", false), backend);
   }

@@ -4,15 +4,30 @@
 // device.cuh       element types, sums of warps and blocks, launches
 // rows.cuh         where routed rows lie
 // columns.cuh      sums over rows, column by column
+// blas.h           matrix products by cuBLASLt
+// tile.cuh         matrix products in fp32 multiply-adds
+// loss.cuh         sums over tokens
+// attention.cuh    heads as they lie in qkv
+//
+// embedding.cu     token and position embeddings
+// norm.cu          LayerNorm, RMSNorm
+// linear.cu        linear layers
+// attention.cu     causal attention
+// rope.cu          rotary positions
 // pointwise.cu     gelu, swiglu, add, gated_add, scale_rows
+// router.cu        scores, softmax, choice, places
+// permute.cu       tokens to routed rows and back
+// grouped.cu       the experts' linear layers
+// gates.cu         coefficient gates of the shared expert
+// loss.cu          cross entropy, balance and z losses
+// update.cu        zero, norms, AdamW
 #include "ops.cuh"
 
 namespace scmoe {
 namespace {
 
 #define SCMOE_ENTRY(name) {#name, cuda::name},
-const OpEntry kOps[] = {SCMOE_ENTRY(gelu) SCMOE_ENTRY(gelu_backward) SCMOE_ENTRY(swiglu) SCMOE_ENTRY(swiglu_backward)
-                            SCMOE_ENTRY(gated_add) SCMOE_ENTRY(scale_rows) SCMOE_ENTRY(add)};
+const OpEntry kOps[] = {SCMOE_COMPUTE_OPS(SCMOE_ENTRY)};
 #undef SCMOE_ENTRY
 
 const Backend kBackend = {"cuda", kOps, sizeof kOps / sizeof *kOps, cuda::stream_create, cuda::stream_destroy};

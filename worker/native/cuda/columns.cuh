@@ -31,13 +31,18 @@ __global__ void column_partials(F value, int64_t rows, int64_t columns, float* p
 // out[j] += sum over slices. Not a template: defined in columns.cu.
 __global__ void add_partials(const float* partials, int64_t slices, int64_t columns, float* out);
 
-// out[j] += sum over n < rows of value(n, j). scratch: row_slices(rows) * columns floats.
+struct Matrix {
+  int64_t rows, columns;
+};
+
+// out[j] += sum over n < rows of value(n, j). Takes the stream's scratch.
 template <class F>
-void add_column_sums(Stream* stream, F value, dim3 shape, float* partials, float* out) {
-  const int64_t rows = shape.x, columns = shape.y, slices = row_slices(rows);
-  const dim3 blocks(static_cast<unsigned>(ceil_div(columns, kWarp)), static_cast<unsigned>(slices));
-  launch(stream, {blocks, dim3(kWarp, kColumnWarps)}, column_partials<F>, value, rows, columns, partials);
-  launch(stream, grid_of(columns), add_partials, static_cast<const float*>(partials), slices, columns, out);
+void add_column_sums(Stream* stream, F value, Matrix shape, float* out) {
+  const int64_t slices = row_slices(shape.rows);
+  float* partials = scratch_of<float>(stream, slices * shape.columns);
+  const dim3 blocks(static_cast<unsigned>(ceil_div(shape.columns, kWarp)), static_cast<unsigned>(slices));
+  launch(stream, {blocks, dim3(kWarp, kColumnWarps)}, column_partials<F>, value, shape.rows, shape.columns, partials);
+  launch(stream, grid_of(shape.columns), add_partials, static_cast<const float*>(partials), slices, shape.columns, out);
 }
 
 }  // namespace scmoe::cuda

@@ -33,26 +33,26 @@ __device__ T rounded(float x) {
   }
 }
 
-// 16 bytes of elements, read or written at once.
-template <class T>
-struct alignas(16) Pack {
-  static constexpr int kSize = 16 / sizeof(T);
+// Elements read or written at once.
+template <class T, int kSize>
+struct alignas(sizeof(T) * kSize) Pack {
   T value[kSize];
 };
 
-// y[i] = f(x[i]...) for i < dim, by the threads of a block together. Rows are dim long and begin at multiples of it in
-// 16-byte aligned buffers, so packs are aligned wherever they divide rows.
+// y[i] = f(x[i]...) for i < dim, by the threads of a block together, 16 bytes of the widest type at a time where they
+// divide dim. Rows begin at multiples of dim in 16-byte aligned buffers, so packs are aligned then.
 template <class F, class T, class... X>
 __device__ void map_row(int64_t dim, F f, T* y, const X*... x) {
-  constexpr int kPack = Pack<T>::kSize;
+  constexpr int kPack = (sizeof(T) == 2 && (... && (sizeof(X) == 2))) ? 8 : 4;
   if (dim % kPack == 0) {
     for (int64_t i = threadIdx.x; i < dim / kPack; i += blockDim.x) {
-      Pack<T> result;
+      Pack<T, kPack> result;
       const auto apply = [&](const auto&... packs) {
+#pragma unroll
         for (int j = 0; j < kPack; j++) result.value[j] = rounded<T>(f(load(packs.value[j])...));
       };
-      apply(reinterpret_cast<const Pack<X>*>(x)[i]...);
-      reinterpret_cast<Pack<T>*>(y)[i] = result;
+      apply(reinterpret_cast<const Pack<X, kPack>*>(x)[i]...);
+      reinterpret_cast<Pack<T, kPack>*>(y)[i] = result;
     }
   } else {
     for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) y[i] = rounded<T>(f(load(x[i])...));
@@ -144,6 +144,17 @@ inline Grid grid_of(int64_t count, int threads = 256) {
   return {dim3(static_cast<unsigned>(ceil_div(count, threads))), dim3(static_cast<unsigned>(threads))};
 }
 
+// A block for each row.
+inline Grid per_row(int64_t rows, int threads = 128) {
+  return {dim3(static_cast<unsigned>(rows)), dim3(static_cast<unsigned>(threads))};
+}
+
+// A warp for each row; the warps of a block are kRowWarps.
+constexpr int kRowWarps = 4;
+inline Grid warp_per_row(int64_t rows) {
+  return {dim3(static_cast<unsigned>(ceil_div(rows, kRowWarps))), dim3(kRowWarps * kWarp)};
+}
+
 // Nothing is launched where there are no blocks: a rank may have no rows.
 template <class... Parameters, class... Arguments>
 void launch(Stream* stream, const Grid& grid, void (*kernel)(Parameters...), Arguments... arguments) {
@@ -156,9 +167,11 @@ void launch(Stream* stream, const Grid& grid, void (*kernel)(Parameters...), Arg
   (void)stream;
   emulator::launch(grid.blocks, grid.threads, grid.shared_bytes, [&] { kernel(arguments...); });
 #else
-  kernel<<<grid.blocks, grid.threads, grid.shared_bytes, device(stream).stream> > >(arguments...);
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid.blocks, config.blockDim = grid.threads, config.dynamicSmemBytes = grid.shared_bytes;
+  config.stream = device(stream).stream;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), "launch of a kernel");
 #endif
-  check(cudaGetLastError(), "launch of a kernel");
 }
 
 // --- Buffers of a call.

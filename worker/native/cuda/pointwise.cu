@@ -92,16 +92,17 @@ __global__ void scale_rows_kernel(T* y, const T* x, const float* c, int64_t dim)
 }
 
 template <class T>
-__global__ void gated_add_kernel(T* y, const T* a, const T* s, const float* c, const T* m, int64_t dim, int k) {
-  const int64_t at = blockIdx.x * dim;
-  const float* gates = c + static_cast<int64_t>(blockIdx.x) * k;
-  map_row(dim, GatedAdd{gates[0], k == 2 ? gates[1] : 1.0f}, y + at, a + at, s + at, m + at);
-}
-
-constexpr int kThreads = 128;
-
-Grid per_row(int64_t rows) {
-  return {dim3(static_cast<unsigned>(rows)), dim3(kThreads)};
+struct GatedSum {
+  T* y;                // [rows, dim]
+  const T *a, *s, *m;  // [rows, dim]
+  const float* c;      // [rows, coefficients]
+  int64_t dim, coefficients;
+};
+template <class T>
+__global__ void gated_add_kernel(GatedSum<T> p) {
+  const int64_t at = blockIdx.x * p.dim;
+  const float* c = p.c + blockIdx.x * p.coefficients;
+  map_row(p.dim, GatedAdd{c[0], p.coefficients == 2 ? c[1] : 1.0f}, p.y + at, p.a + at, p.s + at, p.m + at);
 }
 
 // All rows of `dim`, or those of the chunk where input i gives counts; and how many at most.
@@ -176,8 +177,10 @@ void scale_rows(const OpCall& call, Stream* stream) {
 void gated_add(const OpCall& call, Stream* stream) {
   with_type(call.out_types[0], [&](auto type) {
     using T = decltype(type);
-    launch(stream, per_row(call.attrs->rows), gated_add_kernel<T>, out<T>(call, 0), in<T>(call, 0), in<T>(call, 1),
-           in<float>(call, 2), in<T>(call, 3), call.attrs->dim, static_cast<int>(call.attrs->coefficients));
+    const Attrs& a = *call.attrs;
+    const GatedSum<T> p{out<T>(call, 0),    in<T>(call, 0), in<T>(call, 1), in<T>(call, 3),
+                        in<float>(call, 2), a.dim,          a.coefficients};
+    launch(stream, per_row(a.rows), gated_add_kernel<T>, p);
   });
 }
 

@@ -19,6 +19,7 @@ Stream* stream_create(int) {
   auto* created = new DeviceStream;
   check(cudaStreamCreateWithFlags(&created->stream, cudaStreamNonBlocking), "cudaStreamCreate");
   check(cublasLtCreate(&created->blas), "cublasLtCreate");
+  created->plans = blas_plans_create();
   return reinterpret_cast<Stream*>(created);
 }
 
@@ -26,6 +27,7 @@ void stream_destroy(Stream* stream) {
   DeviceStream& d = device(stream);
   cudaStreamSynchronize(d.stream);
   cudaFree(d.scratch);
+  blas_plans_destroy(d.plans);
   cublasLtDestroy(d.blas);
   cudaStreamDestroy(d.stream);
   delete &d;

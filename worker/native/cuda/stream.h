@@ -11,10 +11,15 @@
 
 namespace scmoe::cuda {
 
+struct BlasPlans;
+BlasPlans* blas_plans_create();
+void blas_plans_destroy(BlasPlans* plans);
+
 // What backend.h calls Stream.
 struct DeviceStream {
   cudaStream_t stream = nullptr;
   cublasLtHandle_t blas = nullptr;
+  BlasPlans* plans = nullptr;  // blas.cc
   void* scratch = nullptr;
   size_t scratch_bytes = 0;
 };

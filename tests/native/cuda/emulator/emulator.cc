@@ -106,7 +106,7 @@ void change(Fiber& from, Fiber& to) {
 #if defined(__SANITIZE_ADDRESS__)
   const bool is_host = &to == &block().host;
   const char* stack = block().stacks + static_cast<size_t>(&to - block().fibers) * kStackBytes;
-  __sanitizer_start_switch_fiber(from.done ? nullptr : &from.fake_stack, is_host ? host_stack : stack,
+  __sanitizer_start_switch_fiber(&from.fake_stack, is_host ? host_stack : stack,
                                  is_host ? host_stack_bytes : kStackBytes);
 #endif
   scmoe_switch_stack(&from.stack_pointer, to.stack_pointer);
@@ -136,27 +136,30 @@ void yield() {
   change(from, b.fibers[next]);
 }
 
+// A fiber lives on: it runs one block after another, so that what a sanitizer knows of its stack stays true.
 void enter() {
   Block& b = block();
   Fiber& fiber = b.fibers[b.running];
   arrived(fiber);
-  (*b.body)();
-  fiber.done = true;
-  b.done++;
-  if (!fiber.copies.empty()) fail("a thread ends before copies that it began");
-  yield();
-  std::abort();
+  while (true) {
+    (*b.body)();
+    fiber.done = true;
+    b.done++;
+    if (!fiber.copies.empty()) fail("a thread ends before copies that it began");
+    yield();
+  }
 }
 
 void prepare(unsigned index) {
   Fiber& fiber = block().fibers[index];
-  char* top = block().stacks + (index + 1) * kStackBytes;
-  void** stack = reinterpret_cast<void**>(top) - 1;
-  *stack-- = nullptr;
-  *stack = reinterpret_cast<void*>(&enter);
-  stack -= 6;  // registers
-  fiber.stack_pointer = stack;
-  fiber.fake_stack = nullptr;
+  if (!fiber.stack_pointer) {
+    char* top = block().stacks + (index + 1) * kStackBytes;
+    void** stack = reinterpret_cast<void**>(top) - 1;
+    *stack-- = nullptr;
+    *stack = reinterpret_cast<void*>(&enter);
+    stack -= 6;  // registers
+    fiber.stack_pointer = stack;
+  }
   fiber.done = false;
   fiber.exchanges = 0;
   fiber.committed.clear(), fiber.copies.clear();

@@ -1,0 +1,126 @@
+// The CUDA backend on machines without a GPU: compiled for the architectures it is meant for, and its kernels run as host code, every thread of a
+// block a fiber (tests/native/cuda/emulator), against the reference and the one list of cases of tests/native/ops.
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import { globSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeAll, describe, expect, test } from 'vitest'
+
+import { OPS } from '../../worker/program/ops.ts'
+
+const BUILD_DEADLINE = 900_000 // every kernel for two architectures
+
+const root = join(import.meta.dirname, '../..')
+const options = { cwd: root, encoding: 'utf8', stdio: 'pipe' } as const
+const computeOps = Object.entries(OPS).flatMap(([op, spec]) => (spec.queue === 'compute' ? [op] : []))
+
+function build(folder: string, target: string, ...settings: string[]): void {
+  execFileSync('cmake', ['-S', 'worker/native', '-B', `build/${folder}`, '-G', 'Ninja', ...settings], options)
+  execFileSync('ninja', ['-C', `build/${folder}`, '-j2', target], options)
+}
+
+function run(folder: string, words: string[], seed = 0) {
+  const env = { ...process.env, SCMOE_EMULATOR_SEED: String(seed) }
+  const program = join(root, 'build', folder, 'cuda_ops_test')
+  const { status, stdout, stderr } = spawnSync(program, words, { encoding: 'utf8', maxBuffer: 1 << 26, env })
+  return {
+    status,
+    stderr,
+    lines: stdout
+      .split('\n')
+      .filter(Boolean)
+      .map(line => line.split('\t')),
+  }
+}
+
+const wrong = (lines: string[][]) => lines.filter(line => line.at(-1) !== 'ok').map(line => line.join(' | '))
+
+describe('the CUDA library', () => {
+  let logs = ''
+  beforeAll(() => {
+    const home = execFileSync('bash', ['tools/cuda.sh'], options).trim()
+    build('cuda', 'scmoe_cuda', `-DCUDA_ROOT=${home}`)
+    logs = globSync(join(root, 'build/cuda/cuda/*.o.log'))
+      .map(path => readFileSync(path, 'utf8'))
+      .join('')
+  }, BUILD_DEADLINE)
+
+  test('offers one entry point, and leaves to its loader nothing but cuBLASLt', () => {
+    const nm = (...words: string[]) =>
+      execFileSync('nm', ['-D', '--format=just-symbols', ...words, 'build/cuda/libscmoe_cuda.so'], options).split('\n')
+    expect(nm('--defined-only').filter(name => /scmoe/.test(name) && !name.startsWith('_Z'))).toEqual([
+      'scmoe_cuda_backend',
+    ])
+    const needed = nm('--undefined-only').filter(name => /cuda|cublas|nccl/i.test(name))
+    expect(needed.filter(name => !name.startsWith('cublasLt'))).toEqual([])
+    expect(needed).toContain('cublasLtMatmul')
+  })
+
+  test('has every kernel for sm_80 and sm_90; none spills registers or needs more than an SM has', () => {
+    const kernels = [
+      ...logs.matchAll(
+        /Compiling entry function '(\w+)' for '(\w+)'[\s\S]*?(\d+) bytes spill stores[\s\S]*?Used (\d+) registers(.*)/g,
+      ),
+    ].map(([, kernel = '', arch = '', spills, registers, rest = '']) => ({
+      kernel,
+      arch,
+      spills: Number(spills),
+      registers: Number(registers),
+      shared: Number(/(\d+) bytes smem/.exec(rest)?.[1] ?? 0),
+    }))
+    const byArch = Map.groupBy(kernels, ({ arch }) => arch)
+    expect([...byArch.keys()].toSorted()).toEqual(['sm_80', 'sm_90'])
+    const names = (arch: string) =>
+      byArch
+        .get(arch)
+        ?.map(({ kernel }) => kernel)
+        .toSorted()
+    expect(names('sm_80')).toEqual(names('sm_90'))
+    expect(kernels.length).toBeGreaterThan(60)
+    const greedy = kernels.filter(k => k.spills > 0 || k.registers * 256 > 65_536 || k.shared > 48 * 1024)
+    expect(greedy).toEqual([])
+  })
+})
+
+describe('its kernels, emulated', () => {
+  let checks: string[][] = []
+  beforeAll(() => {
+    build('native', 'cuda_ops_test')
+    checks = run('native', []).lines
+  }, BUILD_DEADLINE)
+
+  test('are the compute ops of the op table, in its order', () => {
+    expect(run('native', ['--names']).lines.map(([, , op]) => op)).toEqual(computeOps)
+  })
+
+  test('run where a missing synchronisation is found', () => {
+    const lines = checks.filter(([what]) => what === 'emulator')
+    expect(lines.length).toBe(5)
+    expect(wrong(lines)).toEqual([])
+  })
+
+  test.each(computeOps)(
+    '%s agrees with its reference, with equal bits whatever the order of threads and blocks',
+    op => {
+      const lines = checks.filter(([what, name]) => what === 'kernel' && name === op)
+      expect(lines.length).toBeGreaterThan(0)
+      expect(wrong(lines)).toEqual([])
+    },
+  )
+
+  test.each(['chunks', 'shared heads', 'turn back', 'taken'])('keep what schedules rely on: %s', what => {
+    const lines = checks.filter(([name]) => name === what)
+    expect(lines.length).toBeGreaterThan(0)
+    expect(wrong(lines)).toEqual([])
+  })
+
+  test('agree in other orders too', () => {
+    for (const seed of [1, 2]) expect(wrong(run('native', [], seed).lines)).toEqual([])
+  })
+})
+
+test('the emulated kernels touch no memory that is not theirs', { timeout: BUILD_DEADLINE }, () => {
+  build('native-address', 'cuda_ops_test', '-DSCMOE_SANITIZE=address,undefined')
+  const { status, stderr, lines } = run('native-address', [])
+  expect({ status, stderr, wrong: wrong(lines) }).toEqual({ status: 0, stderr: '', wrong: [] })
+})

@@ -1,0 +1,10 @@
+// What the CUDA tests have beyond the checks of every backend.
+#pragma once
+
+#include "cuda_runtime.h"
+
+namespace scmoe::test {
+
+bool check_emulator();
+
+}  // namespace scmoe::test

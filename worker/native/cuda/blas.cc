@@ -1,0 +1,105 @@
+#include "blas.h"
+
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "stream.h"
+
+namespace scmoe::cuda {
+namespace {
+
+constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what cuBLAS recommends for Hopper
+
+struct Layout {
+  cublasLtMatrixLayout_t layout = nullptr;
+  Layout(cudaDataType_t type, int64_t rows, int64_t columns) {
+    check(cublasLtMatrixLayoutCreate(&layout, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), rows),
+          "cublasLtMatrixLayoutCreate");
+  }
+  ~Layout() { cublasLtMatrixLayoutDestroy(layout); }
+  Layout(const Layout&) = delete;
+  Layout& operator=(const Layout&) = delete;
+};
+
+cudaDataType_t type_of(DType type) {
+  return type == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+// What cuBLASLt needs for one shape.
+struct Plan {
+  explicit Plan(const BlasShape& s)
+      : a(type_of(s.input), s.transpose_a ? s.k : s.m, s.transpose_a ? s.m : s.k),
+        b(type_of(s.input), s.transpose_b ? s.n : s.k, s.transpose_b ? s.k : s.n),
+        d(type_of(s.output), s.m, s.n) {
+    check(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    const cublasOperation_t kept = CUBLAS_OP_N, turned = CUBLAS_OP_T;
+    set(CUBLASLT_MATMUL_DESC_TRANSA, s.transpose_a ? turned : kept);
+    set(CUBLASLT_MATMUL_DESC_TRANSB, s.transpose_b ? turned : kept);
+    if (!s.bias) return;
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(s.output));
+  }
+  ~Plan() { cublasLtMatmulDescDestroy(product); }
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
+  template <class Value>
+  void set(cublasLtMatmulDescAttributes_t attribute, const Value& value) {
+    check(cublasLtMatmulDescSetAttribute(product, attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute");
+  }
+
+  cublasLtMatmulDesc_t product = nullptr;
+  Layout a, b, d;
+  std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: there is none
+};
+
+std::optional<cublasLtMatmulAlgo_t> choose(cublasLtHandle_t blas, const Plan& plan) {
+  cublasLtMatmulPreference_t preference = nullptr;
+  check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+  check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspaceBytes,
+                                             sizeof kWorkspaceBytes),
+        "cublasLtMatmulPreferenceSetAttribute");
+  cublasLtMatmulHeuristicResult_t best{};
+  int found = 0;
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+      blas, plan.product, plan.a.layout, plan.b.layout, plan.d.layout, plan.d.layout, preference, 1, &best, &found);
+  cublasLtMatmulPreferenceDestroy(preference);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && found == 0)) return std::nullopt;
+  check(status, "cublasLtMatmulAlgoGetHeuristic");
+  return best.algo;
+}
+
+}  // namespace
+
+// By shape; made at the first use of each, on the stream's thread.
+struct BlasPlans {
+  std::map<BlasShape, std::unique_ptr<Plan>> by_shape;
+};
+
+BlasPlans* blas_plans_create() {
+  return new BlasPlans;
+}
+void blas_plans_destroy(BlasPlans* plans) {
+  delete plans;
+}
+
+bool blas_multiply(Stream* stream, const BlasShape& shape, const BlasOperands& x) {
+  DeviceStream& d = device(stream);
+  auto& plan = d.plans->by_shape[shape];
+  if (!plan) {
+    plan = std::make_unique<Plan>(shape);
+    plan->algorithm = choose(d.blas, *plan);
+  }
+  if (!plan->algorithm) return false;
+  if (shape.bias) plan->set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, x.bias);
+  const float one = 1, added = shape.add ? 1 : 0;
+  void* workspace = scratch(stream, kWorkspaceBytes);
+  check(cublasLtMatmul(d.blas, plan->product, &one, x.a, plan->a.layout, x.b, plan->b.layout, &added,
+                       shape.add ? x.c : x.d, plan->d.layout, x.d, plan->d.layout, &*plan->algorithm, workspace,
+                       kWorkspaceBytes, d.stream),
+        "cublasLtMatmul");
+  return true;
+}
+
+}  // namespace scmoe::cuda
