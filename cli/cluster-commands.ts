@@ -43,7 +43,7 @@ export function addClusterCommands(scmoe: Command, wiring: Wiring): void {
     .description('Say in one paragraph what a job waits for or why it failed, and what to do about it.')
     .argument('<job>', 'name of the ScMoEJob')
     .action(async (name: string, options: ClusterOptions) => {
-      const cluster = new Cluster(options)
+      const cluster = await Cluster.connect(options)
       const job = await findJob(cluster, name)
       const text = why({ job, pods: await podsOf(cluster, job), now: Date.now() })
       print(wrapped(text, Math.min(process.stdout.columns ?? WIDTH, WIDTH)))
@@ -63,7 +63,7 @@ export function addClusterCommands(scmoe: Command, wiring: Wiring): void {
       )
       .argument('<job>', 'name of the ScMoEJob')
       .action(async (name: string, options: ClusterOptions) => {
-        print(await suspendCommand(new Cluster(options), name, suspend))
+        print(await suspendCommand(await Cluster.connect(options), name, suspend))
         exit(0)
       })
 }
@@ -78,7 +78,7 @@ function addTop(scmoe: Command, { exit, print }: Wiring): void {
     .option('--once', 'print it once, also on a terminal')
     .option('--interval <seconds>', 'between two looks', seconds, 2)
     .action(async (options: TopOptions & ClusterOptions) => {
-      await topCommand(new Cluster(options), options, print)
+      await topCommand(await Cluster.connect(options), options, print)
       exit(0)
     })
 }
@@ -95,7 +95,7 @@ function addLogs(scmoe: Command, { exit, print }: Wiring): void {
     .option('-f, --follow', 'go on with new lines until Ctrl-C')
     .option('--raw', 'as the workers write them: one JSON object a line')
     .action(async (name: string, options: LogsOptions & ClusterOptions) =>
-      exit(await logsCommand(new Cluster(options), { ...options, name }, print)),
+      exit(await logsCommand(await Cluster.connect(options), { ...options, name }, print)),
     )
 }
 
@@ -108,7 +108,7 @@ function addTrace(scmoe: Command, { exit, print }: Wiring): void {
     .option('-o, --output <file>', 'default: <job>-trace.json')
     .option('--all-ranks', 'the steps of all ranks beside each other')
     .action(async (name: string, options: TraceOptions & ClusterOptions) => {
-      print(await traceCommand(new Cluster(options), name, options))
+      print(await traceCommand(await Cluster.connect(options), name, options))
       exit(0)
     })
 }

@@ -1,8 +1,8 @@
 // A cluster as its user's kubeconfig names it. The only file of the command line that knows the Kubernetes client, which it
 // uses for configuration and authentication; every refusal becomes one sentence that says what to do.
 
-import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
-import { type Dispatcher, request } from 'undici'
+import type { KubeConfig } from '@kubernetes/client-node'
+import type { Dispatcher } from 'undici'
 
 export interface ClusterOptions {
   kubeconfig?: string | undefined
@@ -30,6 +30,10 @@ export class ClusterError extends Error {
   }
 }
 
+/** Loaded when a cluster is asked: half a second that the other commands need not wait for. */
+const load = async () => ({ client: await import('@kubernetes/client-node'), undici: await import('undici') })
+type Libraries = Awaited<ReturnType<typeof load>>
+
 const TIMEOUT_MILLISECONDS = 30_000
 
 export class Cluster {
@@ -37,19 +41,25 @@ export class Cluster {
   readonly namespace: string
   readonly #config: KubeConfig
   readonly #server: URL
+  readonly #libraries: Libraries
   /** The client would open a new connection for each request. */
   #dispatcher: Dispatcher | undefined
 
-  constructor(options: ClusterOptions) {
-    this.#config = load(options)
-    const cluster = this.#config.getCurrentCluster()
+  private constructor(config: KubeConfig, libraries: Libraries, namespace: string | undefined) {
+    this.#config = config
+    this.#libraries = libraries
+    const current = config.getCurrentContext()
+    const cluster = config.getCurrentCluster()
     if (cluster === null)
-      throw new ClusterError(
-        `the kubeconfig has no cluster for context "${this.#config.getCurrentContext()}": choose one with --context`,
-      )
+      throw new ClusterError(`the kubeconfig has no cluster for context "${current}": choose one with --context`)
     this.#server = new URL(cluster.server.endsWith('/') ? cluster.server : `${cluster.server}/`)
-    const context = this.#config.getContextObject(this.#config.getCurrentContext())
-    this.namespace = options.namespace ?? context?.namespace ?? 'default'
+    this.namespace = namespace ?? config.getContextObject(current)?.namespace ?? 'default'
+  }
+
+  /** Reads the kubeconfig; throws where it names no cluster. Nothing is asked yet. */
+  static async connect(options: ClusterOptions): Promise<Cluster> {
+    const libraries = await load()
+    return new Cluster(configure(new libraries.client.KubeConfig(), options), libraries, options.namespace)
   }
 
   async get<T>(path: string, query?: Query): Promise<T> {
@@ -86,11 +96,12 @@ export class Cluster {
     const url = new URL(path.replace(/^\//, ''), this.#server)
     for (const [name, value] of Object.entries(query))
       if (value !== undefined) url.searchParams.set(name, String(value))
-    const context = new RequestContext(url.href, HttpMethod.GET)
+    const { client, undici } = this.#libraries
+    const context = new client.RequestContext(url.href, client.HttpMethod.GET)
     const response = await this.#answer(async () => {
       await this.#config.applySecurityAuthentication(context)
       this.#dispatcher ??= context.getDispatcher()
-      return request(url, {
+      return undici.request(url, {
         method,
         headers: {
           ...context.getHeaders(),
@@ -120,8 +131,7 @@ export class Cluster {
   }
 }
 
-function load({ kubeconfig, context }: ClusterOptions): KubeConfig {
-  const config = new KubeConfig()
+function configure(config: KubeConfig, { kubeconfig, context }: ClusterOptions): KubeConfig {
   try {
     if (kubeconfig === undefined) config.loadFromDefault()
     else config.loadFromFile(kubeconfig)

@@ -97,9 +97,10 @@ async function followAll(cluster: Cluster, pods: readonly Pod[], options: Printi
   await Promise.all(pods.map(one))
 }
 
-/** A container that waits, or a pod that has gone meanwhile, is no reason to keep the other logs back. */
+/** A container that waits, a pod that has gone meanwhile or a node that is away is no reason to keep the other logs back. */
 function notStarted(error: unknown): string {
-  if (error instanceof ClusterError && (error.code === 400 || error.code === 404)) return `(no log: ${error.message})`
+  if (error instanceof ClusterError && error.code !== undefined && ![401, 403].includes(error.code))
+    return `(no log: ${error.message})`
   throw error
 }
 

@@ -85,7 +85,7 @@ export function topTable(rows: readonly Row[], shown: Shown): string {
       ...(shown.trends ? [shown.trends.of(row.uid)] : []),
     ]),
   ]
-  return [...aligned(table), '', summary(rows)].join('\n')
+  return [...aligned(table), '', summary(sorted)].join('\n')
 }
 
 function cells(row: Row, now: number): string[] {
