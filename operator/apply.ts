@@ -7,6 +7,7 @@ import { APPLY_PATCH, Kube } from './kube.ts'
 import { clip, type Job, type KubeObject, kindOf, type Pod, pathOf } from './objects.ts'
 import type { Caches } from './observe.ts'
 import type { Wanted } from './owned.ts'
+import type { PaceOptions } from './pace.ts'
 import type { Note, Plan } from './plan.ts'
 import type { Report } from './report.ts'
 import { type Controlled, refusedStatus } from './status.ts'
@@ -19,6 +20,7 @@ export type ApplierOptions = {
   log: Logger
   /** Of this replica, in events. */
   identity: string
+  pace: PaceOptions
 }
 
 const CONCURRENCY = 16
@@ -31,7 +33,7 @@ export class Applier {
 
   constructor(options: ApplierOptions) {
     this.#options = options
-    this.#kube = new Kube(options.kubeconfig)
+    this.#kube = new Kube(options.kubeconfig, options.pace)
   }
 
   async apply(job: Job, plan: Plan): Promise<void> {

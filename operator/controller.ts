@@ -40,7 +40,8 @@ export class Controller {
         log.warn({ problem }, 'watch is opened again')
       },
     })
-    this.#applier = new Applier({ kubeconfig, caches: this.#caches, log, identity })
+    const pace = { perSecond: options.apiWritesPerSecond, atOnce: options.apiWritesAtOnce }
+    this.#applier = new Applier({ kubeconfig, caches: this.#caches, log, identity, pace })
     this.#scraper = new Scraper({
       jobs: () => this.#caches.jobs(),
       job: key => this.#caches.observe(key)?.job,

@@ -7,6 +7,7 @@ import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
 import { type Dispatcher, request } from 'undici'
 import { ApiError } from './errors.ts'
 import { isRecord, type Json } from './objects.ts'
+import { Pace, type PaceOptions } from './pace.ts'
 import { restRequests } from './telemetry.ts'
 
 export type Query = Record<string, string | number | boolean | undefined>
@@ -30,8 +31,11 @@ const THROTTLE_LONGEST = 30_000
 export class Kube {
   readonly #config: KubeConfig
   readonly #server: URL
+  readonly #pace: Pace | undefined
 
-  constructor(kubeconfig?: string) {
+  /** Without `pace`, or at 0 per second, only the server's own limits hold. */
+  constructor(kubeconfig?: string, pace?: PaceOptions) {
+    this.#pace = pace === undefined || pace.perSecond === 0 ? undefined : new Pace(pace)
     this.#config = memoiseDispatcher(load(kubeconfig))
     const cluster = this.#config.getCurrentCluster()
     if (cluster === null)
@@ -47,6 +51,8 @@ export class Kube {
   /** Waits as told where the server throttles (429); any other refusal is an ApiError. */
   async call<T>(req: Request): Promise<T> {
     for (let tries = 0; ; tries++) {
+      const turn = req.method === 'GET' ? 0 : (this.#pace?.turn(performance.now()) ?? 0)
+      if (turn > 0) await sleep(turn, undefined, req.signal ? { signal: req.signal } : {})
       const timeout = req.timeoutMilliseconds ?? REQUEST_TIMEOUT
       const signal = AbortSignal.any([AbortSignal.timeout(timeout), ...(req.signal ? [req.signal] : [])])
       const response = await this.#send(req, { signal, headersTimeout: timeout, bodyTimeout: timeout })

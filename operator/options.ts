@@ -12,6 +12,8 @@ export type Options = {
   schedulingProvider: ProviderName
   schedulerName: string | undefined
   concurrency: number
+  apiWritesPerSecond: number
+  apiWritesAtOnce: number
   leaderElect: boolean
   leaderElectionNamespace: string | undefined
   leaseSeconds: number
@@ -68,6 +70,12 @@ const flags = (): Option[] => [
   flag('--concurrency <n>', 'jobs reconciled at the same time', 'SCMOE_CONCURRENCY')
     .argParser(integer(1, 256))
     .default(8),
+  flag('--api-writes-per-second <n>', 'writes to the API server; 0: no limit', 'SCMOE_API_WRITES_PER_SECOND')
+    .argParser(integer(0, 10_000))
+    .default(0),
+  flag('--api-writes-at-once <n>', 'of these, how many may come together', 'SCMOE_API_WRITES_AT_ONCE')
+    .argParser(integer(1, 100_000))
+    .default(100),
   flag(
     '--leader-elect',
     'act only while holding a Lease, so that several replicas can run',

@@ -4,7 +4,7 @@
 import { execFile } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve as resolvePath } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { API_VERSION, PLURAL } from '../../crds/contract.ts'
@@ -17,6 +17,7 @@ let api: Api
 let operator: Operator
 let kubelet: Kubelet
 let ns: Namespace
+const PROGRAM = resolvePath('cli/scmoe.sh')
 const folder = mkdtempSync(join(tmpdir(), 'scmoe-cli-'))
 
 beforeAll(async () => {
@@ -44,7 +45,7 @@ interface Answer {
 function scmoe(args: readonly string[], kubeconfig = api.kubeconfig, milliseconds = 0): Promise<Answer> {
   return new Promise(resolve => {
     const env = { ...process.env, KUBECONFIG: kubeconfig }
-    execFile('cli/scmoe.sh', args, { env, timeout: milliseconds }, (failure, out, error) =>
+    execFile(PROGRAM, args, { env, timeout: milliseconds }, (failure, out, error) =>
       resolve({ code: typeof failure?.code === 'number' ? failure.code : failure ? -1 : 0, out, error }),
     )
   })

@@ -7,12 +7,16 @@ import { build } from 'esbuild'
 const BANNER =
   "import { createRequire as makeRequire } from 'node:module'\nconst require = makeRequire(import.meta.url)"
 
-/** Bundles `<root>/<program>/main.ts` into `<root>/build/bundle/<program>.mjs`; returns that path. */
-export async function bundle(root: string, program: 'operator' | 'worker'): Promise<string> {
+const ENTRIES = { operator: 'operator/main.ts', follow: 'operator/follow.ts', worker: 'worker/main.ts' } as const
+export type Program = keyof typeof ENTRIES
+export const PROGRAMS: readonly Program[] = ['operator', 'follow', 'worker']
+
+/** Bundles a program of this checkout into `<root>/build/bundle/<program>.mjs`; returns that path. */
+export async function bundle(root: string, program: Program): Promise<string> {
   const outfile = join(root, 'build', 'bundle', `${program}.mjs`)
   await build({
     absWorkingDir: root,
-    entryPoints: [join(root, program, 'main.ts')],
+    entryPoints: [join(root, ENTRIES[program])],
     outfile,
     bundle: true,
     platform: 'node',

@@ -21,6 +21,7 @@ const PATH = '/usr/local/bin:/usr/bin:/bin'
 /** `scmoe/operator:<version of package.json>`. */
 export async function operatorImage(): Promise<BuiltImage> {
   await bundle(ROOT, 'operator')
+  await bundle(ROOT, 'follow')
   return buildImage('operator', recipeOf('operator'))
 }
 

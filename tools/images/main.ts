@@ -2,7 +2,7 @@
 // The command line of the images: node tools/images/main.ts --help
 
 import { Command } from 'commander'
-import { bundle } from './bundle.ts'
+import { bundle, PROGRAMS } from './bundle.ts'
 import { writeCorpora } from './corpora.ts'
 import { operatorImage, ROOT, workerImage } from './images.ts'
 
@@ -16,7 +16,7 @@ const program = new Command('images')
     const unknown = wanted.find(name => !Object.hasOwn(BUILDERS, name))
     if (unknown !== undefined) program.error(`there is no image '${unknown}'`)
     if (inputs) {
-      for (const name of ['operator', 'worker'] as const) await bundle(ROOT, name)
+      for (const name of PROGRAMS) await bundle(ROOT, name)
       writeCorpora(ROOT)
       return
     }

@@ -1,7 +1,13 @@
 {{- define "scmoe.name" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}{{ end }}
+{{- $chart := .Values.nameOverride | default .Chart.Name -}}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride }}{{ else if contains $chart .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name $chart | trunc 50 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
+{{- define "scmoe.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default (include "scmoe.name" .) }}
+{{- end }}
+
+{{- /* Never changes with the version: a Deployment's selector cannot. */}}
 {{- define "scmoe.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -9,12 +15,42 @@ app.kubernetes.io/component: operator
 {{- end }}
 
 {{- define "scmoe.labels" -}}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{ include "scmoe.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{- /* labels and annotations of an object; to be indented below its metadata. */}}
+{{- define "scmoe.marks" -}}
+labels:
+  {{- include "scmoe.labels" . | trim | nindent 2 }}
+{{- with .Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "scmoe.image" -}}
-{{ printf "%s:%s" .image.repository (.image.tag | default .appVersion) }}
+{{- if .image.digest }}{{ printf "%s@%s" .image.repository .image.digest }}{{ else }}{{ printf "%s:%s" .image.repository (.image.tag | default .appVersion) }}{{ end }}
+{{- end }}
+
+{{- /* Nobody, nothing to write to, no capabilities: what a namespace under the restricted level admits. */}}
+{{- define "scmoe.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "scmoe.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop:
+    - ALL
 {{- end }}

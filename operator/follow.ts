@@ -1,0 +1,38 @@
+#!/usr/bin/env node
+// What `helm test` runs: node follow.mjs NAMESPACE/NAME SECONDS prints how a job goes until it has ended; exit code 0 if it is Complete.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isCode, messageOf } from './errors.ts'
+import { Kube } from './kube.ts'
+import { type Job, pathOf } from './objects.ts'
+import { readStatus } from './view.ts'
+
+const LOOK_MILLISECONDS = 1000
+
+async function follow(namespace: string, name: string, seconds: number): Promise<boolean> {
+  const kube = new Kube()
+  const end = performance.now() + seconds * 1000
+  let last = ''
+  while (performance.now() < end) {
+    const status = readStatus(await kube.call<Job>({ method: 'GET', path: pathOf('ScMoEJob', namespace, name) }))
+    const { state = 'not seen by an operator yet', reason, message } = status
+    const line = [state, reason === state ? undefined : reason, message].filter(Boolean).join(': ')
+    if (line !== last) console.log(line)
+    last = line
+    if (state === 'Complete' || state === 'Failed') return state === 'Complete'
+    await sleep(LOOK_MILLISECONDS)
+  }
+  console.log(`not there after ${seconds} s`)
+  return false
+}
+
+const [job = '', seconds = '300'] = process.argv.slice(2)
+const [namespace = '', name = ''] = job.split('/')
+try {
+  const ok = await follow(namespace, name, Number(seconds))
+  if (!ok) console.log(`more: kubectl scmoe why ${name} --namespace ${namespace}`)
+  process.exitCode = ok ? 0 : 1
+} catch (error) {
+  console.log(isCode(error, 404) ? `there is no ScMoEJob ${name} in namespace ${namespace}` : messageOf(error))
+  process.exitCode = 1
+}
