@@ -1,5 +1,6 @@
-// What is built from pinned Go modules, and the name of the folder that holds the result. Pure apart from reading the pins.
+// What is built from pinned Go modules, and the name of the folder that holds the result. Reads the pins and asks Go where modules are.
 
+import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -89,6 +90,16 @@ export function programBuild(name: ProgramName): GoBuild {
   const version = requiredVersion(readFileSync(join(GO_FOLDER, 'helm3', 'go.mod'), 'utf8'), 'helm.sh/helm/v3')
   const ldflags = `${STRIPPED} -X helm.sh/helm/v3/internal/version.version=${version}`
   return { module: 'helm3', package: 'helm.sh/helm/v3/cmd/helm', ldflags }
+}
+
+/** Where Go keeps the source of a module that one under go/ requires. */
+export function moduleFolder(name: string, module: string): string {
+  const text = execFileSync('go', ['mod', 'download', '-json', module], {
+    cwd: join(GO_FOLDER, name),
+    encoding: 'utf8',
+  })
+  const { Dir: folder }: { Dir: string } = JSON.parse(text)
+  return folder
 }
 
 /** Names the result of these builds: another pin, source or flag is another name. */

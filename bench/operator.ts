@@ -1,0 +1,218 @@
+// npm run bench:operator: the operator on a real API server whose pods this process drives to Running. How fast it makes gangs, and makes failed ones
+// anew, beside a bare client loop on the same server and beside JobSet; what it costs in memory, writes and processor time; how soon a standby acts.
+// bench/README.md says what the figures mean.
+//
+//   node bench/operator.ts [--json FILE] [--quick] [--rounds N] [--without-jobset]
+
+import { parseArgs } from 'node:util'
+import { pathOf } from '../operator/objects.ts'
+import { type Burst, burst, clear, loop, median, memory, type Recovery, recovery } from './operator/phases.ts'
+import { freePorts } from './operator/ports.ts'
+import { processorPercent, takeover, Workers, writes, writesPerJob } from './operator/rest.ts'
+import { JobSet, Operator, type Subject } from './operator/subjects.ts'
+import { World } from './operator/world.ts'
+import { fixed, machine, table, writeJson } from './report.ts'
+
+const { values: options } = parseArgs({
+  options: {
+    json: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    rounds: { type: 'string' },
+    'without-jobset': { type: 'boolean', default: false },
+  },
+})
+const size = options.quick
+  ? { jobs: 6, failing: 3, workers: 2, sizes: [0, 2, 4, 6], seconds: 6, settle: 2, lease: 3, lives: 2, interval: 5 }
+  : {
+      jobs: 500,
+      failing: 200,
+      workers: 4,
+      sizes: [0, 100, 500, 1000],
+      seconds: 60,
+      settle: 20,
+      lease: 15,
+      lives: 20,
+      interval: 15,
+    }
+const rounds = Number(options.rounds ?? (options.quick ? 1 : 3))
+const { workers } = size
+
+type Measured = { burst: Burst; recovery: Recovery }
+type Rows = { rows: Measured[]; rssMiB: Record<string, number> }
+
+/** One burst and one recovery by a controller that was just started. */
+async function round(world: World, subject: Subject, namespace: string): Promise<Measured> {
+  await world.namespace(namespace)
+  await subject.start()
+  const made = await burst({ world, subject }, { namespace, to: size.jobs, workers })
+  const again = await recovery({ world, subject }, { namespace, failing: size.failing, workers })
+  await clear({ world, subject }, namespace)
+  await subject.stop()
+  return { burst: made, recovery: again }
+}
+
+async function bare(world: World, namespace: string): Promise<{ create: number; replace: number }> {
+  await world.namespace(namespace)
+  const create = await loop(world, { namespace, jobs: size.jobs, workers, mode: 'create' })
+  const replace = await loop(world, { namespace, jobs: size.failing, workers, mode: 'replace' })
+  await world.clear(pathOf('Pod', namespace))
+  await world.pods.count(namespace, 0)
+  return { create, replace }
+}
+
+/** Writes per life first; then so many running jobs whose memory, idle writes and processor time are taken. */
+async function atRest(world: World, operator: Operator, metricsPort: number, reporting: Workers) {
+  await operator.start()
+  const namespace = await world.namespace('lives')
+  const gangs = Array.from({ length: size.lives }, (_, i) => ({ namespace, name: `life-${i}`, workers }))
+  const perJob = await writesPerJob(world, { operator, metricsPort, gangs })
+  await clear({ world, subject: operator }, namespace)
+  await operator.stop()
+  await operator.start()
+  const rest = await world.namespace('rest')
+  const rssMiB = await memory({ world, subject: operator }, { namespace: rest, sizes: size.sizes, workers })
+  await pause(size.settle)
+  const before = await writes(metricsPort)
+  await pause(size.seconds / 2)
+  const idleWritesPerHour = ((await writes(metricsPort)) - before) * (3600 / (size.seconds / 2))
+  reporting.moving = true
+  await pause(size.settle)
+  const answers = reporting.answers
+  const restCpuPercent = await processorPercent(operator, size.seconds)
+  const scrapesPerSecond = (reporting.answers - answers) / size.seconds
+  reporting.moving = false
+  const loaded = Math.round(operator.mebibytes())
+  await clear({ world, subject: operator }, rest)
+  await operator.stop()
+  return { perJob, rssMiB, idleWritesPerHour, restCpuPercent, scrapesPerSecond, loaded }
+}
+
+async function takeovers(world: World) {
+  const flags = ['--metrics-port=0', '--leader-elect', `--lease-seconds=${size.lease}`]
+  const seconds = async (signal: 'SIGKILL' | 'SIGTERM') => {
+    const namespace = await world.namespace(`takeover-${signal.toLowerCase()}`)
+    const own = [...flags, `--leader-election-namespace=${namespace}`]
+    const [leader, standby] = [
+      new Operator(world, { flags: [...own, '--identity=a'], interval: size.interval }),
+      new Operator(world, { flags: [...own, '--identity=b'], interval: size.interval }),
+    ]
+    return takeover(world, { leader, standby, gang: { namespace, name: 'job', workers }, signal })
+  }
+  return { kill: await seconds('SIGKILL'), graceful: await seconds('SIGTERM') }
+}
+
+async function jobsetRows(world: World): Promise<Rows> {
+  const subject = new JobSet(world, await freePorts(3))
+  await subject.install()
+  const rows = [await round(world, subject, 'jobset')]
+  await subject.start()
+  const rssMiB = await memory(
+    { world, subject },
+    { namespace: await world.namespace('jobset-rest'), sizes: size.sizes, workers },
+  )
+  await subject.stop()
+  return { rows, rssMiB }
+}
+
+const pause = async (seconds: number) => new Promise(resolve => setTimeout(resolve, seconds * 1000))
+
+async function main(): Promise<void> {
+  const world = await World.start()
+  const reporting = new Workers(world)
+  try {
+    const [metricsPort = 0] = await freePorts(1)
+    const flags = [`--metrics-port=${metricsPort}`, `--progress-port=${await reporting.listen()}`]
+    const operator = new Operator(world, { flags, interval: size.interval })
+    const loops: { create: number; replace: number }[] = []
+    const rows: Measured[] = []
+    for (let i = 0; i < rounds; i++) {
+      loops.push(await bare(world, `loop-${i}`))
+      rows.push(await round(world, operator, `scmoe-${i}`))
+      console.error(JSON.stringify([loops.at(-1), rows.at(-1)]))
+    }
+    const rest = await atRest(world, operator, metricsPort, reporting)
+    console.error(JSON.stringify(rest))
+    const takeoverSeconds = await takeovers(world)
+    const jobset = options['without-jobset'] ? undefined : await jobsetRows(world)
+    report({ loops, own: { rows, rssMiB: rest.rssMiB }, jobset, rest, takeoverSeconds })
+  } finally {
+    reporting.stop()
+    await world.stop()
+  }
+}
+
+type Results = {
+  loops: { create: number; replace: number }[]
+  own: Rows
+  jobset: Rows | undefined
+  rest: Awaited<ReturnType<typeof atRest>>
+  takeoverSeconds: { kill: number; graceful: number }
+}
+
+function report({ loops, own, jobset, rest, takeoverSeconds }: Results): void {
+  const create = median(loops.map(each => each.create))
+  const replace = median(loops.map(each => each.replace))
+  const line = (name: string, { rows, rssMiB }: Rows) => {
+    const rate = median(rows.map(row => row.burst.podsPerSecond))
+    const again = median(rows.map(row => row.recovery.podsPerSecond))
+    return [
+      name,
+      fixed(rate, 0),
+      fixed(rate / create, 2),
+      fixed(median(rows.map(row => row.burst.createToLastPodMs.p50)), 0),
+      fixed(median(rows.map(row => row.burst.createToLastPodMs.p99)), 0),
+      fixed(again, 0),
+      fixed(again / create, 2),
+      fixed(median(rows.map(row => row.recovery.seconds)), 1),
+      size.sizes.map(each => rssMiB[each]).join(' / '),
+    ]
+  }
+  const bareLine = [
+    'bare loop',
+    fixed(create, 0),
+    '1.00',
+    null,
+    null,
+    fixed(replace, 0),
+    fixed(replace / create, 2),
+    null,
+    null,
+  ]
+  const head = [
+    '',
+    'pods/s',
+    'x loop',
+    'p50 ms',
+    'p99 ms',
+    'recovery pods/s',
+    'x loop',
+    'recovery s',
+    `MiB at ${size.sizes.join(' / ')}`,
+  ]
+  console.log(`${machine()}; ${size.jobs} jobs x ${workers} workers, ${size.failing} gangs fail, ${rounds} rounds\n`)
+  console.log(table(head, [bareLine, line('scmoe', own), ...(jobset === undefined ? [] : [line('jobset', jobset)])]))
+  console.log(
+    `\nwrites per job ${fixed(rest.perJob, 1)}, per idle hour ${rest.idleWritesPerHour}; take-over after kill ${fixed(takeoverSeconds.kill, 1)} s, ` +
+      `graceful ${fixed(takeoverSeconds.graceful, 1)} s\n${size.sizes.at(-1)} running jobs asked ${fixed(rest.scrapesPerSecond, 1)} times/s, each answer new: ` +
+      `${fixed(rest.restCpuPercent, 1)} % of one core, ${rest.loaded} MiB`,
+  )
+  const rows = own.rows
+  writeJson(options.json, {
+    jobs: size.jobs,
+    workersPerJob: workers,
+    podsPerSecond: median(rows.map(row => row.burst.podsPerSecond)),
+    baselinePodsPerSecond: create,
+    createToLastPodMs: {
+      p50: median(rows.map(row => row.burst.createToLastPodMs.p50)),
+      p99: median(rows.map(row => row.burst.createToLastPodMs.p99)),
+    },
+    recoveryPodsPerSecond: median(rows.map(row => row.recovery.podsPerSecond)),
+    rssMiB: own.rssMiB,
+    writesPerJob: rest.perJob,
+    idleWritesPerHour: rest.idleWritesPerHour,
+    takeoverSeconds,
+    restCpuPercent: rest.restCpuPercent,
+  })
+}
+
+await main()

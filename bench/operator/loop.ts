@@ -1,0 +1,38 @@
+// The bare client loop that controllers are compared with: it makes the pods that the operator would make for so many jobs, and looks at nothing.
+// With `replace` it first deletes each gang that is there already.
+//
+//   node bench/operator/loop.ts KUBECONFIG NAMESPACE JOBS WORKERS create|replace      tells its parent when it began
+
+import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { Kube } from '../../operator/kube.ts'
+import { pathOf } from '../../operator/objects.ts'
+import { pod } from '../../operator/resources.ts'
+import { inParallel } from './parallel.ts'
+
+const [kubeconfig, namespace = '', jobs, workers, mode] = process.argv.slice(2)
+const kube = new Kube(kubeconfig)
+const spec = ScMoEJobSpec.parse({ training: { steps: 100 }, workers: { replicas: Number(workers) } })
+const names = Array.from({ length: Number(jobs) }, (_, i) => `job-${i}`)
+const ranks = Array.from({ length: Number(workers) }, (_, rank) => rank)
+
+process.send?.(performance.timeOrigin + performance.now())
+if (mode === 'replace') await inParallel(names, replace)
+else
+  await inParallel(
+    names.flatMap(name => ranks.map(rank => ({ name, rank }))),
+    create,
+  )
+process.disconnect()
+
+async function create({ name, rank }: { name: string; rank: number }): Promise<void> {
+  const uid = '00000000-0000-0000-0000-000000000000'
+  const body = pod({ name, namespace, uid, spec, workerImage: 'worker:1', attempt: 1 }, rank)
+  await kube.call({ method: 'POST', path: pathOf('Pod', namespace), query: { fieldManager: 'loop' }, body })
+}
+
+async function replace(name: string): Promise<void> {
+  const remove = async (rank: number) =>
+    kube.call({ method: 'DELETE', path: pathOf('Pod', namespace, `${name}-worker-${rank}`) })
+  await Promise.all(ranks.map(remove))
+  await Promise.all(ranks.map(async rank => create({ name, rank })))
+}

@@ -1,0 +1,11 @@
+/** Requests of one process under way at a time: as many as the operator's own with eight gangs of four. */
+const CONCURRENCY = 32
+
+/** `work` for every item, in order, so many at a time. */
+export async function inParallel<T>(items: Iterable<T>, work: (item: T) => Promise<unknown>): Promise<void> {
+  const rest = items[Symbol.iterator]()
+  const lane = async () => {
+    for (let next = rest.next(); !next.done; next = rest.next()) await work(next.value)
+  }
+  await Promise.all(Array.from({ length: CONCURRENCY }, lane))
+}

@@ -1,0 +1,126 @@
+// What bench:operator measures of the operator alone: writes, processor time at rest, take-over.
+
+import { createServer, type Server } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { LABEL, type Progress } from '../../crds/contract.ts'
+import { readStatus } from '../../operator/view.ts'
+import { inParallel } from './parallel.ts'
+import type { Gang, Operator } from './subjects.ts'
+import { until, type World } from './world.ts'
+
+/** What rank 0 of every job answers; each pod has an address of its own, all of this machine. */
+export class Workers {
+  readonly #server: Server
+  /** Whether every answer tells of another step. */
+  moving = false
+  answers = 0
+  #step = 1
+
+  constructor(world: World) {
+    this.#server = createServer(({ socket }, response) => {
+      const pod = world.pods.at((socket.localAddress ?? '').replace('::ffff:', ''))
+      this.answers++
+      if (this.moving) this.#step++
+      if (pod === undefined) return void response.writeHead(404).end()
+      const record: Progress = {
+        jobUid: pod.metadata.labels?.[LABEL.jobUid] ?? '',
+        attempt: Number(pod.metadata.labels?.[LABEL.attempt]),
+        rank: 0,
+        step: this.#step,
+        totalSteps: 100_000_000,
+        lossMilli: 2500,
+        tokensPerSecond: 400_000,
+        stepTimeMilliseconds: 250,
+        communicationMilliseconds: 80,
+        overlapPercent: 97,
+        schedule: 'shortcut K=3, 1 chunk',
+        observedTime: this.moving ? new Date().toISOString() : '2026-01-01T00:00:00Z',
+      }
+      response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(record))
+    })
+  }
+
+  async listen(): Promise<number> {
+    await new Promise<void>(resolve => this.#server.listen(0, '0.0.0.0', resolve))
+    const address = this.#server.address()
+    return typeof address === 'object' ? (address?.port ?? 0) : 0
+  }
+
+  stop(): void {
+    this.#server.closeAllConnections()
+    this.#server.close()
+  }
+}
+
+/** Requests that the operator has sent and that are not reads. */
+export async function writes(metricsPort: number): Promise<number> {
+  const text = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text()
+  const lines = text
+    .split('\n')
+    .filter(line => line.startsWith('rest_client_requests_total{') && !line.includes('method="GET"'))
+  return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
+}
+
+/** Per job, from its creation over all workers ready to Complete. */
+export async function writesPerJob(
+  world: World,
+  { operator, metricsPort, gangs }: { operator: Operator; metricsPort: number; gangs: readonly Gang[] },
+): Promise<number> {
+  const before = await writes(metricsPort)
+  const namespace = gangs[0]?.namespace ?? ''
+  const inState = async (state: string) => {
+    const jobs = await Promise.all(gangs.map(async gang => world.job(namespace, gang.name)))
+    return jobs.every(job => readStatus(job).state === state)
+  }
+  await inParallel(gangs, async gang => world.kube.call({ method: 'POST', ...operator.request(gang) }))
+  await until('all jobs to run', () => inState('Running'))
+  await inParallel(world.pods.in(namespace), async seen => world.pods.end(seen, 0, lastWords(seen.pod)))
+  await until('all jobs to be complete', () => inState('Complete'))
+  await sleep(1000)
+  return ((await writes(metricsPort)) - before) / gangs.length
+}
+
+function lastWords({
+  metadata: { labels = {} },
+}: {
+  metadata: { labels?: Record<string, string> | undefined }
+}): string | undefined {
+  if (labels[LABEL.rank] !== '0') return undefined
+  const { [LABEL.jobUid]: jobUid, [LABEL.attempt]: attempt } = labels
+  const progress = {
+    jobUid,
+    attempt: Number(attempt),
+    rank: 0,
+    step: 100,
+    totalSteps: 100,
+    observedTime: new Date().toISOString(),
+  }
+  return JSON.stringify({ progress })
+}
+
+/** Per cent of one core over so many seconds. */
+export async function processorPercent(operator: Operator, seconds: number): Promise<number> {
+  const before = operator.program.processorSeconds()
+  const start = performance.now()
+  await sleep(seconds * 1000)
+  const spent = operator.program.processorSeconds() - before
+  return (100 * spent) / ((performance.now() - start) / 1000)
+}
+
+/** Seconds from the end of the leader until a job made just then has its pods, by the standby. */
+export async function takeover(
+  world: World,
+  { leader, standby, gang, signal }: { leader: Operator; standby: Operator; gang: Gang; signal: 'SIGKILL' | 'SIGTERM' },
+): Promise<number> {
+  await leader.start()
+  await until('a leader', () => leader.program.text().includes('"leads"'))
+  await standby.start()
+  await sleep(2500)
+  const start = performance.now()
+  const ending = leader.program.stop(signal)
+  await world.kube.call({ method: 'POST', ...standby.request(gang) })
+  const pods = await world.pods.count(gang.namespace, gang.workers)
+  await ending
+  await standby.stop()
+  return (Math.max(...pods.map(({ at }) => at)) - start) / 1000
+}
