@@ -25,7 +25,10 @@ type WatchEvent<T> = { type: string; object: T & { code?: number; message?: stri
 
 const FIRST_BACKOFF = 100
 const LONGEST_BACKOFF = 30_000
-/** A watch that lives for less counts as a failure, so that a server that ends each at once is not asked at full speed. */
+/**
+ * A watch that lives for less and brought nothing counts as a failure, so that a server that ends each at once is not asked at full speed. One that did
+ * bring something was cut off as too slow in a burst: it goes on at once, or it would fall back further.
+ */
 const SHORTEST_WATCH = 1000
 
 export class Reflector<T extends KubeObject> {
@@ -114,6 +117,7 @@ export class Reflector<T extends KubeObject> {
   async #watch(signal: AbortSignal): Promise<void> {
     const silence = new AbortController()
     const start = performance.now()
+    let changes = 0
     const idle = this.#options.idleMilliseconds ?? 90_000
     const timer = setTimeout(() => silence.abort(new Error(`watch silent for ${idle} ms`)), idle)
     try {
@@ -132,8 +136,9 @@ export class Reflector<T extends KubeObject> {
       for await (const line of lines) {
         timer.refresh()
         this.#handle(line)
+        if (line.type !== 'BOOKMARK') changes++
       }
-      if (performance.now() - start < SHORTEST_WATCH) throw new Error('watch ended at once')
+      if (changes === 0 && performance.now() - start < SHORTEST_WATCH) throw new Error('watch ended at once')
     } finally {
       clearTimeout(timer)
     }

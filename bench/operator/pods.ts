@@ -1,9 +1,9 @@
 // Scheduler and kubelet of a cluster without nodes: every new pod becomes Running and Ready as soon as it is seen, until it is told to end.
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import { isCode } from '../../operator/errors.ts'
 import type { Kube } from '../../operator/kube.ts'
 import { type Pod, pathOf } from '../../operator/objects.ts'
+import { Reflector } from '../../operator/reflector.ts'
 import { until } from './world.ts'
 
 /** When this process saw a pod come, and what it says of itself. */
@@ -16,15 +16,18 @@ export class Pods {
   readonly #kube: Kube
   readonly #stop = new AbortController()
   readonly #watching: Promise<void>
+  readonly #reflector: Reflector<Pod>
   readonly #live = new Map<string, Seen>()
   readonly #byAddress = new Map<string, Pod>()
   readonly #counts = new Map<string, number>()
   #number = 0
-  #open = false
 
   constructor(kube: Kube) {
     this.#kube = kube
-    this.#watching = this.#watch()
+    const onProblem = (problem: string) => console.error(problem)
+    const onChange = (now: Pod | undefined, before: Pod | undefined) => this.#see(now, before)
+    this.#reflector = new Reflector<Pod>({ kube, path: pathOf('Pod'), onChange, onProblem, trim })
+    this.#watching = this.#reflector.run(this.#stop.signal)
   }
 
   async stop(): Promise<void> {
@@ -43,7 +46,7 @@ export class Pods {
   }
 
   async count(namespace: string, expected: number, seconds?: number): Promise<Seen[]> {
-    await until('the watch of pods', () => this.#open)
+    await until('the watch of pods', () => this.#reflector.synced)
     await until(`${expected} pods in ${namespace}`, () => this.#has(namespace) === expected, seconds).catch(
       (error: unknown) => {
         throw new Error(`there are ${this.#has(namespace)}`, { cause: error })
@@ -69,37 +72,21 @@ export class Pods {
     this.#counts.set(namespace, this.#has(namespace) + by)
   }
 
-  async #watch(): Promise<void> {
-    const request = { method: 'GET', path: pathOf('Pod'), query: { watch: true, timeoutSeconds: 3600 } } as const
-    while (!this.#stop.signal.aborted) {
-      try {
-        const lines = this.#kube.lines<{ type: string; object: Pod }>(request, this.#stop.signal)
-        this.#open = true
-        for await (const { type, object } of lines) this.#see(type, object)
-      } catch (error) {
-        if (this.#stop.signal.aborted) return
-        console.error('watch of pods', error)
-        await sleep(500)
-      }
-    }
-  }
-
-  #see(type: string, pod: Pod): void {
-    const { uid = '' } = pod.metadata
-    const seen = this.#live.get(uid)
-    if (type === 'DELETED') {
-      this.#live.delete(uid)
+  #see(pod: Pod | undefined, before: Pod | undefined): void {
+    if (pod === undefined) {
+      const seen = this.#live.get(before?.metadata.uid ?? '')
       if (seen === undefined) return
-      this.#add(pod, -1)
+      this.#live.delete(seen.pod.metadata.uid ?? '')
+      this.#add(seen.pod, -1)
       this.#byAddress.delete(seen.address)
-    } else if (seen === undefined) {
+    } else if (before === undefined) {
       const n = ++this.#number
       this.#add(pod, 1)
       const address = `127.${1 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}`
-      this.#live.set(uid, { at: performance.now(), pod, address })
+      this.#live.set(pod.metadata.uid ?? '', { at: performance.now(), pod, address })
       this.#byAddress.set(address, pod)
       void this.#run(pod, address)
-    } else seen.pod = pod
+    }
   }
 
   async #run(pod: Pod, address: string): Promise<void> {
@@ -121,6 +108,15 @@ export class Pods {
   }
 }
 
+/** Names and labels are all that is read; and the container's name is kept where its status will be. */
+const trim = ({ metadata, spec }: Pod & { spec?: { containers?: { name: string }[] } | undefined }): Pod => {
+  const { name, namespace, uid, resourceVersion, labels } = metadata
+  return {
+    metadata: { name, namespace, uid, resourceVersion, labels },
+    status: { containerStatuses: [{ name: spec?.containers?.[0]?.name ?? '' }] },
+  }
+}
+
 const condition = (type: string, holds: boolean) => ({
   type,
   status: holds ? 'True' : 'False',
@@ -129,7 +125,7 @@ const condition = (type: string, holds: boolean) => ({
 
 const containers = (pod: Pod, state: object, ready: boolean) => [
   {
-    name: containerOf(pod),
+    name: pod.status?.containerStatuses?.[0]?.name,
     image: 'worker:1',
     imageID: '',
     ready,
@@ -138,13 +134,3 @@ const containers = (pod: Pod, state: object, ready: boolean) => [
     state,
   },
 ]
-
-/** The operator's Pod is cut down to what it reads. */
-/** The operator's Pod is cut down to what it reads. */
-function containerOf({
-  spec,
-}: {
-  spec?: { nodeName?: string | undefined; containers?: { name: string }[] } | undefined
-}): string {
-  return spec?.containers?.[0]?.name ?? 'worker'
-}
