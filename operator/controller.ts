@@ -4,7 +4,7 @@ import { Applier } from './apply.ts'
 import { messageOf, Stalled, Waiting } from './errors.ts'
 import { Caches } from './observe.ts'
 import type { Options } from './options.ts'
-import { describe, plan } from './plan.ts'
+import { describe, plan, podsFirst } from './plan.ts'
 import { Scraper } from './progress.ts'
 import { Queue } from './queue.ts'
 import { type Logger, metrics, type ReconcileResult, type Snapshot } from './telemetry.ts'
@@ -18,7 +18,7 @@ const STALLED_MILLISECONDS = 15_000
 export class Controller {
   readonly #options: Options
   readonly #log: Logger
-  readonly #queue = new Queue(metrics.queue)
+  readonly #queue = new Queue({ ...metrics.queue, isUrgent: key => this.#caches.isWithoutPods(key) })
   readonly #caches: Caches
   readonly #applier: Applier
   readonly #scraper: Scraper
@@ -103,7 +103,12 @@ export class Controller {
       const wanted = plan(observed, now)
       const sentences = describe(wanted)
       if (sentences.length > 0) this.#log.debug({ job: key, plan: sentences }, 'plan')
-      await this.#applier.apply(observed.job, wanted)
+      const part = this.#queue.urgent > 0 ? podsFirst(wanted) : undefined
+      await this.#applier.apply(observed.job, part ?? wanted)
+      if (part !== undefined) {
+        this.#queue.add(key)
+        return 'requeue'
+      }
       if (wanted.status !== undefined)
         this.#log.info({ job: key, state: wanted.status.state, reason: wanted.status.reason }, 'status')
       if (wanted.requeueAt !== undefined) {

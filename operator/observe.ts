@@ -106,6 +106,11 @@ export class Caches {
     }
   }
 
+  /** A job that has none of its pods: nothing of it can run before it has been looked at. */
+  isWithoutPods(key: string): boolean {
+    return this.#pods.of(key).length === 0 && this.#get('ScMoEJob', key) !== undefined
+  }
+
   *jobs(): Generator<Job> {
     for (const reflector of this.#reflectors.ScMoEJob ?? []) yield* reflector.values()
   }

@@ -27,6 +27,7 @@ export type Plan = {
 }
 
 const NOTHING: Plan = { actions: [] }
+const LATER: ReadonlySet<string> = new Set(['Service', 'PodDisruptionBudget'])
 
 export function plan(observed: Observed, now: number): Plan {
   const { job } = observed
@@ -42,6 +43,16 @@ export function plan(observed: Observed, now: number): Plan {
     if (decision !== undefined) return conclude(view, decision)
   }
   throw new Error('the last policy always decides')
+}
+
+/**
+ * What of it is needed so that a gang can start, where that is a part: other gangs wait for their pods too, and the Service and the budget, which workers
+ * need only once they run, and the status, the dearest write, come after theirs.
+ */
+export function podsFirst({ actions }: Plan): Plan | undefined {
+  const isPod = (action: Action) => action.kind === 'create' && action.object.kind === 'Pod'
+  if (!actions.some(isPod)) return undefined
+  return { actions: actions.filter(action => action.kind === 'delete' || !LATER.has(action.object.kind)) }
 }
 
 /** The same as sentences, for logs and tests. */

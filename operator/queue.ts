@@ -1,7 +1,9 @@
 // A work queue of keys: one key is never worked on twice at the same time, and adding it while it waits or is worked on
-// costs nothing. A key that fails comes back after a growing delay.
+// costs nothing. A key that fails comes back after a growing delay. Urgent keys go first, but nobody waits for them long.
 
 export type QueueHooks = {
+  /** Asked when a key is added. */
+  isUrgent?: (key: string) => boolean
   onAdd?: () => void
   onRetry?: () => void
   onStart?: (waitedMilliseconds: number) => void
@@ -10,9 +12,12 @@ export type QueueHooks = {
 
 const FIRST_BACKOFF = 10
 const LONGEST_BACKOFF = 300_000
+/** After that a key that is not urgent has its turn too. */
+const PATIENCE = 3000
 
 export class Queue {
   /** Keys in the order in which they will be worked on, with the time they were added. */
+  readonly #urgent = new Map<string, number>()
   readonly #ready = new Map<string, number>()
   /** Keys being worked on, with the time that began. */
   readonly #working = new Map<string, number>()
@@ -29,7 +34,12 @@ export class Queue {
   }
 
   get depth(): number {
-    return this.#ready.size
+    return this.#urgent.size + this.#ready.size
+  }
+
+  /** Urgent keys that wait. */
+  get urgent(): number {
+    return this.#urgent.size
   }
 
   get delayed(): number {
@@ -44,12 +54,16 @@ export class Queue {
 
   add(key: string): void {
     if (this.#closed) return
-    if (this.#working.has(key)) this.#again.add(key)
-    else if (!this.#ready.has(key)) {
-      this.#ready.set(key, performance.now())
-      this.#hooks.onAdd?.()
-      this.#wake.shift()?.()
-    }
+    if (this.#working.has(key)) return void this.#again.add(key)
+    if (this.#urgent.has(key)) return
+    const waiting = this.#ready.get(key)
+    if (this.#hooks.isUrgent?.(key) === true) {
+      this.#ready.delete(key)
+      this.#urgent.set(key, waiting ?? performance.now())
+    } else if (waiting === undefined) this.#ready.set(key, performance.now())
+    if (waiting !== undefined) return
+    this.#hooks.onAdd?.()
+    this.#wake.shift()?.()
   }
 
   /** Of two delays for one key the earlier holds. */
@@ -95,19 +109,19 @@ export class Queue {
     this.#closed = true
     for (const { timer } of this.#delayed.values()) clearTimeout(timer)
     this.#delayed.clear()
+    this.#urgent.clear()
     this.#ready.clear()
     for (const wake of this.#wake.splice(0)) wake()
   }
 
   async #worker(work: (key: string) => Promise<void>): Promise<void> {
     while (!this.#closed) {
-      const next = this.#ready.entries().next()
-      if (next.done) {
+      const next = this.#take()
+      if (next === undefined) {
         await new Promise<void>(resolve => this.#wake.push(resolve))
         continue
       }
-      const [key, added] = next.value
-      this.#ready.delete(key)
+      const [key, added] = next
       const start = performance.now()
       this.#working.set(key, start)
       this.#hooks.onStart?.(start - added)
@@ -119,5 +133,13 @@ export class Queue {
         if (this.#again.delete(key)) this.add(key)
       }
     }
+  }
+
+  #take(): [key: string, added: number] | undefined {
+    const [urgent, other] = [this.#urgent.entries().next().value, this.#ready.entries().next().value]
+    const overdue = other !== undefined && performance.now() - other[1] > PATIENCE
+    const next = overdue ? other : (urgent ?? other)
+    if (next !== undefined) (next === urgent ? this.#urgent : this.#ready).delete(next[0])
+    return next
   }
 }

@@ -26,7 +26,11 @@ process.disconnect()
 
 async function create({ name, rank }: { name: string; rank: number }): Promise<void> {
   const uid = '00000000-0000-0000-0000-000000000000'
-  const body = pod({ name, namespace, uid, spec, workerImage: 'worker:1', attempt: 1 }, rank)
+  const job = { metadata: { name, namespace, uid } }
+  const body = pod(
+    { job, name, namespace, uid, spec, workerImage: 'worker:1', attempt: 1, scheduler: { provider: 'none' } },
+    rank,
+  )
   await kube.call({ method: 'POST', path: pathOf('Pod', namespace), query: { fieldManager: 'loop' }, body })
 }
 

@@ -11,4 +11,5 @@ export default async function prepare(): Promise<void> {
   await prepareEmbedded('api', report)
   await binaries(['kubectl', 'kube-controller-manager'], report)
   await builtProgram('promtool', report)
+  await builtProgram('jobset', report)
 }

@@ -44,6 +44,27 @@ describe('Queue', () => {
     expect(done).toEqual(['start a', 'start b'])
   })
 
+  it('works on urgent keys first, also on one that became urgent while it waited', async () => {
+    const urgent = new Set(['c'])
+    const queue = new Queue({ isUrgent: key => urgent.has(key) })
+    for (const key of ['a', 'b', 'c', 'd']) queue.add(key)
+    urgent.add('d')
+    queue.add('d')
+    expect([queue.depth, queue.urgent]).toEqual([4, 2])
+    const { done } = collect(queue)
+    await vi.advanceTimersByTimeAsync(10)
+    expect(done.filter(each => each.startsWith('start'))).toEqual(['start c', 'start d', 'start a', 'start b'])
+  })
+
+  // Seen to fail: without the limit of patience `a` comes last.
+  it('lets nobody wait for urgent keys for long', async () => {
+    const queue = new Queue({ isUrgent: key => key !== 'a' })
+    for (const key of ['a', ...Array.from({ length: 100 }, (_, i) => `u${i}`)]) queue.add(key)
+    const { done } = collect(queue, 100)
+    await vi.advanceTimersByTimeAsync(4000)
+    expect(done.indexOf('start a')).toBeGreaterThan(50)
+  })
+
   it('of two delays keeps the earlier', async () => {
     const queue = new Queue()
     queue.addAfter('a', 1000)
