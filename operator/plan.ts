@@ -52,7 +52,7 @@ export function plan(observed: Observed, now: number): Plan {
 export function podsFirst({ actions }: Plan): Plan | undefined {
   const isPod = (action: Action) => action.kind === 'create' && action.object.kind === 'Pod'
   if (!actions.some(isPod)) return undefined
-  return { actions: actions.filter(action => action.kind === 'delete' || !LATER.has(action.object.kind)) }
+  return { actions: actions.filter(action => !('object' in action) || !LATER.has(action.object.kind)) }
 }
 
 /** The same as sentences, for logs and tests. */

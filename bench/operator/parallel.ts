@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+
 /** Requests of one process under way at a time: as many as the operator's own with eight gangs of four. */
 const CONCURRENCY = 32
 
@@ -8,4 +10,12 @@ export async function inParallel<T>(items: Iterable<T>, work: (item: T) => Promi
     for (let next = rest.next(); !next.done; next = rest.next()) await work(next.value)
   }
   await Promise.all(Array.from({ length: CONCURRENCY }, lane))
+}
+
+export async function until(what: string, holds: () => boolean | Promise<boolean>, seconds = 120): Promise<void> {
+  const end = performance.now() + seconds * 1000
+  while (!(await holds())) {
+    if (performance.now() > end) throw new Error(`waited ${seconds} s for ${what}`)
+    await sleep(20)
+  }
 }

@@ -4,13 +4,13 @@ import { isCode } from '../../operator/errors.ts'
 import type { Kube } from '../../operator/kube.ts'
 import { type Pod, pathOf } from '../../operator/objects.ts'
 import { Reflector } from '../../operator/reflector.ts'
-import { until } from './world.ts'
+import { until } from './parallel.ts'
 
 /** When this process saw a pod come, and what it says of itself. */
 export type Seen = { at: number; pod: Pod; address: string }
 
 const PATCH = 'application/strategic-merge-patch+json'
-const now = () => new Date().toISOString().replace(/\.\d+Z/, 'Z')
+const timestamp = () => new Date().toISOString().replace(/\.\d+Z/, 'Z')
 
 export class Pods {
   readonly #kube: Kube
@@ -56,7 +56,7 @@ export class Pods {
   }
 
   async end({ pod }: Seen, exitCode: number, message?: string): Promise<void> {
-    const terminated = { exitCode, message, reason: exitCode === 0 ? 'Completed' : 'Error', finishedAt: now() }
+    const terminated = { exitCode, message, reason: exitCode === 0 ? 'Completed' : 'Error', finishedAt: timestamp() }
     await this.#patch(pod, {
       phase: exitCode === 0 ? 'Succeeded' : 'Failed',
       conditions: [condition('Ready', false)],
@@ -90,7 +90,7 @@ export class Pods {
   }
 
   async #run(pod: Pod, address: string): Promise<void> {
-    const running = { running: { startedAt: now() } }
+    const running = { running: { startedAt: timestamp() } }
     await this.#patch(pod, {
       phase: 'Running',
       podIP: address,
@@ -120,7 +120,7 @@ const trim = ({ metadata, spec }: Pod & { spec?: { containers?: { name: string }
 const condition = (type: string, holds: boolean) => ({
   type,
   status: holds ? 'True' : 'False',
-  lastTransitionTime: now(),
+  lastTransitionTime: timestamp(),
 })
 
 const containers = (pod: Pod, state: object, ready: boolean) => [

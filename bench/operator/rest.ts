@@ -4,9 +4,9 @@ import { createServer, type Server } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { LABEL, type Progress } from '../../crds/contract.ts'
 import { readStatus } from '../../operator/view.ts'
-import { inParallel } from './parallel.ts'
+import { inParallel, until } from './parallel.ts'
 import type { Gang, Operator } from './subjects.ts'
-import { until, type World } from './world.ts'
+import type { World } from './world.ts'
 
 /** What rank 0 of every job answers; each pod has an address of its own, all of this machine. */
 export class Workers {
@@ -21,7 +21,10 @@ export class Workers {
       const pod = world.pods.at((socket.localAddress ?? '').replace('::ffff:', ''))
       this.answers++
       if (this.moving) this.#step++
-      if (pod === undefined) return void response.writeHead(404).end()
+      if (pod === undefined) {
+        response.writeHead(404).end()
+        return
+      }
       const record: Progress = {
         jobUid: pod.metadata.labels?.[LABEL.jobUid] ?? '',
         attempt: Number(pod.metadata.labels?.[LABEL.attempt]),

@@ -8,12 +8,15 @@ import { type Pod, pathOf } from '../../operator/objects.ts'
 import { binaries } from '../../tools/cluster/binaries.ts'
 import { moduleFolder } from '../../tools/cluster/modules.ts'
 import { builtProgram } from '../../tools/cluster/programs.ts'
+import { until } from './parallel.ts'
 import { Program } from './process.ts'
-import { until, type World } from './world.ts'
+import type { World } from './world.ts'
 
 export type Gang = { namespace: string; name: string; workers: number }
 export interface Subject {
   readonly name: string
+  /** Between the end of a failed gang and the next one, by its policy. */
+  readonly backoffSeconds: number
   start(): Promise<void>
   stop(): Promise<void>
   /** What is sent to the API server for one gang. */
@@ -27,6 +30,8 @@ export interface Subject {
 
 export class Operator implements Subject {
   readonly name = 'scmoe'
+  /** The shortest there is. */
+  readonly backoffSeconds = 1
   readonly #world: World
   readonly #options: { flags: readonly string[]; interval: number }
   #program: Program | undefined
@@ -61,7 +66,7 @@ export class Operator implements Subject {
   }
 
   request({ namespace, name, workers }: Gang): { path: string; body: object } {
-    const backoff = { initialSeconds: 1, maxSeconds: 1 }
+    const backoff = { initialSeconds: this.backoffSeconds, maxSeconds: this.backoffSeconds }
     const reporting = { intervalSeconds: this.#options.interval }
     const spec = { training: { steps: 100 }, workers: { replicas: workers }, failurePolicy: { backoff }, reporting }
     const body = { apiVersion: API_VERSION, kind: KIND, metadata: { name, namespace }, spec }
@@ -89,6 +94,7 @@ const JOBSETS = '/apis/jobset.x-k8s.io/v1alpha2'
  */
 export class JobSet implements Subject {
   readonly name = 'jobset'
+  readonly backoffSeconds = 0
   readonly #world: World
   readonly #ports: readonly number[]
   #programs: Program[] = []

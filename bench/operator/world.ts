@@ -3,11 +3,11 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { parse } from 'yaml'
 import { Kube } from '../../operator/kube.ts'
 import { type Job, type KubeObject, pathOf } from '../../operator/objects.ts'
 import { type Cluster, up } from '../../tools/cluster/cluster.ts'
+import { until } from './parallel.ts'
 import { Pods } from './pods.ts'
 
 export class World {
@@ -70,13 +70,5 @@ export class World {
         query: { propagationPolicy: 'Background' },
         timeoutMilliseconds: 120_000,
       })
-  }
-}
-
-export async function until(what: string, holds: () => boolean | Promise<boolean>, seconds = 120): Promise<void> {
-  const end = performance.now() + seconds * 1000
-  while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`waited ${seconds} s for ${what}`)
-    await sleep(20)
   }
 }
