@@ -38,7 +38,7 @@ const { values: options } = parseArgs({
 /** `sequences`: of one rank in one micro-batch. */
 const SIZES = options.quick
   ? { hidden: 32, sequence: 16, sequences: 2, runs: 1, trials: 2 }
-  : { hidden: 384, sequence: 256, sequences: 8, runs: 3, trials: 6 }
+  : { hidden: 384, sequence: 256, sequences: 16, runs: 3, trials: 6 }
 const size = {
   hidden: Number(options.hidden ?? SIZES.hidden),
   sequence: Number(options.sequence ?? SIZES.sequence),

@@ -66,7 +66,7 @@ export interface Tensor {
   /** True for matrices: decoupled weight decay applies. */
   decay: boolean
   init: Initial
-  /** Gradients of one bucket are summed over the ranks together. */
+  /** Gradients of one bucket are summed over the ranks together, as soon as the last of them is complete. */
   bucket: string
 }
 
@@ -234,20 +234,22 @@ const residualStd = ({ units, blocksPerUnit }: ModelConfig) => STD / Math.sqrt(2
 function attentionTensors(config: ModelConfig, block: number): Tensor[] {
   const { dim, heads, keyValueHeads } = config
   const name = `blocks.${block}.attn`
+  const proj = `${name}.proj`
   const rows = ((heads + 2 * keyValueHeads) * dim) / heads
   return [
     ...normTensors(config, `${name}.norm`, name),
     ...linearTensors(config, `${name}.qkv`, { shape: [rows, dim], bucket: name }),
-    ...linearTensors(config, `${name}.proj`, { shape: [dim, dim], bucket: name, std: residualStd(config) }),
+    ...linearTensors(config, proj, { shape: [dim, dim], bucket: proj, std: residualStd(config) }),
   ]
 }
 
-function feedForwardTensors(config: ModelConfig, name: string, bucket = name): Tensor[] {
+function feedForwardTensors(config: ModelConfig, name: string): Tensor[] {
   const { dim, feedForward, activation } = config
+  const down = `${name}.down`
   const up = activation === 'SwiGLU' ? 2 * feedForward : feedForward
   return [
-    ...linearTensors(config, `${name}.up`, { shape: [up, dim], bucket }),
-    ...linearTensors(config, `${name}.down`, { shape: [dim, feedForward], bucket, std: residualStd(config) }),
+    ...linearTensors(config, `${name}.up`, { shape: [up, dim], bucket: name }),
+    ...linearTensors(config, down, { shape: [dim, feedForward], bucket: down, std: residualStd(config) }),
   ]
 }
 

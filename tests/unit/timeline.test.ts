@@ -47,7 +47,7 @@ describe('timeline', () => {
 
       unit 0 backward, predicted 92.0 ms
       compute |d|SE ----------------|experts -------|attention ------|MLP ---------------|e|g|attention -|
-      comm      |combine ------||                   |dispatch ----|| ||                  ||  ||"
+      comm      |combine ------||                   |dispatch ----|| ||     ||           ||  ||  ||"
     `)
   })
 

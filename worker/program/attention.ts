@@ -2,6 +2,7 @@
 
 import type { Emitter } from './emitter.ts'
 import { linear, linearBackward, norm, normBackward, RESIDUAL } from './layers.ts'
+import { reduceBucket } from './update.ts'
 
 const shape = ({ config }: Emitter) => ({
   batch: config.batch,
@@ -36,6 +37,7 @@ function mixed(e: Emitter, block: number, x: string): string {
 export function attentionBackward(e: Emitter, block: number, x: string): void {
   const scope = `blocks.${block}.attn`
   const dO = linearBackward(e, `${scope}.proj`, { dy: RESIDUAL, x: `${scope}.o` })
+  reduceBucket(e, `${scope}.proj`)
   const dqkv = e.transient(`${scope}.dqkv`, e.tokens * e.weightShape(`${scope}.qkv`).out)
   const inputs = [dO, `${scope}.qkv.y`, `${scope}.o`, `${scope}.lse`]
   e.op('attention_backward', { inputs, outputs: [dqkv], attrs: shape(e), label: 'attention' })

@@ -3,6 +3,7 @@
 
 import { gradientOf } from '../model.ts'
 import type { Emitter } from './emitter.ts'
+import { reduceBucket } from './update.ts'
 
 /** The gradient of the residual stream: one buffer through the whole backward pass, updated in place. */
 export const RESIDUAL = 'residual.grad'
@@ -113,6 +114,7 @@ export function feedForwardAgain(e: Emitter, scope: string, x: string): string {
 
 export function feedForwardBackward(e: Emitter, scope: string, io: { dy: string; x: string }): string {
   const dhidden = linearBackward(e, `${scope}.down`, { dy: io.dy, x: `${scope}.act` })
+  reduceBucket(e, `${scope}.down`)
   const dup = activationBackward(e, scope, { dy: dhidden, x: `${scope}.up.y`, rows: e.tokens })
   return linearBackward(e, `${scope}.up`, { dy: dup, x: io.x })
 }

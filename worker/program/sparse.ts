@@ -110,7 +110,7 @@ export function sparseBackward(e: Emitter, at: Sparse): void {
     expertsBackward(e, branch)
     currentBackward(e, at)
   } else expertsBackward(e, branch)
-  reduceBucket(e, `${branch.module}.experts`)
+  for (const bucket of ['experts.down', 'experts']) reduceBucket(e, `${branch.module}.${bucket}`)
   if (!hasShared(e)) return
   sharedBackward(e, at)
   reduceBucket(e, sharedOf(at))

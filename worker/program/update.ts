@@ -9,8 +9,10 @@ import { type Emitter, gradients, localElements } from './emitter.ts'
 
 function allReduce(e: Emitter, buffers: string[], io: { group: 'world' | 'ep' | 'edp'; label: string }): void {
   if (groupSize(io.group, e.config) === 1) return
+  const { segment } = e
   e.at({ part: 'reduce' })
   e.op('all_reduce', { inputs: buffers, outputs: buffers, attrs: { group: io.group }, label: io.label })
+  e.at(segment)
 }
 
 /** Sums the gradients of one bucket; emitted where the last of them is complete, in the last micro-batch. */

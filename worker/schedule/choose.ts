@@ -3,7 +3,7 @@
 import type { Emitted, Scheduled } from '../program/program.ts'
 import { split } from './chunks.ts'
 import { splitTimes } from './makespan.ts'
-import { computeOrder, type Graph, graphOf, slots } from './order.ts'
+import { computeOrder, type Graph, graphOf, slots, withLateGradients } from './order.ts'
 import { exchangeQueues, merge } from './queues.ts'
 import { insertReductions, type Placed } from './reductions.ts'
 import type { Costs } from './simulate.ts'
@@ -85,15 +85,17 @@ function prepare(emitted: Emitted, chunks: number, profile?: Profile): Prepared 
   return { graph, costs: { ops: graph.ops, times, contention: profile.contention }, mean }
 }
 
+/** The best predicted of the orders in which weight gradients can be computed. As emitted without a profile, and where each exchange is waited for. */
 function place({ graph, costs, mean }: Prepared, choice: Choice): Placed {
   const inOrder = (compute: readonly number[]) => insertReductions(graph, exchangeQueues(graph, choice, compute), costs)
   const plain = computeOrder(graph, choice)
-  const moved = mean ? computeOrder(graph, choice, mean) : plain
-  const placed = inOrder(plain)
-  if (moved.every((op, position) => op === plain[position])) return placed
-  const other = inOrder(moved)
-  return other.total < placed.total ? other : placed
+  if (!mean || choice.strategy === 'Sequential') return inOrder(plain)
+  const orders = [plain, computeOrder(graph, choice, mean)].flatMap(order => [order, withLateGradients(graph, order)])
+  const different = orders.filter((order, i) => orders.findIndex(other => isSame(other, order)) === i)
+  return different.map(inOrder).reduce((best, other) => (other.total < best.total ? other : best))
 }
+
+const isSame = (a: readonly number[], b: readonly number[]) => a.every((op, position) => op === b[position])
 
 function choicesOf(graph: Graph, wish: Wish): Choice[] {
   const { forward, backward } = slots(graph)

@@ -35,6 +35,8 @@ interface Group {
   ahead: readonly number[]
   /** The experts and their weight gradients. */
   experts: readonly number[]
+  /** Those weight gradients. */
+  gradients: readonly number[]
   window: readonly (readonly number[])[]
   /** The others: most need the experts. */
   rest: readonly number[]
@@ -85,6 +87,20 @@ export function computeOrder(graph: Graph, choice: Choice, times?: Times): numbe
       ...group.rest,
     ]
   })
+}
+
+/**
+ * The order with weight gradients of experts behind all else of the backward pass, in the unit that comes last there: beside sums of dense
+ * gradients, for which nothing else is left to compute. Of one unit alone, because what they read stays in memory until then.
+ */
+export function withLateGradients({ ops, runs, before }: Graph, order: readonly number[]): number[] {
+  const own = runs.findLast(({ group }) => group?.phase === 'backward')?.group?.gradients ?? []
+  const update = order.findIndex(index => ops[index]?.segment.phase === 'update')
+  const [head, tail] = update < 0 ? [order, []] : [order.slice(0, update), order.slice(update)]
+  const late = new Set<number>()
+  for (const index of own.toReversed())
+    if (!head.some(other => !late.has(other) && before[other]?.includes(index))) late.add(index)
+  return [...head.filter(index => !late.has(index)), ...own.filter(index => late.has(index)), ...tail]
 }
 
 function demandSlot(group: Group, slot: Slot): void {
@@ -171,6 +187,7 @@ function groupOf(
     phase,
     ahead: [...ahead.filter(index => feeds.has(index)), ...ahead.filter(index => !feeds.has(index))],
     experts: [...routed, ...own],
+    gradients: own,
     window,
     rest: compute.filter(index => !placed.has(index) && !own.includes(index)),
     arrivals: exchanges.filter(index => feeds.has(index) && !needs.has(index)),

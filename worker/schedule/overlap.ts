@@ -6,11 +6,11 @@ import { isExchange } from './queues.ts'
 import type { Spans } from './types.ts'
 
 export interface Overlap {
-  /** Microseconds the compute queue stood still while all-to-alls or the counts before them travelled. */
+  /** Microseconds the compute queue stood still for the travel of all-to-alls and the counts before them. */
   waited: number
-  /** Microseconds it stood still while sums of gradients travelled, also where it needs an exchange queued behind one. */
+  /** Microseconds it stood still for the travel of sums of gradients, also where it needs an exchange queued behind one. */
   waitedForReduce: number
-  /** Microseconds it stood still because another rank had not come to a collective yet. */
+  /** Microseconds it stood still because other ranks came later to this or an earlier collective than this one did. */
   waitedForRanks: number
   /** Microseconds all-to-alls and counts travelled. */
   communication: number
@@ -62,9 +62,30 @@ function journeysOf({ ops }: Scheduled, spans: Spans): Journey[] {
   })
 }
 
-/** Compute's pauses before ops that wait, by what the comm queue did meanwhile; where it did nothing, by what was waited for. */
-function standing({ ops }: Scheduled, spans: Spans, journeys: readonly Journey[]) {
+/**
+ * When each collective would have travelled had the other ranks come to all of them no later than this one: as late after compute, or after the
+ * collective before it, as it was issued, and for as long.
+ */
+function unskewed({ ops }: Scheduled, spans: Spans, journeys: readonly Journey[]): Interval[] {
+  let [issued, ended, end] = [0, 0, 0]
+  return journeys.map(({ op, skew, transfer }) => {
+    for (const awaited of ops[op]?.waits ?? []) issued = Math.max(issued, spans.end[awaited] ?? 0)
+    const start = Math.max(end, issued) + Math.max(0, skew.start - Math.max(ended, issued))
+    ended = transfer.end
+    end = start + lengthOf(transfer)
+    return { start, end }
+  })
+}
+
+/**
+ * Compute's pauses before ops that wait: for other ranks what would not have been without skew, the rest by what would have travelled meanwhile;
+ * where nothing would, by what was waited for.
+ */
+function standing(scheduled: Scheduled, spans: Spans, journeys: readonly Journey[]) {
+  const { ops } = scheduled
   const stood = { waited: 0, waitedForReduce: 0, waitedForRanks: 0 }
+  const travels = unskewed(scheduled, spans, journeys)
+  const place = new Map(journeys.map(({ op }, at) => [op, at]))
   let previous = 0
   let next = 0
   for (const [index, op] of ops.entries()) {
@@ -73,17 +94,18 @@ function standing({ ops }: Scheduled, spans: Spans, journeys: readonly Journey[]
     previous = spans.end[index] ?? 0
     const [awaited] = op.waits
     if (awaited === undefined || gap.end <= gap.start) continue
-    let idle = gap.end - gap.start
-    while ((journeys[next]?.transfer.end ?? Number.POSITIVE_INFINITY) <= gap.start) next++
-    for (let at = next; (journeys[at]?.skew.start ?? Number.POSITIVE_INFINITY) < gap.end; at++) {
-      const { exchange, skew, transfer } = journeys[at] ?? { exchange: false, skew: gap, transfer: gap }
-      const travelled = common(gap, transfer)
-      const delayed = common(gap, skew)
-      stood[exchange ? 'waited' : 'waitedForReduce'] += travelled
-      stood.waitedForRanks += delayed
-      idle -= travelled + delayed
+    const arrival = travels[place.get(awaited) ?? -1]?.end ?? gap.start
+    const awakening = Math.max(0, gap.end - Math.max(gap.start, spans.end[awaited] ?? 0))
+    let left = Math.min(lengthOf(gap), Math.max(0, arrival - gap.start) + awakening)
+    stood.waitedForRanks += lengthOf(gap) - left
+    const pause = { start: gap.start, end: Math.min(arrival, gap.end) }
+    while ((travels[next]?.end ?? Number.POSITIVE_INFINITY) <= gap.start) next++
+    for (let at = next; (travels[at]?.start ?? Number.POSITIVE_INFINITY) < pause.end; at++) {
+      const travelled = common(pause, travels[at])
+      stood[journeys[at]?.exchange ? 'waited' : 'waitedForReduce'] += travelled
+      left -= travelled
     }
-    stood[isExchange(ops[awaited]) ? 'waited' : 'waitedForReduce'] += Math.max(0, idle)
+    stood[isExchange(ops[awaited]) ? 'waited' : 'waitedForReduce'] += Math.max(0, left)
   }
   return stood
 }
