@@ -5,7 +5,7 @@ import { LABEL } from '../crds/contract.ts'
 import { brokenRules } from '../crds/rules.ts'
 import { type Action, type Decision, deletions, earliest, instant, type Policy, timestamp } from './decision.ts'
 import { isStopping, outcomeOf } from './gang.ts'
-import type { Pod } from './objects.ts'
+import { type Pod, podName } from './objects.ts'
 import { pod as podOf } from './resources.ts'
 import { isScheduled, scheduledTime } from './trouble.ts'
 import { isOwnedBy, type View } from './view.ts'
@@ -96,7 +96,8 @@ export function growth(view: View): Pick<Decision, 'actions' | 'changes' | 'requ
   const spec = { ...view.spec, workers: { ...view.spec.workers, replicas: view.wanted } }
   const larger = { ...view, spec, attempt: view.attempt + 1 }
   const actions = Array.from({ length: view.wanted - view.gang.length }, (_, i) => view.gang.length + i)
-    .filter(rank => !probes.some(({ metadata }) => metadata.labels?.[LABEL.rank] === String(rank)))
+    // One that was told to stop has to be gone first.
+    .filter(rank => !view.others.some(({ metadata }) => metadata.name === podName(view.name, rank)))
     .map((rank): Action => ({ kind: 'create', object: podOf(larger, rank) }))
   return { actions, ...(end === undefined ? {} : { requeueAt: end }) }
 }

@@ -101,14 +101,26 @@ export function firstBlow(view: Gang): Blow | undefined {
   return blows.toSorted((a, b) => a.distance - b.distance || a.at - b.at || a.rank - b.rank)[0]
 }
 
-/** It may have been told to stop, or have failed, and be gone before anyone looked. */
-function gone(rank: number, { name, ghosts = [], attempt, uid, now }: Gang): Blow {
-  const ghost = ghosts.find(
+type Haunted = Pick<Gang, 'ghosts' | 'attempt' | 'uid'>
+
+/** What is left in memory of a rank's pod of this attempt. */
+const ghostOf = (rank: number, { ghosts = [], attempt, uid }: Haunted): Pod | undefined =>
+  ghosts.find(
     ({ metadata: { labels } }) =>
       labels?.[LABEL.jobUid] === uid &&
       labels[LABEL.attempt] === String(attempt) &&
       labels[LABEL.rank] === String(rank),
   )
+
+/** A rank that has done all its steps has, also when its pod is gone. */
+export const hasSucceeded = (rank: number, view: Haunted & Pick<Gang, 'gang'>): boolean =>
+  outcomeOf(view.gang[rank] ?? ghostOf(rank, view)) === 'succeeded'
+
+/** It may have been told to stop, or have failed, and be gone before anyone looked. */
+function gone(rank: number, view: Gang): Blow | undefined {
+  const { name, now } = view
+  const ghost = ghostOf(rank, view)
+  if (outcomeOf(ghost) === 'succeeded') return undefined
   if (ghost !== undefined) return blowOf(ghost, rank, now) ?? deleted(ghost, rank, now)
   const reason = 'PodDeleted'
   const pod = podName(name, rank)

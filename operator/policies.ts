@@ -6,14 +6,14 @@ import { expired, queued, stalled } from './deadlines.ts'
 import { type Action, asBefore, type Changes, deletions, type Policy, timestamp } from './decision.ts'
 import { grown, growth, scaledDown } from './elastic.ts'
 import { failed } from './failure.ts'
-import { isStopping, outcomeOf } from './gang.ts'
+import { hasSucceeded, isStopping } from './gang.ts'
 import type { Pod } from './objects.ts'
 import { pod as podOf } from './resources.ts'
 import { worstTrouble } from './trouble.ts'
 import { countWorkers, isOwnedBy, type View } from './view.ts'
 
 const succeeded: Policy = view => {
-  if (!view.gang.every(pod => outcomeOf(pod) === 'succeeded')) return undefined
+  if (!view.gang.every((_, rank) => hasSucceeded(rank, view))) return undefined
   const message = `all ${view.gang.length} workers did ${view.spec.training.steps} steps`
   return {
     state: 'Complete',

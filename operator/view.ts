@@ -3,7 +3,7 @@
 import { CONTROLLER, LABEL } from '../crds/contract.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { ScMoEJobStatus, type State, type WorkersStatus } from '../crds/status.ts'
-import { isReady, outcomeOf } from './gang.ts'
+import { hasSucceeded, isReady, outcomeOf } from './gang.ts'
 import { type Job, type KubeObject, type Pod, podName } from './objects.ts'
 import type { Scheduler } from './providers.ts'
 
@@ -115,7 +115,7 @@ export function countWorkers(view: View, desired: number): WorkersStatus {
     desired,
     ready: view.gang.filter(isReady).length,
     active: number('active'),
-    succeeded: number('succeeded'),
+    succeeded: view.gang.filter((_, rank) => hasSucceeded(rank, view)).length,
     failed: number('failed'),
     selector: `${LABEL.jobUid}=${view.uid}`,
   }

@@ -4,26 +4,17 @@ import { maxRestarts, runningWorld, T0, World } from './operator-world.ts'
 const conditionOf = (world: World, type: string) => world.status.conditions?.find(each => each.type === type)
 const lookAgain = (world: World) => ((world.plan().requeueAt ?? 0) - T0) / 1000
 
-/** Rank 0 answers now, with this step; the operator writes it down as it does. */
-function answers(world: World, step: number): void {
-  const { progress } = world.status
-  world.heard = { attempt: world.status.attempt ?? 1, step, at: world.now }
-  const lastStepTime = progress?.step === step ? progress.lastStepTime : new Date(world.now).toISOString()
-  const told = { step, totalSteps: 100, percent: step, ...(lastStepTime !== undefined && { lastStepTime }) }
-  world.job.status = { ...world.status, progress: told }
-}
-
 describe('the deadline on progress', () => {
   const spec = { ...maxRestarts(1), progressDeadlineSeconds: 600 }
 
   it('is half over: the job is Stalled, and runs again with the next step', () => {
     const world = runningWorld(spec)
     world.wait(30)
-    answers(world, 7)
+    world.answers(7)
     world.settle()
     expect(lookAgain(world)).toBe(330)
     world.wait(300)
-    answers(world, 7)
+    world.answers(7)
     expect(world.settle()).toEqual([
       'write Stalled, NoStep: no step was finished since 2026-01-01T00:00:30Z (step 7); without one the gang fails at 2026-01-01T00:10:30Z',
       'look again at 2026-01-01T00:10:30.000Z',
@@ -34,17 +25,17 @@ describe('the deadline on progress', () => {
       'True',
     ])
     world.wait(1)
-    answers(world, 8)
+    world.answers(8)
     expect(world.settle()[0]).toBe('write Running, AllWorkersReady: all workers are ready')
     expect(conditionOf(world, 'Progressing')?.status).toBe('True')
   })
 
   it('is over: the gang restarts by failurePolicy, and fails when that is used up', () => {
     const world = runningWorld(spec)
-    answers(world, 7)
+    world.answers(7)
     world.settle()
     world.wait(600)
-    answers(world, 7)
+    world.answers(7)
     expect(world.settle()[0]).toBe(
       'write Restarting, ProgressDeadlineExceeded: gpt-worker-0 failed in attempt 1: ProgressDeadlineExceeded: no step was finished for 600 s after step 7; all workers are ready; restart 1 of 1',
     )
@@ -56,15 +47,15 @@ describe('the deadline on progress', () => {
     world.settle()
     // The step of the attempt before says nothing about this one.
     world.wait(1)
-    answers(world, 7)
+    world.answers(7)
     world.settle()
     expect(world.status.state).toBe('Running')
     world.wait(598)
-    answers(world, 7)
+    world.answers(7)
     world.settle()
     expect(world.status).toMatchObject({ state: 'Stalled', restarts: 1 })
     world.wait(1)
-    answers(world, 7)
+    world.answers(7)
     world.settle()
     expect(world.status).toMatchObject({ state: 'Failed', reason: 'MaxRestartsExceeded', restarts: 1 })
   })
@@ -73,9 +64,9 @@ describe('the deadline on progress', () => {
     const world = runningWorld(spec)
     world.unready('gpt-worker-1')
     world.wait(600)
-    answers(world, 0)
+    world.answers(0)
     world.wait(600)
-    answers(world, 0)
+    world.answers(0)
     world.settle()
     expect(world.status.lastFailure).toEqual({
       attempt: 1,
@@ -88,7 +79,7 @@ describe('the deadline on progress', () => {
 
   it('holds for a rank 0 that answers neither the operator nor its own node', () => {
     const world = runningWorld(spec)
-    answers(world, 3)
+    world.answers(3)
     world.unready('gpt-worker-0')
     world.wait(599)
     world.settle()
@@ -101,20 +92,20 @@ describe('the deadline on progress', () => {
   // Broken once by counting from the last step alone: every job restarted when the operator could not reach the pods.
   it('proves nothing while this operator cannot reach a rank 0 that is ready', () => {
     const world = runningWorld(spec)
-    answers(world, 3)
+    world.answers(3)
     world.wait(100_000)
     expect(world.settle()).toEqual([
       "write Running, ProgressUnknown: gpt-worker-0 is ready, but its progress cannot be read since 2026-01-01T00:00:00Z: look at the operator's log",
       'look again at 2026-01-02T03:46:55.000Z',
     ])
     expect(conditionOf(world, 'Progressing')?.status).toBe('Unknown')
-    answers(world, 90)
+    world.answers(90)
     expect(world.settle()[0]).toBe('write Running, AllWorkersReady: all workers are ready')
   })
 
   it("does not believe an earlier attempt's step", () => {
     const world = runningWorld(spec)
-    answers(world, 3)
+    world.answers(3)
     world.wait(700)
     world.heard = { attempt: 0, step: 3, at: world.now }
     world.settle()
@@ -152,7 +143,7 @@ describe('the deadline on a start', () => {
     const world = runningWorld(spec)
     world.unready('gpt-worker-1')
     world.wait(61)
-    answers(world, 1)
+    world.answers(1)
     world.settle()
     expect(world.status).toMatchObject({ state: 'Running', reason: 'WorkersNotReady' })
   })

@@ -52,6 +52,18 @@ describe('a job that goes well', () => {
     ])
   })
 
+  it('is complete also when pods that did all steps are taken away before the last has', () => {
+    const world = runningWorld()
+    world.end('gpt-worker-0', { exitCode: 0 })
+    world.settle()
+    world.vanish('gpt-worker-0')
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Running', workers: { active: 1, succeeded: 1 } })
+    world.end('gpt-worker-1', { exitCode: 0 })
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Complete', restarts: 0, workers: { succeeded: 2 } })
+  })
+
   it('stays Running when a readiness probe fails for a moment, and says so', () => {
     const world = runningWorld()
     world.unready('gpt-worker-0')

@@ -5,6 +5,7 @@ import { ScMoEJobStatus } from '../../crds/status.ts'
 import type { Job, KubeObject, Pod } from '../../operator/objects.ts'
 import { describe, type Plan, plan } from '../../operator/plan.ts'
 import type { ProviderName } from '../../operator/providers.ts'
+import { reportOf } from '../../operator/report.ts'
 import type { Heard, Settings } from '../../operator/view.ts'
 
 export const T0 = Date.parse('2026-01-01T00:00:00Z')
@@ -83,6 +84,16 @@ export class World {
   /** The same without when to look again. */
   told(): string[] {
     return this.settle().filter(sentence => !sentence.startsWith('look again at'))
+  }
+
+  /** Rank 0 of this attempt tells its step, and the operator writes it down. */
+  answers(step: number): void {
+    const { attempt = 1, workers } = this.status
+    this.heard = { attempt, step, at: this.now }
+    const observedTime = new Date(this.now).toISOString()
+    const record = { jobUid: 'uid-1', attempt, rank: 0, step, totalSteps: 100, observedTime }
+    const report = reportOf(record, { status: this.status, ranks: workers?.desired ?? 1, now: this.now })
+    this.job.status = { ...this.status, ...report }
   }
 
   ready(name: string): void {
