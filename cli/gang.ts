@@ -6,6 +6,7 @@ import { createServer } from 'node:net'
 import { availableParallelism, constants } from 'node:os'
 import { join } from 'node:path'
 import { ENV, type Failure, TerminationRecord } from '../crds/contract.ts'
+import { backendOf, worldSizeOf } from '../crds/ranks.ts'
 import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
 
 export interface GangOptions {
@@ -42,7 +43,7 @@ export class Gang {
     const [rendezvousPort = 0, progressPort = 0] = await freePorts(2)
     const gang = new Gang(options, progressPort)
     mkdirSync(join(options.output, 'logs'), { recursive: true })
-    for (let rank = 0; rank < options.spec.workers.replicas; rank++) gang.#spawn(rank, rendezvousPort)
+    for (let rank = 0; rank < worldSizeOf(options.spec); rank++) gang.#spawn(rank, rendezvousPort)
     return gang
   }
 
@@ -60,7 +61,7 @@ export class Gang {
 
   #spawn(rank: number, rendezvousPort: number): void {
     const { name, spec, output, scratch } = this.#options
-    const replicas = spec.workers.replicas
+    const worldSize = worldSizeOf(spec)
     const { template: _, ...workers } = spec.workers
     const log = openSync(join(output, 'logs', `rank-${rank}.log`), 'w')
     const child = spawn(process.execPath, [WORKER], {
@@ -68,13 +69,15 @@ export class Gang {
       detached: true,
       stdio: ['ignore', log, log, 'ipc'],
       env: {
-        [ENV.computeThreads]: String(Math.max(1, Math.floor(availableParallelism() / replicas))),
+        [ENV.computeThreads]: String(Math.max(1, Math.floor(availableParallelism() / worldSize))),
         ...process.env,
         [ENV.jobName]: name,
         [ENV.jobUid]: `local-${name}`.slice(0, 64),
         [ENV.attempt]: '0',
         [ENV.rank]: String(rank),
-        [ENV.worldSize]: String(replicas),
+        [ENV.worldSize]: String(worldSize),
+        [ENV.localRank]: String(rank),
+        [ENV.backend]: backendOf(spec),
         [ENV.rendezvous]: `127.0.0.1:${rendezvousPort}`,
         [ENV.spec]: JSON.stringify({ ...spec, workers }),
         [ENV.outputDirectory]: output,

@@ -2,6 +2,7 @@
 
 import { API_VERSION, KIND } from '../crds/contract.ts'
 import { resolveModel } from '../crds/presets.ts'
+import { worldSizeOf } from '../crds/ranks.ts'
 import type { Job as KubeJob } from '../operator/objects.ts'
 import { plan, describe as sentences } from '../operator/plan.ts'
 import { type ModelConfig, modelConfig, parameterCounts } from '../worker/model.ts'
@@ -21,11 +22,11 @@ export interface PlanOptions extends Assumed {
 /** The text or, with `json`, the objects and the assembled programs. Throws JobFileError, and ScheduleError or ModelError of the worker. */
 export function planCommand(file: string, options: PlanOptions): string {
   const job = readJob(file)
-  const { replicas } = job.spec.workers
-  if (options.rank >= replicas)
-    throw new JobFileError(`--rank is ${options.rank}, but the job has ranks 0 to ${replicas - 1}`)
+  const worldSize = worldSizeOf(job.spec)
+  if (options.rank >= worldSize)
+    throw new JobFileError(`--rank is ${options.rank}, but the job has ranks 0 to ${worldSize - 1}`)
   const { sentences: created, objects } = planObjects(job, options.workerImage)
-  const model = modelConfig(job.spec, replicas)
+  const model = modelConfig(job.spec, worldSize)
   const measured = options.results === undefined ? undefined : readMeasured(options.results)
   const planned = planPrograms(model, { ...options, wish: job.spec.overlap, measured })
   if (options.json) return JSON.stringify({ objects, ...asJson(planned, measured) }, undefined, 2)
@@ -47,7 +48,7 @@ function planObjects(job: Job, workerImage: string) {
   }
   const object: KubeJob = { apiVersion: API_VERSION, kind: KIND, metadata, spec: job.spec }
   const nothing = { pods: [], service: undefined, budget: undefined, watchedSince: 0 }
-  const settings = { workerImage, scheduler: { provider: 'none' as const } }
+  const settings = { workerImage, gpuWorkerImage: workerImage, scheduler: { provider: 'none' as const } }
   const planned = plan({ ...nothing, ...settings, job: object }, 0)
   const objects = planned.actions.flatMap(action => ('object' in action ? [action.object] : []))
   return { sentences: sentences(planned), objects }

@@ -7,6 +7,7 @@ import { createLogUpdate } from 'log-update'
 import pc from 'picocolors'
 import { z } from 'zod'
 import { EXIT, Progress } from '../crds/contract.ts'
+import { worldSizeOf } from '../crds/ranks.ts'
 import { brokenRules } from '../crds/rules.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { Gang, type GangOptions, type RankEnd } from './gang.ts'
@@ -35,7 +36,7 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
   const unlock = lockOutput(output)
   const scratch = mkdtempSync(join(tmpdir(), 'scmoe-run-'))
   try {
-    const ranks = spec.workers.replicas
+    const ranks = worldSizeOf(spec)
     removeTraces(output)
     if (options.trace !== undefined) demandWritable(options.trace)
     const ends = await follow({ name, spec, output, scratch }, options)

@@ -4,6 +4,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { worldSizeOf } from '../crds/ranks.ts'
 import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { modelConfig } from '../worker/model.ts'
 import { emitTrain } from '../worker/program/emit.ts'
@@ -33,7 +34,7 @@ const STEPS = 30
 
 /** Throws JobFileError where the run fails. */
 export async function validateWorld(name: string, spec: ScMoEJobSpec): Promise<Validation> {
-  const ranks = spec.workers.replicas
+  const ranks = worldSizeOf(spec)
   const model = modelConfig(spec, ranks)
   const emitted = emitTrain(model, 0)
   const measured = await runWorld(name, spec)

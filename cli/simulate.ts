@@ -2,6 +2,7 @@
 // communication by formula (simulate-predict.ts), the schedule chosen as a worker would choose it.
 
 import { availableParallelism } from 'node:os'
+import { worldSizeOf } from '../crds/ranks.ts'
 import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { modelConfig } from '../worker/model.ts'
 import { type Job, JobFileError, readJob } from './job-file.ts'
@@ -64,18 +65,18 @@ async function predictions(job: Job, options: SimulateOptions): Promise<Predicti
 
 /** The same work for each rank; experts on as many ranks as the job says, or else on as many as divide both them and the ranks. */
 function specOf({ spec }: Job, ranks: number): ScMoEJobSpec {
-  const perRank = spec.training.globalBatchSequences / spec.workers.replicas
+  const perRank = spec.training.globalBatchSequences / worldSizeOf(spec)
   if (!Number.isInteger(perRank))
     throw new JobFileError(
-      `training.globalBatchSequences is ${spec.training.globalBatchSequences}, not a multiple of workers.replicas, ${spec.workers.replicas}`,
+      `training.globalBatchSequences is ${spec.training.globalBatchSequences}, not a multiple of its ${worldSizeOf(spec)} ranks`,
     )
-  const { experts } = modelConfig(spec, spec.workers.replicas)
+  const { experts } = modelConfig(spec, worldSizeOf(spec))
   const expertParallelSize = spec.parallelism.expertParallelSize ?? greatestCommonDivisor(experts, ranks)
   return {
     ...spec,
     training: { ...spec.training, globalBatchSequences: perRank * ranks },
     parallelism: { ...spec.parallelism, expertParallelSize },
-    workers: { ...spec.workers, replicas: ranks },
+    workers: { ...spec.workers, replicas: ranks, gpusPerWorker: 0 },
   }
 }
 
@@ -84,7 +85,7 @@ const greatestCommonDivisor = (a: number, b: number): number => (b === 0 ? a : g
 const milliseconds = (value: number) => `${value.toFixed(1)} ms`
 
 function text({ name, spec }: Job, found: readonly Prediction[], options: SimulateOptions): string {
-  const perRank = spec.training.globalBatchSequences / spec.workers.replicas
+  const perRank = spec.training.globalBatchSequences / worldSizeOf(spec)
   const source = options.results === undefined ? 'measured on this machine' : `from ${options.results}`
   const rows = found.map(each => [
     String(each.ranks),

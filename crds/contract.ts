@@ -18,6 +18,7 @@ export const LABEL = {
   jobName: 'scmoe.dev/job-name',
   jobUid: 'scmoe.dev/job-uid',
   attempt: 'scmoe.dev/attempt',
+  /** Of the pod's first rank. */
   rank: 'scmoe.dev/rank',
   /** Ranks of the gang that the pod was made for. */
   worldSize: 'scmoe.dev/world-size',
@@ -39,8 +40,15 @@ export const ENV = {
   computeThreads: 'SCMOE_COMPUTE_THREADS',
   terminationLog: 'SCMOE_TERMINATION_LOG',
   dataDirectory: 'SCMOE_DATA_DIRECTORY',
+  /** `cpu` (default) or `cuda`. */
+  backend: 'SCMOE_BACKEND',
+  /** Ranks of this pod, from SCMOE_RANK on. More than one: the process starts one for each and is none itself. */
+  localWorldSize: 'SCMOE_LOCAL_WORLD_SIZE',
+  /** Of one of those: its number within the pod, which is also that of its GPU. */
+  localRank: 'SCMOE_LOCAL_RANK',
 } as const
 
+/** The ranks of one pod answer on ports in a row from `http` on, its first rank on `http`. */
 export const PORT = { http: 8080 } as const
 export const CONTAINER = 'worker'
 export const OUTPUT_DIRECTORY = '/output'

@@ -59,7 +59,7 @@ const FailurePolicy = z
       .max(20)
       .optional()
       .describe(
-        'Asked in order about the pod that failed first; the first that fits decides. Without one: exit codes 64 to 67 fail the job, eviction, preemption and node drain do not count, anything else is a restart that counts.',
+        'Asked in order about the pod that failed first; the first that fits decides. Without one: exit codes 64 to 69 fail the job, eviction, preemption and node drain do not count, anything else is a restart that counts.',
       ),
   })
   .describe('What happens when a worker fails: the whole gang restarts from the last checkpoint.')

@@ -9,6 +9,9 @@ import { TERMS, type Term } from './terms.ts'
 /** Pods are called `<job>-worker-<i>` with i < 1024, which is also their host name: at most 63 characters. */
 const MAX_NAME_LENGTH = 63 - '-worker-1023'.length
 
+/** As worker/config.ts has it too. */
+const MAX_RANKS = 1024
+
 /** A rule as the CRD carries it. `at` is the object `self` stands for, `field` the one the error names; both start at the object's root. */
 export interface SchemaRule {
   at: string
@@ -156,8 +159,20 @@ export const RULES: readonly Rule[] = [
   rule(
     'training.globalBatchSequences',
     multiple('globalBatchSequences', 'shares'),
-    'training.globalBatchSequences is {globalBatchSequences}, which is not a multiple of workers.replicas {replicas} times training.microBatches {microBatches}: every worker takes an equal share, so change one of them',
+    'training.globalBatchSequences is {globalBatchSequences}, which is not a multiple of {ranks} ranks (workers.replicas, times workers.gpusPerWorker with GPUs) times training.microBatches {microBatches}: every rank takes an equal share, so change one of them',
     s => isMultiple(s.training.globalBatchSequences, TERMS.shares.of(s)),
+  ),
+  rule(
+    'training.precision',
+    "{precision} == 'fp32' || {gpusPerWorker} > 0",
+    'training.precision is {precision}, but workers.gpusPerWorker is 0 and CPUs compute in fp32: use precision fp32, or set gpusPerWorker',
+    s => s.training.precision === 'fp32' || s.workers.gpusPerWorker > 0,
+  ),
+  rule(
+    'workers.gpusPerWorker',
+    `{gpusPerWorker} <= 1 || {ranks} <= ${MAX_RANKS}`,
+    `workers.replicas {replicas} times workers.gpusPerWorker {gpusPerWorker} makes {ranks} ranks, more than the ${MAX_RANKS} that a job can have: use fewer of one of them`,
+    s => s.workers.gpusPerWorker <= 1 || TERMS.ranks.of(s) <= MAX_RANKS,
   ),
   rule(
     'data',
@@ -174,14 +189,14 @@ export const RULES: readonly Rule[] = [
   rule(
     'parallelism.expertParallelSize',
     `{kind} == 'Dense' || ${multiple('experts', 'expertParallelSize')}`,
-    '{expertParallelSize} ranks (parallelism.expertParallelSize, or by default workers.replicas) cannot share model.experts {experts} equally: use a size that divides model.experts',
+    '{expertParallelSize} ranks (parallelism.expertParallelSize, or by default all) cannot share model.experts {experts} equally: use a size that divides model.experts',
     s => s.model.kind === 'Dense' || isMultiple(TERMS.experts.of(s), TERMS.expertParallelSize.of(s)),
   ),
   rule(
     'parallelism.expertParallelSize',
-    multiple('replicas', 'expertParallelSize'),
-    'parallelism.expertParallelSize is {expertParallelSize}, which does not divide workers.replicas {replicas}: use a size that does, or leave it out for one group of all workers',
-    s => isMultiple(s.workers.replicas, TERMS.expertParallelSize.of(s)),
+    multiple('ranks', 'expertParallelSize'),
+    'parallelism.expertParallelSize is {expertParallelSize}, which does not divide the {ranks} ranks (workers.replicas, times workers.gpusPerWorker with GPUs): use a size that does, or leave it out for one group of all ranks',
+    s => isMultiple(TERMS.ranks.of(s), TERMS.expertParallelSize.of(s)),
   ),
   rule(
     'workers.minReplicas',
@@ -233,9 +248,9 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'network.port',
-    `{port} != ${PORT.http}`,
+    `{port} < ${PORT.http} || {port} >= ${PORT.http} + {ranksPerWorker}`,
     `network.port is {port}, where the worker answers probes and progress requests: use another port`,
-    s => s.network.port !== PORT.http,
+    s => s.network.port < PORT.http || s.network.port >= PORT.http + TERMS.ranksPerWorker.of(s),
   ),
   rule(
     'failurePolicy.backoff.initialSeconds',

@@ -143,7 +143,7 @@ const Training = z
       .min(1)
       .max(1_048_576)
       .default(8)
-      .describe('Sequences per step over all ranks; a multiple of workers.replicas times microBatches.'),
+      .describe('Sequences per step over all ranks; a multiple of ranks times microBatches.'),
     microBatches: z
       .int()
       .min(1)
@@ -155,6 +155,12 @@ const Training = z
       .default(false)
       .describe(
         'Whether the backward pass computes activations again instead of keeping them: less memory, more time.',
+      ),
+    precision: z
+      .enum(['fp32', 'bf16'])
+      .default('fp32')
+      .describe(
+        'Numbers that are multiplied: fp32, or bf16 with weights, sums and the optimizer in fp32; bf16 needs GPUs.',
       ),
     sequenceLength: z.int().min(2).max(65_536).default(256).describe('Tokens per sequence.'),
     seed: z.int().min(0).max(2_147_483_647).default(1).describe('Seed of initialisation and data order.'),
@@ -222,7 +228,7 @@ const Workers = z
       .min(1)
       .max(1024)
       .default(1)
-      .describe('Worker pods, one rank each. Changed only while the job is suspended, or with minReplicas.'),
+      .describe('Worker pods. Changed only while the job is suspended, or with minReplicas.'),
     minReplicas: z
       .int()
       .min(1)
@@ -230,6 +236,25 @@ const Workers = z
       .optional()
       .describe(
         'The fewest workers to start with where there is no room for replicas after scheduling.timeoutSeconds: as many as fit and divide experts and batch, from the last checkpoint; more again when there is room. Needs checkpoint.',
+      ),
+    gpusPerWorker: z
+      .int()
+      .min(0)
+      .max(16)
+      .default(0)
+      .describe(
+        'GPUs of each worker, one rank for each of them; 0: the worker is one rank and computes on its CPUs. Worker i has the ranks from i * gpusPerWorker on. Changed only while the job is suspended.',
+      ),
+    gpuResourceName: z
+      .string()
+      .max(317)
+      .regex(
+        /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?\/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/,
+        'must be the name of an extended resource, such as "nvidia.com/gpu"',
+      )
+      .default('nvidia.com/gpu')
+      .describe(
+        'The resource that a node offers its GPUs as; also the key of the taint that workers with GPUs tolerate.',
       ),
     template: z
       .looseObject({})
@@ -323,7 +348,7 @@ export const ScMoEJobSpec = z.strictObject({
         .max(1024)
         .optional()
         .describe(
-          'Ranks that share one set of experts; divides model.experts and workers.replicas. Default: workers.replicas.',
+          'Ranks that share one set of experts; divides model.experts and the number of ranks. Default: all ranks.',
         ),
     })
     .prefault({})

@@ -1,6 +1,7 @@
 // The values that rules speak of, each read twice: in CEL, where `self` is the spec, and in TypeScript. Both know the presets.
 
 import { DEFAULT_TOP_K, GENERIC, type Governed, type Model, PRESETS, resolveModel } from './presets.ts'
+import { ranksPerWorker, worldSizeOf } from './ranks.ts'
 import type { ScMoEJobSpec } from './scmoejob.ts'
 
 type Value = string | number | boolean
@@ -28,6 +29,9 @@ function governed<F extends keyof Governed>(field: F): { cel: string; of(spec: S
 
 /** An optional field of `self`; `missing` where it is left out. */
 const optional = (path: string, missing: Value) => `(has(self.${path}) ? self.${path} : ${literal(missing)})`
+
+const RANKS_PER_WORKER = '(self.workers.gpusPerWorker > 1 ? self.workers.gpusPerWorker : 1)'
+const RANKS = `(self.workers.replicas * ${RANKS_PER_WORKER})`
 
 const heads = governed('heads')
 const moeLayerFrequency = governed('moeLayerFrequency')
@@ -96,15 +100,19 @@ export const TERMS = {
   microBatches: { cel: 'self.training.microBatches', of: s => s.training.microBatches },
   replicas: { cel: 'self.workers.replicas', of: s => s.workers.replicas },
   minReplicas: { cel: optional('workers.minReplicas', 0), of: s => s.workers.minReplicas ?? 0 },
+  gpusPerWorker: { cel: 'self.workers.gpusPerWorker', of: s => s.workers.gpusPerWorker },
+  precision: { cel: 'self.training.precision', of: s => s.training.precision },
+  ranksPerWorker: { cel: RANKS_PER_WORKER, of: ranksPerWorker },
+  ranks: { cel: RANKS, of: worldSizeOf },
   /** Equal parts of the batch. */
   shares: {
-    cel: '(self.workers.replicas * self.training.microBatches)',
-    of: s => s.workers.replicas * s.training.microBatches,
+    cel: `(${RANKS} * self.training.microBatches)`,
+    of: s => worldSizeOf(s) * s.training.microBatches,
   },
   tokens: { cel: 'self.data.tokens', of: s => s.data.tokens },
   expertParallelSize: {
-    cel: '(has(self.parallelism.expertParallelSize) ? self.parallelism.expertParallelSize : self.workers.replicas)',
-    of: s => s.parallelism.expertParallelSize ?? s.workers.replicas,
+    cel: `(has(self.parallelism.expertParallelSize) ? self.parallelism.expertParallelSize : ${RANKS})`,
+    of: s => s.parallelism.expertParallelSize ?? worldSizeOf(s),
   },
   strategy: { cel: 'self.overlap.strategy', of: s => s.overlap.strategy },
   slot: { cel: optional('overlap.slot', 0), of: s => s.overlap.slot ?? 0 },

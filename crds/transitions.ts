@@ -41,6 +41,7 @@ export const TRANSITIONS: readonly Transition[] = [
   immutable('training.sequenceLength'),
   immutable('training.microBatches'),
   immutable('training.recompute'),
+  immutable('training.precision'),
   immutable('training.seed'),
   immutable('training.optimizer'),
   immutable('training.evaluation'),
@@ -64,6 +65,16 @@ export const TRANSITIONS: readonly Transition[] = [
     at: 'spec',
     rule: `(${same('workers.minReplicas')}) || oldSelf.suspend`,
     message: `workers.minReplicas ${SUSPENDED}`,
+  }),
+  transition('workers.gpusPerWorker', 'while suspended', {
+    at: 'spec',
+    rule: 'self.workers.gpusPerWorker == oldSelf.workers.gpusPerWorker || oldSelf.suspend',
+    message: `workers.gpusPerWorker ${SUSPENDED}`,
+  }),
+  transition('workers.gpuResourceName', 'while suspended', {
+    at: 'spec',
+    rule: 'self.workers.gpuResourceName == oldSelf.workers.gpuResourceName || oldSelf.suspend',
+    message: `workers.gpuResourceName ${SUSPENDED}`,
   }),
   transition('workers.template', 'while suspended', {
     at: 'spec',

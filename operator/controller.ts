@@ -27,11 +27,11 @@ export class Controller {
   constructor(options: Options, log: Logger) {
     this.#options = options
     this.#log = log
-    const { kubeconfig, identity, workerImage } = options
+    const { kubeconfig, identity, workerImage, gpuWorkerImage } = options
     const scheduler = { provider: options.schedulingProvider, name: options.schedulerName }
     this.#caches = new Caches({
       kubeconfig,
-      settings: { workerImage, scheduler },
+      settings: { workerImage, gpuWorkerImage, scheduler },
       namespaces: options.watchNamespaces,
       idleMilliseconds: options.watchIdleSeconds * 1000,
       onChange: (job, kind) => (kind === 'Pod' ? this.#queue.addAfter(job, GATHER_MILLISECONDS) : this.#queue.add(job)),

@@ -9,6 +9,7 @@ export type Options = {
   kubeconfig: string | undefined
   watchNamespaces: string[]
   workerImage: string
+  gpuWorkerImage: string
   schedulingProvider: ProviderName
   schedulerName: string | undefined
   concurrency: number
@@ -54,6 +55,9 @@ const flags = (): Option[] => [
     .default([], 'all'),
   flag('--worker-image <image>', 'image of workers whose template names none', 'SCMOE_WORKER_IMAGE').default(
     'scmoe/worker:0.1.0',
+  ),
+  flag('--gpu-worker-image <image>', 'the same of workers with GPUs', 'SCMOE_GPU_WORKER_IMAGE').default(
+    'scmoe/worker-gpu:0.1.0',
   ),
   flag(
     '--scheduling-provider <name>',

@@ -4,6 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, request } from 'undici'
 import { LABEL, PROGRESS_MAX_BYTES, Progress } from '../crds/contract.ts'
+import { worldSizeOf } from '../crds/ranks.ts'
 import { messageOf, Waiting } from './errors.ts'
 import { isReady } from './gang.ts'
 import { type Job, keyOf, type Pod, podName } from './objects.ts'
@@ -138,11 +139,9 @@ export class Scraper {
     const reading = readSpec(job)
     if ('invalid' in reading) return
     const status = readStatus(job)
-    const report = reportOf(progress, {
-      status,
-      ranks: sizeOf(reading.spec, { status, created: true }),
-      now: Date.now(),
-    })
+    const replicas = sizeOf(reading.spec, { status, created: true })
+    const ranks = worldSizeOf({ workers: { ...reading.spec.workers, replicas } })
+    const report = reportOf(progress, { status, ranks, now: Date.now() })
     const { progress: step, throughput, lastCheckpoint } = status
     const known = { progress: step, ...(throughput && { throughput }), ...(lastCheckpoint && { lastCheckpoint }) }
     if (!same(report, known)) await this.#options.report(job, report)

@@ -1,6 +1,7 @@
 // From a worker's progress record to the part of the status that the field owner scmoe-progress holds. Pure.
 
 import type { Progress } from '../crds/contract.ts'
+import { worldSizeOf } from '../crds/ranks.ts'
 import type { CheckpointStatus, ProgressStatus, ScMoEJobStatus, ThroughputStatus } from '../crds/status.ts'
 import { timestamp } from './decision.ts'
 import { terminationRecord } from './gang.ts'
@@ -40,7 +41,7 @@ export function finalReport(view: View): Report | undefined {
   if (record === undefined || record.jobUid !== view.uid || record.rank !== 0) return undefined
   const known = view.status.throughput?.observedTime
   if (known !== undefined && Date.parse(record.observedTime) < Date.parse(known)) return undefined
-  const report = reportOf(record, { status: view.status, ranks: view.spec.workers.replicas, now: view.now })
+  const report = reportOf(record, { status: view.status, ranks: worldSizeOf(view.spec), now: view.now })
   const { progress, throughput, lastCheckpoint } = view.status
   return same(report, defined({ progress, throughput, lastCheckpoint })) ? undefined : report
 }

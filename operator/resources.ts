@@ -1,6 +1,8 @@
 // The objects that a job owns, as data: headless Service, PodDisruptionBudget, pods. Pure.
 
 import { CONTAINER, ENV, LABEL, OUTPUT_DIRECTORY, PORT } from '../crds/contract.ts'
+import { backendOf, ranksPerWorker, worldSizeOf } from '../crds/ranks.ts'
+import { gpuContainer, gpuMounts, gpuPod, gpuVolumes } from './gpu.ts'
 import { type Json, podName } from './objects.ts'
 import { list, metadata, type Named, record, strings, type Wanted } from './owned.ts'
 import { type Gang, type PodParts, partsOf } from './providers.ts'
@@ -14,7 +16,7 @@ const VOLUME = { output: 'scmoe-output', temporary: 'scmoe-tmp' } as const
 /** Where the user's value holds if there is one; all other variables of the contract are the operator's. */
 const TUNING: ReadonlySet<string> = new Set([ENV.computeThreads, ENV.dataDirectory])
 
-type Subject = Pick<View, 'name' | 'namespace' | 'uid' | 'spec' | 'workerImage'>
+type Subject = Pick<View, 'name' | 'namespace' | 'uid' | 'spec' | 'workerImage' | 'gpuWorkerImage'>
 type Worker = Subject & Gang
 
 /** Every worker's name resolves before it is ready, so that ranks find each other while they start. */
@@ -54,11 +56,11 @@ export function budget(subject: Subject): Wanted<'PodDisruptionBudget'> {
 }
 
 /** The template wins wherever it sets something, except for identity, restartPolicy and the worker's own variables. */
-export function pod(view: Worker, rank: number): Wanted<'Pod'> {
+export function pod(view: Worker, worker: number): Wanted<'Pod'> {
   const template = record(view.spec.workers.template)
   const meta = record(template['metadata'])
   const spec = record(template['spec'])
-  const own = metadata(view, podName(view.name, rank))
+  const own = metadata(view, podName(view.name, worker))
   const parts = partsOf(view)
   return {
     apiVersion: 'v1',
@@ -70,8 +72,8 @@ export function pod(view: Worker, rank: number): Wanted<'Pod'> {
         ...parts.labels,
         ...own.labels,
         [LABEL.attempt]: String(view.attempt),
-        [LABEL.rank]: String(rank),
-        [LABEL.worldSize]: String(view.spec.workers.replicas),
+        [LABEL.rank]: String(worker * ranksPerWorker(view.spec)),
+        [LABEL.worldSize]: String(worldSizeOf(view.spec)),
       },
       annotations: { ...strings(meta['annotations']), ...parts.annotations },
     },
@@ -82,7 +84,8 @@ export function pod(view: Worker, rank: number): Wanted<'Pod'> {
       ...parts.spec,
       ...spec,
       ...affinity(parts, spec),
-      hostname: podName(view.name, rank),
+      ...gpuPod(view.spec, spec),
+      hostname: podName(view.name, worker),
       subdomain: view.name,
       restartPolicy: 'Never',
       securityContext: {
@@ -95,7 +98,7 @@ export function pod(view: Worker, rank: number): Wanted<'Pod'> {
         ...record(spec['securityContext']),
       },
       volumes: merged(volumes(view), spec['volumes'], 'name'),
-      containers: containers(view, rank, list(spec['containers'])),
+      containers: containers(view, worker, list(spec['containers'])),
     },
   }
 }
@@ -108,12 +111,16 @@ function affinity({ spec: own = {} }: PodParts, template: Json): Json {
   return terms.length === 0 ? {} : { affinity: { ...theirs, podAffinity: { ...given, [REQUIRED]: terms } } }
 }
 
-function containers(view: Worker, rank: number, given: Named[]): Named[] {
+function containers(view: Worker, index: number, given: Named[]): Named[] {
   const template = given.find(({ name }) => name === CONTAINER) ?? { name: CONTAINER }
   const worker: Named = {
-    image: view.workerImage,
+    image: backendOf(view.spec) === 'cuda' ? view.gpuWorkerImage : view.workerImage,
     ports: [
-      { name: 'http', containerPort: PORT.http, protocol: 'TCP' },
+      ...Array.from({ length: ranksPerWorker(view.spec) }, (_, local) => ({
+        name: local === 0 ? 'http' : `http-${local}`,
+        containerPort: PORT.http + local,
+        protocol: 'TCP',
+      })),
       { name: 'rendezvous', containerPort: view.spec.network.port, protocol: 'TCP' },
     ],
     readinessProbe: {
@@ -124,8 +131,9 @@ function containers(view: Worker, rank: number, given: Named[]): Named[] {
     },
     terminationMessagePolicy: 'FallbackToLogsOnError',
     ...template,
+    ...gpuContainer(view.spec, template),
     terminationMessagePath: TERMINATION_LOG,
-    env: environment(view, rank, template),
+    env: environment(view, index, template),
     volumeMounts: merged(mounts(view), template['volumeMounts'], 'mountPath'),
     securityContext: {
       allowPrivilegeEscalation: false,
@@ -139,14 +147,16 @@ function containers(view: Worker, rank: number, given: Named[]): Named[] {
   return [worker, ...given.filter(({ name }) => name !== CONTAINER)]
 }
 
-function environment(view: Worker, rank: number, template: Named): Named[] {
+function environment(view: Worker, index: number, template: Named): Named[] {
   const { template: _, ...workers } = view.spec.workers
   const fixed: Record<string, string> = {
     [ENV.jobName]: view.name,
     [ENV.jobUid]: view.uid,
     [ENV.attempt]: String(view.attempt),
-    [ENV.rank]: String(rank),
-    [ENV.worldSize]: String(workers.replicas),
+    [ENV.rank]: String(index * ranksPerWorker(view.spec)),
+    [ENV.worldSize]: String(worldSizeOf(view.spec)),
+    [ENV.localWorldSize]: String(ranksPerWorker(view.spec)),
+    [ENV.backend]: backendOf(view.spec),
     [ENV.rendezvous]: `${podName(view.name, 0)}.${view.name}.${view.namespace}.svc:${view.spec.network.port}`,
     [ENV.spec]: JSON.stringify({ ...view.spec, workers }),
     [ENV.httpPort]: String(PORT.http),
@@ -162,15 +172,15 @@ function environment(view: Worker, rank: number, template: Named): Named[] {
 }
 
 function volumes({ spec }: Subject): Named[] {
-  const temporary: Named = { name: VOLUME.temporary, emptyDir: {} }
-  return spec.checkpoint === undefined ? [temporary] : [temporary, { ...spec.checkpoint.volume, name: VOLUME.output }]
+  const own: Named[] = [{ name: VOLUME.temporary, emptyDir: {} }, ...gpuVolumes(spec)]
+  return spec.checkpoint === undefined ? own : [...own, { ...spec.checkpoint.volume, name: VOLUME.output }]
 }
 
 function mounts({ spec, namespace, name }: Subject): Json[] {
-  const temporary = { name: VOLUME.temporary, mountPath: '/tmp' }
-  if (spec.checkpoint === undefined) return [temporary]
+  const own = [{ name: VOLUME.temporary, mountPath: '/tmp' }, ...gpuMounts(spec)]
+  if (spec.checkpoint === undefined) return own
   const subPath = spec.checkpoint.subPath ?? `${namespace}/${name}`
-  return [temporary, { name: VOLUME.output, mountPath: OUTPUT_DIRECTORY, ...(subPath === '' ? {} : { subPath }) }]
+  return [...own, { name: VOLUME.output, mountPath: OUTPUT_DIRECTORY, ...(subPath === '' ? {} : { subPath }) }]
 }
 
 /** Ours, unless the template has one under the same key, then the template's. */

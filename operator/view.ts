@@ -1,6 +1,7 @@
 // One job with its pods, sorted out: which pods count, how many attempts there were, what the last status said. Pure.
 
 import { CONTROLLER, LABEL } from '../crds/contract.ts'
+import { ranksPerWorker, worldSizeOf } from '../crds/ranks.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { ScMoEJobStatus, type State, type WorkersStatus } from '../crds/status.ts'
 import { hasSucceeded, isReady, outcomeOf } from './gang.ts'
@@ -28,8 +29,9 @@ export type Observed = {
 
 /** What the operator was started with. */
 export type Settings = {
-  /** Image of workers whose template names none. */
+  /** Images of workers whose template names none: without GPUs and with. */
   workerImage: string
+  gpuWorkerImage: string
   scheduler: Scheduler
 }
 
@@ -38,7 +40,7 @@ export type View = Observed & {
   name: string
   namespace: string
   uid: string
-  /** workers.replicas is how many ranks the present attempt has: fewer than were asked for where there is no room for all. */
+  /** workers.replicas is how many workers the present attempt has: fewer than were asked for where there is no room for all. */
   spec: ScMoEJobSpec
   /** Workers that the job asks for. */
   wanted: number
@@ -47,7 +49,7 @@ export type View = Observed & {
   attempt: number
   /** It is on record that all pods of this attempt were created: from here on a missing one was deleted. */
   created: boolean
-  /** Pods of this attempt by rank. */
+  /** Pods of this attempt by worker. */
   gang: readonly (Pod | undefined)[]
   /** This job's pods of other attempts and those of others that have its pods' names: they have to go before this attempt can start. */
   others: readonly Pod[]
@@ -80,20 +82,21 @@ export function viewOf(observed: Observed, written: ScMoEJobSpec, now: number): 
   const created = isLive(status.state) && status.nextRestartTime === undefined
   const size = sizeOf(written, { status, created })
   const spec = { ...written, workers: { ...written.workers, replicas: size } }
+  const ranks = worldSizeOf(spec)
   const gang = Array.from<Pod | undefined>({ length: size }).fill(undefined)
   const others: Pod[] = []
   for (const pod of observed.pods) {
     const labels = pod.metadata.labels ?? {}
-    const rank = Number(labels[LABEL.rank])
-    const counts = labels[LABEL.attempt] === String(attempt) && Number(labels[LABEL.worldSize] ?? size) === size
-    if (isOwnedBy(pod, uid) && counts && rank < size) gang[rank] = pod
+    const worker = Number(labels[LABEL.rank]) / ranksPerWorker(spec)
+    const isCurrent = labels[LABEL.attempt] === String(attempt) && Number(labels[LABEL.worldSize] ?? ranks) === ranks
+    if (isOwnedBy(pod, uid) && isCurrent && Number.isInteger(worker) && worker < size) gang[worker] = pod
     else if (isOwnedBy(pod, uid) || gang.some((_, each) => pod.metadata.name === podName(name, each))) others.push(pod)
   }
   const wanted = written.workers.replicas
   return { ...observed, now, name, namespace, uid, spec, wanted, status, attempt, created, gang, others }
 }
 
-/** Ranks of the present attempt: those on record, of a gang that may have fewer than were asked for. */
+/** Workers of the present attempt: those on record, of a gang that may have fewer than were asked for. */
 export function sizeOf({ workers }: ScMoEJobSpec, seen: { status: ScMoEJobStatus; created: boolean }): number {
   const recorded = seen.status.workers?.desired ?? 0
   if (workers.minReplicas === undefined || recorded === 0) return workers.replicas

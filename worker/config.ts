@@ -3,6 +3,7 @@
 import { z } from 'zod'
 import { ENV, PORT } from '../crds/contract.ts'
 import { resolveModel } from '../crds/presets.ts'
+import { type BackendName, worldSizeOf } from '../crds/ranks.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { WorkerFailure } from './failure.ts'
 import { defaultThreads } from './threads.ts'
@@ -13,6 +14,9 @@ export interface WorkerConfig {
   attempt: number
   rank: number
   worldSize: number
+  /** Number within its pod, and of its GPU. */
+  localRank: number
+  backend: BackendName
   expertParallelSize: number
   rendezvous: { host: string; port: number }
   spec: ScMoEJobSpec
@@ -47,6 +51,8 @@ export function readConfig(env: Environment): WorkerConfig {
     attempt: integer(env, ENV.attempt, { least: 0, most: 2 ** 31, fallback: 0 }),
     rank: integer(env, ENV.rank, { least: 0, most: worldSize - 1 }),
     worldSize,
+    localRank: integer(env, ENV.localRank, { least: 0, most: 1023, fallback: 0 }),
+    backend: backend(env),
     expertParallelSize: spec.parallelism.expertParallelSize ?? worldSize,
     rendezvous: hostAndPort(env),
     spec,
@@ -69,12 +75,12 @@ function checkTogether({ spec, worldSize, expertParallelSize }: WorkerConfig): v
   const parts = worldSize * training.microBatches
   const rules: [boolean, string][] = [
     [
-      worldSize === spec.workers.replicas,
-      `${ENV.worldSize} is ${worldSize} but spec.workers.replicas is ${spec.workers.replicas}: start as many ranks as replicas.`,
+      worldSize === worldSizeOf(spec),
+      `${ENV.worldSize} is ${worldSize}, but spec.workers (replicas ${spec.workers.replicas}, gpusPerWorker ${spec.workers.gpusPerWorker}) makes ${worldSizeOf(spec)} ranks: start as many.`,
     ],
     [
       worldSize % expertParallelSize === 0,
-      `spec.parallelism.expertParallelSize is ${expertParallelSize}, which does not divide the ${worldSize} workers: use a divisor of it.`,
+      `spec.parallelism.expertParallelSize is ${expertParallelSize}, which does not divide the ${worldSize} ranks: use a divisor of it.`,
     ],
     [
       model.kind === 'Dense' || model.experts % expertParallelSize === 0,
@@ -82,7 +88,7 @@ function checkTogether({ spec, worldSize, expertParallelSize }: WorkerConfig): v
     ],
     [
       training.globalBatchSequences % parts === 0,
-      `spec.training.globalBatchSequences is ${training.globalBatchSequences}, which is not a multiple of the ${worldSize} workers${training.microBatches === 1 ? '' : ` times spec.training.microBatches ${training.microBatches}`}.`,
+      `spec.training.globalBatchSequences is ${training.globalBatchSequences}, which is not a multiple of the ${worldSize} ranks${training.microBatches === 1 ? '' : ` times spec.training.microBatches ${training.microBatches}`}.`,
     ],
     [
       model.hiddenSize % model.heads === 0,
@@ -146,6 +152,12 @@ function integer(env: Environment, name: string, range: { least: number; most: n
   const value = /^\d+$/.test(text ?? required(env, name)) ? Number(text) : Number.NaN
   if (value >= range.least && value <= range.most) return value
   throw bad(`${name} is "${text}": it must be an integer from ${range.least} to ${range.most}.`)
+}
+
+function backend(env: Environment): BackendName {
+  const text = env[ENV.backend] || 'cpu'
+  if (text === 'cpu' || text === 'cuda') return text
+  throw bad(`${ENV.backend} is "${text}": it must be cpu or cuda.`)
 }
 
 function hostAndPort(env: Environment): { host: string; port: number } {

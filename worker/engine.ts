@@ -4,9 +4,8 @@ import { createHash } from 'node:crypto'
 import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
 
+import type { BackendName } from '../crds/ranks.ts'
 import type { Program } from './program/program.ts'
-
-export type BackendName = 'cpu' | 'cuda'
 
 /** What a GPU is driven with. */
 export interface DeviceOptions {

@@ -1,5 +1,6 @@
 // The model of an evaluation: that of a job, or of a checkpoint's index, on one rank. And how its sequences are cut into batches. Pure.
 
+import { worldSizeOf } from '../crds/ranks.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import type { CheckpointIndex } from './checkpoint-index.ts'
 import { type ModelConfig, modelConfig } from './model.ts'
@@ -43,7 +44,7 @@ export function specOfIndex({ model }: Pick<CheckpointIndex, 'model'>): ModelSpe
 
 /** Sequences that a rank of the job computes at a time; capacity, and so which tokens are dropped, depends on it. */
 export function batchOf({ training, workers }: Pick<ScMoEJobSpec, 'training' | 'workers'>): number {
-  return training.globalBatchSequences / (workers.replicas * training.microBatches)
+  return training.globalBatchSequences / (worldSizeOf({ workers }) * training.microBatches)
 }
 
 /** Throws `ModelError` where fields contradict each other. */

@@ -10,11 +10,15 @@ import { createEngine, type Engine } from './engine.ts'
 import { asFailure, errnoText, WorkerFailure } from './failure.ts'
 import { WorkerMetrics } from './metrics.ts'
 import { modelConfig } from './model.ts'
+import { hasSeveralRanks, runPod } from './pod.ts'
 import { RunRecord } from './record.ts'
 import { isLoopback, meet } from './rendezvous.ts'
 import { type Reported, serveReport, writeTermination } from './report.ts'
 import { onStopSignals, type Stop } from './stop.ts'
 import { type Ending, train } from './train.ts'
+
+// Not a rank, but the parent of this pod's ranks.
+if (hasSeveralRanks(process.env)) process.exit(await runPod(import.meta.filename, process.env))
 
 const log = pino({ base: { rank: Number(process.env['SCMOE_RANK'] ?? 0) }, timestamp: pino.stdTimeFunctions.isoTime })
 const running: { engine?: Engine; record?: RunRecord } = {}
@@ -60,6 +64,8 @@ async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
   })
   makeOutputDirectory(config)
   const engine = createEngine({
+    backend: config.backend,
+    device: { index: config.localRank },
     rank,
     worldSize,
     expertParallelSize: config.expertParallelSize,

@@ -132,14 +132,49 @@ const RULES: Case[] = [
     name: 'a batch that workers cannot share',
     spec: 'workers: {replicas: 4}\n  training: {steps: 1, globalBatchSequences: 6}',
     says: [
-      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 6, which is not a multiple of workers.replicas 4 times training.microBatches 1: every worker takes an equal share, so change one of them',
+      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 6, which is not a multiple of 4 ranks (workers.replicas, times workers.gpusPerWorker with GPUs) times training.microBatches 1: every rank takes an equal share, so change one of them',
     ],
   },
   {
     name: 'a batch that micro-batches cannot share',
     spec: 'workers: {replicas: 2}\n  training: {steps: 1, globalBatchSequences: 6, microBatches: 2}',
     says: [
-      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 6, which is not a multiple of workers.replicas 2 times training.microBatches 2: every worker takes an equal share, so change one of them',
+      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 6, which is not a multiple of 2 ranks (workers.replicas, times workers.gpusPerWorker with GPUs) times training.microBatches 2: every rank takes an equal share, so change one of them',
+    ],
+  },
+  {
+    name: 'a batch that GPUs cannot share',
+    spec: 'workers: {replicas: 2, gpusPerWorker: 4}\n  training: {steps: 1, globalBatchSequences: 12}',
+    says: [
+      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 12, which is not a multiple of 8 ranks (workers.replicas, times workers.gpusPerWorker with GPUs) times training.microBatches 1: every rank takes an equal share, so change one of them',
+    ],
+  },
+  {
+    name: 'groups that do not fill the GPUs',
+    spec: 'parallelism: {expertParallelSize: 8}\n  workers: {replicas: 2, gpusPerWorker: 2}',
+    says: [
+      'spec.parallelism.expertParallelSize: Invalid value: parallelism.expertParallelSize is 8, which does not divide the 4 ranks (workers.replicas, times workers.gpusPerWorker with GPUs): use a size that does, or leave it out for one group of all ranks',
+    ],
+  },
+  {
+    name: 'bf16 on CPUs',
+    spec: 'training: {steps: 1, precision: bf16}',
+    says: [
+      'spec.training.precision: Invalid value: training.precision is bf16, but workers.gpusPerWorker is 0 and CPUs compute in fp32: use precision fp32, or set gpusPerWorker',
+    ],
+  },
+  {
+    name: 'more ranks than a job can have',
+    spec: 'workers: {replicas: 256, gpusPerWorker: 8}\n  training: {steps: 1, globalBatchSequences: 2048}\n  parallelism: {expertParallelSize: 8}',
+    says: [
+      'spec.workers.gpusPerWorker: Invalid value: workers.replicas 256 times workers.gpusPerWorker 8 makes 2048 ranks, more than the 1024 that a job can have: use fewer of one of them',
+    ],
+  },
+  {
+    name: "the port of the server of the worker's second rank",
+    spec: 'network: {port: 8081}\n  workers: {gpusPerWorker: 2}',
+    says: [
+      'spec.network.port: Invalid value: network.port is 8081, where the worker answers probes and progress requests: use another port',
     ],
   },
   {
@@ -167,14 +202,14 @@ const RULES: Case[] = [
     name: 'experts that ranks cannot share',
     spec: 'model: {experts: 6}\n  workers: {replicas: 4}',
     says: [
-      'spec.parallelism.expertParallelSize: Invalid value: 4 ranks (parallelism.expertParallelSize, or by default workers.replicas) cannot share model.experts 6 equally: use a size that divides model.experts',
+      'spec.parallelism.expertParallelSize: Invalid value: 4 ranks (parallelism.expertParallelSize, or by default all) cannot share model.experts 6 equally: use a size that divides model.experts',
     ],
   },
   {
     name: 'groups that do not fill the workers',
     spec: 'parallelism: {expertParallelSize: 4}\n  workers: {replicas: 2}',
     says: [
-      'spec.parallelism.expertParallelSize: Invalid value: parallelism.expertParallelSize is 4, which does not divide workers.replicas 2: use a size that does, or leave it out for one group of all workers',
+      'spec.parallelism.expertParallelSize: Invalid value: parallelism.expertParallelSize is 4, which does not divide the 2 ranks (workers.replicas, times workers.gpusPerWorker with GPUs): use a size that does, or leave it out for one group of all ranks',
     ],
   },
   {
@@ -282,7 +317,7 @@ const RULES: Case[] = [
     says: [
       'spec.workers.replicas: Invalid value: 1025: spec.workers.replicas in body should be less than or equal to 1024',
       'spec.model.experts: Invalid value: 1025: spec.model.experts in body should be less than or equal to 1024',
-      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 8, which is not a multiple of workers.replicas 1025 times training.microBatches 1: every worker takes an equal share, so change one of them',
+      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 8, which is not a multiple of 1025 ranks (workers.replicas, times workers.gpusPerWorker with GPUs) times training.microBatches 1: every rank takes an equal share, so change one of them',
     ],
   },
 ]

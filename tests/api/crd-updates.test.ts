@@ -57,6 +57,8 @@ describe('an update', () => {
     ['checkpoint', { checkpoint: null }],
     ['training.steps', { training: { steps: 9 } }],
     ['workers.replicas', { workers: { replicas: 1 } }],
+    ['workers.gpusPerWorker', { workers: { gpusPerWorker: 1 } }],
+    ['workers.gpuResourceName', { workers: { gpuResourceName: 'amd.com/gpu' } }],
     ['scheduling.queueName', { scheduling: { queueName: 'b' } }],
     ['scheduling.constraints', { scheduling: { constraints: { topology: [{ key: 'rack' }] } } }],
     ['workers.minReplicas', { workers: { minReplicas: 1 } }],
@@ -71,8 +73,16 @@ describe('an update', () => {
     ])
   })
 
+  it('may not change training.precision', async () => {
+    job = `${job}-gpu`
+    await server.create(job, 'training: {steps: 1, precision: bf16}\n  workers: {gpusPerWorker: 1}')
+    expect(await update({ training: { precision: 'fp32' } })).toEqual([
+      expect.stringContaining('training.precision cannot be changed once the job exists'),
+    ])
+  })
+
   it('is tried for every rule', () => {
-    expect(TRANSITIONS).toHaveLength(23)
+    expect(TRANSITIONS).toHaveLength(26)
   })
 
   it('may change workers of a suspended job, and resume it at once', async () => {
@@ -86,8 +96,8 @@ describe('an update', () => {
   it('of a suspended job still has to fit together', async () => {
     expect(await update({ suspend: true })).toEqual([])
     expect(await update({ workers: { replicas: 3 } })).toEqual([
-      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 8, which is not a multiple of workers.replicas 3 times training.microBatches 1: every worker takes an equal share, so change one of them',
-      'spec.parallelism.expertParallelSize: Invalid value: 3 ranks (parallelism.expertParallelSize, or by default workers.replicas) cannot share model.experts 8 equally: use a size that divides model.experts',
+      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 8, which is not a multiple of 3 ranks (workers.replicas, times workers.gpusPerWorker with GPUs) times training.microBatches 1: every rank takes an equal share, so change one of them',
+      'spec.parallelism.expertParallelSize: Invalid value: 3 ranks (parallelism.expertParallelSize, or by default all) cannot share model.experts 8 equally: use a size that divides model.experts',
     ])
   })
 

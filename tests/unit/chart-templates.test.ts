@@ -126,6 +126,7 @@ describe('the chart', () => {
   it('starts the operator with flags that it has, and that say what the values say', () => {
     expect(parseOptions(container().args)).toMatchObject({
       workerImage: 'scmoe/worker:0.1.0',
+      gpuWorkerImage: 'scmoe/worker-gpu:0.1.0',
       leaderElect: true,
       leaderElectionNamespace: 'scmoe-system',
       logLevel: 'info',
@@ -137,12 +138,14 @@ describe('the chart', () => {
     const values = [
       'image.worker.repository=example.com/worker',
       'image.worker.tag=v2',
+      'image.gpuWorker.repository=example.com/gpu',
       'logging.level=debug',
       'leaderElection.enabled=false',
     ]
     const args = values.flatMap(value => ['--set', value])
     expect(parseOptions(container(...args).args)).toMatchObject({
       workerImage: 'example.com/worker:v2',
+      gpuWorkerImage: 'example.com/gpu:0.1.0',
       leaderElect: false,
       logLevel: 'debug',
     })

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { readJobs } from '../../cli/job-file.ts'
+import { worldSizeOf } from '../../crds/ranks.ts'
 import { brokenRules, fill, messageExpression, RULES } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { TERMS } from '../../crds/terms.ts'
@@ -27,7 +28,7 @@ const JOBS = fc.record({
     globalBatchSequences: fc.constantFrom(6, 8),
     microBatches: fc.constantFrom(1, 2),
   }),
-  workers: fc.record({ replicas: fc.constantFrom(1, 2, 3) }),
+  workers: fc.record({ replicas: fc.constantFrom(1, 2, 3), gpusPerWorker: fc.constantFrom(0, 1, 2) }),
   parallelism: fc.record({ expertParallelSize: either(1, 2) }),
 })
 
@@ -64,7 +65,7 @@ describe('rules', () => {
       fc.property(JOBS, spec => {
         const judged = ScMoEJobSpec.parse(spec)
         fc.pre(brokenRules(judged, 'job').length === 0)
-        const config = modelConfig(judged, judged.workers.replicas)
+        const config = modelConfig(judged, worldSizeOf(judged))
         expect(config.units * config.blocksPerUnit).toBe(TERMS.blocks.of(judged))
       }),
       { numRuns: 1000 },

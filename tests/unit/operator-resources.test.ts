@@ -17,6 +17,7 @@ const subject = (spec: object = {}) => ({
   uid: 'uid-1',
   attempt: 2,
   workerImage: 'worker:1',
+  gpuWorkerImage: 'worker-gpu:1',
   scheduler: { provider: 'none' as const },
   job: { metadata: { name: 'gpt' } },
   spec: ScMoEJobSpec.parse({ training: { steps: 10 }, workers: { replicas: 4 }, ...spec }),
@@ -150,6 +151,82 @@ describe('a worker pod', () => {
     expect(env(worker({ checkpoint }))).toMatchObject({ SCMOE_OUTPUT_DIRECTORY: '/output' })
     expect(worker().volumeMounts).toEqual([{ name: 'scmoe-tmp', mountPath: '/tmp' }])
     expect(env(worker())).not.toHaveProperty('SCMOE_OUTPUT_DIRECTORY')
+  })
+})
+
+describe('a worker pod with GPUs', () => {
+  const gpus = (change: object = {}, container: object = {}, spec: object = {}) => ({
+    workers: {
+      replicas: 4,
+      gpusPerWorker: 8,
+      template: { spec: { ...spec, containers: [{ name: 'worker', ...container }] } },
+      ...change,
+    },
+    training: { steps: 10, globalBatchSequences: 32 },
+  })
+
+  it('asks for them under their name, and takes the image for GPUs', () => {
+    expect(worker(gpus())).toMatchObject({ image: 'worker-gpu:1', resources: { limits: { 'nvidia.com/gpu': '8' } } })
+    const amd = worker(gpus({ gpuResourceName: 'amd.com/gpu', gpusPerWorker: 1 }))
+    expect(amd['resources']).toEqual({ limits: { 'amd.com/gpu': '1' } })
+    expect(worker()).not.toHaveProperty('resources')
+  })
+
+  it('keeps the other resources of the template, but not its own number of GPUs', () => {
+    const resources = {
+      limits: { memory: '1Gi', 'nvidia.com/gpu': '1' },
+      requests: { cpu: '8', 'nvidia.com/gpu': '1' },
+    }
+    expect(worker(gpus({}, { resources }))['resources']).toEqual({
+      limits: { memory: '1Gi', 'nvidia.com/gpu': '8' },
+      requests: { cpu: '8' },
+    })
+  })
+
+  it('has one rank for each, of all ranks in a row', () => {
+    const made = pod(subject(gpus()), 3)
+    expect(made.metadata).toMatchObject({ name: 'gpt-worker-3', labels: { 'scmoe.dev/rank': '24' } })
+    expect(env(worker(gpus()))).toMatchObject({
+      SCMOE_RANK: '24',
+      SCMOE_WORLD_SIZE: '32',
+      SCMOE_LOCAL_WORLD_SIZE: '8',
+      SCMOE_BACKEND: 'cuda',
+    })
+    expect(env(worker())).toMatchObject({ SCMOE_LOCAL_WORLD_SIZE: '1', SCMOE_BACKEND: 'cpu' })
+    const ports: unknown = worker(gpus())['ports']
+    expect(ports).toContainEqual({ name: 'http', containerPort: 8080, protocol: 'TCP' })
+    expect(ports).toContainEqual({ name: 'http-7', containerPort: 8087, protocol: 'TCP' })
+  })
+
+  it('has memory to share between several of them, unless the template brings its own', () => {
+    expect(specOf(gpus()).volumes).toContainEqual({ name: 'scmoe-shm', emptyDir: { medium: 'Memory' } })
+    expect(worker(gpus()).volumeMounts).toContainEqual({ name: 'scmoe-shm', mountPath: '/dev/shm' })
+    expect(JSON.stringify(specOf(gpus({ gpusPerWorker: 1 })))).not.toContain('shm')
+    const own = { volumeMounts: [{ name: 'mine', mountPath: '/dev/shm' }] }
+    expect(worker(gpus({}, own)).volumeMounts.filter(({ mountPath }) => mountPath === '/dev/shm')).toEqual(
+      own.volumeMounts,
+    )
+  })
+
+  it('tolerates the taint of nodes with GPUs', () => {
+    const taint = { key: 'nvidia.com/gpu', operator: 'Exists', effect: 'NoSchedule' }
+    const other = { key: 'team', operator: 'Equal', value: 'a' }
+    expect(specOf(gpus({}, {}, { tolerations: [other] }))['tolerations']).toEqual([other, taint])
+    const known = { key: 'nvidia.com/gpu', operator: 'Exists' }
+    expect(specOf(gpus({}, {}, { tolerations: [known] }))['tolerations']).toEqual([known])
+    expect(specOf()).not.toHaveProperty('tolerations')
+  })
+
+  it('passes on what the template says to NCCL', () => {
+    const nccl = [
+      { name: 'NCCL_SOCKET_IFNAME', value: 'eth1' },
+      { name: 'NCCL_DEBUG', value: 'INFO' },
+    ]
+    expect(env(worker(gpus({}, { env: nccl })))).toMatchObject({ NCCL_SOCKET_IFNAME: 'eth1', NCCL_DEBUG: 'INFO' })
+  })
+
+  it('has no more rights than any other', () => {
+    expect(worker(gpus())['securityContext']).toEqual(worker()['securityContext'])
   })
 })
 

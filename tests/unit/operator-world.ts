@@ -30,7 +30,7 @@ export class World {
   #pods = 0
 
   constructor(spec: Record<string, unknown> = {}, provider: ProviderName = 'none') {
-    this.settings = { workerImage: 'worker:1', scheduler: { provider } }
+    this.settings = { workerImage: 'worker:1', gpuWorkerImage: 'worker-gpu:1', scheduler: { provider } }
     const workers = { replicas: 2 }
     const metadata = { name: 'gpt', namespace: 'ns', uid: 'uid-1', generation: 1 }
     this.job = { apiVersion: API_VERSION, kind: KIND, metadata, spec: { training: { steps: 100 }, workers, ...spec } }

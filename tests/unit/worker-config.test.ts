@@ -39,6 +39,13 @@ test('a whole environment gives the configuration, with the defaults of the cont
   expect(config.spec.training.sequenceLength).toBe(256)
 })
 
+test('a worker with GPUs has one rank for each', () => {
+  const gpus = spec({ workers: { replicas: 1, gpusPerWorker: 2 } })
+  const config = readConfig(environment({ [ENV.backend]: 'cuda', [ENV.localRank]: '1' }, gpus))
+  expect(config).toMatchObject({ worldSize: 2, expertParallelSize: 2, backend: 'cuda', localRank: 1 })
+  expect(readConfig(environment())).toMatchObject({ backend: 'cpu', localRank: 0 })
+})
+
 test('an IPv6 rendezvous is written in brackets', () => {
   const { rendezvous } = readConfig(environment({ [ENV.rendezvous]: '[fd00::1]:4000' }))
   expect(rendezvous).toEqual({ host: 'fd00::1', port: 4000 })
@@ -48,13 +55,19 @@ test.each<[string, Record<string, string | undefined>, object, RegExp]>([
   ['a missing variable', { [ENV.jobUid]: undefined }, spec(), /SCMOE_JOB_UID is not set/],
   ['a rank outside the world', { [ENV.rank]: '2' }, spec(), /SCMOE_RANK is "2".*from 0 to 1/],
   ['a rank that is no number', { [ENV.rank]: '1x' }, spec(), /SCMOE_RANK is "1x"/],
+  ['a backend that there is not', { [ENV.backend]: 'rocm' }, spec(), /SCMOE_BACKEND is "rocm".*cpu or cuda/],
   ['no threads', { [ENV.computeThreads]: '0' }, spec(), /SCMOE_COMPUTE_THREADS is "0"/],
   ['a rendezvous without port', { [ENV.rendezvous]: 'host' }, spec(), /SCMOE_RENDEZVOUS is "host".*host:port/],
   ['a spec that is not JSON', { [ENV.spec]: '{' }, spec(), /SCMOE_SPEC is not JSON/],
   ['a wrong type', {}, spec({ training: { steps: 'ten' } }), /spec\.training\.steps is "ten"/],
   ['a missing field', {}, spec({ training: {} }), /spec\.training\.steps is missing/],
   ['an unknown field', {}, spec({ modell: {} }), /spec has unknown fields modell/],
-  ['another world size', { [ENV.worldSize]: '4' }, spec(), /SCMOE_WORLD_SIZE is 4 but spec\.workers\.replicas is 2/],
+  [
+    'another world size',
+    { [ENV.worldSize]: '4' },
+    spec(),
+    /SCMOE_WORLD_SIZE is 4, but spec\.workers \(replicas 2, gpusPerWorker 0\) makes 2 ranks/,
+  ],
   ['experts that cannot be shared', {}, spec({ model: { experts: 3 } }), /spec\.model\.experts is 3/],
   [
     'a batch that cannot be shared',
