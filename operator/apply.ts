@@ -58,6 +58,17 @@ export class Applier {
       await this.#status(job, status, { type: 'Warning', reason, action: 'Create', note: message })
   }
 
+  /** Deletes Workloads of Kueue. */
+  async release(workloads: readonly KubeObject[]): Promise<void> {
+    await each(workloads, async ({ metadata: { namespace, name, uid } }) => {
+      const path = pathOf('Workload.kueue.x-k8s.io', namespace, name)
+      const body = { apiVersion: 'v1', kind: 'DeleteOptions', preconditions: { uid } }
+      await this.#kube.call({ method: 'DELETE', path, body }).catch((error: unknown) => {
+        if (!isCode(error, 404, 409)) throw error
+      })
+    })
+  }
+
   async #act(job: Job, action: Action): Promise<void> {
     if (action.kind === 'deleteJob') return this.#deleteJob(job)
     if (action.kind === 'delete') return this.#delete(action.pod, action.force)

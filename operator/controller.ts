@@ -6,6 +6,7 @@ import { Caches } from './observe.ts'
 import type { Options } from './options.ts'
 import { describe, plan, podsFirst } from './plan.ts'
 import { Scraper } from './progress.ts'
+import { abandoned } from './providers.ts'
 import { Queue } from './queue.ts'
 import { type Logger, metrics, type ReconcileResult, type Snapshot } from './telemetry.ts'
 import { managedElsewhere, readStatus } from './view.ts'
@@ -95,6 +96,8 @@ export class Controller {
   }
 
   async #once(key: string): Promise<ReconcileResult> {
+    const { pods, groups } = this.#caches.parts(key)
+    await this.#applier.release(abandoned(pods, groups))
     const seen = this.#caches.observe(key)
     if (seen !== undefined) {
       const now = Date.now()

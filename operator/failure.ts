@@ -3,7 +3,7 @@
 import type { FailureStatus } from '../crds/status.ts'
 import { overdue } from './deadlines.ts'
 import { asBefore, type Changes, instant, type Policy, timestamp } from './decision.ts'
-import { type Blow, firstBlow, outcomeOf } from './gang.ts'
+import { type Blow, firstBlow, isDisruption, outcomeOf } from './gang.ts'
 import { clip } from './objects.ts'
 import type { View } from './view.ts'
 
@@ -90,7 +90,7 @@ function verdict(blow: Blow, rules: readonly Rule[] = []): Verdict {
   const found = rules[rule]
   if (found !== undefined) return { action: found.action, rule }
   if (blow.permanent) return { action: 'FailJob' }
-  const disrupted = blow.conditions?.some(({ type, status }) => type === 'DisruptionTarget' && status === 'True')
+  const disrupted = blow.conditions?.some(isDisruption)
   return { action: disrupted === true ? 'RestartJobIgnoreMaxRestarts' : 'RestartJob' }
 }
 

@@ -71,6 +71,10 @@ export function isOver({ status: { phase, containerStatuses = [] } = {} }: Pod):
   return containerStatuses.length > 0 && containerStatuses.every(({ state }) => state?.terminated !== undefined)
 }
 
+/** The pod was taken away, by Kubernetes (eviction, preemption, drain) or by Kueue (preemption, its Workload deleted). */
+export const isDisruption = ({ type, status }: PodCondition): boolean =>
+  (type === 'DisruptionTarget' || type === 'TerminationTarget') && status === 'True'
+
 export const isStopping = (pod: Pod | undefined): boolean => pod?.metadata.deletionTimestamp !== undefined
 
 export const isReady = (pod: Pod | undefined): boolean =>
@@ -145,9 +149,7 @@ const place = (pod: Pod, rank: number) => ({
 })
 
 function deleted(pod: Pod, rank: number, now: number): Blow {
-  const disruption = pod.status?.conditions?.find(
-    ({ type, status }) => type === 'DisruptionTarget' && status === 'True',
-  )
+  const disruption = pod.status?.conditions?.find(isDisruption)
   const end = workerEnd(pod)
   // deletionTimestamp is when the grace period is over.
   const over = Date.parse(pod.metadata.deletionTimestamp ?? '')

@@ -97,11 +97,10 @@ export class Caches {
     if (job === undefined) return undefined
     return {
       job,
-      pods: this.#pods.of(key),
+      ...this.parts(key),
       ghosts: this.#ghosts.of(key),
       service: this.#get('Service', key),
       budget: this.#get('PodDisruptionBudget', key),
-      groups: this.#groups.of(key),
       ...this.#options.settings,
     }
   }
@@ -109,6 +108,11 @@ export class Caches {
   /** A job that has none of its pods: nothing of it can run before it has been looked at. */
   isWithoutPods(key: string): boolean {
     return this.#pods.of(key).length === 0 && this.#get('ScMoEJob', key) !== undefined
+  }
+
+  /** What there is of a job, also of one that is gone. */
+  parts(key: string): { pods: Pod[]; groups: KubeObject[] } {
+    return { pods: this.#pods.of(key), groups: this.#groups.of(key) }
   }
 
   *jobs(): Generator<Job> {

@@ -25,7 +25,7 @@ export const NAMESPACE_RULES: readonly Rule[] = [
 /** In the same namespaces: what the chosen provider needs. */
 export const PROVIDER_RULES: Readonly<Record<ProviderName, readonly Rule[]>> = {
   none: [],
-  kueue: [{ apiGroups: ['kueue.x-k8s.io'], resources: ['workloads'], verbs: ['get', 'list', 'watch'] }],
+  kueue: [{ apiGroups: ['kueue.x-k8s.io'], resources: ['workloads'], verbs: ['get', 'list', 'watch', 'delete'] }],
   coscheduling: [
     {
       apiGroups: ['scheduling.x-k8s.io'],

@@ -2,7 +2,8 @@
 // while it lets them wait. Pure.
 
 import { GROUP, KIND, LABEL } from '../crds/contract.ts'
-import type { GroupKind, Json, KubeObject } from './objects.ts'
+import { isStopping } from './gang.ts'
+import type { GroupKind, Json, KubeObject, Pod } from './objects.ts'
 import { list, metadata, record, type Wanted } from './owned.ts'
 import type { View } from './view.ts'
 
@@ -39,6 +40,7 @@ type Provider = {
   wait?: (gang: Gang, groups: readonly KubeObject[]) => Wait | undefined
 }
 
+const GROUP_LABEL = 'kueue.x-k8s.io/pod-group-name'
 const QUEUE_LABEL = 'kueue.x-k8s.io/queue-name'
 const PRIORITY_LABEL = 'kueue.x-k8s.io/priority-class'
 const KUEUE_GROUP = /^(?<job>.+)-[0-9a-f]{5}-[0-9]+$/
@@ -48,6 +50,19 @@ const kueueGroup = ({ name, uid, attempt }: Gang): string => `${name}-${uid.repl
 
 /** The job that a Workload of Kueue is of, by its name; undefined where it is none of ours. */
 export const jobOfGroup = (group: string): string | undefined => KUEUE_GROUP.exec(group)?.groups?.['job']
+
+/**
+ * Workloads of Kueue that hold up the end of their pods. Kueue keeps a finalizer on each pod of a group until the group is over, which it
+ * never is while a pod was deleted without a kubelet that could end it: before it got a node, or by force because its node is gone. Without
+ * its Workload the whole group is let go.
+ */
+export function abandoned(pods: readonly Pod[], groups: readonly KubeObject[]): KubeObject[] {
+  return groups.filter(({ metadata: { name } }) => {
+    const members = pods.filter(pod => pod.metadata.labels?.[GROUP_LABEL] === name)
+    const hasNoKubelet = members.some(pod => isStopping(pod) && pod.metadata.deletionGracePeriodSeconds === 0)
+    return hasNoKubelet && members.every(isStopping)
+  })
+}
 
 const text = (value: unknown): string | undefined => (typeof value === 'string' && value !== '' ? value : undefined)
 
@@ -63,7 +78,7 @@ const kueue: Provider = {
     const [topology] = gang.spec.scheduling.constraints.topology ?? []
     return {
       labels: {
-        'kueue.x-k8s.io/pod-group-name': kueueGroup(gang),
+        [GROUP_LABEL]: kueueGroup(gang),
         ...(queue === undefined ? {} : { [QUEUE_LABEL]: queue }),
         ...(given[PRIORITY_LABEL] === undefined ? {} : { [PRIORITY_LABEL]: given[PRIORITY_LABEL] }),
       },

@@ -28,7 +28,17 @@ async function create({ name, rank }: { name: string; rank: number }): Promise<v
   const uid = '00000000-0000-0000-0000-000000000000'
   const job = { metadata: { name, namespace, uid } }
   const body = pod(
-    { job, name, namespace, uid, spec, workerImage: 'worker:1', attempt: 1, scheduler: { provider: 'none' } },
+    {
+      job,
+      name,
+      namespace,
+      uid,
+      spec,
+      workerImage: 'worker:1',
+      gpuWorkerImage: 'worker:1',
+      attempt: 1,
+      scheduler: { provider: 'none' },
+    },
     rank,
   )
   await kube.call({ method: 'POST', path: pathOf('Pod', namespace), query: { fieldManager: 'loop' }, body })

@@ -6,9 +6,9 @@ import { parse } from 'yaml'
 import { type Path, pathText, schemaProblems, unknownFields } from '../../cli/structural.ts'
 import type { Schema } from '../../crds/definition.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { groupOf, PROVIDERS, type ProviderName, partsOf } from '../../operator/providers.ts'
+import { abandoned, groupOf, PROVIDERS, type ProviderName, partsOf } from '../../operator/providers.ts'
 import { pod } from '../../operator/resources.ts'
-import { attemptOf, World } from './operator-world.ts'
+import { attemptOf, runningWorld, World } from './operator-world.ts'
 
 const gang = (provider: ProviderName, spec: object = {}, labels: Record<string, string> = {}) => ({
   name: 'gpt',
@@ -88,6 +88,27 @@ describe('kueue', () => {
   it('has names for groups that fit into a label', () => {
     const { labels } = partsOf({ ...gang('kueue'), name: 'a'.repeat(51), attempt: 9999 })
     expect(labels?.['kueue.x-k8s.io/pod-group-name']).toHaveLength(62)
+  })
+})
+
+describe('a pod group of Kueue', () => {
+  const member = (group: string, metadata: object = {}) => ({
+    metadata: { name: 'gpt-worker-0', labels: { 'kueue.x-k8s.io/pod-group-name': group }, ...metadata },
+  })
+  const groups = [{ metadata: { name: 'gpt-01234-1' } }, { metadata: { name: 'gpt-01234-2' } }]
+  const stopping = { deletionTimestamp: '2026-01-01T00:00:00Z', deletionGracePeriodSeconds: 60 }
+  const withoutKubelet = { ...stopping, deletionGracePeriodSeconds: 0 }
+  const names = (...pods: ReturnType<typeof member>[]) => abandoned(pods, groups).map(({ metadata }) => metadata.name)
+
+  it('is let go when a pod of it was deleted that no kubelet will end', () => {
+    expect(names(member('gpt-01234-1', withoutKubelet), member('gpt-01234-1', stopping))).toEqual(['gpt-01234-1'])
+  })
+
+  it('is left to Kueue while kubelets end its pods, while one runs, and when all are gone', () => {
+    expect(names(member('gpt-01234-1', stopping))).toEqual([])
+    expect(names(member('gpt-01234-1', withoutKubelet), member('gpt-01234-1'))).toEqual([])
+    expect(names(member('gpt-01234-2'))).toEqual([])
+    expect(names()).toEqual([])
   })
 })
 
@@ -246,6 +267,17 @@ describe('a job that waits for its nodes', () => {
     world.groups = [workload('gpt-uid1-1', reserved, { type: 'Admitted', status: 'True' })]
     world.unschedulable('gpt-worker-0', 'no room')
     expect(world.told()).toEqual(['write Queued, Unschedulable: gpt-worker-0: no room'])
+  })
+
+  it('does not count a preemption by Kueue as a failure', () => {
+    const world = runningWorld({ failurePolicy: { maxRestarts: 0 } })
+    const taken = world.pods.get('gpt-worker-1')
+    const message = 'Preempted to accommodate a workload of higher priority'
+    world.remove('gpt-worker-1')
+    const condition = { type: 'TerminationTarget', status: 'True', reason: 'WorkloadEvicted', message }
+    if (taken !== undefined) taken.status = { ...taken.status, conditions: [condition] }
+    expect(world.settle()[0]).toContain('write Restarting, PodDeleted: gpt-worker-1 was deleted in attempt 1')
+    expect(world.status).toMatchObject({ state: 'Restarting', lastFailure: { reason: 'WorkloadEvicted', message } })
   })
 
   it('says what Volcano says of the gang', () => {
