@@ -7,6 +7,7 @@ import { API_VERSION, GROUP, KIND } from '../crds/contract.ts'
 import { jobSchema } from '../crds/definition.ts'
 import { brokenRules } from '../crds/rules.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
+import { causeOf } from './sentence.ts'
 import {
   isFields,
   type Path,
@@ -169,9 +170,13 @@ function judge(document: Document.Parsed, lines: LineCounter): Finding[] {
   return findings
 }
 
-/** The text of a file, or of standard input for `-`. */
+/** The text of a file, or of standard input for `-`. Throws JobFileError. */
 export function readText(file: string): string {
-  return readFileSync(file === '-' ? 0 : file, 'utf8')
+  try {
+    return readFileSync(file === '-' ? 0 : file, 'utf8')
+  } catch (error) {
+    throw new JobFileError(`${file} cannot be read (${causeOf(error)}): give a YAML or JSON file with a ${KIND}`)
+  }
 }
 
 /** The one job of a file. Throws, saying why, when there is none, more than one, or one that would be refused. */

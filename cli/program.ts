@@ -48,6 +48,7 @@ export function program(exit: (code: number) => void): Command {
     )
     .version(packageFile.version)
     .configureHelp({ helpWidth: 100 })
+    .showHelpAfterError('`scmoe --help` lists the commands, `scmoe COMMAND --help` the options of one')
 
   scmoe
     .command('validate')

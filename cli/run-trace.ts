@@ -4,6 +4,7 @@ import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync }
 import { join } from 'node:path'
 import { z } from 'zod'
 import { JobFileError } from './job-file.ts'
+import { causeOf } from './sentence.ts'
 
 const Trace = z.looseObject({
   otherData: z.object({ startMicroseconds: z.number() }),
@@ -48,7 +49,7 @@ export function demandWritable(file: string, option = '--trace'): void {
   try {
     closeSync(openSync(file, 'a'))
   } catch (error) {
-    throw new JobFileError(`${option}: ${file} cannot be written (${String(error)}): give another file`)
+    throw new JobFileError(`${option}: ${file} cannot be written (${causeOf(error)}): give another file`)
   }
 }
 
@@ -56,6 +57,6 @@ function readTrace(path: string): Trace {
   try {
     return Trace.parse(JSON.parse(readFileSync(path, 'utf8')))
   } catch (error) {
-    throw new JobFileError(`--trace: this run left no ${path} (${String(error)}): only steps that end are traced`)
+    throw new JobFileError(`--trace: this run left no ${path} (${causeOf(error)}): only steps that end are traced`)
   }
 }

@@ -14,6 +14,7 @@ import { Gang, type GangOptions, type RankEnd } from './gang.ts'
 import { JobFileError, readJob } from './job-file.ts'
 import { lockOutput } from './output-lock.ts'
 import { demandWritable, mergeTraces, removeTraces } from './run-trace.ts'
+import { causeOf, nats } from './sentence.ts'
 
 export interface RunOptions {
   /** Folder for checkpoints, losses and the trace. Default: ./scmoe-out/<name>. */
@@ -75,7 +76,7 @@ function makeFolder(output: string): void {
   try {
     mkdirSync(output, { recursive: true })
   } catch (error) {
-    throw new JobFileError(`the output folder cannot be made (${String(error)}): give another with --output`)
+    throw new JobFileError(`the output folder ${output} cannot be made (${causeOf(error)}): give another with --output`)
   }
 }
 
@@ -143,8 +144,6 @@ class LiveView {
     if (this.#mode === 'terminal') this.#update.done()
   }
 }
-
-const nats = (milli: number) => (milli / 1000).toFixed(3)
 
 function progressLine(progress: Progress): string {
   const { step, totalSteps, lossMilli, evaluationLossMilli, tokensPerSecond, overlapPercent } = progress

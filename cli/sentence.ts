@@ -36,3 +36,9 @@ export function wrapped(text: string, width: number): string {
 }
 
 export const plural = (count: number, one: string): string => `${count} ${one}${count === 1 ? '' : 's'}`
+
+/** What went wrong, without the name of the call and its paths, which are told before it. */
+export function causeOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  return 'code' in error ? error.message.replace(/, \w+( '.*)?$/, '') : error.message
+}

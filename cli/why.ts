@@ -49,8 +49,7 @@ function explain(facts: Facts): string[] {
   if (status.state === 'Complete') return [complete(facts)]
   if (status.state === 'Running') return running(facts)
   if (status.state === 'Failed') return [`${name} has failed: ${status.message ?? ''}`, blame(facts), remedy(facts)]
-  if (status.state === 'Restarting')
-    return [`${name} is restarting: ${status.message ?? ''}`, next(facts), ...history(status), blame(facts)]
+  if (status.state === 'Restarting') return restarting(facts)
   return waiting(facts)
 }
 
@@ -65,6 +64,20 @@ function waiting(facts: Facts): string[] {
     status.reason === 'WaitingForPods' || status.reason === 'Stopping' ? waitsFor(pods) : '',
     remedy(facts),
     ...history(status),
+  ]
+}
+
+function restarting(facts: Facts): string[] {
+  const { name, status } = facts
+  const advice = remedy(facts)
+  return [
+    `${name} is restarting: ${status.message ?? ''}`,
+    next(facts),
+    // That nothing has to be done is said by what happens next.
+    advice.startsWith('Nothing') || status.reason === 'WaitingForPods' ? '' : advice,
+    ...history(status),
+    // A gang that changes its size did not fail.
+    status.reason?.startsWith('Scaled') ? '' : blame(facts),
   ]
 }
 
@@ -193,7 +206,9 @@ function forceful(pods: readonly Pod[], now: number): string {
   return `${name} should have ended a minute ago: if ${node} is gone for good, \`kubectl delete pod ${name} --namespace ${namespace} --force\``
 }
 
+/** Where the operator has not said more about it. */
 function silence({ spec, status, now, name }: Facts): string {
+  if (status.reason !== 'AllWorkersReady') return ''
   const seen = status.throughput?.observedTime ?? since(status, 'Running')
   const seconds = secondsSince(seen, now)
   if (seconds === undefined || seconds < SILENT_INTERVALS * (spec?.reporting.intervalSeconds ?? 15)) return ''

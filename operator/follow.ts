@@ -29,9 +29,7 @@ async function follow(namespace: string, name: string, seconds: number): Promise
 const [job = '', seconds = '300'] = process.argv.slice(2)
 const [namespace = '', name = ''] = job.split('/')
 try {
-  const ok = await follow(namespace, name, Number(seconds))
-  if (!ok) console.log(`more: kubectl scmoe why ${name} --namespace ${namespace}`)
-  process.exitCode = ok ? 0 : 1
+  process.exitCode = (await follow(namespace, name, Number(seconds))) ? 0 : 1
 } catch (error) {
   console.log(isCode(error, 404) ? `there is no ScMoEJob ${name} in namespace ${namespace}` : messageOf(error))
   process.exitCode = 1

@@ -77,13 +77,30 @@ describe.each(['4', '3'] as const)('the chart with Helm %s on a real API server'
     return out
   }
 
-  it('is installed and upgraded', async () => {
-    expect(await must('install', 'scmoe', 'charts/scmoe')).toContain('runs ScMoEJobs in all namespaces')
+  const specFields = async () => {
+    const path = 'jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties}'
+    return Object.keys(JSON.parse(await server.must('get', 'crd', 'scmoejobs.scmoe.dev', '--output', path)))
+  }
+
+  // charts/scmoe-0.0.1.tgz is the first chart there was, `helm package`d: what people upgrade from.
+  it('is upgraded from the first chart, CRD included, with a job that stays as it was', async () => {
+    expect(await must('install', 'scmoe', 'tests/api/charts/scmoe-0.0.1.tgz')).toContain(
+      'runs ScMoEJobs in all namespaces',
+    )
     await server.established()
+    await server.create(`early-${major}`, 'workers: {replicas: 2}')
+    expect(await specFields()).not.toContain('scheduling')
     await must('upgrade', 'scmoe', 'charts/scmoe', '--set', 'logging.level=debug')
+    await expect.poll(specFields, { timeout: 10_000 }).toContain('scheduling')
+    expect(await server.must('get', 'scmoejob', `early-${major}`, '--output', 'jsonpath={.spec.workers}')).toBe(
+      '{"replicas":2}',
+    )
+    // The stored job is one that the new schema takes.
+    await server.must('patch', 'scmoejob', `early-${major}`, '--type=merge', '--patch', '{"spec":{"suspend":true}}')
     expect(
       await server.must('get', 'deployment', 'scmoe', '--namespace', 'scmoe-system', '--output', 'yaml'),
     ).toContain('--log-level=debug')
+    await server.must('delete', 'scmoejob', `early-${major}`)
   })
 
   it('runs a pod that a restricted namespace takes', async () => {
@@ -108,7 +125,7 @@ describe.each(['4', '3'] as const)('the chart with Helm %s on a real API server'
     expect(await refusedTo(LEADER_ELECTION_RULES, 'scmoe-system')).toEqual([])
     for (const [verb, resource] of [
       ['get', 'secrets'],
-      ['delete', 'scmoejobs.scmoe.dev'],
+      ['update', 'scmoejobs.scmoe.dev'],
       ['patch', 'pods'],
       ['update', 'services'],
     ] as const) {

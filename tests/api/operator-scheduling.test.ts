@@ -6,13 +6,15 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { parse } from 'yaml'
+import { parse, parseAllDocuments } from 'yaml'
+import { z } from 'zod'
 import { type KubeObject, kindOf, type Pod, pathOf } from '../../operator/objects.ts'
 import type { ProviderName } from '../../operator/providers.ts'
 import { Api, type Namespace, Operator, waitFor } from './harness.ts'
 
-/** Of which the Workload's CRD is taken: it is too large to be kept here. */
+/** Of which the CRDs are taken: they are too large to be kept here. */
 const KUEUE = 'sigs.k8s.io/kueue@v0.17.0'
+const KUEUE_KINDS = ['workloads', 'resourceflavors', 'clusterqueues', 'localqueues']
 const GATE = 'kueue.x-k8s.io/admission'
 
 let api: Api
@@ -23,7 +25,7 @@ beforeAll(async () => {
   const crds = [
     readFileSync('tests/schedulers/podgroups.scheduling.x-k8s.io.yaml', 'utf8'),
     readFileSync('tests/schedulers/podgroups.scheduling.volcano.sh.yaml', 'utf8'),
-    await kueueCrd(),
+    ...(await kueueCrds()),
   ]
   const path = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
   for (const crd of crds) await api.kube.call({ method: 'POST', path, body: parse(crd) })
@@ -43,12 +45,13 @@ async function served(kind: Parameters<typeof pathOf>[0]): Promise<void> {
 }
 
 /** From the Go module that holds Kueue, through the module cache. */
-async function kueueCrd(): Promise<string> {
+async function kueueCrds(): Promise<string[]> {
   const { stdout } = await promisify(execFile)('go', ['mod', 'download', '-json', KUEUE], {
     env: { ...process.env, GOFLAGS: '-mod=mod' },
   })
   const { Dir: folder }: { Dir: string } = JSON.parse(stdout)
-  return readFileSync(join(folder, 'config/components/crd/bases/kueue.x-k8s.io_workloads.yaml'), 'utf8')
+  const file = (kind: string) => join(folder, `config/components/crd/bases/kueue.x-k8s.io_${kind}.yaml`)
+  return KUEUE_KINDS.map(kind => readFileSync(file(kind), 'utf8'))
 }
 
 /** An operator with this provider for one namespace. */
@@ -193,6 +196,28 @@ describe('kueue', () => {
     const pending = { type: 'QuotaReserved', status: 'False', reason: 'Pending', message, lastTransitionTime }
     await setStatus(ns, workload, { conditions: [pending] }, '/status')
     await ns.status('gpt', status => status.reason === 'WaitingForQuota' && status.message === `Kueue: ${message}`)
+  })
+})
+
+describe('the example for Kueue', () => {
+  it('has queues that Kueue takes, and a job that waits in them once it is resumed', async () => {
+    const ns = await operatorFor('kueue')
+    const queues = parseAllDocuments(readFileSync('examples/kueue/queues.yaml', 'utf8')).map(document =>
+      z.looseObject({ kind: z.string() }).parse(document.toJS()),
+    )
+    for (const body of queues) {
+      const place = body.kind === 'LocalQueue' ? `namespaces/${ns.name}/` : ''
+      const path = `/apis/kueue.x-k8s.io/v1beta2/${place}${body.kind.toLowerCase()}s`
+      // Strict: a field that Kueue does not know is refused.
+      await api.kube.call({ method: 'POST', path, body, query: { fieldValidation: 'Strict' } })
+    }
+    const job: unknown = parse(readFileSync('examples/07-queued-by-kueue.yaml', 'utf8'))
+    await api.kube.call({ method: 'POST', path: pathOf('ScMoEJob', ns.name), body: job })
+    await ns.state('queued', 'Suspended', 'Suspended')
+    await ns.patchJob('queued', { suspend: false })
+    const [pod] = await ns.gang(2)
+    const queue = queues.find(({ kind }) => kind === 'LocalQueue')
+    expect(queue?.['metadata']).toEqual({ name: pod?.metadata.labels?.['kueue.x-k8s.io/queue-name'] })
   })
 })
 

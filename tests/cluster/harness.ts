@@ -1,4 +1,4 @@
-// One cluster for all cluster tests: real kubelet, containerd and pod network, the chart installed, a namespace under the restricted level.
+// One cluster for all cluster tests: real kubelet, containerd and pod network, the chart installed unless told otherwise, a namespace under the restricted level.
 
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -6,7 +6,14 @@ import { join } from 'node:path'
 import { stringify } from 'yaml'
 import type { ScMoEJobStatus } from '../../crds/status.ts'
 import { type Cluster, up } from '../../tools/cluster/cluster.ts'
-import { importImages, installChart, type Kubectl, kubectlFor, makeNamespace } from '../../tools/install.ts'
+import {
+  importImages,
+  installChart,
+  type Kubectl,
+  kubectlFor,
+  makeNamespace,
+  SYSTEM_NAMESPACE,
+} from '../../tools/install.ts'
 
 export const NAMESPACE = 'train'
 
@@ -16,13 +23,14 @@ export interface World {
   down(): Promise<void>
 }
 
-export async function startWorld(): Promise<World> {
+export async function startWorld({ chart = true } = {}): Promise<World> {
   const stateDir = join(tmpdir(), `scmoe-test-${process.pid}`)
   const cluster = await up({ mode: 'node', provider: 'embedded', stateDir, onProgress: line => console.log(line) })
   try {
     const kubectl = await kubectlFor(cluster)
     await importImages(cluster)
-    await installChart(cluster)
+    if (chart) await installChart(cluster)
+    else await makeNamespace(kubectl, SYSTEM_NAMESPACE)
     await makeNamespace(kubectl, NAMESPACE)
     return { cluster, kubectl, down: () => cluster.down() }
   } catch (error) {

@@ -12,18 +12,20 @@ const End = z.object({
 })
 
 // 01 to 03 are run by the cluster tests and by the demo. Broken once by a capacityFactor of none that stayed a word: the job was refused.
-test('the layers of a large model train on two ranks, and learn', async () => {
+test.each([
+  ['04-llama-style', 2],
+  ['05-one-process', 1],
+  ['06-elastic', 4],
+])('examples/%s trains on its ranks, and learns', async (name, ranks) => {
   const folder = temporaryFolder()
   const output = join(folder, 'out')
   const options = ['--steps', '6', '--output', output, '--json']
-  const { stdout } = await promisify(execFile)(
-    process.execPath,
-    [SCMOE, 'run', 'examples/04-llama-style.yaml', ...options],
-    { env: { ...process.env, NODE_COMPILE_CACHE: COMPILED, TMPDIR: folder } },
-  )
+  const { stdout } = await promisify(execFile)(process.execPath, [SCMOE, 'run', `examples/${name}.yaml`, ...options], {
+    env: { ...process.env, NODE_COMPILE_CACHE: COMPILED, TMPDIR: folder },
+  })
   const { exitCode, summary } = End.parse(JSON.parse(stdout))
   expect(exitCode).toBe(0)
-  expect(summary).toMatchObject({ steps: 6, worldSize: 2 })
+  expect(summary).toMatchObject({ steps: 6, worldSize: ranks })
   const losses = [...lossCurve(output).values()]
   expect(losses).toHaveLength(6)
   expect(losses.at(-1)).toBeLessThan(losses[0] ?? 0)

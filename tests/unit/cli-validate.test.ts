@@ -89,9 +89,12 @@ describe('scmoe validate', () => {
     expect(status).toBe(1)
   })
 
-  it('says which file is missing, without a stack', () => {
-    const { stderr, status } = scmoe(['validate', 'no-such-file.yaml'])
-    expect(stderr).toBe("no such file or directory, open 'no-such-file.yaml'\n")
+  it.each([
+    ['no-such-file.yaml', 'ENOENT: no such file or directory'],
+    ['examples', 'EISDIR: illegal operation on a directory'],
+  ])('says that %s cannot be read, without a stack', (file, why) => {
+    const { stderr, status } = scmoe(['validate', file])
+    expect(stderr).toBe(`${file} cannot be read (${why}): give a YAML or JSON file with a ScMoEJob\n`)
     expect(status).toBe(1)
   })
 

@@ -90,6 +90,30 @@ describe('a job that waits', () => {
     )
   })
 
+  it('for its gang to have another size, which is no failure', () => {
+    const world = runningWorld()
+    const lastFailure = { attempt: 1, podName: 'gpt-worker-1', reason: 'OOMKilled', message: 'too much' }
+    const message = 'starting again with 1 of 2 workers'
+    const status = { state: 'Restarting', reason: 'ScaledDown', message, restarts: 1, attempt: 3, lastFailure }
+    world.job.status = ScMoEJobStatus.parse(status)
+    expect(said(world)).toBe(
+      'gpt is restarting: starting again with 1 of 2 workers. It was restarted 1 time; last, gpt-worker-1 failed in attempt 1: OOMKilled: too much.',
+    )
+  })
+
+  it('and stalls: what it does and until when', () => {
+    const world = runningWorld()
+    world.job.status = {
+      ...world.status,
+      state: 'Stalled',
+      reason: 'NoStep',
+      message: 'no step for 300 s; fails at 12:00',
+    }
+    expect(said(world)).toBe(
+      'gpt is Stalled (NoStep): no step for 300 s; fails at 12:00. Look at the processes now, as the restart takes them away: `scmoe logs gpt`; a worker that is not ready hangs.',
+    )
+  })
+
   it('to be gone', () => {
     const world = runningWorld()
     world.remove('gpt-worker-0')
@@ -179,7 +203,8 @@ describe('of every state, reason and failure', () => {
       if (state === 'Complete' || state === 'Running' || reason === 'SomethingNew') continue
       const { remedy } = REASONS[reason as keyof typeof REASONS]
       const start = remedy.split(/[{`]/)[0] ?? ''
-      if (state !== 'Restarting') expect(text).toContain(start)
+      if (state !== 'Restarting' || !remedy.startsWith('Nothing'))
+        expect(text).toContain(reason === 'WaitingForPods' && state === 'Restarting' ? '' : start)
     }
   })
 })
