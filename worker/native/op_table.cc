@@ -51,73 +51,73 @@ Extents unknown(A, double) {
 // Routed rows are bounded by counts that exist only at run time: their extents are 0 here, and checked where they cross
 // the network.
 const std::vector<OpSpec> kTable = {
-    {"embedding", false, "tokens wte wpe?", "x", "batch sequence dim",
+    {"embedding", false, "tokens wte wpe?", "x*", "batch sequence dim",
      [](A a, double) {
        return Extents{{tokens_of(a), 0, double(a.sequence) * a.dim}, {x_of(a)}};
      }},
-    {"embedding_backward", false, "tokens dx", "dwte+= dwpe+=?", "batch sequence dim",
+    {"embedding_backward", false, "tokens dx*", "dwte+= dwpe+=?", "batch sequence dim",
      [](A a, double) {
        return Extents{{tokens_of(a), x_of(a)}, {0, double(a.sequence) * a.dim}};
      }},
 
-    {"layernorm", false, "x gamma beta", "y mean rstd", "rows dim",
+    {"layernorm", false, "x* gamma beta", "y* mean rstd", "rows dim",
      [](A a, double) {
        return Extents{{rows_dim(a), double(a.dim), double(a.dim)}, {rows_dim(a), double(a.rows), double(a.rows)}};
      }},
-    {"layernorm_backward", false, "dy x gamma mean rstd", "dx dgamma+= dbeta+=", "rows dim accumulate",
+    {"layernorm_backward", false, "dy* x* gamma mean rstd", "dx* dgamma+= dbeta+=", "rows dim accumulate",
      [](A a, double) {
        return Extents{{rows_dim(a), rows_dim(a), double(a.dim), double(a.rows), double(a.rows)},
                       {rows_dim(a), double(a.dim), double(a.dim)}};
      }},
-    {"rmsnorm", false, "x gamma", "y rstd", "rows dim",
+    {"rmsnorm", false, "x* gamma", "y* rstd", "rows dim",
      [](A a, double) {
        return Extents{{rows_dim(a), double(a.dim)}, {rows_dim(a), double(a.rows)}};
      }},
-    {"rmsnorm_backward", false, "dy x gamma rstd", "dx dgamma+=", "rows dim accumulate",
+    {"rmsnorm_backward", false, "dy* x* gamma rstd", "dx* dgamma+=", "rows dim accumulate",
      [](A a, double) {
        return Extents{{rows_dim(a), rows_dim(a), double(a.dim), double(a.rows)}, {rows_dim(a), double(a.dim)}};
      }},
 
-    {"linear", false, "x w b? residual?", "y", "rows in out bias",
+    {"linear", false, "x* w* b*? residual*?", "y*", "rows in out bias",
      [](A a, double) {
        const double y = double(a.rows) * a.out, third = a.bias ? double(a.out) : y;
        return Extents{{double(a.rows) * a.in, double(a.out) * a.in, third, y}, {y}};
      }},
-    {"linear_dgrad", false, "dy w", "dx", "rows in out accumulate",
+    {"linear_dgrad", false, "dy* w*", "dx*", "rows in out accumulate",
      [](A a, double) {
        return Extents{{double(a.rows) * a.out, double(a.out) * a.in}, {double(a.rows) * a.in}};
      }},
-    {"linear_wgrad", false, "dy x", "dw+= db+=?", "rows in out",
+    {"linear_wgrad", false, "dy* x*", "dw+= db+=?", "rows in out",
      [](A a, double) {
        return Extents{{double(a.rows) * a.out, double(a.rows) * a.in}, {double(a.out) * a.in, double(a.out)}};
      }},
 
-    {"attention", false, "qkv", "o lse", "batch sequence heads keyValueHeads dim",
+    {"attention", false, "qkv*", "o* lse", "batch sequence heads keyValueHeads dim",
      [](A a, double) {
        return Extents{{qkv_of(a)}, {x_of(a), lse_of(a)}};
      }},
-    {"attention_backward", false, "do qkv o lse", "dqkv", "batch sequence heads keyValueHeads dim",
+    {"attention_backward", false, "do* qkv* o* lse", "dqkv*", "batch sequence heads keyValueHeads dim",
      [](A a, double) {
        return Extents{{x_of(a), qkv_of(a), x_of(a), lse_of(a)}, {qkv_of(a)}};
      }},
-    {"rope", false, "", "qkv+=", "batch sequence heads keyValueHeads dim base inverse",
+    {"rope", false, "", "qkv*+=", "batch sequence heads keyValueHeads dim base inverse",
      [](A a, double) {
        return Extents{{}, {qkv_of(a)}};
      }},
 
-    {"gelu", false, "x# allCounts?", "y#", "rows dim " GROUP " " CHUNK, unknown},
-    {"gelu_backward", false, "dy# x# allCounts?", "dx#", "rows dim " GROUP " " CHUNK, unknown},
-    {"swiglu", false, "x# allCounts?", "y#", "rows dim " GROUP " " CHUNK, unknown},
-    {"swiglu_backward", false, "dy# x# allCounts?", "dx#", "rows dim " GROUP " " CHUNK, unknown},
+    {"gelu", false, "x*# allCounts?", "y*#", "rows dim " GROUP " " CHUNK, unknown},
+    {"gelu_backward", false, "dy*# x*# allCounts?", "dx*#", "rows dim " GROUP " " CHUNK, unknown},
+    {"swiglu", false, "x*# allCounts?", "y*#", "rows dim " GROUP " " CHUNK, unknown},
+    {"swiglu_backward", false, "dy*# x*# allCounts?", "dx*#", "rows dim " GROUP " " CHUNK, unknown},
 
-    {"router", false, "x w taken?", "probs expert weight slot counts lse?", ROUTE,
+    {"router", false, "x* w taken?", "probs expert weight slot counts lse?", ROUTE,
      [](A a, double) {
        return Extents{
            {rows_dim(a), double(a.experts) * a.dim, double(a.rows)},
            {double(a.rows) * a.experts, choices(a), choices(a), choices(a), double(a.experts), double(a.rows)}};
      }},
-    {"router_backward", false, "dweight probs expert weight slot allCounts x w lse?",
-     "dx dw+=", ROUTE " worldSize auxCoefficient zCoefficient accumulate",
+    {"router_backward", false, "dweight probs expert weight slot allCounts x* w lse?",
+     "dx* dw+=", ROUTE " worldSize auxCoefficient zCoefficient accumulate",
      [](A a, double world) {
        const double w = double(a.experts) * a.dim;
        return Extents{{choices(a), double(a.rows) * a.experts, choices(a), choices(a), choices(a), world * a.experts,
@@ -133,62 +133,62 @@ const std::vector<OpSpec> kTable = {
        return Extents{{double(a.rows)}, {1}};
      }},
 
-    {"permute", false, "x expert slot counts", "rows", ROUTE,
+    {"permute", false, "x* expert slot counts", "rows*", ROUTE,
      [](A a, double) {
        return Extents{{rows_dim(a), choices(a), choices(a), double(a.experts)}, {0}};
      }},
-    {"permute_backward", false, "drows expert slot counts", "dx", ROUTE " accumulate",
+    {"permute_backward", false, "drows* expert slot counts", "dx*", ROUTE " accumulate",
      [](A a, double) {
        return Extents{{0, choices(a), choices(a), double(a.experts)}, {rows_dim(a)}};
      }},
-    {"unpermute", false, "rows expert slot counts weight", "y", ROUTE,
+    {"unpermute", false, "rows* expert slot counts weight", "y*", ROUTE,
      [](A a, double) {
        return Extents{{0, choices(a), choices(a), double(a.experts), choices(a)}, {rows_dim(a)}};
      }},
-    {"unpermute_backward", false, "dy rows expert slot counts weight", "drows dweight", ROUTE,
+    {"unpermute_backward", false, "dy* rows* expert slot counts weight", "drows* dweight", ROUTE,
      [](A a, double) {
        return Extents{{rows_dim(a), 0, choices(a), choices(a), double(a.experts), choices(a)}, {0, choices(a)}};
      }},
 
-    {"grouped_linear", false, "x# w allCounts b?", "y#", "in out " GROUP " " CHUNK,
+    {"grouped_linear", false, "x*# w* allCounts b*?", "y*#", "in out " GROUP " " CHUNK,
      [](A a, double world) {
        return Extents{{0, expert_weights(a), world * a.experts, local_experts(a) * a.out}, {0}};
      }},
-    {"grouped_linear_dgrad", false, "dy# w allCounts", "dx#", "in out " GROUP " " CHUNK,
+    {"grouped_linear_dgrad", false, "dy*# w* allCounts", "dx*#", "in out " GROUP " " CHUNK,
      [](A a, double world) {
        return Extents{{0, expert_weights(a), world * a.experts}, {0}};
      }},
-    {"grouped_linear_wgrad", false, "dy x allCounts", "dw+= db+=?", "in out " GROUP,
+    {"grouped_linear_wgrad", false, "dy* x* allCounts", "dw+= db+=?", "in out " GROUP,
      [](A a, double world) {
        return Extents{{0, 0, world * a.experts}, {expert_weights(a), local_experts(a) * a.out}};
      }},
 
-    {"shared_gate", false, "x w", "c", "rows dim coefficients",
+    {"shared_gate", false, "x* w", "c", "rows dim coefficients",
      [](A a, double) {
        return Extents{{rows_dim(a), gate_weights(a)}, {gates(a)}};
      }},
-    {"shared_gate_backward", false, "dc c x w", "dx dw+=", "rows dim coefficients accumulate",
+    {"shared_gate_backward", false, "dc c x* w", "dx* dw+=", "rows dim coefficients accumulate",
      [](A a, double) {
        return Extents{{gates(a), gates(a), rows_dim(a), gate_weights(a)}, {rows_dim(a), gate_weights(a)}};
      }},
-    {"gated_add", false, "a s c m", "y", "rows dim coefficients",
+    {"gated_add", false, "a* s* c m*", "y*", "rows dim coefficients",
      [](A a, double) {
        return Extents{{rows_dim(a), rows_dim(a), gates(a), rows_dim(a)}, {rows_dim(a)}};
      }},
-    {"gated_add_backward", false, "dy s c m?", "ds dc", "rows dim coefficients",
+    {"gated_add_backward", false, "dy* s* c m*?", "ds* dc", "rows dim coefficients",
      [](A a, double) {
        return Extents{{rows_dim(a), rows_dim(a), gates(a), rows_dim(a)}, {rows_dim(a), gates(a)}};
      }},
-    {"scale_rows", false, "x c", "y", "rows dim",
+    {"scale_rows", false, "x* c", "y*", "rows dim",
      [](A a, double) {
        return Extents{{rows_dim(a), 2 * double(a.rows)}, {rows_dim(a)}};
      }},
-    {"add", false, "a b", "y", "rows dim",
+    {"add", false, "a* b*", "y*", "rows dim",
      [](A a, double) {
        return Extents{{rows_dim(a), rows_dim(a)}, {rows_dim(a)}};
      }},
 
-    {"cross_entropy", false, "logits tokens", "loss dlogits?", "batch sequence vocabulary scale accumulate",
+    {"cross_entropy", false, "logits* tokens", "loss dlogits*?", "batch sequence vocabulary scale accumulate",
      [](A a, double) {
        const double logits = double(a.batch) * a.sequence * a.vocabulary;
        return Extents{{logits, tokens_of(a)}, {1, logits}};
@@ -210,7 +210,7 @@ const std::vector<OpSpec> kTable = {
      [](A a, double world) {
        return Extents{{double(a.experts)}, {world * a.experts}};
      }},
-    {"all_to_all", true, "rows# allCounts", "out#", "direction dim " GROUP " " CHUNK,
+    {"all_to_all", true, "rows*# allCounts", "out*#", "direction dim " GROUP " " CHUNK,
      [](A a, double world) {
        return Extents{{0, world * a.experts}, {0}};
      }},

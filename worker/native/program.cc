@@ -61,7 +61,7 @@ bool has_type(const std::string& op, const std::string& buffer, DType dtype) {
 // The number of buffers, their kind and, where attributes say it, their size.
 void check_buffers(const Object& from, const Program& program, const ProgramOp& op, const Side& side) {
   std::vector<std::string> names = words(side.row);
-  if (op.name == "linear" && op.attrs.bias == 0) std::erase(names, "b?");
+  if (op.name == "linear" && op.attrs.bias == 0) std::erase(names, "b*?");
   const bool any = !names.empty() && names.back().ends_with("...");
   const size_t least = any ? 0 : std::count_if(names.begin(), names.end(), [](auto& n) { return !n.ends_with("?"); });
   if (side.indices.size() < least || (!any && side.indices.size() > names.size())) {
@@ -71,7 +71,7 @@ void check_buffers(const Object& from, const Program& program, const ProgramOp& 
   for (size_t i = 0; i < side.indices.size(); ++i) {
     const Buffer& buffer = program.buffers[side.indices[i]];
     std::string name = any ? "buffers" : names[i];
-    if (const size_t mark = name.find_first_of("?+#"); mark != std::string::npos) name.resize(mark);
+    if (const size_t mark = name.find_first_of("*?+#"); mark != std::string::npos) name.resize(mark);
     const std::string which = std::string(side.name) + " '" + name + "' (buffer '" + buffer.name + "')";
     if (!has_type(op.name, name, buffer.dtype)) {
       from.fail(which + " is " + (buffer.dtype == DType::kI32 ? "i32, wants f32" : "f32, wants i32"));

@@ -16,7 +16,8 @@ int main(int count, char** words) {
       return 0;
     }
     const bool sound = test::check_emulator();
-    return test::check_backend(*cuda_backend()) && sound ? 0 : 1;
+    const bool single = test::check_backend(*cuda_backend()), half = test::check_backend_in_bf16(*cuda_backend());
+    return sound && single && half ? 0 : 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 2;

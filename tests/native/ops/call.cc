@@ -1,5 +1,8 @@
 #include "call.h"
 
+#include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <stdexcept>
@@ -49,6 +52,66 @@ Value gradient_of(const Case& c, const std::string& name, const std::map<std::st
 
 }  // namespace
 
+namespace {
+
+bool is_activation(const std::vector<Name>& names, const std::string& text) {
+  for (const Name& name : names)
+    if (name.text == text) return name.activation;
+  return false;
+}
+
+void round(Value& value) {
+  for (double& x : value.real) x = rounded_to_bf16(x);
+}
+
+uint16_t half_of(double x) {
+  const float single = static_cast<float>(x);
+  uint32_t bits;
+  std::memcpy(&bits, &single, sizeof bits);
+  return static_cast<uint16_t>(bits >> 16);
+}
+
+double from_half(uint16_t half) {
+  const uint32_t bits = uint32_t{half} << 16;
+  float single;
+  std::memcpy(&single, &bits, sizeof single);
+  return single;
+}
+
+}  // namespace
+
+double rounded_to_bf16(double x) {
+  const float single = static_cast<float>(x);
+  uint32_t bits;
+  std::memcpy(&bits, &single, sizeof bits);
+  if (!std::isfinite(single)) return single;
+  bits += 0x7fff + (bits >> 16 & 1);
+  return from_half(static_cast<uint16_t>(bits >> 16));
+}
+
+void round_activations(Call& call) {
+  const std::vector<Name> inputs = inputs_of(call.op), outputs = outputs_of(call.op);
+  for (auto& [name, value] : call.in)
+    if (is_activation(inputs, name)) round(value);
+  for (auto& [name, value] : call.out)
+    if (is_activation(outputs, name)) round(value);
+  call.bf16 = true;
+}
+
+std::optional<Case> in_bf16(const Case& c) {
+  Case half = c;
+  half.bf16 = true;
+  half.label += " bf16";
+  bool any = false;
+  for (const auto& names : {inputs_of(c.op), outputs_of(c.op)}) {
+    for (const Name& name : names) {
+      any |= name.activation;
+      if (name.activation && half.inputs.contains(name.text)) round(half.inputs.at(name.text));
+    }
+  }
+  return any ? std::optional(half) : std::nullopt;
+}
+
 Call forward_call(const Case& c, bool accumulate) {
   Call call{.op = c.op, .attrs = c.attrs};
   call.attrs.accumulate = accumulate;
@@ -69,11 +132,14 @@ Call forward_call(const Case& c, bool accumulate) {
                             given ? c.inputs.at(name.text) : noise(name.text, c.outputs.at(name.text), seed++));
     }
   }
+  if (c.bf16) round_activations(call);
   return call;
 }
 
 Call backward_call(const Case& c, const std::string& op, bool accumulate) {
-  const std::map<std::string, Value> forward = run<double>(forward_call(c), *reference_backend_f64());
+  Call plain = forward_call(c);
+  plain.bf16 = false;
+  const std::map<std::string, Value> forward = run<double>(plain, *reference_backend_f64());
   Call call{.op = op, .attrs = c.attrs};
   call.attrs.accumulate = accumulate;
   for (const Name& name : inputs_of(op)) {
@@ -95,6 +161,7 @@ Call backward_call(const Case& c, const std::string& op, bool accumulate) {
     if (name.optional && !c.inputs.contains(source)) continue;
     call.out.emplace_back(name.text, noise(name.text, c.inputs.at(source).elements(), seed++));
   }
+  if (c.bf16) round_activations(call);
   return call;
 }
 
@@ -106,37 +173,51 @@ OpFunction function_of(const Backend& backend, const std::string& op) {
 
 template <class Real>
 void* Bound<Real>::Buffer::data() {
+  if (!half.empty()) return half.data();
   return whole.empty() ? static_cast<void*>(real.data()) : static_cast<void*>(whole.data());
 }
 
 template <class Real>
-typename Bound<Real>::Buffer Bound<Real>::buffer_of(const Value& value) {
-  return {std::vector<Real>(value.real.begin(), value.real.end()), value.whole};
+DType Bound<Real>::Buffer::type() const {
+  return !half.empty() ? DType::kBF16 : whole.empty() ? DType::kF32 : DType::kI32;
+}
+
+// A buffer keeps its memory.
+template <class Real>
+void Bound<Real>::Buffer::fill(const Value& value, bool bf16) {
+  whole.assign(value.whole.begin(), value.whole.end());
+  if (bf16) {
+    half.resize(value.real.size());
+    std::transform(value.real.begin(), value.real.end(), half.begin(), half_of);
+  } else {
+    real.assign(value.real.begin(), value.real.end());
+  }
 }
 
 template <class Real>
-Bound<Real>::Bound(const Call& call) : call_(call) {
-  for (const auto& [name, value] : call.in) {
-    in_.push_back(buffer_of(value));
-    in_types_.push_back(value.integer ? DType::kI32 : DType::kF32);
-    in_elements_.push_back(value.elements());
-  }
-  for (const auto& [name, value] : call.out) {
-    out_.push_back(buffer_of(value));
-    out_types_.push_back(value.integer ? DType::kI32 : DType::kF32);
-    out_elements_.push_back(value.elements());
-  }
-  for (Buffer& buffer : in_) in_pointers_.push_back(buffer.data());
-  for (Buffer& buffer : out_) out_pointers_.push_back(buffer.data());
+Value Bound<Real>::Buffer::value() const {
+  Value value{!whole.empty(), {real.begin(), real.end()}, whole};
+  for (const uint16_t x : half) value.real.push_back(from_half(x));
+  return value;
+}
+
+template <class Real>
+Bound<Real>::Bound(const Call& call) : call_(call), in_(call.in.size()), out_(call.out.size()) {
+  const std::vector<Name> inputs = inputs_of(call.op), outputs = outputs_of(call.op);
+  const auto half = [&](const std::vector<Name>& names, const std::string& name) {
+    return call.bf16 && is_activation(names, name);
+  };
+  for (size_t i = 0; i < in_.size(); i++) in_[i].fill(call.in[i].second, half(inputs, call.in[i].first));
+  for (size_t i = 0; i < out_.size(); i++) out_[i].fill(call.out[i].second, half(outputs, call.out[i].first));
+  for (Buffer& buffer : in_) in_pointers_.push_back(buffer.data()), in_types_.push_back(buffer.type());
+  for (Buffer& buffer : out_) out_pointers_.push_back(buffer.data()), out_types_.push_back(buffer.type());
+  for (const auto& [name, value] : call.in) in_elements_.push_back(value.elements());
+  for (const auto& [name, value] : call.out) out_elements_.push_back(value.elements());
 }
 
 template <class Real>
 void Bound<Real>::reset() {
-  for (size_t i = 0; i < out_.size(); i++) {
-    const Value& value = call_.out[i].second;
-    std::copy(value.real.begin(), value.real.end(), out_[i].real.begin());
-    std::copy(value.whole.begin(), value.whole.end(), out_[i].whole.begin());
-  }
+  for (size_t i = 0; i < out_.size(); i++) out_[i].fill(call_.out[i].second, !out_[i].half.empty());
 }
 
 template <class Real>
@@ -150,11 +231,7 @@ void Bound<Real>::run(OpFunction function, Stream* stream) const {
 template <class Real>
 std::vector<std::pair<std::string, Value>> Bound<Real>::outputs() const {
   std::vector<std::pair<std::string, Value>> values;
-  for (size_t i = 0; i < out_.size(); i++) {
-    const Buffer& buffer = out_[i];
-    const bool integer = call_.out[i].second.integer;
-    values.emplace_back(call_.out[i].first, Value{integer, {buffer.real.begin(), buffer.real.end()}, buffer.whole});
-  }
+  for (size_t i = 0; i < out_.size(); i++) values.emplace_back(call_.out[i].first, out_[i].value());
   return values;
 }
 

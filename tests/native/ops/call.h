@@ -14,6 +14,7 @@ struct Call {
   std::string op;
   Attrs attrs{};
   std::vector<std::pair<std::string, Value>> in{}, out{};  // out: what the buffers hold before the run
+  bool bf16 = false;
 };
 
 // The forward op of a case. Outputs start as noise, so that what an op must not touch is seen to stay.
@@ -24,8 +25,11 @@ Call backward_call(const Case& c, const std::string& op, bool accumulate);
 
 OpFunction function_of(const Backend& backend, const std::string& op);
 
-// Buffers of Real (f32 kernels: float) filled from a call; each has exactly its size, so that a sanitizer sees the
-// first element beyond it.
+// Activations rounded to what bf16 holds, and kept so.
+void round_activations(Call& call);
+
+// Buffers of Real (f32 kernels: float; activations bf16 where the call says so) filled from a call; each has exactly
+// its size, so that a sanitizer sees the first element beyond it.
 template <class Real>
 class Bound {
  public:
@@ -38,9 +42,12 @@ class Bound {
   struct Buffer {
     std::vector<Real> real;
     std::vector<int32_t> whole;
+    std::vector<uint16_t> half;
     void* data();
+    DType type() const;
+    void fill(const Value& value, bool bf16);
+    Value value() const;
   };
-  static Buffer buffer_of(const Value& value);
 
   Call call_;
   std::vector<Buffer> in_, out_;

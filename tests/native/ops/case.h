@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,7 @@ namespace scmoe::test {
 // One input or output of an op, with the marks of worker/program/ops.ts.
 struct Name {
   std::string text;
-  bool optional = false, accumulated = false, list = false, chunked = false;
+  bool optional = false, accumulated = false, list = false, chunked = false, activation = false;
 };
 std::vector<Name> inputs_of(const std::string& op);
 std::vector<Name> outputs_of(const std::string& op);
@@ -37,7 +38,12 @@ struct Case {
   int64_t routed = 0;                        // rows that a buffer of routed rows has room for; 0: none are
   double flops = 0;                          // of the forward op; 0: limited by memory, reported as GB/s
   bool differentiable = true;                // false where a small step changes a choice
+  bool bf16 = false;                         // what activations are kept in; else f32
 };
+
+// The case with activations that bf16 can hold, kept so; nothing where its op has none.
+std::optional<Case> in_bf16(const Case& c);
+double rounded_to_bf16(double x);
 
 // The cases that are checked.
 const std::vector<Case>& all_cases();

@@ -56,6 +56,8 @@ Cases attention_cases() {
       attention({1, 1, 1, 1, 4}),       attention({2, 7, 3, 3, 15}),       attention({1, 70, 2, 2, 34}),
       attention({2, 129, 1, 1, 16}, 3), attention({1, 300, 1, 1, 8}),      attention({2, 9, 3, 1, 15}),
       attention({2, 70, 4, 2, 36}),     attention({1, 130, 6, 1, 30}),     attention({2, 11, 6, 3, 42}),
+      attention({1, 70, 2, 1, 128}),    attention({2, 130, 1, 1, 64}),     attention({1, 97, 2, 2, 256}),
+
       rope({1, 1, 1, 1, 2}, 10'000),    rope({2, 7, 3, 3, 18}, 10'000),    rope({2, 7, 3, 3, 18}, 10'000, true),
       rope({2, 67, 4, 2, 40}, 10'000),  rope({1, 200, 4, 1, 72}, 500'000), rope({1, 200, 4, 1, 72}, 500'000, true),
   };
@@ -117,6 +119,9 @@ Cases expert_cases() {
     cases.insert(cases.end(), {grouped_linear(x, 9, 21), grouped_linear(x, 9, 21, false),
                                routed_activation("gelu", x, 19), routed_activation("swiglu", x, 19)});
   }
+  // more than a tile of rows and of columns, every edge cut, rows of 16 bytes
+  const Experts wide{2, 2, 1, 150, 4, 999};
+  cases.insert(cases.end(), {grouped_linear(wide, 40, 136), grouped_linear(wide, 136, 72, false)});
   return cases;
 }
 

@@ -26,6 +26,7 @@ std::vector<Name> parse(const char* names) {
     name.accumulated = strip(name.text, "+=");
     name.chunked = strip(name.text, "#");
     name.list = strip(name.text, "...");
+    name.activation = strip(name.text, "*");
     parsed.push_back(name);
   }
   return parsed;

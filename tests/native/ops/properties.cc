@@ -109,6 +109,8 @@ bool check_routed_chunks(const Case& c, const Call& call, const Backend& backend
   return report("chunks", call.op, backend.name, c.label, problem);
 }
 
+}  // namespace
+
 bool check_chunks(const Case& c, const Backend& backend) {
   bool right = true;
   // CPU kernels add rows one after another; the reference and GPUs round a sum over rows before they add it.
@@ -123,6 +125,8 @@ bool check_chunks(const Case& c, const Backend& backend) {
   }
   return right;
 }
+
+namespace {
 
 // --- Query heads that share keys and values are heads that have copies of them.
 

@@ -1,7 +1,9 @@
 // Causal attention in tiles with an online softmax (arXiv 2205.14135, 2307.08691): scores live in registers, one tile
-// at a time. This is the plain version, in fp32 multiply-adds, for any head width up to 256.
+// at a time. This is the plain version, in fp32 multiply-adds, for any head width up to 256; bf16 heads of 64 or 128 go
+// to attention_tensor.cu.
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "attention.cuh"
 #include "ops.cuh"
@@ -50,17 +52,9 @@ __device__ void add_weighted(float (&sum)[kPer], float weight, const TileOf& til
   }
 }
 
-template <class T>
-struct Forward {
-  T* o;          // [batch, sequence, heads, head_dim]
-  float* lse;    // [batch, heads, sequence]
-  const T* qkv;  // [batch, sequence, row]
-  Heads s;
-};
-
 // Blocks (query tile, head, sequence of the batch).
 template <int kPer, class T>
-__global__ void forward_kernel(Forward<T> p) {
+__global__ void forward_kernel(AttentionForward<T> p) {
   const Heads& s = p.s;
   const int width = padded(s.head_dim), lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   float* memory = shared_memory<float>();
@@ -103,20 +97,6 @@ __global__ void forward_kernel(Forward<T> p) {
   }
 }
 
-template <class T>
-struct Backward {
-  T* dqkv;              // [batch, sequence, row]
-  const T *dout, *qkv;  // [batch, sequence, heads, head_dim], [batch, sequence, row]
-  const float* lse;     // [batch, heads, sequence]
-  const float* delta;   // [batch, heads, sequence] <dO, O>
-  Heads s;
-
-  __device__ const T* dout_of(int64_t b, int64_t h) const { return dout + (b * s.sequence * s.heads + h) * s.head_dim; }
-  __device__ const float* of(const float* rows, int64_t b, int64_t h) const {
-    return rows + (b * s.heads + h) * s.sequence;
-  }
-};
-
 // A warp for each row of a head.
 template <class T>
 __global__ void delta_kernel(float* delta, const T* dout, const T* o, Heads s, int64_t rows) {
@@ -132,7 +112,7 @@ __global__ void delta_kernel(float* delta, const T* dout, const T* o, Heads s, i
 
 // dQ = dS K / sqrt(head_dim) with dS = P (dP - delta). Blocks (query tile, head, sequence of the batch).
 template <int kPer, class T>
-__global__ void query_gradient_kernel(Backward<T> p) {
+__global__ void query_gradient_kernel(AttentionBackward<T> p) {
   const Heads& s = p.s;
   const int width = padded(s.head_dim), lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   float* memory = shared_memory<float>();
@@ -174,7 +154,7 @@ __global__ void query_gradient_kernel(Backward<T> p) {
 // dK = dS^T Q / sqrt(head_dim), dV = P^T dO, summed over the query heads of a group in their order. Blocks (key tile,
 // key head, sequence of the batch).
 template <int kPer, class T>
-__global__ void key_gradient_kernel(Backward<T> p) {
+__global__ void key_gradient_kernel(AttentionBackward<T> p) {
   const Heads& s = p.s;
   const int width = padded(s.head_dim), lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   float* memory = shared_memory<float>();
@@ -239,7 +219,7 @@ void attention(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
   with_type(call.out_types[0], [&](auto type) {
     using T = decltype(type);
-    const Forward<T> p{out<T>(call, 0), out<float>(call, 1), in<T>(call, 0), heads_of(a)};
+    const AttentionForward<T> p{out<T>(call, 0), out<float>(call, 1), in<T>(call, 0), heads_of(a)};
     with_width(p.s.head_dim,
                [&](auto per) { launch(stream, tiles_of(a, a.heads, 3), forward_kernel<decltype(per)::value, T>, p); });
   });
@@ -251,8 +231,12 @@ void attention_backward(const OpCall& call, Stream* stream) {
   float* delta = scratch_of<float>(stream, rows);
   with_type(call.out_types[0], [&](auto type) {
     using T = decltype(type);
-    const Backward<T> p{out<T>(call, 0), in<T>(call, 0), in<T>(call, 1), in<float>(call, 3), delta, heads_of(a)};
+    const AttentionBackward<T> p{out<T>(call, 0),    in<T>(call, 0), in<T>(call, 1),
+                                 in<float>(call, 3), delta,          heads_of(a)};
     launch(stream, warp_per_row(rows), delta_kernel<T>, delta, in<T>(call, 0), in<T>(call, 2), p.s, rows);
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (has_tensor_attention(a)) return tensor_attention_backward(stream, a, p);
+    }
     with_width(p.s.head_dim, [&](auto per) {
       launch(stream, tiles_of(a, a.heads, 4), query_gradient_kernel<decltype(per)::value, T>, p);
       launch(stream, tiles_of(a, a.keyValueHeads, 4), key_gradient_kernel<decltype(per)::value, T>, p);

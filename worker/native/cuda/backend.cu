@@ -6,6 +6,8 @@
 // columns.cuh      sums over rows, column by column
 // blas.h           matrix products by cuBLASLt
 // tile.cuh         matrix products in fp32 multiply-adds
+// matrix.cuh       tensor cores, for bf16
+// tensor_tile.cuh  matrix products on them
 // loss.cuh         sums over tokens
 // attention.cuh    heads as they lie in qkv
 //
@@ -13,6 +15,7 @@
 // norm.cu          LayerNorm, RMSNorm
 // linear.cu        linear layers
 // attention.cu     causal attention
+// attention_tensor.cu  the same on tensor cores
 // rope.cu          rotary positions
 // pointwise.cu     gelu, swiglu, add, gated_add, scale_rows
 // router.cu        scores, softmax, choice, places

@@ -1,7 +1,10 @@
 // The experts' linear layers over routed rows: a product for each local expert, all in one launch, sizes read on the
-// device.
+// device. bf16 goes to tensor cores where rows are multiples of 16 bytes, the rest to fp32 multiply-adds.
+#include <type_traits>
+
 #include "ops.cuh"
 #include "rows.cuh"
+#include "tensor_tile.cuh"
 #include "tile.cuh"
 
 namespace scmoe::cuda {
@@ -66,6 +69,30 @@ __global__ void forward_kernel(Forward<T> p) {
   });
 }
 
+template <bool kTransposed>
+__global__ __launch_bounds__(kTensorThreads) void tensor_forward_kernel(Forward<bf16> p) {
+  __shared__ int64_t rows[kTensorTile];
+  const Span span = span_of<kTensorTile>(p.rows, p.local_experts, blockIdx.y);
+  if (span.count == 0) return;
+  for (int i = threadIdx.x; i < kTensorTile; i += kTensorThreads)
+    rows[i] = i < span.count ? p.rows.at(span.first + i) : -1;
+  __syncthreads();
+  const int64_t n0 = static_cast<int64_t>(blockIdx.x) * kTensorTile;
+  const bf16* w = p.w + span.expert * p.columns * p.depth;
+  TensorSums sums = {};
+  using Weights = std::conditional_t<kTransposed, OuterRows, InnerRows>;
+  multiply_tensor_tile(sums, GatheredRows{p.x, rows, p.depth}, Weights{w, n0, p.columns, p.depth}, p.depth);
+  each_pair(sums, [&](int m, int n, float first, float second) {
+    const int64_t column = n0 + n;
+    if (m >= span.count || column >= p.columns) return;
+    if (p.b) {
+      first += load(p.b[span.expert * p.columns + column]);
+      second += load(p.b[span.expert * p.columns + column + 1]);
+    }
+    *reinterpret_cast<uint32_t*>(p.y + rows[m] * p.columns + column) = packed(first, second);
+  });
+}
+
 // dw_e += dy_e^T x_e, db_e += sums of dy_e. Without chunks, so an expert's rows have no gaps.
 template <class T>
 struct Wgrad {
@@ -94,6 +121,22 @@ __global__ void wgrad_kernel(Wgrad<T> p) {
   });
 }
 
+__global__ __launch_bounds__(kTensorThreads) void tensor_wgrad_kernel(Wgrad<bf16> p) {
+  const Span span = p.span(blockIdx.z);
+  if (span.count == 0) return;
+  const int64_t m0 = static_cast<int64_t>(blockIdx.y) * kTensorTile;
+  const int64_t n0 = static_cast<int64_t>(blockIdx.x) * kTensorTile;
+  TensorSums sums = {};
+  multiply_tensor_tile(sums, OuterRows{p.dy + span.first * p.out, m0, p.out, span.count},
+                       OuterRows{p.x + span.first * p.in, n0, p.in, span.count}, span.count);
+  float* dw = p.dw + span.expert * p.out * p.in;
+  each_pair(sums, [&](int m, int n, float first, float second) {
+    if (m0 + m >= p.out || n0 + n >= p.in) return;
+    float* at = dw + (m0 + m) * p.in + n0 + n;
+    at[0] += first, at[1] += second;
+  });
+}
+
 constexpr int kBiasWarps = 8;
 
 // A block of (kWarp, kBiasWarps) threads for kWarp columns of an expert.
@@ -113,6 +156,16 @@ __global__ void bias_gradient_kernel(Wgrad<T> p) {
 }
 
 template <class T>
+bool fits_tensor_tile(int64_t in, int64_t out) {
+  return std::is_same_v<T, bf16> && in % kPiece == 0 && out % kPiece == 0;
+}
+
+// Blocks of `tile` columns by `tile` rows, as many as there can be: every expert may have a tile that is not full.
+dim3 blocks_of(int64_t columns, int64_t rows, int64_t experts, int64_t tile) {
+  return dim3(static_cast<unsigned>(ceil_div(columns, tile)), static_cast<unsigned>(rows / tile + experts));
+}
+
+template <class T>
 struct Layer {
   const T *x, *w, *b;
   T* y;
@@ -125,9 +178,12 @@ void forward(const OpCall& call, Stream* stream, const Layer<T>& layer) {
   const int64_t local = a.experts / a.expertParallelSize, room = call.out_elements[0] / layer.columns;
   const Rows rows = rows_of_chunk(stream, a, in<int32_t>(call, 2), scratch_of<int32_t>(stream, segment_elements(a)));
   const Forward<T> p{layer.y, layer.x, layer.w, layer.b, rows, local, layer.columns, layer.depth};
-  // every expert may have a tile that is not full
-  const dim3 blocks(static_cast<unsigned>(ceil_div(layer.columns, kTile)), static_cast<unsigned>(room / kTile + local));
-  launch(stream, {blocks, dim3(kTileThreads)}, forward_kernel<kTransposed, T>, p);
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (fits_tensor_tile<T>(layer.depth, layer.columns))
+      return launch(stream, {blocks_of(layer.columns, room, local, kTensorTile), dim3(kTensorThreads), kTensorShared},
+                    tensor_forward_kernel<kTransposed>, p);
+  }
+  launch(stream, {blocks_of(layer.columns, room, local, kTile), dim3(kTileThreads)}, forward_kernel<kTransposed, T>, p);
 }
 
 }  // namespace
@@ -156,9 +212,14 @@ void grouped_linear_wgrad(const OpCall& call, Stream* stream) {
     const Rows rows = rows_of_chunk(stream, a, in<int32_t>(call, 2), scratch_of<int32_t>(stream, segment_elements(a)));
     const Wgrad<T> p{
         out<float>(call, 0), out_if<float>(call, 1), in<T>(call, 0), in<T>(call, 1), rows, local, a.in, a.out};
-    const dim3 blocks(static_cast<unsigned>(ceil_div(a.in, kTile)), static_cast<unsigned>(ceil_div(a.out, kTile)),
+    const bool tensor = fits_tensor_tile<T>(a.in, a.out);
+    const int64_t tile = tensor ? kTensorTile : kTile;
+    const dim3 blocks(static_cast<unsigned>(ceil_div(a.in, tile)), static_cast<unsigned>(ceil_div(a.out, tile)),
                       static_cast<unsigned>(local));
-    launch(stream, {blocks, dim3(kTileThreads)}, wgrad_kernel<T>, p);
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (tensor) launch(stream, {blocks, dim3(kTensorThreads), kTensorShared}, tensor_wgrad_kernel, p);
+    }
+    if (!tensor) launch(stream, {blocks, dim3(kTileThreads)}, wgrad_kernel<T>, p);
     if (!p.db) return;
     const dim3 columns(static_cast<unsigned>(ceil_div(a.out, kWarp)), static_cast<unsigned>(local));
     launch(stream, {columns, dim3(kWarp, kBiasWarps)}, bias_gradient_kernel<T>, p);
