@@ -87,12 +87,11 @@ void blas_plans_destroy(BlasPlans* plans) {
 bool blas_multiply(Stream* stream, const BlasShape& shape, const BlasOperands& x) {
   DeviceStream& d = device(stream);
   auto& plan = d.plans->by_shape[shape];
-  if (!plan) {
-    plan = std::make_unique<Plan>(shape);
-    plan->algorithm = choose(d.blas, *plan);
-  }
-  if (!plan->algorithm) return false;
+  const bool is_new = !plan;
+  if (is_new) plan = std::make_unique<Plan>(shape);
   if (shape.bias) plan->set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, x.bias);
+  if (is_new) plan->algorithm = choose(d.blas, *plan);
+  if (!plan->algorithm) return false;
   const float one = 1, added = shape.add ? 1 : 0;
   void* workspace = scratch(stream, kWorkspaceBytes);
   check(cublasLtMatmul(d.blas, plan->product, &one, x.a, plan->a.layout, x.b, plan->b.layout, &added,

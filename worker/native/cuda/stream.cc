@@ -26,6 +26,7 @@ Stream* stream_create(int) {
 void stream_destroy(Stream* stream) {
   DeviceStream& d = device(stream);
   cudaStreamSynchronize(d.stream);
+  for (void* memory : d.outgrown) cudaFree(memory);
   cudaFree(d.scratch);
   blas_plans_destroy(d.plans);
   cublasLtDestroy(d.blas);
@@ -36,8 +37,7 @@ void stream_destroy(Stream* stream) {
 void* scratch(Stream* stream, size_t bytes) {
   DeviceStream& d = device(stream);
   if (d.scratch_bytes < bytes) {
-    check(cudaStreamSynchronize(d.stream), "cudaStreamSynchronize");
-    check(cudaFree(d.scratch), "cudaFree of scratch");
+    if (d.scratch) d.outgrown.push_back(d.scratch);
     d.scratch = nullptr, d.scratch_bytes = 0;
     check(cudaMalloc(&d.scratch, bytes), "cudaMalloc of scratch");
     d.scratch_bytes = bytes;

@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <vector>
 
 #include "backend.h"
 
@@ -22,6 +23,7 @@ struct DeviceStream {
   BlasPlans* plans = nullptr;  // blas.cc
   void* scratch = nullptr;
   size_t scratch_bytes = 0;
+  std::vector<void*> outgrown{};  // scratch that recorded graphs may still use
 };
 
 inline DeviceStream& device(Stream* stream) {
