@@ -7,7 +7,7 @@ import { type Action, type Decision, deletions, earliest, instant, type Policy, 
 import { isStopping, outcomeOf } from './gang.ts'
 import { type Pod, podName } from './objects.ts'
 import { pod as podOf } from './resources.ts'
-import { isScheduled, scheduledTime } from './trouble.ts'
+import { scheduledTime } from './trouble.ts'
 import { isOwnedBy, type View } from './view.ts'
 
 /** Sizes between minReplicas and what is asked for that the model and the batch can be divided by, smallest first. */
@@ -61,12 +61,15 @@ const probesEnd = (probes: readonly Pod[], { spec }: View): number | undefined =
   return first === undefined ? undefined : first + spec.scheduling.timeoutSeconds * 1000
 }
 
+/** Its node also has its image. */
+const isStarted = ({ status }: Pod): boolean => status?.phase === 'Running'
+
 /** There is room for more: for all that were asked for, or, when the others find none in time, for some. */
 export const grown: Policy = view => {
   if (!grows(view)) return undefined
   const { probes } = probesOf(view)
   const size = view.gang.length
-  const held = probes.filter(isScheduled).length
+  const held = probes.filter(isStarted).length
   const late = view.now >= (probesEnd(probes, view) ?? Number.POSITIVE_INFINITY)
   const larger = held === view.wanted - size ? view.wanted : late ? sizeWithin(view, size + held) : undefined
   if (larger === undefined) return undefined

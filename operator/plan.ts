@@ -7,7 +7,7 @@ import type { Job, KubeObject } from './objects.ts'
 import type { Wanted } from './owned.ts'
 import { policies } from './policies.ts'
 import { groupOf } from './providers.ts'
-import { finalReport, type Report } from './report.ts'
+import { type Report, reportIn } from './report.ts'
 import { budget, holds, service } from './resources.ts'
 import { type Controlled, invalidStatus, nextStatus } from './status.ts'
 import { isLive, isOwnedBy, managedElsewhere, type Observed, readSpec, type View, viewOf } from './view.ts'
@@ -74,7 +74,7 @@ function sentenceOf(action: Action): string {
 
 function conclude(view: View, decision: Decision): Plan {
   const status = nextStatus(view, decision)
-  const report = decision.frozen ? undefined : finalReport(view)
+  const report = decision.frozen ? undefined : reportIn(view, decision.state)
   const note = status === undefined ? undefined : noteOf(view, decision)
   return {
     actions: [...upkeep(view, decision), ...(decision.actions ?? []), ...forcedDeletions(view)],

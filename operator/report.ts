@@ -2,7 +2,7 @@
 
 import type { Progress } from '../crds/contract.ts'
 import { worldSizeOf } from '../crds/ranks.ts'
-import type { CheckpointStatus, ProgressStatus, ScMoEJobStatus, ThroughputStatus } from '../crds/status.ts'
+import type { CheckpointStatus, ProgressStatus, ScMoEJobStatus, State, ThroughputStatus } from '../crds/status.ts'
 import { timestamp } from './decision.ts'
 import { terminationRecord } from './gang.ts'
 import type { View } from './view.ts'
@@ -35,15 +35,24 @@ export function reportOf(
 }
 
 /** Rank 0's last words, where they are newer than what the status holds: so the status ends exactly at the last step. */
-export function finalReport(view: View): Report | undefined {
+function lastWords(view: View): Report | undefined {
   const first = view.gang[0] ?? view.others.find(({ metadata }) => metadata.name === `${view.name}-worker-0`)
   const record = terminationRecord(first)?.progress
   if (record === undefined || record.jobUid !== view.uid || record.rank !== 0) return undefined
   const known = view.status.throughput?.observedTime
   if (known !== undefined && Date.parse(record.observedTime) < Date.parse(known)) return undefined
-  const report = reportOf(record, { status: view.status, ranks: worldSizeOf(view.spec), now: view.now })
+  return reportOf(record, { status: view.status, ranks: worldSizeOf(view.spec), now: view.now })
+}
+
+/** What scmoe-progress has to write in this state; undefined where it already says so. Only a running job has a remaining time. */
+export function reportIn(view: View, state: State): Report | undefined {
   const { progress, throughput, lastCheckpoint } = view.status
-  return same(report, defined({ progress, throughput, lastCheckpoint })) ? undefined : report
+  const held = progress === undefined ? undefined : defined({ progress, throughput, lastCheckpoint })
+  const report = lastWords(view) ?? held
+  if (report === undefined) return undefined
+  const { estimatedRemainingSeconds = 0, ...rest } = report.progress
+  const wanted = state === 'Running' || estimatedRemainingSeconds === 0 ? report : { ...report, progress: rest }
+  return held !== undefined && same(wanted, held) ? undefined : wanted
 }
 
 function throughputOf(record: Progress, ranks: number): ThroughputStatus {

@@ -193,6 +193,17 @@ it('is made again when pods of a lost node do not end', async () => {
 
 const elastic = { workers: { replicas: 2, minReplicas: 1 }, checkpoint: { volume: { emptyDir: {} } } }
 
+/** The pod that asks for room gets a node, and starts. */
+async function roomFor(ns: Namespace, name: string): Promise<void> {
+  const pod = await waitFor(`${name} of the attempt that will never be`, async () =>
+    (await ns.list<Pod>('Pod')).find(
+      ({ metadata, spec }) =>
+        metadata.name === name && metadata.labels?.['scmoe.dev/attempt'] === '3' && spec?.nodeName !== undefined,
+    ),
+  )
+  await kubelet.ready(pod)
+}
+
 it('starts with one worker where there is no room for two, and with two when there is', async () => {
   const ns = await api.namespace()
   const [, second] = await gang(ns, { ...elastic, scheduling: { timeoutSeconds: 2 } })
@@ -201,6 +212,7 @@ it('starts with one worker where there is no room for two, and with two when the
   await kubelet.ready(alone as Pod)
   const status = await ns.state('gpt', 'Running')
   expect(status).toMatchObject({ restarts: 0, workers: { desired: 1, ready: 1 } })
+  await roomFor(ns, 'gpt-worker-1')
   expect(await ns.gang(2, 4)).toHaveLength(2)
   await waitFor('both events', async () => {
     const told = await ns.events()
@@ -224,6 +236,7 @@ it('follows kubectl scale while it runs', async () => {
   await kubelet.ready(alone as Pod)
   expect(await ns.state('gpt', 'Running')).toMatchObject({ restarts: 0, workers: { desired: 1 } })
   await scale(2)
+  await roomFor(ns, 'gpt-worker-1')
   for (const pod of await ns.gang(2, 4)) await kubelet.ready(pod)
   expect(await ns.state('gpt', 'Running')).toMatchObject({ restarts: 0, workers: { desired: 2, ready: 2 } })
 })

@@ -132,6 +132,68 @@ describe('a job on a real node', () => {
     expect(done.restarts).toBe(1)
   })
 
+  it('restarts a gang that hangs: found by its step, as no worker ends', async () => {
+    const template = { spec: { terminationGracePeriodSeconds: 1 } }
+    await apply({
+      name: 'hung',
+      spec: { ...LONG, progressDeadlineSeconds: 10, workers: { replicas: 2, template } },
+    })
+    await until(world.kubectl, 'hung', s => (s.progress?.step ?? 0) > 5)
+    process.kill(workerPid('hung', 1), 'SIGSTOP')
+    const restarting = await until(world.kubectl, 'hung', s => s.restarts === 1)
+    expect(restarting.lastFailure).toMatchObject({ reason: 'ProgressDeadlineExceeded', podName: 'hung-worker-1' })
+    await until(world.kubectl, 'hung', s => s.state === 'Running' && s.attempt === 2)
+    await remove('hung')
+  })
+
+  it('does not count the eviction of a worker, and says that it was one', async () => {
+    await apply({
+      name: 'evicted',
+      spec: { ...LONG, failurePolicy: { maxRestarts: 0, backoff: { initialSeconds: 1 } } },
+    })
+    await until(world.kubectl, 'evicted', s => (s.progress?.step ?? 0) > 5)
+    const eviction = {
+      apiVersion: 'policy/v1',
+      kind: 'Eviction',
+      metadata: { name: 'evicted-worker-1', namespace: NAMESPACE },
+    }
+    const file = join(tmpdir(), `eviction-${process.pid}.json`)
+    writeFileSync(file, JSON.stringify(eviction))
+    await world.kubectl('create', '--raw', `/api/v1/namespaces/${NAMESPACE}/pods/evicted-worker-1/eviction`, '-f', file)
+    const running = await until(world.kubectl, 'evicted', s => s.state === 'Running' && s.attempt === 2)
+    expect(running).toMatchObject({ restarts: 1, restartsCountTowardsMax: 0 })
+    expect(running.lastFailure).toMatchObject({ podName: 'evicted-worker-1', reason: 'EvictionByEvictionAPI' })
+    await remove('evicted')
+  })
+
+  it('names a worker that used more memory than it may', async () => {
+    const container = { name: 'worker', resources: { limits: { memory: '32Mi' } } }
+    const workers = { replicas: 1, template: { spec: { containers: [container] } } }
+    await apply({ name: 'hungry', spec: { ...LONG, workers, failurePolicy: { maxRestarts: 0 } } })
+    const failed = await until(world.kubectl, 'hungry', s => s.lastFailure !== undefined)
+    expect(failed.lastFailure).toMatchObject({ podName: 'hungry-worker-0', exitCode: 137, reason: 'OOMKilled' })
+    await remove('hungry')
+  })
+
+  it('starts with one worker where there is room for one, and goes on with two when there is for two', async () => {
+    await chips(1)
+    const container = { name: 'worker', resources: { limits: { [CHIP]: 1 } } }
+    const workers = { replicas: 2, minReplicas: 1, template: { spec: { containers: [container] } } }
+    const spec = { ...LONG, training: { ...LONG.training, steps: 100_000 }, workers, scheduling: { timeoutSeconds: 3 } }
+    await apply({ name: 'elastic', spec, checkpointEverySteps: 50 })
+    const alone = await until(world.kubectl, 'elastic', s => (s.lastCheckpoint?.step ?? 0) >= 50)
+    expect(alone).toMatchObject({ restarts: 0, workers: { desired: 1, ready: 1 } })
+    await chips(2)
+    const both = await until(world.kubectl, 'elastic', s => s.state === 'Running' && s.workers?.desired === 2)
+    expect(both).toMatchObject({ restarts: 0, workers: { ready: 2 } })
+    await until(world.kubectl, 'elastic', s => (s.progress?.step ?? 0) > (alone.lastCheckpoint?.step ?? 0))
+    expect(await world.kubectl('logs', 'elastic-worker-0', '-n', NAMESPACE)).toMatch(/continuing after step \d+/)
+    const events = await world.kubectl('events', '--for', 'scmoejob/elastic', '-n', NAMESPACE)
+    expect(events).toMatch(/ScaledDown[\s\S]*Insufficient example.com\/chip/)
+    expect(events).toContain('ScaledUp')
+    await remove('elastic')
+  })
+
   it('goes on when operator and API server are killed in between', async () => {
     await apply({ name: 'orphan', spec: LONG })
     await until(world.kubectl, 'orphan', s => s.state === 'Running')
@@ -161,6 +223,19 @@ describe('a job on a real node', () => {
     expect(failed.restarts).toBe(0)
   })
 })
+
+async function remove(job: string): Promise<void> {
+  await world.kubectl('delete', 'scmoejob', job, '-n', NAMESPACE)
+}
+
+const CHIP = 'example.com/chip'
+
+/** The node has so many of a device that nobody else asks for. */
+async function chips(n: number): Promise<void> {
+  const patch = JSON.stringify({ status: { capacity: { [CHIP]: String(n) } } })
+  const node = (await world.kubectl('get', 'nodes', '-o', 'name')).trim()
+  await world.kubectl('patch', node, '--subresource=status', '--type=merge', '-p', patch)
+}
 
 async function podUids(job: string): Promise<string> {
   const selector = `scmoe.dev/job-name=${job}`

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { FAILURES, REASONS } from '../../crds/advice.ts'
 import { EXIT } from '../../crds/contract.ts'
+import { jobSchema, schemaAt } from '../../crds/definition.ts'
 import { ConditionType } from '../../crds/status.ts'
 
 const root = join(import.meta.dirname, '..', '..')
@@ -58,6 +59,18 @@ describe('docs/operations.md', () => {
     expect(firstCells('Conditions').toSorted()).toEqual([...ConditionType.options].toSorted())
     const codes = Object.values(EXIT).map(({ code }) => String(code))
     expect(firstCells('Exit codes of a worker')).toEqual(codes)
+  })
+
+  it('has the defaults that the schema has', () => {
+    const section = page.split('## How long things may take\n')[1]?.split('\n## ')[0] ?? ''
+    const rows = [...section.matchAll(/^\| `([\w.]+)` \| (\d+|-) \|/gm)].map(([, path = '', value = '']) => [
+      path,
+      value,
+    ])
+    expect(rows.length).toBeGreaterThan(5)
+    const root = jobSchema()
+    const found = rows.map(([path = '']) => [path, String(schemaAt(root, `spec.${path}`).default ?? '-')])
+    expect(rows).toEqual(found)
   })
 
   it('has every metric of operator and worker, and no other', () => {

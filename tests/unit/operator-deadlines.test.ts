@@ -16,6 +16,7 @@ describe('the deadline on progress', () => {
     world.wait(300)
     world.answers(7)
     expect(world.settle()).toEqual([
+      'report step 7 of 100',
       'write Stalled, NoStep: no step was finished since 2026-01-01T00:00:30Z (step 7); without one the gang fails at 2026-01-01T00:10:30Z',
       'look again at 2026-01-01T00:10:30.000Z',
     ])
@@ -36,7 +37,7 @@ describe('the deadline on progress', () => {
     world.settle()
     world.wait(600)
     world.answers(7)
-    expect(world.settle()[0]).toBe(
+    expect(world.settle()[1]).toBe(
       'write Restarting, ProgressDeadlineExceeded: gpt-worker-0 failed in attempt 1: ProgressDeadlineExceeded: no step was finished for 600 s after step 7; all workers are ready; restart 1 of 1',
     )
     expect(conditionOf(world, 'Progressing')?.status).toBe('False')

@@ -4,7 +4,7 @@ import { brokenRules } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { validSizes } from '../../operator/elastic.ts'
 import { podName } from '../../operator/objects.ts'
-import { failure, World } from './operator-world.ts'
+import { attemptOf, failure, World } from './operator-world.ts'
 
 const elastic = (minReplicas = 1) => ({
   workers: { replicas: 4, minReplicas },
@@ -14,19 +14,17 @@ const elastic = (minReplicas = 1) => ({
 })
 
 /** Whatever has a node becomes ready, whatever has to go is gone; until nothing moves any more. */
-function turn(world: World): string[] {
+function turn(world: World, { images = true } = {}): string[] {
   const told: string[] = []
   for (let i = 0; i < 6; i++) {
     told.push(...world.told())
     world.gone()
     world.schedule()
-    for (const [name, { spec, status, metadata }] of world.pods)
-      if (
-        spec?.nodeName !== undefined &&
-        status?.phase === 'Pending' &&
-        metadata.labels?.['scmoe.dev/attempt'] === String(world.status.attempt)
-      )
-        world.ready(name)
+    for (const [name, pod] of world.pods) {
+      if (pod.spec?.nodeName === undefined || pod.status?.phase !== 'Pending') continue
+      if (attemptOf(pod) === world.status.attempt) world.ready(name)
+      else if (images) world.unready(name)
+    }
     world.wait(1)
   }
   return told
@@ -169,6 +167,17 @@ describe('a gang that could be larger', () => {
     )
     expect(world.status).toMatchObject({ restarts: 0, workers: { desired: 4, ready: 4 } })
     expect(new Set(names(world).map(name => worldSizeOf(world, name)))).toEqual(new Set(['4']))
+  })
+
+  it('is not stopped for nodes on which no worker can start', () => {
+    const world = two()
+    world.room = 4
+    turn(world, { images: false })
+    expect(world.status).toMatchObject({ state: 'Running', workers: { desired: 2, ready: 2 } })
+    world.wait(100)
+    world.heard = { attempt: world.status.attempt ?? 0, step: 1, at: world.now }
+    turn(world, { images: false })
+    expect(names(world)).toEqual(['gpt-worker-0', 'gpt-worker-1'])
   })
 
   it('gives back in time what is not enough, and asks again later', () => {

@@ -142,6 +142,10 @@ function checkStatus(
   return [
     [attempt >= before.attempt && restarts >= before.restarts && counted >= before.counted, 'numbers only grow'],
     [counted <= MAX_RESTARTS && counted <= restarts, 'restarts that count stay within the policy'],
+    [
+      state === 'Running' || !world.status.progress?.estimatedRemainingSeconds,
+      'only a job that runs has a time that remains',
+    ],
     [terminal.length <= 1, 'a job is not both Complete and Failed'],
     [before.end === '' || terminal[0] === before.end, 'the end stays'],
     [

@@ -91,7 +91,15 @@ export class World {
     const { attempt = 1, workers } = this.status
     this.heard = { attempt, step, at: this.now }
     const observedTime = new Date(this.now).toISOString()
-    const record = { jobUid: 'uid-1', attempt, rank: 0, step, totalSteps: 100, observedTime }
+    const record = {
+      jobUid: 'uid-1',
+      attempt,
+      rank: 0,
+      step,
+      totalSteps: 100,
+      estimatedRemainingSeconds: 100 - step,
+      observedTime,
+    }
     const report = reportOf(record, { status: this.status, ranks: workers?.desired ?? 1, now: this.now })
     this.job.status = { ...this.status, ...report }
   }
