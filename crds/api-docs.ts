@@ -134,8 +134,8 @@ ${table(
 
 ## Rules for updates
 
-A field whose *Changes* is *never* answers: ${NEVER}. A change of \`workers\` needs a job that was suspended before, and may
-resume it at once.
+A field whose *Changes* is *never* answers: ${NEVER}. A change *while suspended* needs a job that was suspended before, and
+may resume it at once.
 
 ${table(
   ['Field', 'Message'],
@@ -162,7 +162,8 @@ ${table(
 
 ## kubectl get scmoejobs
 
-Columns marked *wide* come with \`--output wide\`. \`kubectl scale\` sets \`spec.workers.replicas\`, while the job is suspended.
+Columns marked *wide* come with \`--output wide\`. \`kubectl scale\` sets \`spec.workers.replicas\`, while the job is suspended, or at any time where it has
+\`minReplicas\`.
 
 ${table(
   ['Column', 'From', '', 'Meaning'],

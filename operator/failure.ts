@@ -30,7 +30,7 @@ export const failed: Policy = view => {
     return { ...asBefore(view, 'Starting'), requeueAt: blow.at + HEARSAY_MILLISECONDS }
   const { action, rule } = verdict(blow, view.spec.failurePolicy.rules)
   const { maxRestarts } = view.spec.failurePolicy
-  const counted = view.status.restartsCountTowardsMax ?? 0
+  const counted = view.status.restartsCountTowardsMax ?? view.status.restarts ?? 0
   const what = sentence(blow, view.attempt)
   const by = rule === undefined ? '' : ` by failurePolicy.rules[${rule}]`
   if (action === 'FailJob')

@@ -24,7 +24,7 @@ export function nextStatus(view: View, decision: Decision): Controlled | undefin
     startTime: live ? (old.startTime ?? timestamp(view.now)) : kept(changes.startTime, old.startTime),
     completionTime: changes.completionTime ?? old.completionTime,
     restarts: changes.restarts ?? old.restarts ?? 0,
-    restartsCountTowardsMax: changes.restartsCountTowardsMax ?? old.restartsCountTowardsMax ?? 0,
+    restartsCountTowardsMax: changes.restartsCountTowardsMax ?? old.restartsCountTowardsMax ?? old.restarts ?? 0,
     consecutiveRestarts: changes.consecutiveRestarts ?? old.consecutiveRestarts ?? 0,
     attempt,
     nextRestartTime: live ? (changes.nextRestartTime ?? undefined) : kept(changes.nextRestartTime, old.nextRestartTime),

@@ -1,4 +1,5 @@
-// Whatever happens in whatever order, some things are always true.
+// Whatever happens in whatever order, some things are always true. Broken once each by one restart too many, by a grown gang that kept the
+// number of its attempt, by finished jobs that were judged again, and by a pod that asks for room made while another of its name was ending.
 
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest'
-import { runningWorld, World } from './operator-world.ts'
+import { maxRestarts, runningWorld, World } from './operator-world.ts'
 
 const condition = (world: World, type: string) => world.status.conditions?.find(each => each.type === type)?.status
 
@@ -73,5 +73,14 @@ describe('what was written by another version', () => {
     Object.assign(world.job, { status: foreign })
     expect(world.plan().actions).toEqual([])
     expect(world.plan().status).toMatchObject({ state: 'Running', attempt: 2, restarts: 1, workers: { ready: 2 } })
+  })
+
+  it('without the count of restarts that count has had no other', () => {
+    const world = runningWorld(maxRestarts(2))
+    const { restartsCountTowardsMax: _, ...older } = { ...world.status, restarts: 2 }
+    world.job.status = older
+    world.end('gpt-worker-0', { exitCode: 1 })
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Failed', reason: 'MaxRestartsExceeded', restartsCountTowardsMax: 2 })
   })
 })
