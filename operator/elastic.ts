@@ -2,6 +2,7 @@
 // says when that changes. Each time the gang starts again from the last checkpoint. Pure.
 
 import { LABEL } from '../crds/contract.ts'
+import { ranksPerWorker } from '../crds/ranks.ts'
 import { brokenRules } from '../crds/rules.ts'
 import { type Action, type Decision, deletions, earliest, instant, type Policy, timestamp } from './decision.ts'
 import { isStopping, outcomeOf } from './gang.ts'
@@ -47,8 +48,9 @@ export const scaledDown: Policy = view => {
 function probesOf(view: View): { probes: Pod[]; stale: Pod[] } {
   const isNext = ({ metadata: { labels } }: Pod) => labels?.[LABEL.attempt] === String(view.attempt + 1)
   const next = view.others.filter(pod => isOwnedBy(pod, view.uid) && isNext(pod) && !isStopping(pod))
+  const ranks = String(view.wanted * ranksPerWorker(view.spec))
   const isProbe = (pod: Pod) =>
-    grows(view) && pod.metadata.labels?.[LABEL.worldSize] === String(view.wanted) && outcomeOf(pod) === 'active'
+    grows(view) && pod.metadata.labels?.[LABEL.worldSize] === ranks && outcomeOf(pod) === 'active'
   return { probes: next.filter(isProbe), stale: next.filter(pod => !isProbe(pod)) }
 }
 

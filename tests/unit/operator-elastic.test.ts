@@ -180,6 +180,20 @@ describe('a gang that could be larger', () => {
     expect(names(world)).toEqual(['gpt-worker-0', 'gpt-worker-1'])
   })
 
+  // Broken once by counting workers where the pods say ranks: what asked for room was taken for a leftover.
+  it('grows also where a worker has several ranks', () => {
+    const world = new World({ ...elastic(), workers: { replicas: 2, minReplicas: 1, gpusPerWorker: 2 } })
+    world.room = 1
+    turn(world)
+    world.wait(100)
+    turn(world)
+    expect(world.status.workers).toMatchObject({ desired: 1, ready: 1 })
+    world.wait(100)
+    world.room = 2
+    turn(world)
+    expect(world.status).toMatchObject({ state: 'Running', restarts: 0, workers: { desired: 2, ready: 2 } })
+  })
+
   it('gives back in time what is not enough, and asks again later', () => {
     const world = two()
     world.room = 3
