@@ -68,8 +68,8 @@ describe('docs/operations.md', () => {
       value,
     ])
     expect(rows.length).toBeGreaterThan(5)
-    const root = jobSchema()
-    const found = rows.map(([path = '']) => [path, String(schemaAt(root, `spec.${path}`).default ?? '-')])
+    const schema = jobSchema()
+    const found = rows.map(([path = '']) => [path, JSON.stringify(schemaAt(schema, `spec.${path}`).default) ?? '-'])
     expect(rows).toEqual(found)
   })
 
