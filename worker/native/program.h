@@ -35,8 +35,11 @@ struct Buffer {
   int64_t offset = 0;  // bytes from the start of its arena
 };
 
+inline int64_t size_of(DType dtype) {
+  return dtype == DType::kBF16 ? 2 : 4;
+}
 inline int64_t bytes_of(const Buffer& buffer) {
-  return buffer.elements * 4;
+  return buffer.elements * size_of(buffer.dtype);
 }
 
 struct ProgramOp {

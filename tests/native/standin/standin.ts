@@ -13,6 +13,13 @@ export function buildStandIns(): void {
   execFileSync('ninja', ['-C', 'build/native', '-j2', 'standin', 'scmoe'], options)
 }
 
+/** The CUDA backend with its kernels emulated on the host (tests/native/cuda/emulator), as the device library. */
+export function emulatedEnvironment(): NodeJS.ProcessEnv {
+  buildStandIns()
+  execFileSync('ninja', ['-C', 'build/native', '-j2', 'emulated_device'], { cwd: root, stdio: 'pipe' })
+  return standInEnvironment({ SCMOE_CUDA_LIBRARY: join(standIns, 'libscmoe_cuda_emulated.so') })
+}
+
 /** For a process that is to take the stand-ins for the real ones. */
 export const standInEnvironment = (settings: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => ({
   LD_LIBRARY_PATH: standIns,

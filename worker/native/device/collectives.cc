@@ -230,7 +230,7 @@ void DeviceCollectives::all_gather_counts(const ProgramOp& op, Stream* stream) {
 void DeviceCollectives::all_to_all(const ProgramOp& op, Stream* stream) {
   if (needs_counts(op)) return exchange_rows(op, counts_.at(op.in[1]).values, stream);
   const int64_t elements = std::min(op.in_elements[0], op.out_elements[0]);
-  device_.copy(op.out[0], op.in[0], elements * int64_t(sizeof(float)), stream);
+  device_.copy(op.out[0], op.in[0], elements * size_of(op.in_types[0]), stream);
 }
 
 // One message for each expert of each peer, in the order of experts: sender and receiver cut the rows alike.
@@ -243,17 +243,16 @@ void DeviceCollectives::exchange_rows(const ProgramOp& op, const int32_t* counts
   rows.check_room("rows", dispatch ? rows.rows_by_expert() : rows.rows_by_source(), op.in_elements[0]);
   rows.check_room("out", dispatch ? rows.rows_by_source() : rows.rows_by_expert(), op.out_elements[0]);
 
-  const int64_t dim = op.attrs.dim;
-  const float* const source = static_cast<const float*>(op.in[0]);
-  float* const target = static_cast<float*>(op.out[0]);
+  const int64_t row_bytes = op.attrs.dim * size_of(op.in_types[0]);
+  const char* const source = static_cast<const char*>(op.in[0]);
+  char* const target = static_cast<char*>(op.out[0]);
   void* const handle = device_.stream_handle(stream);
   nccl::Comm* const comm = comm_of(Group::kExpertParallel);
   for (size_t member = 0; member < members.size(); ++member) {
     if (members[member] != topology_.rank) continue;
     for (size_t i = 0; i < from[member].size(); ++i) {  // its own, expert by expert as well
       const RowRange &own = from[member][i], &place = to[member][i];
-      device_.copy(target + place.first * dim, source + own.first * dim, own.count * dim * int64_t(sizeof(float)),
-                   stream);
+      device_.copy(target + place.first * row_bytes, source + own.first * row_bytes, own.count * row_bytes, stream);
     }
   }
   if (members.size() == 1) return;
@@ -261,13 +260,13 @@ void DeviceCollectives::exchange_rows(const ProgramOp& op, const int32_t* counts
     for (size_t member = 0; member < members.size(); ++member) {
       if (members[member] == topology_.rank) continue;
       for (const RowRange& range : from[member]) {
-        demand(nccl_->send(source + range.first * dim, size_t(range.count * dim), nccl::kFloat32, int(member), comm,
-                           handle),
+        demand(nccl_->send(source + range.first * row_bytes, size_t(range.count * row_bytes), nccl::kInt8, int(member),
+                           comm, handle),
                "ncclSend");
       }
       for (const RowRange& range : to[member]) {
-        demand(nccl_->receive(target + range.first * dim, size_t(range.count * dim), nccl::kFloat32, int(member), comm,
-                              handle),
+        demand(nccl_->receive(target + range.first * row_bytes, size_t(range.count * row_bytes), nccl::kInt8,
+                              int(member), comm, handle),
                "ncclRecv");
       }
     }

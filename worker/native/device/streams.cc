@@ -150,13 +150,13 @@ void DeviceExecutor::issue_all(const LoadedProgram& loaded) {
   Stream* const compute = streams_[int(Queue::kCompute)];
   const bool capture = options_.graphs && prepared.has_run && is_static(loaded.program);
   collectives_.begin();
+  is_graph_ = capture;  // events of a capture may not be asked for
   if (capture && prepared.graph == nullptr) {
     device_.capture_begin(compute);
     issue_each(loaded);
     prepared.graph = device_.capture_end(compute);
   }
   if (capture) {
-    is_graph_ = true;
     device_.graph_launch(prepared.graph, compute);
     comm_issued_ = uint32_t(loaded.program.queues[int(Queue::kComm)].size());
   } else {
