@@ -3,6 +3,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
 import packageFile from '../package.json' with { type: 'json' }
 import { addClusterCommands } from './cluster-commands.ts'
+import { type DoctorOptions, doctorCommand } from './doctor.ts'
 import { type EvalOptions, evalCommand } from './eval.ts'
 import { type PlanOptions, planCommand } from './plan.ts'
 import { type RunOptions, runCommand } from './run.ts'
@@ -118,6 +119,7 @@ export function program(exit: (code: number) => void): Command {
     .action(async (file: string, options: RunOptions) => exit(await runCommand(file, options)))
 
   addEval(scmoe, exit)
+  addDoctor(scmoe, exit)
   addClusterCommands(scmoe, { exit, print })
   return scmoe
 }
@@ -161,4 +163,18 @@ function addEval(scmoe: Command, exit: (code: number) => void): void {
       print(await evalCommand(options))
       exit(0)
     })
+}
+
+function addDoctor(scmoe: Command, exit: (code: number) => void): void {
+  scmoe
+    .command('doctor')
+    .summary('say what a worker would find here')
+    .description(
+      'Say what this machine, or the pod this runs in, has for a worker: processor, memory, GPUs with driver, CUDA backend and NCCL, network interfaces; and what would be chosen. With --peers, started once for each rank with its own --rank, the speed of the links between them is measured. Exit code 1: a worker could not run here as asked.',
+    )
+    .addOption(new Option('--backend <name>', 'what a worker is to compute with').choices(['cpu', 'cuda']))
+    .option('--peers <host:port,...>', 'every rank, in order', text => text.split(','))
+    .option('--rank <n>', 'which of the peers this is', wholeNumber(0), 0)
+    .option('--json', 'one JSON object instead of text')
+    .action(async (options: DoctorOptions) => exit(await doctorCommand(options, print)))
 }

@@ -132,7 +132,26 @@ type NativeOptions = Omit<EngineOptions, 'backend' | 'device'> & {
   ctaPolicy: number
 }
 
+/** Something a GPU needs: what it is and where, or in `missing` why it is not there and what to do. All empty: not looked for. */
+interface Part {
+  path: string
+  text: string
+  missing: string
+}
+
+/** What hardware this process finds. */
+export interface Inspection {
+  /** Backend of the CPU, e.g. `cpu-avx512`. */
+  cpu: string
+  driver: Part
+  /** The CUDA backend, for the first GPU. */
+  library: Part
+  nccl: Part
+  devices: { name: string; computeCapability: string; totalBytes: number; freeBytes: number }[]
+}
+
 interface Addon {
+  inspect(): Inspection
   NativeEngine: new (options: NativeOptions) => NativeEngine
   /** Rows of the loader's op table, in the form of `OPS`. */
   opTable(): Record<string, { queue: string; inputs: string[]; outputs: string[]; attrs: string[] }>
@@ -261,6 +280,11 @@ class AddonEngine implements Engine {
   close(): void {
     this.#native.close()
   }
+}
+
+/** Opens what a GPU needs, to say what is there. Throws `ADDON_MISSING`. */
+export function inspectHardware(): Inspection {
+  return loadAddon().inspect()
 }
 
 /** Throws `ADDON_MISSING`, `DEVICE_MISSING`, or a RangeError naming the option that is out of range. */

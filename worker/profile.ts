@@ -38,6 +38,14 @@ export interface PlanOptions {
   rank: number
   wish: Wish
   sharing: Sharing
+  /** Called with what the programs need, before any of it is taken. */
+  needs?: (memory: Needed) => void
+}
+
+export interface Needed {
+  /** Parameters, gradients, moments; then what lives within a step. */
+  persistentBytes: number
+  transientBytes: number
 }
 
 export interface Replanned {
@@ -83,14 +91,20 @@ export class Plan {
 
   /** Uploads all programs as scheduled now. */
   load(profile?: Profile): void {
-    const { engine, model, rank } = this.#options
-    for (const emitted of [this.#train, ...this.#micro, this.#evaluate]) {
+    const { engine, model, rank, needs } = this.#options
+    const programs = [this.#train, ...this.#micro, this.#evaluate].map(emitted => {
       const own = profile && this.#profileOf(emitted, profile)
       const scheduled =
         emitted === this.#train ? this.#candidate.scheduled : schedule(emitted, this.#candidate.choice, own)
       this.#loaded.set(emitted.name, scheduled)
-      engine.load(assemble(scheduled, model, rank))
-    }
+      return assemble(scheduled, model, rank)
+    })
+    if (profile === undefined)
+      needs?.({
+        persistentBytes: Math.max(...programs.map(({ persistentBytes }) => persistentBytes)),
+        transientBytes: Math.max(...programs.map(({ transientBytes }) => transientBytes)),
+      })
+    for (const program of programs) engine.load(program)
   }
 
   get description(): string {

@@ -83,7 +83,14 @@ class Trainer {
     const { config, model, engine } = job
     const { overlap, training } = config.spec
     this.#job = job
-    this.#plan = new Plan({ engine, model, rank: config.rank, wish: overlap, sharing: sharingOf(config) })
+    this.#plan = new Plan({
+      engine,
+      model,
+      rank: config.rank,
+      wish: overlap,
+      sharing: sharingOf(config),
+      needs: needed => job.log.info({ ...needed, availableBytes: engine.availableMemory() }, 'memory'),
+    })
     this.#plans = new Plans({
       plan: this.#plan,
       record: job.record,

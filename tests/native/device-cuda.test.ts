@@ -40,6 +40,13 @@ async function train(processes: Processes, shape: Case) {
 }
 
 describe('the CUDA backend, emulated', () => {
+  it.each([1, 2])('trains a model on %i ranks as the CPU engine does', async worldSize => {
+    for (const shape of [{ kind: 'ScMoE' }, { kind: 'ScMoE', topK: 2, llama: true }] as const) {
+      const expected = await train(cpu, { ...shape, worldSize })
+      expect(distance(await train(emulated, { ...shape, worldSize }), expected)).toBeLessThan(1e-5)
+    }
+  })
+
   it('ends with PEER_LOST, naming the rank, when another is killed with SIGKILL', async () => {
     await using world = await startWorld(2, { ...EMULATED, timeoutMilliseconds: 60_000 }, environment)
     const program = (rank: number) =>

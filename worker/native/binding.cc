@@ -299,8 +299,39 @@ Napi::Value describe_ops(const Napi::CallbackInfo& info) {
   return table;
 }
 
+Napi::Object to_js(Napi::Env env, const Part& part) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("path", part.path);
+  object.Set("text", part.text);
+  object.Set("missing", part.missing);
+  return object;
+}
+
+// For `scmoe doctor`.
+Napi::Value inspect(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Inspection found = translate(env, [] { return inspect_hardware(); });
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("cpu", found.cpu);
+  result.Set("driver", to_js(env, found.driver));
+  result.Set("library", to_js(env, found.library));
+  result.Set("nccl", to_js(env, found.nccl));
+  Napi::Array devices = Napi::Array::New(env);
+  for (const DeviceInfo& device : found.devices) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("name", std::string(device.name));
+    object.Set("computeCapability", std::to_string(device.compute_major) + "." + std::to_string(device.compute_minor));
+    object.Set("totalBytes", double(device.total_bytes));
+    object.Set("freeBytes", double(device.free_bytes));
+    devices.Set(devices.Length(), object);
+  }
+  result.Set("devices", devices);
+  return result;
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("NativeEngine", NativeEngine::define(env));
+  exports.Set("inspect", Napi::Function::New<inspect>(env, "inspect"));
   exports.Set("opTable", Napi::Function::New<describe_ops>(env, "opTable"));
   return exports;
 }

@@ -30,8 +30,8 @@ struct Device {
   void (*use)(int device);
   void (*describe)(DeviceInfo* info);  // of the chosen device
 
-  void* (*allocate)(int64_t bytes);  // zeroed, aligned to 256 bytes
-  void (*release)(void* memory);
+  void* (*allocate)(int64_t bytes);         // zeroed, aligned to 256 bytes
+  void (*release)(void* memory);            // null: nothing. This and all destroy functions throw nothing
   void* (*allocate_pinned)(int64_t bytes);  // of this process
   void (*release_pinned)(void* memory);
   void (*copy_now)(void* to, const void* from, int64_t bytes);  // either side may be either's; returns when done

@@ -1,8 +1,52 @@
 #include "hardware.h"
 
 #include "device/loader.h"
+#include "device/nccl.h"
 
 namespace scmoe {
+namespace {
+
+// What `find` fills in, or why it cannot.
+template <typename Find>
+Part part_of(Find find) {
+  Part part;
+  try {
+    find(part);
+  } catch (const Error& error) {
+    part.missing = error.what();
+  }
+  return part;
+}
+
+}  // namespace
+
+Inspection inspect_hardware() {
+  Inspection found;
+  found.cpu = cpu_backend()->name;
+  int devices = 0;
+  found.driver = part_of([&](Part& part) {
+    const Driver driver = open_driver();
+    part.path = driver.path;
+    part.text = "CUDA " + cuda_version_text(driver.version);
+    devices = driver.devices;
+  });
+  if (devices > 0) {
+    found.library = part_of([&](Part& part) {
+      const Device& device = open_cuda(0);
+      part.text = "built with CUDA " + cuda_version_text(device.runtime_version) + " for " + device.built_for;
+      for (int i = 0; i < devices; ++i) {
+        device.use(i);
+        found.devices.emplace_back();
+        device.describe(&found.devices.back());
+      }
+    });
+  }
+  found.nccl = part_of([](Part& part) {
+    part.path = nccl::library().path;
+    part.text = "NCCL " + nccl::version_text(nccl::library().version);
+  });
+  return found;
+}
 
 Engine::MakeExecutor executor_for(const HardwareOptions& options) {
   if (options.backend == "cpu") {

@@ -4,7 +4,11 @@ import type { ModelConfig } from '../model.ts'
 import { planMemory } from './memory.ts'
 import type { Program, Scheduled } from './program.ts'
 
-export function assemble(scheduled: Scheduled, config: ModelConfig, rank: number): Program {
+export function assemble(
+  scheduled: Scheduled,
+  config: Pick<ModelConfig, 'worldSize' | 'expertParallelSize'>,
+  rank: number,
+): Program {
   const { buffers, persistentBytes, transientBytes } = planMemory(scheduled)
   const indices = new Map(buffers.map((buffer, index) => [buffer.name, index]))
   const indexOf = (name: string) => {

@@ -14,14 +14,14 @@ export function buildStandIns(): void {
 }
 
 /** The CUDA backend with its kernels emulated on the host (tests/native/cuda/emulator), as the device library. */
-export function emulatedEnvironment(): NodeJS.ProcessEnv {
+export function emulatedEnvironment(): Record<string, string> {
   buildStandIns()
   execFileSync('ninja', ['-C', 'build/native', '-j2', 'emulated_device'], { cwd: root, stdio: 'pipe' })
   return standInEnvironment({ SCMOE_CUDA_LIBRARY: join(standIns, 'libscmoe_cuda_emulated.so') })
 }
 
 /** For a process that is to take the stand-ins for the real ones. */
-export const standInEnvironment = (settings: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => ({
+export const standInEnvironment = (settings: Record<string, string> = {}): Record<string, string> => ({
   LD_LIBRARY_PATH: standIns,
   SCMOE_CUDA_LIBRARY: join(standIns, 'libscmoe_cuda.so'),
   SCMOE_CUBLASLT_LIBRARY: join(standIns, 'libcuda.so.1'), // the stand-in of the device library uses nothing of it

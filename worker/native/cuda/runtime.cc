@@ -63,8 +63,9 @@ void* allocate(int64_t bytes) {
   return memory;
 }
 
+// Of a device that has failed, freeing does too, and there is nothing left to do about it.
 void release(void* memory) {
-  check(cudaFree(memory), "cudaFree");
+  cudaFree(memory);
 }
 
 void* allocate_pinned(int64_t bytes) {
@@ -74,7 +75,7 @@ void* allocate_pinned(int64_t bytes) {
 }
 
 void release_pinned(void* memory) {
-  check(cudaFreeHost(memory), "cudaFreeHost");
+  cudaFreeHost(memory);
 }
 
 void copy_now(void* to, const void* from, int64_t bytes) {
@@ -96,7 +97,7 @@ Stream* plain_stream_create(bool urgent) {
 }
 
 void plain_stream_destroy(Stream* stream) {
-  cudaStreamDestroy(of(stream));  // of a device that has failed, say: there is nobody left to tell
+  cudaStreamDestroy(of(stream));
   delete &device(stream);
 }
 

@@ -61,7 +61,6 @@ void DeviceMemory::download(int64_t offset, int64_t bytes) {
 }
 
 void DeviceMemory::release() {
-  device_.use(index_);
   device_.release(std::exchange(persistent_, nullptr));
   device_.release(std::exchange(transient_, nullptr));
   persistent_bytes_ = transient_bytes_ = -1;

@@ -48,6 +48,8 @@ DeviceCollectives::~DeviceCollectives() {
     device_.release_pinned(counts.values);
     device_.event_destroy(counts.copied);
   }
+  device_.release_pinned(road_[0]);
+  device_.release(road_[1]);
 }
 
 void DeviceCollectives::demand(nccl::Result result, const char* name) const {
@@ -229,8 +231,32 @@ void DeviceCollectives::all_gather_counts(const ProgramOp& op, Stream* stream) {
 
 void DeviceCollectives::all_to_all(const ProgramOp& op, Stream* stream) {
   if (needs_counts(op)) return exchange_rows(op, counts_.at(op.in[1]).values, stream);
+  if (options_.own_transfer_microseconds > 0) travel(stream);
   const int64_t elements = std::min(op.in_elements[0], op.out_elements[0]);
   device_.copy(op.out[0], op.in[0], elements * size_of(op.in_types[0]), stream);
+}
+
+// Copies between device and host for as long as the transfer is to take, by a speed measured at the first.
+void DeviceCollectives::travel(Stream* stream) {
+  constexpr int64_t kPiece = int64_t{4} << 20;
+  if (road_[0] == nullptr) {
+    road_[0] = device_.allocate_pinned(kPiece);
+    road_[1] = device_.allocate(kPiece);
+    Event *const from = device_.event_create(), *const to = device_.event_create();
+    constexpr int kTries = 16;
+    for (int i = 0; i <= kTries; ++i) {  // the first warms up
+      device_.copy(road_[0], road_[1], kPiece, stream);
+      if (i == 0) device_.event_record(from, stream);
+    }
+    device_.event_record(to, stream);
+    device_.event_await(to);
+    const double each = std::max(device_.event_microseconds(from, to) / kTries, 1e-3);
+    road_bytes_ = int64_t(double(kPiece) * options_.own_transfer_microseconds / each);
+    device_.event_destroy(from), device_.event_destroy(to);
+  }
+  for (int64_t left = road_bytes_; left > 0; left -= kPiece) {
+    device_.copy(road_[0], road_[1], std::min(left, kPiece), stream);
+  }
 }
 
 // One message for each expert of each peer, in the order of experts: sender and receiver cut the rows alike.

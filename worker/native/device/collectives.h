@@ -19,6 +19,9 @@ namespace scmoe {
 struct CollectiveOptions {
   int max_ctas = 0;     // thread blocks that a collective may take from computation
   int cta_policy = -1;  // 0 default, 1 efficiency, 2 zero: ncclConfig_t's, from 2.27 on
+  // For benchmarks of one rank: how long an all-to-all to itself is to take. It then goes by host memory, on a copy
+  // engine, over and over; 0: a copy within the device.
+  double own_transfer_microseconds = 0;
 };
 
 class DeviceCollectives {
@@ -69,6 +72,7 @@ class DeviceCollectives {
   void ask(Counts& counts, const void* place, Stream* stream);
   void all_gather_counts(const ProgramOp& op, Stream* stream);
   void all_to_all(const ProgramOp& op, Stream* stream);
+  void travel(Stream* stream);
   void exchange_rows(const ProgramOp& op, const int32_t* counts, Stream* stream);
   void all_reduce(const ProgramOp& op, Stream* stream);
 
@@ -84,6 +88,8 @@ class DeviceCollectives {
   Communicator* control_ = nullptr;       // while connecting
   Clock::time_point deadline_{};          // of connecting
   std::map<const void*, Counts> counts_;  // by the place of allCounts on the device
+  void* road_[2] = {};                    // for emulated transfers: a piece of pinned memory and one of the device's
+  int64_t road_bytes_ = 0;                // that one emulated transfer moves
 };
 
 }  // namespace scmoe

@@ -2,8 +2,8 @@
 
 namespace scmoe {
 
-Prepared::Prepared(const Device& device, int index, const Program& program) : device_(device), index_(index) {
-  device_.use(index_);
+Prepared::Prepared(const Device& device, int index, const Program& program) : device_(device) {
+  device_.use(index);
   const size_t num_ops = program.ops.size();
   begin.resize(num_ops), end.resize(num_ops), passed.resize(num_ops);
   for (size_t i = 0; i < num_ops; ++i) {
@@ -20,7 +20,6 @@ Prepared::Prepared(const Device& device, int index, const Program& program) : de
 }
 
 Prepared::~Prepared() {
-  device_.use(index_);
   if (graph != nullptr) device_.graph_destroy(graph);
   for (const std::vector<Event*>* events : {&begin, &end, &passed}) {
     for (Event* event : *events) {

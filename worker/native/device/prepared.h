@@ -10,7 +10,6 @@ namespace scmoe {
 
 class Prepared {
  public:
-  // `index` of the device, whose thread this is called on and destroyed on does not matter.
   Prepared(const Device& device, int index, const Program& program);
   ~Prepared();
   Prepared(const Prepared&) = delete;
@@ -26,7 +25,6 @@ class Prepared {
 
  private:
   const Device& device_;
-  const int index_;
 };
 
 }  // namespace scmoe

@@ -1,0 +1,206 @@
+// What a GPU is measured with: models as jobs describe them, and the routed part of a layer at published sizes. Pure.
+
+import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { type ModelConfig, meanOf, modelConfig, sliceOf, tensors, varianceOf } from '../../worker/model.ts'
+import { BUFFER, emitTrain } from '../../worker/program/emit.ts'
+import type { Emitted, Op, Scheduled } from '../../worker/program/program.ts'
+import { assemble, type Choice, choices, describe, schedule } from '../../worker/schedule/schedule.ts'
+import { workOf } from '../world/peak.ts'
+import type { Fill, RunFile } from './run-file.ts'
+
+const SEED = 1
+const LEARNING_RATE = 3e-4
+
+interface Sizes {
+  model: object
+  sequence: number
+  /** Of the world. */
+  sequences: number
+  ranks?: number
+}
+
+export function configOf({ model, sequence, sequences, ranks = 1 }: Sizes): ModelConfig {
+  const spec = ScMoEJobSpec.parse({
+    model,
+    training: { steps: 1, sequenceLength: sequence, globalBatchSequences: sequences },
+    workers: { replicas: ranks },
+  })
+  return modelConfig(spec, ranks)
+}
+
+/** The paper's model (arXiv 2404.05019, table 8); its successor in width, as deep as 80 GB allow in fp32 with AdamW's moments; a tiny one, whose capacity never binds, so that ranks do not change what is dropped. */
+export const SMALL: Sizes = { model: { preset: 'gpt2-moe-small', kind: 'ScMoE' }, sequence: 1024, sequences: 8 }
+export const WIDE: Sizes = {
+  model: { preset: 'gpt3-moe-xl', blocks: 4, kind: 'ScMoE' },
+  sequence: 2048,
+  sequences: 4,
+}
+export const TINY: Sizes = {
+  model: { preset: 'tiny', kind: 'ScMoE', capacityFactor: '8' },
+  sequence: 128,
+  sequences: 4,
+}
+/** Two pairs of blocks, wide enough that every op keeps the device busy. */
+export const OVERLAP: Sizes = {
+  model: { kind: 'ScMoE', blocks: 4, hiddenSize: 1024, heads: 16, feedForwardSize: 4096, experts: 8 },
+  sequence: 1024,
+  sequences: 8,
+}
+
+/** Parameters by the seed and the tensor's place in the model, the same on every rank that holds it. */
+function fillsOf(config: ModelConfig, rank: number): Fill[] {
+  const parameters = tensors(config).flatMap((tensor, index): Fill[] => {
+    const { init } = tensor
+    // Of the experts a rank has those from its first one on; everyone has all of a dense tensor.
+    const { start: first } = sliceOf(tensor, config, rank)
+    const values: Fill =
+      init.kind === 'normal'
+        ? { buffer: tensor.name, kind: 'normal', std: init.std, seed: SEED + 1000 * index, first }
+        : { buffer: tensor.name, kind: 'constant', value: init.kind === 'ones' ? 1 : 0 }
+    return [
+      values,
+      { buffer: meanOf(tensor.name), kind: 'constant', value: 0 },
+      { buffer: varianceOf(tensor.name), kind: 'constant', value: 0 },
+    ]
+  })
+  // The same in every step: it is learned by heart, so the loss falls.
+  const tokens: Fill = {
+    buffer: BUFFER.tokens,
+    kind: 'integers',
+    below: config.vocabulary,
+    seed: SEED,
+    first: rank * config.batch * (config.sequence + 1),
+  }
+  // The bias corrections of Adam's first step stay: they scale the step and change nothing that is measured.
+  const hyper: Fill = {
+    buffer: BUFFER.hyper,
+    kind: 'values',
+    values: [LEARNING_RATE, 1 - config.beta1, 1 - config.beta2, 0],
+  }
+  return [...parameters, tokens, hyper]
+}
+
+/** An optimizer step under one schedule, of one rank. */
+export function stepFile(title: string, sizes: Sizes, choice: Choice, rank = 0): RunFile {
+  const config = configOf(sizes)
+  const emitted = emitTrain(config, rank)
+  const scheduled = schedule(emitted, choice)
+  return {
+    title: `${title}, ${describe(choice)}`,
+    programs: [assemble(scheduled, config, rank)],
+    step: [emitted.name],
+    fills: fillsOf(config, rank),
+    report: [BUFFER.loss, BUFFER.norm],
+    parts: partsOf(scheduled),
+    tokens: config.batch * config.sequence,
+    flops: workOf([emitted]),
+  }
+}
+
+const partsOf = ({ ops }: Scheduled) => Object.fromEntries(ops.map(({ label, segment }) => [label, segment.part]))
+
+/** Sequential, and the shortcut with the experts in every slot of the forward; the backward's slot is the one that mirrors it or the last there is. */
+export function schedulesOf(sizes: Sizes): Choice[] {
+  const all = choices(emitTrain(configOf(sizes), 0), { strategy: 'Auto' })
+  const slots = new Map<number, Choice>()
+  for (const choice of all)
+    if (choice.strategy === 'Shortcut' && choice.chunks === 1) {
+      const known = slots.get(choice.forwardSlot)
+      if (known === undefined || (known.strategy === 'Shortcut' && choice.backwardSlot === choice.forwardSlot))
+        slots.set(choice.forwardSlot, choice)
+    }
+  return [{ strategy: 'Sequential' }, ...slots.values()]
+}
+
+export interface Layer {
+  /** Routed rows of this rank, evenly over its experts. */
+  rows: number
+  experts: number
+  hidden: number
+  feedForward: number
+}
+/** Local rows of one rank in Megatron-Core's published measurements on H100 with eight expert-parallel ranks. */
+export const LAYERS: readonly Layer[] = [
+  { rows: 8192, experts: 1, hidden: 4096, feedForward: 14_336 },
+  { rows: 32_768, experts: 4, hidden: 7168, feedForward: 2048 },
+]
+
+/** The routed experts of a layer, SwiGLU, forward or forward and backward, on rows that have arrived. */
+export function layerFile(layer: Layer, backward: boolean): RunFile {
+  const { rows, experts, hidden, feedForward } = layer
+  const emitted = emitLayer(layer, backward)
+  const config = { worldSize: 1, expertParallelSize: 1 }
+  const normal = (buffer: string, std: number, seed: number): Fill => ({ buffer, kind: 'normal', std, seed, first: 0 })
+  const scheduled: Scheduled = { ...emitted, ops: emitted.ops.map(op => ({ ...op, waits: [] })) }
+  const products = 3 * 2 * rows * hidden * feedForward
+  return {
+    title: `MoE layer ${rows} x ${experts}, h ${hidden}, f ${feedForward}, ${backward ? 'forward and backward' : 'forward'}`,
+    programs: [assemble(scheduled, config, 0)],
+    step: [emitted.name],
+    fills: [
+      normal('x', 1, 1),
+      normal('up', 0.02, 2),
+      normal('down', 0.02, 3),
+      ...(backward ? [normal('dy', 1, 4)] : []),
+      { buffer: 'counts', kind: 'constant', value: rows / experts },
+    ],
+    report: ['y'],
+    parts: partsOf(scheduled),
+    tokens: rows,
+    flops: backward ? 3 * products : products,
+  }
+}
+
+function emitLayer({ rows, experts, hidden, feedForward }: Layer, backward: boolean): Emitted {
+  const group = { experts, capacity: rows, rank: 0, expertParallelSize: 1 }
+  const up = { in: hidden, out: 2 * feedForward, ...group }
+  const down = { in: feedForward, out: hidden, ...group }
+  const op = (name: Op['op'], inputs: string[], outputs: string[], attrs: Op['attrs']): Op => ({
+    op: name,
+    label: `${name}.${outputs[0]}`,
+    queue: 'compute',
+    inputs,
+    outputs,
+    attrs,
+    segment: { unit: 0, phase: 'forward', part: 'experts' },
+    cost: 0,
+  })
+  const activation = { rows, dim: feedForward, ...group }
+  const forward = [
+    op('grouped_linear', ['x', 'up', 'counts'], ['gates'], up),
+    op('swiglu', ['gates', 'counts'], ['inner'], activation),
+    op('grouped_linear', ['inner', 'down', 'counts'], ['y'], down),
+  ]
+  const gradients = [
+    op('zero', [], ['dup', 'ddown'], {}),
+    op('grouped_linear_dgrad', ['dy', 'down', 'counts'], ['dinner'], down),
+    op('grouped_linear_wgrad', ['dy', 'inner', 'counts'], ['ddown'], down),
+    op('swiglu_backward', ['dinner', 'gates', 'counts'], ['dgates'], activation),
+    op('grouped_linear_dgrad', ['dgates', 'up', 'counts'], ['dx'], up),
+    op('grouped_linear_wgrad', ['dgates', 'x', 'counts'], ['dup'], up),
+  ]
+  const sizes = {
+    x: rows * hidden,
+    up: experts * 2 * feedForward * hidden,
+    down: experts * feedForward * hidden,
+    gates: rows * 2 * feedForward,
+    inner: rows * feedForward,
+    y: rows * hidden,
+    ...(backward && {
+      dy: rows * hidden,
+      dx: rows * hidden,
+      dup: experts * 2 * feedForward * hidden,
+      ddown: experts * feedForward * hidden,
+      dgates: rows * 2 * feedForward,
+      dinner: rows * feedForward,
+    }),
+  }
+  const floats = Object.entries(sizes).map(
+    ([name, elements]) => ({ name, dtype: 'f32', elements, arena: 'persistent' }) as const,
+  )
+  return {
+    name: 'layer',
+    buffers: [...floats, { name: 'counts', dtype: 'i32', elements: experts, arena: 'persistent' }],
+    ops: backward ? [...forward, ...gradients] : forward,
+  }
+}

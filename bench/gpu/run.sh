@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Everything that is measured on a GPU, on a machine that has one and needs nothing else: no Node, no network. Results: one JSON file.
+#   bench/gpu/run.sh [FILES] [RESULTS]      FILES: what `node bench/gpu/export.ts` wrote (build/gpu); RESULTS: build/gpu-results.json
+# Needs build/native/scmoe-run and libscmoe_cuda.so; runs build/native/cuda_device_test, the ops against the CPU reference, where it was built.
+# Exit code 69: there is no GPU here, or not what it needs; the reason is printed. 1: something failed; the results say what.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+files=${1:-build/gpu}
+results=${2:-build/gpu-results.json}
+native=${SCMOE_NATIVE:-build/native}
+run=$native/scmoe-run
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+[ -x "$run" ] || { echo "gpu: $run is missing; build it: ninja -C $native scmoe-run" >&2; exit 69; }
+[ -e "$files/tiny.json" ] || { echo "gpu: $files/tiny.json is missing; write it: node bench/gpu/export.ts --out $files" >&2; exit 69; }
+"$run" "$files/tiny.json" --backend cuda --warm-up 0 --steps 1 >"$work/probe" 2>"$work/reason"
+status=$?
+if [ $status = 69 ]; then
+  echo "gpu: not run: $(cat "$work/reason")" >&2
+  exit 69
+fi
+
+: >"$work/rows"
+failed=0
+# row NAME COMMAND...: its JSON object, or its error, becomes a row of the results.
+row() {
+  local name=$1
+  shift
+  if "$@" >"$work/out" 2>"$work/err"; then
+    printf '{"case":"%s","result":%s}\n' "$name" "$(cat "$work/out")" >>"$work/rows"
+    echo "gpu: $name: $(tail -1 "$work/err")"
+  else
+    failed=1
+    printf '{"case":"%s","error":"%s"}\n' "$name" "$(tr -d '"\\' <"$work/err" | tr '\n\t' '  ' | tail -c 2000)" >>"$work/rows"
+    echo "gpu: $name FAILED: $(tail -3 "$work/err")" >&2
+  fi
+}
+gpu() { "$run" "$1" --backend cuda "${@:2}"; }
+
+# Ops against the CPU reference: correctness first, as nothing else means anything without it.
+if [ -x "$native/cuda_device_test" ]; then
+  if "$native/cuda_device_test" >"$work/ops.txt" 2>&1; then ops=passed; else ops=failed failed=1; fi
+  printf '{"case":"ops","result":{"outcome":"%s","lines":%s}}\n' "$ops" "$(wc -l <"$work/ops.txt")" >>"$work/rows"
+  cp "$work/ops.txt" "${results%.json}-ops.txt"
+fi
+
+# The same steps on the CPU engine and on the GPU: losses side by side. Then graphs against the eager path.
+row tiny-cpu "$run" "$files/tiny.json" --backend cpu --warm-up 0 --steps 10
+row tiny gpu "$files/tiny.json" --warm-up 0 --steps 10
+row tiny-eager gpu "$files/tiny.json" --warm-up 0 --steps 10 --no-graphs
+
+for model in gpt2-moe-small d2048; do
+  row "$model" gpu "$files/$model.json"
+  row "$model-eager" gpu "$files/$model.json" --no-graphs
+done
+for layer in "$files"/layer-*.json; do row "$(basename "$layer" .json)" gpu "$layer"; done
+
+# Transfers emulated on a copy engine, so long that they take this share of the MoE layers' time; without them for the bound.
+for schedule in "$files"/overlap-*.json; do
+  name=$(basename "$schedule" .json)
+  row "$name-free" gpu "$schedule"
+  for share in 0.15 0.5 0.6; do row "$name-$share" gpu "$schedule" --transfer-share $share; done
+done
+
+# Two ranks of NCCL on one GPU, which it refuses unless it is told that it may.
+export NCCL_MULTI_RANK_GPU_ENABLE=${NCCL_MULTI_RANK_GPU_ENABLE:-1}
+peers=127.0.0.1:39100,127.0.0.1:39101
+gpu "$files/two-ranks-1.json" --warm-up 0 --steps 10 --peers $peers >"$work/rank1" 2>&1 &
+other=$!
+row two-ranks gpu "$files/two-ranks-0.json" --warm-up 0 --steps 10 --peers $peers
+wait $other || failed=1
+
+# One of the two is killed: the other is to end by itself, saying so.
+gpu "$files/two-ranks-1.json" --steps 100000 --peers $peers >/dev/null 2>&1 &
+other=$!
+gpu "$files/two-ranks-0.json" --steps 100000 --peers $peers --timeout-seconds 20 >/dev/null 2>"$work/lost" &
+survivor=$!
+sleep 15
+kill -9 $other
+wait $survivor
+printf '{"case":"rank-killed","result":{"exitCode":%s,"message":"%s"}}\n' $? "$(tail -1 "$work/lost" | tr -d '"\\')" >>"$work/rows"
+
+device=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -1)
+{
+  printf '{"date":"%s","device":"%s","rows":[\n' "$(date -u +%F)" "$device"
+  paste -sd, "$work/rows" | sed 's/},{"case"/},\n{"case"/g'
+  printf ']}\n'
+} >"$results"
+echo "gpu: results in $results"
+exit $failed
