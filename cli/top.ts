@@ -43,13 +43,22 @@ async function keepShowing(look: () => Promise<string>, { interval }: TopOptions
   const update = createLogUpdate(process.stdout)
   let table = await look()
   for (;;) {
-    update(table)
+    update(fitting(table, process.stdout.rows))
     await sleep(interval * 1000)
     try {
       table = await look()
     } catch (error) {
       if (!(error instanceof ClusterError)) throw error
-      update(`${table}\n${pc.yellow(error.message)}`)
+      update(`${fitting(table, process.stdout.rows - 2)}\n${pc.yellow(error.message)}`)
     }
   }
+}
+
+/** What is taller than the terminal could not be drawn over: the slowest jobs are left out, the sum below the table stays. */
+export function fitting(table: string, rows: number): string {
+  const lines = table.split('\n')
+  const hidden = lines.length + 1 - rows
+  if (hidden <= 0 || rows < 6) return table
+  const kept = lines.slice(0, lines.length - 2 - hidden - 1)
+  return [...kept, `… ${hidden + 1} more`, ...lines.slice(-2)].join('\n')
 }

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { readable } from '../../cli/log-line.ts'
 import { byBlame } from '../../cli/logs.ts'
 import { duration, wrapped } from '../../cli/sentence.ts'
+import { fitting } from '../../cli/top.ts'
 import { rowOf, Trends, topTable } from '../../cli/top-table.ts'
 import type { ScMoEJobStatus } from '../../crds/status.ts'
 import type { Job, Pod } from '../../operator/objects.ts'
@@ -46,6 +47,17 @@ describe('the table of top', () => {
   it('says how old a figure is that should have been replaced', () => {
     expect(table([running('gpt', 4000, 59)])[1]).toContain(' 4000  ')
     expect(table([running('gpt', 4000, 300)])[1]).toContain(' 4000 (5 min ago)  ')
+  })
+
+  it('leaves the slowest out where the terminal is too low for all', () => {
+    const jobs = [5, 4, 3, 2, 1].map(tokens => running(`job-${tokens}`, 2 * tokens))
+    const all = table(jobs).join('\n')
+    expect(fitting(all, 9)).toBe(all)
+    expect(
+      fitting(all, 8)
+        .split('\n')
+        .map(line => line.slice(0, 8)),
+    ).toEqual(['NAME   S', 'job-5  R', 'job-4  R', 'job-3  R', '… 2 more', '', '5 Runnin'])
   })
 
   it('shows the trend from zero to the most, one bar a report', () => {
