@@ -1,7 +1,9 @@
 // Jobs and their pods in a cluster, by name.
 
 import { API_VERSION, KIND, LABEL, PLURAL } from '../crds/contract.ts'
+import { ranksPerWorker } from '../crds/ranks.ts'
 import type { Job, Pod } from '../operator/objects.ts'
+import { readSpec } from '../operator/view.ts'
 import { type Cluster, ClusterError } from './cluster.ts'
 
 interface List<T> {
@@ -38,7 +40,14 @@ export async function podsOf(cluster: Cluster, { metadata }: Job): Promise<Pod[]
   return items.toSorted((a, b) => rankOf(a) - rankOf(b))
 }
 
+/** The first of its ranks. */
 export const rankOf = ({ metadata }: Pod): number => Number(metadata.labels?.[LABEL.rank] ?? -1)
+
+/** How many ranks each pod runs: one where the job cannot be read. */
+export function ranksPerPod(job: Job): number {
+  const reading = readSpec(job)
+  return 'spec' in reading ? ranksPerWorker(reading.spec) : 1
+}
 
 const pathOf = (cluster: Cluster, name: string) => `${collection(cluster.namespace)}/${encodeURIComponent(name)}`
 

@@ -9,14 +9,14 @@ const LEVELS: Readonly<Record<number, string>> = {
   60: 'FATAL',
 }
 
-/** e.g. `07:12:01.250 WARN  text  key=value`; a line of another form is left as it is. */
-export function readable(line: string): string {
+/** e.g. `07:12:01.250 WARN  text  key=value`; a line of another form is left as it is. `ranked`: the log is of several ranks. */
+export function readable(line: string, ranked = false): string {
   const record = parsed(line)
   if (record === undefined) return line
-  const { level, time, msg, rank: _, ...rest } = record
+  const { level, time, msg, rank, ...rest } = record
   const clock = typeof time === 'string' ? /T([\d:.]+)Z/.exec(time)?.[1] : undefined
   const word = typeof level === 'number' ? LEVELS[level] : undefined
-  const fields = Object.entries(rest).map(
+  const fields = Object.entries(ranked ? { rank, ...rest } : rest).map(
     ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
   )
   return [clock, word?.padEnd(5), typeof msg === 'string' ? msg : '', fields.length > 0 && ` ${fields.join(' ')}`]

@@ -6,7 +6,7 @@ import { outcomeOf, workerEnd } from '../operator/gang.ts'
 import type { Pod } from '../operator/objects.ts'
 import { readStatus } from '../operator/view.ts'
 import { type Cluster, ClusterError, type Query } from './cluster.ts'
-import { findJob, podPath, podsOf, rankOf } from './cluster-jobs.ts'
+import { findJob, podPath, podsOf, rankOf, ranksPerPod } from './cluster-jobs.ts'
 import { readable } from './log-line.ts'
 
 export interface LogsOptions {
@@ -30,7 +30,8 @@ export async function logsCommand(
   const job = await findJob(cluster, name)
   const { state = 'Pending', lastFailure } = readStatus(job)
   const all = byBlame(await podsOf(cluster, job), lastFailure)
-  const chosen = rank === undefined ? all : all.filter(pod => rankOf(pod) === rank)
+  const ranks = ranksPerPod(job)
+  const chosen = rank === undefined ? all : all.filter(pod => rankOf(pod) <= rank && rank < rankOf(pod) + ranks)
   if (chosen.length === 0) {
     const which = rank === undefined ? 'no pods' : `no pod of rank ${rank}`
     print(`${name} is ${state} and has ${which} now, so there are no logs.`)
@@ -40,8 +41,9 @@ export async function logsCommand(
   const shown = options.all ? chosen : chosen.slice(0, SHOWN)
   // What ended an attempt went with its pods; only the record of it is left.
   if (lastFailure && !shown.some(pod => isCulprit(pod, lastFailure))) print(lastWords(lastFailure))
-  if (options.follow) await followAll(cluster, shown, { ...options, print })
-  else for (const pod of shown) await printLog(cluster, pod, { ...options, print })
+  const show = (line: string) => (options.raw ? line : readable(line, ranks > 1))
+  if (options.follow) await followAll(cluster, shown, { ...options, print, show })
+  else for (const pod of shown) await printLog(cluster, pod, { ...options, print, show })
   const hidden = chosen.length - shown.length
   if (hidden > 0) print(`\n${hidden} more workers: --all, or --rank <n> for one`)
   return 0
@@ -68,6 +70,8 @@ const lastWords = ({ attempt, podName, exitCode, reason, message }: FailureStatu
 
 interface Printing extends LogsOptions {
   print: Print
+  /** A line as it is to be read. */
+  show: (line: string) => string
 }
 
 async function printLog(cluster: Cluster, pod: Pod, options: Printing): Promise<void> {
@@ -75,7 +79,7 @@ async function printLog(cluster: Cluster, pod: Pod, options: Printing): Promise<
   print(`==> ${heading(pod)}`)
   try {
     const text = await cluster.text(logPath(cluster, pod), query(options))
-    for (const line of text.split('\n').filter(Boolean)) print(options.raw ? line : readable(line))
+    for (const line of text.split('\n').filter(Boolean)) print(options.show(line))
   } catch (error) {
     print(notStarted(error))
   }
@@ -89,7 +93,7 @@ async function followAll(cluster: Cluster, pods: readonly Pod[], options: Printi
     const prefix = pods.length === 1 ? '' : `${String(rankOf(pod)).padStart(width)} | `
     const lines = cluster.lines(logPath(cluster, pod), { ...query(options), follow: true }, stop.signal)
     try {
-      for await (const line of lines) options.print(`${prefix}${options.raw ? line : readable(line)}`)
+      for await (const line of lines) options.print(`${prefix}${options.show(line)}`)
     } catch (error) {
       options.print(`${prefix}${notStarted(error)}`)
     }

@@ -6,7 +6,7 @@ import { isReady } from '../operator/gang.ts'
 import type { Pod } from '../operator/objects.ts'
 import { readStatus } from '../operator/view.ts'
 import { type Cluster, ClusterError } from './cluster.ts'
-import { findJob, podPath, podsOf, rankOf } from './cluster-jobs.ts'
+import { findJob, podPath, podsOf, rankOf, ranksPerPod } from './cluster-jobs.ts'
 import { beside, demandWritable, parseTrace, type Trace } from './run-trace.ts'
 
 export interface TraceOptions {
@@ -29,22 +29,22 @@ export async function traceCommand(
     )
   demandWritable(output, '--output')
   const traces: Trace[] = []
-  for (const pod of pods) traces.push(await fetchTrace(cluster, pod))
+  const ranks = allRanks === true ? ranksPerPod(job) : 1
+  for (const pod of pods)
+    for (let local = 0; local < ranks; local++) traces.push(await fetchTrace(cluster, pod, PORT.http + local))
   const text = JSON.stringify(beside(traces))
   writeFileSync(output, text)
   const whose = traces.length === 1 ? 'rank 0' : `${traces.length} ranks`
   return `${output}: one step of ${whose}, ${Math.ceil(text.length / 1024)} KiB; open it in https://ui.perfetto.dev`
 }
 
-async function fetchTrace(cluster: Cluster, { metadata }: Pod): Promise<Trace> {
+async function fetchTrace(cluster: Cluster, { metadata }: Pod, port: number): Promise<Trace> {
   const { name, namespace = cluster.namespace } = metadata
-  const text = await cluster
-    .text(`${podPath(namespace, `${name}:${PORT.http}`)}/proxy/trace`)
-    .catch((error: unknown) => {
-      if (!(error instanceof ClusterError) || error.code === 403) throw error
-      throw new ClusterError(
-        `${name} gives no trace (${error.message}): a step is profiled soon after the start; try again`,
-      )
-    })
+  const text = await cluster.text(`${podPath(namespace, `${name}:${port}`)}/proxy/trace`).catch((error: unknown) => {
+    if (!(error instanceof ClusterError) || error.code === 403) throw error
+    throw new ClusterError(
+      `${name} gives no trace (${error.message}): a step is profiled soon after the start; try again`,
+    )
+  })
   return parseTrace(text, `what ${name} answers`)
 }

@@ -96,6 +96,7 @@ describe('logs', () => {
   it('are told as text; what is no record stays as it is', () => {
     const line = '{"level":40,"time":"2026-01-01T07:12:01.250Z","rank":1,"msg":"slow","step":12,"op":"gemm"}'
     expect(readable(line)).toBe('07:12:01.250 WARN  slow  step=12 op=gemm')
+    expect(readable(line, true), 'of a pod with several ranks').toBe('07:12:01.250 WARN  slow  rank=1 step=12 op=gemm')
     for (const other of ['', 'Segmentation fault', '{"a":1}', '{"msg":', '{"level":30,"msg":'])
       expect(readable(other)).toBe(other)
   })
