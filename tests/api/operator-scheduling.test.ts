@@ -196,6 +196,15 @@ describe('kueue', () => {
     const pending = { type: 'QuotaReserved', status: 'False', reason: 'Pending', message, lastTransitionTime }
     await setStatus(ns, workload, { conditions: [pending] }, '/status')
     await ns.status('gpt', status => status.reason === 'WaitingForQuota' && status.message === `Kueue: ${message}`)
+
+    // Kueue's finalizers would stay until the group is over, and it would never be: as Kueue itself showed.
+    for (const each of await ns.podNames()) await finalizers(ns, each, ['kueue.x-k8s.io/managed'])
+    await ns.patchJob('gpt', { suspend: true })
+    const left = async () => (await api.kube.call<{ items: KubeObject[] }>({ method: 'GET', path })).items
+    await waitFor('the Workload to be deleted', async () => (await left()).length === 0)
+    await ns.state('gpt', 'Suspended', 'Stopping')
+    for (const each of await ns.podNames()) await finalizers(ns, each, null)
+    await ns.state('gpt', 'Suspended', 'Suspended')
   })
 })
 
@@ -220,6 +229,12 @@ describe('the example for Kueue', () => {
     expect(queue?.['metadata']).toEqual({ name: pod?.metadata.labels?.['kueue.x-k8s.io/queue-name'] })
   })
 })
+
+async function finalizers(ns: Namespace, pod: string, wanted: string[] | null): Promise<void> {
+  const body = { metadata: { finalizers: wanted } }
+  const contentType = 'application/merge-patch+json'
+  await api.kube.call({ method: 'PATCH', path: pathOf('Pod', ns.name, pod), body, contentType })
+}
 
 describe('a provider that is not installed', () => {
   it('ends the operator with what is missing', async () => {

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { run } from '../../tools/cluster/process.ts'
-import { ROOT } from '../../tools/install.ts'
+import { installChart, ROOT } from '../../tools/install.ts'
 import {
   type JobOptions,
   manifest,
@@ -236,6 +236,34 @@ async function chips(n: number): Promise<void> {
   const node = (await world.kubectl('get', 'nodes', '-o', 'name')).trim()
   await world.kubectl('patch', node, '--subresource=status', '--type=merge', '-p', patch)
 }
+
+/** What a device plugin does; the kubelet then places pods on them without knowing more. */
+async function advertise(gpus: number): Promise<void> {
+  const node = (await world.kubectl('get', 'nodes', '-o', 'name')).trim()
+  const amounts = { 'nvidia.com/gpu': String(gpus) }
+  const patch = JSON.stringify({ status: { capacity: amounts, allocatable: amounts } })
+  await world.kubectl('patch', node, '--subresource=status', '--type=merge', '-p', patch)
+}
+
+describe('a job with GPUs, its gang placed by Kubernetes', () => {
+  it('is Queued without a pod on a node while one of two GPUs is there, and placed with both', async () => {
+    // There is no GPU here, so the worker of the CPU's image stands for one whose node has no driver.
+    await installChart(world.cluster, ['scheduling.provider=kubernetes', 'image.gpuWorker.repository=scmoe/worker'])
+    await advertise(1)
+    await apply({ name: 'gpus', spec: { ...LONG, workers: { replicas: 2, gpusPerWorker: 1 } } })
+    const queued = await until(world.kubectl, 'gpus', s => s.state === 'Queued')
+    expect(queued.reason).toBe('Unschedulable')
+    expect(queued.message).toContain('Insufficient nvidia.com/gpu')
+    const selector = 'scmoe.dev/job-name=gpus'
+    const nodes = ['get', 'pods', '-n', NAMESPACE, '-l', selector, '-o', 'jsonpath={.items[*].spec.nodeName}']
+    expect(await world.kubectl(...nodes)).toBe('')
+    await advertise(2)
+    await expect(until(world.kubectl, 'gpus', () => false)).rejects.toThrow('libcuda.so.1')
+    const failed = await status(world.kubectl, 'gpus')
+    expect(failed).toMatchObject({ state: 'Failed', reason: 'PermanentFailure', restarts: 0 })
+    expect(failed.lastFailure).toMatchObject({ exitCode: 69, reason: 'deviceMissing' })
+  })
+})
 
 async function podUids(job: string): Promise<string> {
   const selector = `scmoe.dev/job-name=${job}`

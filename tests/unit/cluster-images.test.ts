@@ -15,17 +15,18 @@ const folder = mkdtempSync(join(tmpdir(), 'scmoe-images-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 
 describe('the Dockerfiles', () => {
-  it.each(['operator', 'worker'])(
-    'the one of the %s is understood, runs as a number that is not root, on the pinned Node',
-    name => {
-      const recipe = recipeOf(name)
-      expect(recipe.user).toBe('65532:65532')
-      expect(recipe.entrypoint).toEqual(['node', `/app/${name}.mjs`])
-      expect(recipe.nodeVersion).toBe(nodeBinary().version)
-    },
-  )
+  it.each([
+    ['operator', 'operator'],
+    ['worker', 'worker'],
+    ['worker-gpu', 'worker'],
+  ])('the one of the %s is understood, runs as a number that is not root, on the pinned Node', (name, program) => {
+    const recipe = recipeOf(name)
+    expect(recipe.user).toBe('65532:65532')
+    expect(recipe.entrypoint).toEqual(['node', `/app/${program}.mjs`])
+    expect(recipe.nodeVersion).toBe(nodeBinary().version)
+  })
 
-  it.each(['operator', 'worker'])('the one of the %s copies only what Docker is sent', name => {
+  it.each(['operator', 'worker', 'worker-gpu'])('the one of the %s copies only what Docker is sent', name => {
     const sent = readFileSync(join(ROOT, 'images', name, 'Dockerfile.dockerignore'), 'utf8')
       .split('\n')
       .flatMap(line =>
@@ -35,9 +36,33 @@ describe('the Dockerfiles', () => {
     expect(left).toEqual([])
   })
 
-  it.each(['operator', 'worker'])('the one of the %s names the version of package.json in its command', name => {
-    const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
-    expect(readFileSync(join(ROOT, 'images', name, 'Dockerfile'), 'utf8')).toContain(`--tag scmoe/${name}:${version} .`)
+  it.each(['operator', 'worker', 'worker-gpu'])(
+    'the one of the %s names the version of package.json in its command',
+    name => {
+      const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+      expect(readFileSync(join(ROOT, 'images', name, 'Dockerfile'), 'utf8')).toContain(
+        `--tag scmoe/${name}:${version} .`,
+      )
+    },
+  )
+
+  it('the one of workers with GPUs is the one of workers, and CUDA with the libraries that are fetched for it', () => {
+    const [gpu, cpu] = [recipeOf('worker-gpu'), recipeOf('worker')]
+    expect(gpu.files).toEqual(expect.arrayContaining([...cpu.files]))
+    expect(gpu.env).toMatchObject(cpu.env)
+    const more = gpu.files.filter(({ to }) => !cpu.files.some(file => file.to === to))
+    const fetched = /^libraries=\((.*)\)$/m.exec(readFileSync(join(ROOT, 'tools/cuda-libraries.sh'), 'utf8'))?.[1]
+    expect(more.map(({ from }) => from)).toEqual([
+      'build/cuda/libscmoe_cuda.so',
+      ...(fetched ?? '').split(' ').map(name => `build/cuda-libraries/${name}`),
+    ])
+    for (const name of ['SCMOE_CUBLASLT_LIBRARY', 'SCMOE_NCCL_LIBRARY'])
+      expect(gpu.files.map(({ to }) => to)).toContain(gpu.env[name])
+  })
+
+  it('cuBLAS is of the version whose headers the CUDA backend is built with', () => {
+    const pin = (file: string) => /nvidia-cublas==([\d.]+)/.exec(readFileSync(join(ROOT, file), 'utf8'))?.[1]
+    expect(pin('tools/cuda-libraries.sh')).toBe(pin('tools/cuda.sh'))
   })
 
   it('files and variables are read', () => {

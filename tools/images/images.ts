@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { writeAtomically } from '../cluster/cache.ts'
+import { run } from '../cluster/process.ts'
 import { dockerArchive, type ImageConfig } from './archive.ts'
 import { bundle } from './bundle.ts'
 import { writeCorpora } from './corpora.ts'
@@ -32,6 +33,19 @@ export async function workerImage(): Promise<BuiltImage> {
   return buildImage('worker', recipeOf('worker'))
 }
 
+/** `scmoe/worker-gpu:<version of package.json>`; addon and CUDA backend must have been built, the libraries are fetched (more than half a GB). */
+export async function gpuWorkerImage(): Promise<BuiltImage> {
+  await bundle(ROOT, 'worker')
+  writeCorpora(ROOT)
+  await cudaLibraries()
+  return buildImage('worker-gpu', recipeOf('worker-gpu'))
+}
+
+/** Fills build/cuda-libraries. */
+export async function cudaLibraries(): Promise<void> {
+  await run('bash', [join(ROOT, 'tools', 'cuda-libraries.sh')])
+}
+
 export function recipeOf(image: string): Recipe {
   return parseDockerfile(readFileSync(join(ROOT, 'images', image, 'Dockerfile'), 'utf8'))
 }
@@ -45,7 +59,7 @@ export async function buildImage(image: string, recipe: Recipe): Promise<BuiltIm
     )
   }
   const files = recipe.files.map(({ from, to }) => ({ path: to.slice(1), mode: 0o644, source: existing(from) }))
-  const addons = files.filter(file => file.path.endsWith('.node')).map(file => file.source)
+  const addons = files.filter(file => /\.(node|so)$/.test(file.path)).map(file => file.source)
   const layers = [await systemFiles(addons), files].map(list => list.toSorted((a, b) => (a.path < b.path ? -1 : 1)))
   const { entrypoint, user, workdir } = recipe
   const name = `scmoe/${image}:${version()}`
@@ -79,7 +93,10 @@ function version(): string {
 function existing(path: string): string {
   const source = join(ROOT, path)
   if (existsSync(source)) return source
-  throw new Error(`the image needs ${path}, which is not there; run: tools/bootstrap.sh --for build`)
+  const remedy = path.startsWith('build/cuda/')
+    ? 'cmake -S worker/native -B build/cuda -G Ninja -DCUDA_ROOT=$(bash tools/cuda.sh) && ninja -C build/cuda scmoe_cuda'
+    : 'tools/bootstrap.sh --for build'
+  throw new Error(`the image needs ${path}, which is not there; run: ${remedy}`)
 }
 
 function entryOf(file: ImageFile): TarEntry {

@@ -4,24 +4,27 @@
 import { Command } from 'commander'
 import { bundle, PROGRAMS } from './bundle.ts'
 import { writeCorpora } from './corpora.ts'
-import { operatorImage, ROOT, workerImage } from './images.ts'
+import { cudaLibraries, gpuWorkerImage, operatorImage, ROOT, workerImage } from './images.ts'
 
-const BUILDERS = { operator: operatorImage, worker: workerImage }
+const BUILDERS = { operator: operatorImage, worker: workerImage, 'worker-gpu': gpuWorkerImage }
+/** The one for GPUs is large, and its backend takes minutes to build. */
+const USUAL = ['operator', 'worker']
 
 const program = new Command('images')
   .description('Builds the images as docker-archives, without Docker; prints name and path of each.')
-  .argument('[images...]', `which ones: ${Object.keys(BUILDERS).join(', ')} (default: all)`)
-  .option('--inputs', 'only what the Dockerfiles copy: bundles and texts')
+  .argument('[images...]', `which ones: ${Object.keys(BUILDERS).join(', ')} (default: ${USUAL.join(', ')})`)
+  .option('--inputs', 'only what the Dockerfiles copy: bundles and texts; CUDA libraries for worker-gpu')
   .action(async (wanted: string[], { inputs }: { inputs?: true }) => {
     const unknown = wanted.find(name => !Object.hasOwn(BUILDERS, name))
     if (unknown !== undefined) program.error(`there is no image '${unknown}'`)
     if (inputs) {
       for (const name of PROGRAMS) await bundle(ROOT, name)
       writeCorpora(ROOT)
+      if (wanted.includes('worker-gpu')) await cudaLibraries()
       return
     }
     for (const [name, build] of Object.entries(BUILDERS)) {
-      if (wanted.length > 0 && !wanted.includes(name)) continue
+      if (!(wanted.length > 0 ? wanted : USUAL).includes(name)) continue
       const image = await build()
       console.log(`${image.name} ${image.tar}`)
     }
