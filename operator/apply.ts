@@ -3,11 +3,10 @@
 import { API_VERSION, CONTROLLER, KIND, LABEL, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
 import type { Action } from './decision.ts'
 import { isCode, messageOf, Stalled, Waiting } from './errors.ts'
-import { APPLY_PATCH, Kube } from './kube.ts'
+import { APPLY_PATCH, Kube, type WriteLimits } from './kube.ts'
 import { clip, type Job, type KubeObject, kindOf, type Pod, pathOf } from './objects.ts'
 import type { Caches } from './observe.ts'
 import type { Wanted } from './owned.ts'
-import type { PaceOptions } from './pace.ts'
 import type { Note, Plan } from './plan.ts'
 import type { Report } from './report.ts'
 import { type Controlled, refusedStatus } from './status.ts'
@@ -20,7 +19,7 @@ export type ApplierOptions = {
   log: Logger
   /** Of this replica, in events. */
   identity: string
-  pace: PaceOptions
+  limits: WriteLimits
 }
 
 const CONCURRENCY = 16
@@ -33,7 +32,7 @@ export class Applier {
 
   constructor(options: ApplierOptions) {
     this.#options = options
-    this.#kube = new Kube(options.kubeconfig, options.pace)
+    this.#kube = new Kube(options.kubeconfig, options.limits)
   }
 
   async apply(job: Job, plan: Plan): Promise<void> {

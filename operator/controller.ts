@@ -25,7 +25,8 @@ export class Controller {
   readonly #scraper: Scraper
   #leadsSince = 0
 
-  constructor(options: Options, log: Logger) {
+  /** `writeBudget`: milliseconds for which this replica may write. */
+  constructor(options: Options, log: Logger, writeBudget: () => number) {
     this.#options = options
     this.#log = log
     const { kubeconfig, identity, workerImage, gpuWorkerImage } = options
@@ -42,7 +43,8 @@ export class Controller {
       },
     })
     const pace = { perSecond: options.apiWritesPerSecond, atOnce: options.apiWritesAtOnce }
-    this.#applier = new Applier({ kubeconfig, caches: this.#caches, log, identity, pace })
+    const limits = { pace, budget: writeBudget }
+    this.#applier = new Applier({ kubeconfig, caches: this.#caches, log, identity, limits })
     this.#scraper = new Scraper({
       jobs: () => this.#caches.jobs(),
       job: key => this.#caches.observe(key)?.job,

@@ -1,5 +1,6 @@
 // Leader election on a Lease, as client-go does it: a leader that cannot renew stops before another may start, and one
 // that stops gracefully lets go, so that the next need not wait. Clocks of different machines are never compared.
+// Whoever writes asks first how long it may: a leader that was paused, however long, writes nothing before it has renewed.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isCode, messageOf } from './errors.ts'
@@ -37,6 +38,8 @@ export class Elector {
   /** The Lease as last seen, and when on our own clock it last changed. */
   #seen: { version: string | undefined; at: number } = { version: undefined, at: 0 }
   #held: Lease | undefined
+  /** When the last renewal that succeeded was sent, on two clocks: one stands still while the machine sleeps, one can be set. */
+  #renewed = { steady: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
 
   constructor(options: ElectorOptions) {
     this.#options = options
@@ -50,6 +53,11 @@ export class Elector {
   }: Omit<ElectorOptions, 'kube' | 'namespace'> & Connection): Elector {
     const kube = new Kube(kubeconfig)
     return new Elector({ ...options, kube, namespace: namespace ?? kube.namespace ?? 'default' })
+  }
+
+  /** Milliseconds for which nobody else can have the Lease; none or fewer: it is not held, or was not renewed in time. */
+  get remaining(): number {
+    return Math.min(this.#left(), this.#deadline() - (Date.now() - this.#renewed.wall))
   }
 
   /** Resolves once the Lease is ours; false when `signal` came first. */
@@ -67,19 +75,16 @@ export class Elector {
 
   /** Renews until `signal` (true) or until the Lease is lost (false): then whoever leads must stop at once. */
   async keep(signal: AbortSignal): Promise<boolean> {
-    const deadline = (this.#options.leaseSeconds * 1000 * 2) / 3
-    let renewed = performance.now()
     while (!signal.aborted) {
-      await sleep(this.#period(), undefined, { signal }).catch(() => undefined)
+      await sleep(Math.min(this.#period(), this.#left()), undefined, { signal }).catch(() => undefined)
       if (signal.aborted) break
       try {
         await this.#renew()
-        renewed = performance.now()
       } catch (error) {
         this.#options.onProblem?.(`lease ${this.#options.name}: ${messageOf(error)}`)
         if (isCode(error, 409) && !(await this.#stillOurs())) return false
       }
-      if (performance.now() - renewed > deadline) return false
+      if (this.#left() <= 0) return false
     }
     return true
   }
@@ -89,6 +94,7 @@ export class Elector {
     const lease = this.#held
     if (lease === undefined) return
     this.#held = undefined
+    this.#renewed = { steady: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
     const now = microTime(Date.now())
     await this.#write('PUT', {
       ...lease,
@@ -104,8 +110,7 @@ export class Elector {
     const ours = { holderIdentity: identity, leaseDurationSeconds: leaseSeconds, acquireTime: now, renewTime: now }
     const lease = await this.#read()
     if (lease === undefined) {
-      this.#held = await this.#write('POST', { metadata: { name, namespace }, spec: { ...ours, leaseTransitions: 0 } })
-      return true
+      return this.#hold('POST', { metadata: { name, namespace }, spec: { ...ours, leaseTransitions: 0 } })
     }
     if (lease.metadata.resourceVersion !== this.#seen.version)
       this.#seen = { version: lease.metadata.resourceVersion, at: performance.now() }
@@ -114,14 +119,20 @@ export class Elector {
     if (holder !== '' && holder !== identity && silent < (lease.spec?.leaseDurationSeconds ?? leaseSeconds) * 1000)
       return false
     const leaseTransitions = (lease.spec?.leaseTransitions ?? 0) + 1
-    this.#held = await this.#write('PUT', { ...lease, spec: { ...lease.spec, ...ours, leaseTransitions } })
-    return true
+    return this.#hold('PUT', { ...lease, spec: { ...lease.spec, ...ours, leaseTransitions } })
   }
 
   async #renew(): Promise<void> {
     if (this.#held === undefined) throw new Error('not held')
     const spec = { ...this.#held.spec, renewTime: microTime(Date.now()) }
-    this.#held = await this.#write('PUT', { ...this.#held, spec })
+    await this.#hold('PUT', { ...this.#held, spec })
+  }
+
+  async #hold(method: 'POST' | 'PUT', lease: Lease): Promise<true> {
+    const sent = { steady: performance.now(), wall: Date.now() }
+    this.#held = await this.#write(method, lease)
+    this.#renewed = sent
+    return true
   }
 
   /** After a conflict: somebody edited the Lease, or our last renewal did arrive though its answer did not. */
@@ -137,7 +148,7 @@ export class Elector {
       return await this.#options.kube.call<Lease>({
         method: 'GET',
         path: this.#path(true),
-        timeoutMilliseconds: this.#period() * 2,
+        timeoutMilliseconds: this.#timeout(),
       })
     } catch (error) {
       if (isCode(error, 404)) return undefined
@@ -150,13 +161,28 @@ export class Elector {
       method,
       path: this.#path(method === 'PUT'),
       body: { ...lease, apiVersion: 'coordination.k8s.io/v1', kind: 'Lease' },
-      timeoutMilliseconds: this.#period() * 2,
+      timeoutMilliseconds: this.#timeout(),
     })
   }
 
   #path(named: boolean): string {
     const { namespace, name } = this.#options
     return `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases${named ? `/${name}` : ''}`
+  }
+
+  /** A leader's request must not outlast its time. */
+  #timeout(): number {
+    const longest = this.#period() * 2
+    return this.#left() > 0 ? Math.min(longest, this.#left()) : longest
+  }
+
+  /** Milliseconds that a leader may go on without another renewal. */
+  #left(): number {
+    return this.#deadline() - (performance.now() - this.#renewed.steady)
+  }
+
+  #deadline(): number {
+    return (this.#options.leaseSeconds * 1000 * 2) / 3
   }
 
   #period(): number {

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
 import { type Dispatcher, request } from 'undici'
-import { ApiError } from './errors.ts'
+import { ApiError, Waiting } from './errors.ts'
 import { isRecord, type Json } from './objects.ts'
 import { Pace, type PaceOptions } from './pace.ts'
 import { restRequests } from './telemetry.ts'
@@ -21,21 +21,32 @@ export type Request = {
   timeoutMilliseconds?: number
   signal?: AbortSignal
 }
+/** Without `pace`, or at 0 per second, only the server's own limits hold. */
+export type WriteLimits = {
+  pace?: PaceOptions
+  /**
+   * Milliseconds that a write may be under way from now; where none are left, none is sent. One of a process that is paused before it is sent ends
+   * with this time: timers come before sockets when the process goes on.
+   */
+  budget?: () => number
+}
 export const APPLY_PATCH = 'application/apply-patch+yaml'
 
 const REQUEST_TIMEOUT = 30_000
 const THROTTLE_RETRIES = 5
 const THROTTLE_LONGEST = 30_000
+const FENCED_MILLISECONDS = 1000
 
 /** A connection pool of its own to one API server. */
 export class Kube {
   readonly #config: KubeConfig
   readonly #server: URL
   readonly #pace: Pace | undefined
+  readonly #budget: () => number
 
-  /** Without `pace`, or at 0 per second, only the server's own limits hold. */
-  constructor(kubeconfig?: string, pace?: PaceOptions) {
+  constructor(kubeconfig?: string, { pace, budget = () => Number.POSITIVE_INFINITY }: WriteLimits = {}) {
     this.#pace = pace === undefined || pace.perSecond === 0 ? undefined : new Pace(pace)
+    this.#budget = budget
     this.#config = memoiseDispatcher(load(kubeconfig))
     const cluster = this.#config.getCurrentCluster()
     if (cluster === null)
@@ -51,9 +62,7 @@ export class Kube {
   /** Waits as told where the server throttles (429); any other refusal is an ApiError. */
   async call<T>(req: Request): Promise<T> {
     for (let tries = 0; ; tries++) {
-      const turn = req.method === 'GET' ? 0 : (this.#pace?.turn(performance.now()) ?? 0)
-      if (turn > 0) await sleep(turn, undefined, req.signal ? { signal: req.signal } : {})
-      const timeout = req.timeoutMilliseconds ?? REQUEST_TIMEOUT
+      const timeout = Math.min(req.timeoutMilliseconds ?? REQUEST_TIMEOUT, await this.#turn(req))
       const signal = AbortSignal.any([AbortSignal.timeout(timeout), ...(req.signal ? [req.signal] : [])])
       const response = await this.#send(req, { signal, headersTimeout: timeout, bodyTimeout: timeout })
       const text = await response.body.text()
@@ -85,6 +94,16 @@ export class Kube {
         yield value
       }
     }
+  }
+
+  /** Waits until it may go out; gives the milliseconds that it may then take. */
+  async #turn({ method, path, signal }: Request): Promise<number> {
+    if (method === 'GET') return Number.POSITIVE_INFINITY
+    const turn = this.#pace?.turn(performance.now()) ?? 0
+    if (turn > 0) await sleep(turn, undefined, signal ? { signal } : {})
+    const left = Math.floor(this.#budget())
+    if (left > 0) return left
+    throw new Waiting(`${method} ${path} is not sent: the lease was not renewed in time`, FENCED_MILLISECONDS)
   }
 
   async #send(

@@ -20,7 +20,9 @@ async function main({ healthPort, metricsPort, ...rest }: Options, logger: Logge
   const stop = new AbortController()
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort(new Error(signal)))
 
-  const controller = new Controller({ healthPort, metricsPort, ...rest }, logger)
+  const elector = rest.leaderElect ? electorOf(rest, logger) : undefined
+  const writeBudget = () => elector?.remaining ?? Number.POSITIVE_INFINITY
+  const controller = new Controller({ healthPort, metricsPort, ...rest }, logger, writeBudget)
   await serveHealth(healthPort, () => controller.synced)
   await serveMetrics(metricsPort, () => controller.snapshot())
 
@@ -33,9 +35,10 @@ async function main({ healthPort, metricsPort, ...rest }: Options, logger: Logge
   while (!controller.synced && !stop.signal.aborted) await sleep(50)
   logger.info({ identity: rest.identity }, 'caches are full')
 
-  const kept = rest.leaderElect
-    ? await elected(rest, { controller, logger }, stop.signal)
-    : await acting(rest, controller, stop.signal)
+  const kept =
+    elector === undefined
+      ? await acting(rest, controller, stop.signal)
+      : await elected(rest, { controller, elector, logger }, stop.signal)
   if (!kept) return 1
   stop.abort()
   await watching
@@ -54,15 +57,19 @@ async function acting(
   return true
 }
 
+function electorOf(options: Omit<Options, 'healthPort' | 'metricsPort'>, logger: Logger): Elector {
+  const { kubeconfig, identity, leaseSeconds, leaderElectionNamespace: namespace } = options
+  const onProblem = (problem: string) => logger.warn({ problem }, 'leader election')
+  return Elector.connect({ kubeconfig, namespace, name: LEASE, identity, leaseSeconds, onProblem })
+}
+
 /** False: the Lease is lost and another may act already, so nothing that is under way is waited for. */
 async function elected(
   options: Omit<Options, 'healthPort' | 'metricsPort'>,
-  { controller, logger }: { controller: Controller; logger: Logger },
+  { controller, elector, logger }: { controller: Controller; elector: Elector; logger: Logger },
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { kubeconfig, identity, leaseSeconds, leaderElectionNamespace: namespace } = options
-  const onProblem = (problem: string) => logger.warn({ problem }, 'leader election')
-  const elector = Elector.connect({ kubeconfig, namespace, name: LEASE, identity, leaseSeconds, onProblem })
+  const { identity } = options
   metrics.leader(LEASE, false)
   if (!(await elector.acquire(signal))) return true
   metrics.leader(LEASE, true)

@@ -14,15 +14,22 @@ export const isWrite: Match = method => method !== 'GET'
 
 const decode = (data: string | undefined) => Buffer.from(data ?? '', 'base64')
 
+/** Writes of pods, jobs and what belongs to them; a Lease is renewed all the time. */
+export const isAct: Match = (method, url) => method !== 'GET' && !url.includes('/leases')
+
 export class FaultProxy {
   /** Every request that came through: `GET /api/v1/pods?…`. */
   readonly requests: string[] = []
+  /** Of those that reached the server and were acts, with when they were sent on: milliseconds since 1970. */
+  readonly acts: { at: number; request: string }[] = []
   readonly #server: Server
   readonly #watches = new Set<ServerResponse>()
   #refusals: { match: Match; refusal: Refusal; times: number }[] = []
   /** Answers of live watches are held back: the connection is open and nothing comes. */
   #mute = new Set<ServerResponse>()
   #delayMilliseconds = 0
+  #isCut = false
+  #last: { match: Match; reached: (request: string) => void } | undefined
 
   private constructor(server: Server) {
     this.#server = server
@@ -103,6 +110,21 @@ export class FaultProxy {
     for (const watch of this.#watches) watch.end(`${JSON.stringify({ type: 'ERROR', object })}\n`)
   }
 
+  /** Nothing passes any more, also of what is under way. */
+  cut(): void {
+    this.#isCut = true
+    this.#server.closeAllConnections()
+  }
+
+  heal(): void {
+    this.#isCut = false
+  }
+
+  /** One more matching request reaches the server; its answer does not come back, and nothing passes after it. Gives the request. */
+  async lastRequest(match: Match): Promise<string> {
+    return new Promise(reached => (this.#last = { match, reached }))
+  }
+
   /** Everything that the server sends comes this much later. */
   delay(milliseconds: number): void {
     this.#delayMilliseconds = milliseconds
@@ -114,6 +136,10 @@ export class FaultProxy {
     { target, agent }: { target: URL; agent: Agent },
   ): void {
     const { method = 'GET', url = '/', headers } = incoming
+    if (this.#isCut) {
+      incoming.socket.destroy()
+      return
+    }
     this.requests.push(`${method} ${url}`)
     const refusal = this.#take(method, url)
     if (refusal !== undefined) {
@@ -123,8 +149,16 @@ export class FaultProxy {
         .end(JSON.stringify(refusal.body))
       return
     }
+    if (isAct(method, url)) this.acts.push({ at: Date.now(), request: `${method} ${url}` })
+    const last = this.#last?.match(method, url) === true ? this.#last : undefined
+    if (last !== undefined) this.#isCut = true
     const { host: _, ...rest } = headers
     const upstream = request(new URL(url, target), { method, headers: rest, agent }, answer => {
+      if (last !== undefined) {
+        this.#last = undefined
+        answer.resume().on('end', () => last.reached(`${method} ${url}`))
+        return
+      }
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers)
       outgoing.flushHeaders()
       if (isWatch(method, url)) this.#watches.add(outgoing)
@@ -139,7 +173,7 @@ export class FaultProxy {
     upstream.on('error', () => outgoing.destroy())
     outgoing.on('close', () => {
       this.#watches.delete(outgoing)
-      upstream.destroy()
+      if (last === undefined) upstream.destroy()
     })
     incoming.pipe(upstream)
   }

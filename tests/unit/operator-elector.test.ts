@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { Elector, type Lease } from '../../operator/elector.ts'
 import { ApiError } from '../../operator/errors.ts'
 import type { Request } from '../../operator/kube.ts'
@@ -76,6 +76,43 @@ describe('Elector', () => {
     const start = performance.now()
     expect(await elector.keep(never())).toBe(false)
     expect(performance.now() - start).toBeLessThan(leaseSeconds * 1000)
+  })
+
+  it('says how long its leader may write: no longer than until another may take over', async () => {
+    const server = new LeaseServer()
+    const elector = electorOf(server, 'a')
+    expect(elector.remaining).toBeLessThan(0)
+    await elector.acquire(never())
+    expect(elector.remaining).toBeGreaterThan(0)
+    expect(elector.remaining).toBeLessThan((leaseSeconds * 1000 * 2) / 3)
+    server.down = true
+    expect(await elector.keep(never())).toBe(false)
+    expect(elector.remaining).toBeLessThanOrEqual(0)
+  })
+
+  it('allows no write where the machine slept or the clock was set forward, until it has renewed', async () => {
+    const server = new LeaseServer()
+    const elector = electorOf(server, 'a')
+    await elector.acquire(never())
+    const now = vi.spyOn(Date, 'now').mockReturnValue(Date.now() + 3_600_000)
+    try {
+      expect(elector.remaining).toBeLessThan(0)
+      const stop = new AbortController()
+      const kept = elector.keep(stop.signal)
+      await sleep(leaseSeconds * 300)
+      expect(elector.remaining).toBeGreaterThan(0)
+      stop.abort()
+      expect(await kept).toBe(true)
+    } finally {
+      now.mockRestore()
+    }
+  })
+
+  it('lets nobody write after a release', async () => {
+    const elector = electorOf(new LeaseServer(), 'a')
+    await elector.acquire(never())
+    await elector.release()
+    expect(elector.remaining).toBeLessThan(0)
   })
 
   it('is lost at once to another holder, but not to somebody who only edits it', async () => {

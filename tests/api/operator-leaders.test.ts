@@ -1,0 +1,155 @@
+// Two replicas behind a proxy each, so that it is seen who writes: never both, whatever happens to the leader, and no pod is lost or made again.
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import type { LeaseSpec } from '../../operator/elector.ts'
+import type { Pod } from '../../operator/objects.ts'
+import { Api, type Namespace, Operator, waitFor } from './harness.ts'
+import { Kubelet } from './harness-kubelet.ts'
+import { FaultProxy } from './harness-proxy.ts'
+
+const LEASE_SECONDS = 3
+const JOBS = 6
+const WORKERS = 4
+
+type Replica = { proxy: FaultProxy; operator: Operator }
+
+let api: Api
+let kubelet: Kubelet
+let ns: Namespace
+let leader: Replica
+let standby: Replica
+const folder = mkdtempSync(join(tmpdir(), 'scmoe-leaders-'))
+
+beforeAll(async () => {
+  api = await Api.start()
+  kubelet = new Kubelet(api.kube, { autoReady: true })
+})
+afterAll(async () => {
+  await kubelet?.stop()
+  await api?.stop()
+  rmSync(folder, { recursive: true })
+})
+beforeEach(async () => {
+  ns = await api.namespace()
+  leader = await replica('a')
+  await leader.operator.logged('"leads"')
+  standby = await replica('b')
+})
+afterEach(async () => {
+  for (const { operator, proxy } of [leader, standby]) {
+    operator.child.kill('SIGCONT')
+    await operator.stop('SIGKILL')
+    await proxy.stop()
+  }
+})
+
+async function replica(identity: string): Promise<Replica> {
+  const kubeconfig = join(folder, `${ns.name}-${identity}`)
+  const proxy = await FaultProxy.start(api.kubeconfig, kubeconfig)
+  const election = ['--leader-elect', `--leader-election-namespace=${ns.name}`, `--lease-seconds=${LEASE_SECONDS}`]
+  const flags = [`--identity=${identity}`, `--watch-namespaces=${ns.name}`, ...election]
+  return { proxy, operator: await Operator.start(kubeconfig, ...flags) }
+}
+
+const acts = ({ proxy }: Replica) => proxy.acts.map(({ at }) => at)
+const pods = async () => ns.list<Pod>('Pod')
+
+/** Jobs are created, and the leader is in the middle of making their pods. */
+async function burst(): Promise<void> {
+  const before = leader.proxy.acts.length
+  for (let i = 0; i < JOBS; i++) await ns.createJob(`job-${i}`, { workers: { replicas: WORKERS } })
+  await waitFor('the leader to be at it', async () => leader.proxy.acts.length > before + 2)
+}
+
+/** All jobs run as their first attempt, with the pods that there were. */
+async function nothingLost(seen: readonly Pod[]): Promise<void> {
+  for (let i = 0; i < JOBS; i++)
+    expect(await ns.state(`job-${i}`, 'Running')).toMatchObject({
+      attempt: 1,
+      restarts: 0,
+      workers: { ready: WORKERS },
+    })
+  const now = new Set((await pods()).map(({ metadata }) => metadata.uid))
+  expect(now.size).toBe(JOBS * WORKERS)
+  expect(seen.filter(({ metadata }) => !now.has(metadata.uid))).toEqual([])
+}
+
+const lease = async (): Promise<LeaseSpec> =>
+  (
+    await api.kube.call<{ spec: LeaseSpec }>({
+      method: 'GET',
+      path: `/apis/coordination.k8s.io/v1/namespaces/${ns.name}/leases/scmoe-operator`,
+    })
+  ).spec
+
+const time = (text: string | undefined) => Date.parse(text ?? '')
+
+/** Of the Lease: from the leader's last renewal to the standby's first, in leases. With the default of 15 s, 20 s are four thirds. */
+async function takenOver(before: LeaseSpec): Promise<number> {
+  await standby.operator.logged('"leads"')
+  const after = await lease()
+  expect(after).toMatchObject({ holderIdentity: 'b', leaseTransitions: (before.leaseTransitions ?? 0) + 1 })
+  return (time(after.acquireTime) - time(before.renewTime)) / (LEASE_SECONDS * 1000)
+}
+
+/** In time, no act of the one comes after the first of the other. */
+function oneWriter(): void {
+  expect(acts(leader).length).toBeGreaterThan(0)
+  expect(acts(standby).length).toBeGreaterThan(0)
+  expect(Math.max(...acts(leader))).toBeLessThan(Math.min(...acts(standby)))
+}
+
+describe('when the leader', () => {
+  it('is killed in a burst, the standby acts within four thirds of the lease, and finishes what was begun', async () => {
+    await burst()
+    await leader.operator.stop('SIGKILL')
+    const [seen, before] = [await pods(), await lease()]
+    expect(await takenOver(before)).toBeLessThan(4 / 3)
+    await nothingLost(seen)
+    oneWriter()
+  })
+
+  it('is told to stop in a burst, it lets go, and the standby acts long before the lease would be over', async () => {
+    await burst()
+    const seen = await pods()
+    const told = Date.now()
+    const before = await lease()
+    expect(await leader.operator.stop('SIGTERM')).toBe(0)
+    await takenOver(before)
+    expect((time((await lease()).acquireTime) - told) / (LEASE_SECONDS * 1000)).toBeLessThan(0.8)
+    await nothingLost(seen)
+    oneWriter()
+  })
+
+  // Seen to fail: without the writer's budget in operator/kube.ts the leader goes on with its burst when it wakes.
+  it('is paused in a burst for longer than its lease, it writes nothing after it wakes, and ends', async () => {
+    leader.proxy.delay(50)
+    await burst()
+    leader.operator.child.kill('SIGSTOP')
+    const [seen, before] = [await pods(), await lease()]
+    expect(await takenOver(before)).toBeLessThan(4 / 3)
+    await nothingLost(seen)
+    leader.operator.child.kill('SIGCONT')
+    await waitFor('the old leader to end', async () => leader.operator.child.exitCode !== null)
+    expect(leader.operator.child.exitCode).toBe(1)
+    oneWriter()
+  })
+
+  it('is cut off from the server in a burst, it ends before another may act', async () => {
+    await burst()
+    leader.proxy.cut()
+    const [seen, before] = [await pods(), await lease()]
+    await waitFor('the cut off leader to end', async () => leader.operator.child.exitCode !== null)
+    expect((await lease()).holderIdentity).toBe('a')
+    expect(leader.operator.child.exitCode).toBe(1)
+    expect(await takenOver(before)).toBeLessThan(4 / 3)
+    leader.proxy.heal()
+    await nothingLost(seen)
+    await sleep(500)
+    oneWriter()
+  })
+})
