@@ -23,6 +23,7 @@ type Objects = { ScMoEJob: Job; Pod: Pod; Service: KubeObject; PodDisruptionBudg
   GroupKind,
   KubeObject
 >
+type Trim<K extends Kind> = (object: Objects[K], before: Objects[K] | undefined) => Objects[K]
 /** Of the kinds of groups only the provider's is watched. */
 type Reflectors = { [K in Kind]?: Reflector<Objects[K]>[] }
 
@@ -43,10 +44,7 @@ export class Caches {
     const kube = new Kube(options.kubeconfig)
     this.#kube = kube
     const namespaces = options.namespaces.length === 0 ? [undefined] : options.namespaces
-    const reflect = <K extends Kind>(
-      kind: K,
-      extra: { labelSelector?: string; trim: (object: Objects[K]) => Objects[K] },
-    ) =>
+    const reflect = <K extends Kind>(kind: K, extra: { labelSelector?: string; trim: Trim<K> }) =>
       namespaces.map(
         namespace =>
           new Reflector<Objects[K]>({
@@ -191,7 +189,12 @@ function trimWorkload(object: KubeObject & { status?: { conditions?: unknown } }
   return Object.assign({ metadata: { name, namespace, uid, resourceVersion } }, { status })
 }
 
-const trimJob = (job: Job): Job => ({ ...job, metadata: { ...job.metadata, managedFields: undefined } })
+/** Keeps the spec it has where that did not change, so that it is kept, and read, once. */
+function trimJob(job: Job, before: Job | undefined): Job {
+  const { uid, generation } = job.metadata
+  const known = before?.metadata.uid === uid && before?.metadata.generation === generation ? before : job
+  return { ...job, spec: known?.spec, metadata: { ...job.metadata, managedFields: undefined } }
+}
 
 /** A pod is some 10 kB on the wire and 1 kB here. */
 function trimPod({ metadata, spec, status }: Pod): Pod {

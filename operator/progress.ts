@@ -27,18 +27,28 @@ export type Scrape =
 
 const TICK_MILLISECONDS = 1000
 const TIMEOUT_MILLISECONDS = 2000
-const CONCURRENCY = 32
+/** With the largest answers these are 8 MiB. */
+const CONCURRENCY = 128
+/** Jobs that did not answer last time leave the other half to those that did. */
+const CONCURRENCY_FAILING = CONCURRENCY / 2
+/** Those are asked less and less often, at least every so many intervals. */
+const LONGEST_BACKOFF = 4
 
 type Settings = { running: boolean; intervalMilliseconds: number }
+type Due = { at: number; failures: number; problem?: string }
+type Turn = { job: Job; due: Due; intervalMilliseconds: number }
 
 export class Scraper {
   readonly #options: ScraperOptions
   /** Pods come and go: no connection is kept. */
   readonly #agent = new Agent({ pipelining: 0, connect: { timeout: TIMEOUT_MILLISECONDS } })
   readonly #settings = new WeakMap<Job, Settings>()
-  /** By job uid: when it is next due, and which problem has been logged. */
-  readonly #due = new Map<string, { at: number; problem?: string }>()
+  /** By job uid: when it is next due, how often in turn it did not answer, and which problem has been logged. */
+  readonly #due = new Map<string, Due>()
   readonly #underWay = new Set<string>()
+  #failing = 0
+  /** Due, whoever has waited longest first; made anew with each tick. */
+  #turns: Turn[] = []
   readonly #heard = new Map<string, Heard>()
 
   constructor(options: ScraperOptions) {
@@ -61,45 +71,70 @@ export class Scraper {
   #tick(): void {
     const now = performance.now()
     const running = new Set<string>()
+    const turns: Turn[] = []
     for (const job of this.#options.jobs()) {
       const { running: runs, intervalMilliseconds } = this.#settingsOf(job)
-      const { uid = '', namespace = '', name } = job.metadata
+      const { uid = '' } = job.metadata
       if (!runs) continue
       running.add(uid)
-      const due = this.#due.get(uid) ?? { at: 0 }
-      if (due.at > now || this.#underWay.has(uid) || this.#underWay.size >= CONCURRENCY) continue
-      const pod = this.#options.pod(namespace, podName(name, 0))
-      if (pod === undefined || !isOwnedBy(pod, uid) || !isReady(pod) || pod.status?.podIP === undefined) continue
-      this.#due.set(uid, { ...due, at: now + intervalMilliseconds })
-      void this.#scrape(job, pod, pod.status.podIP)
+      const due = this.#dueOf(job, now, intervalMilliseconds)
+      if (due.at <= now && !this.#underWay.has(uid)) turns.push({ job, due, intervalMilliseconds })
     }
-    for (const uid of this.#due.keys())
-      if (!running.has(uid)) {
-        this.#due.delete(uid)
-        this.#heard.delete(uid)
-      }
+    for (const uid of this.#due.keys()) if (!running.has(uid)) this.#due.delete(uid)
+    this.#turns = turns.toSorted((a, b) => a.due.at - b.due.at)
+    this.#pump()
+  }
+
+  /** A job that has reported before is known from before a restart: so that not all of those are due at once, it waits for a part of its interval. */
+  #dueOf(job: Job, now: number, intervalMilliseconds: number): Due {
+    const { uid = '' } = job.metadata
+    const known = this.#due.get(uid)
+    if (known !== undefined) return known
+    const wait = readStatus(job).progress === undefined ? 0 : Math.random() * intervalMilliseconds
+    const due = { at: now + wait, failures: 0 }
+    this.#due.set(uid, due)
+    return due
+  }
+
+  /** Starts what there is room for; called again whenever there is more room. */
+  #pump(): void {
+    this.#turns = this.#turns.filter(turn => {
+      if (this.#underWay.size >= CONCURRENCY) return true
+      if (turn.due.failures > 0 && this.#failing >= CONCURRENCY_FAILING) return true
+      this.#start(turn)
+      return false
+    })
+  }
+
+  #start({ job, due, intervalMilliseconds }: Turn): void {
+    const { uid = '', namespace = '', name } = job.metadata
+    const pod = this.#options.pod(namespace, podName(name, 0))
+    const address = pod?.status?.podIP
+    if (pod === undefined || address === undefined || !isOwnedBy(pod, uid) || !isReady(pod)) return
+    const failed = due.failures > 0
+    due.at = performance.now() + intervalMilliseconds * Math.min(2 ** due.failures, LONGEST_BACKOFF)
+    this.#underWay.add(uid)
+    if (failed) this.#failing++
+    void this.#scrape(job, pod, address).finally(() => {
+      this.#underWay.delete(uid)
+      if (failed) this.#failing--
+      this.#pump()
+    })
   }
 
   async #scrape(job: Job, pod: Pod, address: string): Promise<void> {
-    const uid = job.metadata.uid ?? ''
-    this.#underWay.add(uid)
     try {
       const scrape = await this.#ask(
         `http://${address.includes(':') ? `[${address}]` : address}:${this.#options.port}/progress`,
       )
       const result = scrape.result === 'ok' ? this.#match(scrape.progress, job, pod) : scrape
       this.#options.onScrape(result.result)
-      this.#logOnce(job, result)
-      if (result.result !== 'ok') return
-      const { attempt, step } = result.progress
-      this.#heard.set(uid, { attempt, step, at: Date.now() })
-      await this.#write(job, result.progress)
+      this.#remember(job, result)
+      if (result.result === 'ok') await this.#write(job, result.progress)
     } catch (error) {
       // Changed meanwhile: the next report is due soon.
       if (error instanceof Waiting) return
       this.#options.log.warn({ job: keyOf(job), error: messageOf(error) }, 'progress not written')
-    } finally {
-      this.#underWay.delete(uid)
     }
   }
 
@@ -147,10 +182,11 @@ export class Scraper {
     if (!same(report, known)) await this.#options.report(job, report)
   }
 
-  #logOnce(job: Job, scrape: Scrape): void {
-    const uid = job.metadata.uid ?? ''
-    const due = this.#due.get(uid)
+  /** A problem is logged once, not each time. */
+  #remember(job: Job, scrape: Scrape): void {
+    const due = this.#due.get(job.metadata.uid ?? '')
     if (due === undefined) return
+    due.failures = scrape.result === 'ok' ? 0 : due.failures + 1
     if (scrape.result === 'ok') delete due.problem
     else if (due.problem !== scrape.result) {
       due.problem = scrape.result

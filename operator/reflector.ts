@@ -10,8 +10,8 @@ export type ReflectorOptions<T> = {
   kube: Pick<Kube, 'call' | 'lines'>
   path: string
   labelSelector?: string
-  /** Cuts an object down to what is read, before it is kept. */
-  trim?: (object: T) => T
+  /** Cuts an object down to what is read, before it is kept; `before` is what is kept of it until now. */
+  trim?: (object: T, before: T | undefined) => T
   /** `now` is undefined when the object is gone; an object made again under its name first goes, then comes. */
   onChange: (now: T | undefined, before: T | undefined) => void
   onProblem?: (problem: string) => void
@@ -64,7 +64,7 @@ export class Reflector<T extends KubeObject> {
     const version = object.metadata.resourceVersion
     if (!isOlder(this.#version, version) || (known !== undefined && !isOlder(known.metadata.resourceVersion, version)))
       return
-    this.#change(this.#options.trim?.(object) ?? object)
+    this.#change(this.#trim(object))
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -98,7 +98,7 @@ export class Reflector<T extends KubeObject> {
         labelSelector: this.#options.labelSelector,
       }
       const page = await this.#options.kube.call<List<T>>({ method: 'GET', path: this.#options.path, query, signal })
-      for (const item of page.items ?? []) seen.set(keyOf(item), this.#options.trim?.(item) ?? item)
+      for (const item of page.items ?? []) seen.set(keyOf(item), this.#trim(item))
       version = page.metadata.resourceVersion ?? ''
       token = page.metadata.continue === '' ? undefined : page.metadata.continue
     } while (token !== undefined)
@@ -156,9 +156,13 @@ export class Reflector<T extends KubeObject> {
     } else if (event.type !== 'BOOKMARK') {
       const known = this.#objects.get(keyOf(event.object))
       if (known === undefined || isOlder(known.metadata.resourceVersion, version))
-        this.#change(this.#options.trim?.(event.object) ?? event.object)
+        this.#change(this.#trim(event.object))
     }
     this.#version = version ?? this.#version
+  }
+
+  #trim(object: T): T {
+    return this.#options.trim?.(object, this.#objects.get(keyOf(object))) ?? object
   }
 
   #change(object: T): void {

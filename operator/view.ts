@@ -59,21 +59,35 @@ export type View = Observed & {
 export type Reading = { spec: ScMoEJobSpec } | { invalid: string }
 
 export function readSpec(job: Job): Reading {
-  const parsed = ScMoEJobSpec.safeParse(job.spec)
-  if (parsed.success) return { spec: parsed.data }
-  const issue = parsed.error.issues[0]
-  return {
-    invalid: `spec.${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not usable'}; correct it or create the job again`,
-  }
+  return once(readings, job.spec, () => {
+    const parsed = ScMoEJobSpec.safeParse(job.spec)
+    if (parsed.success) return { spec: parsed.data }
+    const issue = parsed.error.issues[0]
+    return {
+      invalid: `spec.${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not usable'}; correct it or create the job again`,
+    }
+  })
 }
 
 /** Field by field: one that another version wrote differently is dropped, the others still count. */
 export function readStatus(job: Job): ScMoEJobStatus {
-  const source = typeof job.status === 'object' && job.status !== null ? Object.entries(job.status) : []
-  const shape = ScMoEJobStatus.shape as Record<string, { safeParse(value: unknown): { success: boolean } }>
-  const usable = source.filter(([key, value]) => Object.hasOwn(shape, key) && shape[key]?.safeParse(value).success)
-  return ScMoEJobStatus.parse(Object.fromEntries(usable))
+  return once(statuses, job.status, () => {
+    const source = typeof job.status === 'object' && job.status !== null ? Object.entries(job.status) : []
+    const shape = ScMoEJobStatus.shape as Record<string, { safeParse(value: unknown): { success: boolean } }>
+    const usable = source.filter(([key, value]) => Object.hasOwn(shape, key) && shape[key]?.safeParse(value).success)
+    return ScMoEJobStatus.parse(Object.fromEntries(usable))
+  })
 }
+
+/** What was read from an object that is never changed; the same job is looked at many times. */
+function once<T>(known: WeakMap<object, T>, source: unknown, read: () => T): T {
+  if (typeof source !== 'object' || source === null) return read()
+  const value = known.get(source) ?? read()
+  known.set(source, value)
+  return value
+}
+const readings = new WeakMap<object, Reading>()
+const statuses = new WeakMap<object, ScMoEJobStatus>()
 
 export function viewOf(observed: Observed, written: ScMoEJobSpec, now: number): View {
   const { name, namespace = '', uid = '' } = observed.job.metadata
