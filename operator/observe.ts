@@ -189,11 +189,16 @@ function trimWorkload(object: KubeObject & { status?: { conditions?: unknown } }
   return Object.assign({ metadata: { name, namespace, uid, resourceVersion } }, { status })
 }
 
-/** Keeps the spec it has where that did not change, so that it is kept, and read, once. */
+/** Keeps the spec it has where that did not change, so that it is kept, and read, once; what is frozen is read once. */
 function trimJob(job: Job, before: Job | undefined): Job {
   const { uid, generation } = job.metadata
   const known = before?.metadata.uid === uid && before?.metadata.generation === generation ? before : job
-  return { ...job, spec: known?.spec, metadata: { ...job.metadata, managedFields: undefined } }
+  return {
+    ...job,
+    spec: Object.freeze(known?.spec),
+    status: Object.freeze(job.status),
+    metadata: { ...job.metadata, managedFields: undefined },
+  }
 }
 
 /** A pod is some 10 kB on the wire and 1 kB here. */

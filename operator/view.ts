@@ -79,9 +79,9 @@ export function readStatus(job: Job): ScMoEJobStatus {
   })
 }
 
-/** What was read from an object that is never changed; the same job is looked at many times. */
+/** The caches freeze what they hold, and the same job is looked at many times. */
 function once<T>(known: WeakMap<object, T>, source: unknown, read: () => T): T {
-  if (typeof source !== 'object' || source === null) return read()
+  if (typeof source !== 'object' || source === null || !Object.isFrozen(source)) return read()
   const value = known.get(source) ?? read()
   known.set(source, value)
   return value
