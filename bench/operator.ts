@@ -6,7 +6,7 @@
 
 import { parseArgs } from 'node:util'
 import { pathOf } from '../operator/objects.ts'
-import { type Burst, burst, clear, loop, median, memory, type Recovery, recovery } from './operator/phases.ts'
+import { type Burst, burst, clear, loop, median, memory, type Recovery, recovery, send } from './operator/phases.ts'
 import { freePorts } from './operator/ports.ts'
 import { processorPercent, takeover, Workers, writes, writesPerJob } from './operator/rest.ts'
 import { JobSet, Operator, type Subject } from './operator/subjects.ts'
@@ -34,7 +34,7 @@ const size = options.quick
       lives: 20,
       interval: 15,
     }
-const rounds = Number(options.rounds ?? (options.quick ? 1 : 3))
+const rounds = Number(options.rounds ?? (options.quick ? 1 : 2))
 const { workers } = size
 
 type Measured = { burst: Burst; recovery: Recovery }
@@ -51,13 +51,22 @@ async function round(world: World, subject: Subject, namespace: string): Promise
   return { burst: made, recovery: again }
 }
 
-async function bare(world: World, namespace: string): Promise<{ create: number; replace: number }> {
+type Bare = { create: number; beside: number; replace: number }
+
+/** The loop alone, then while the jobs are sent that no operator sees: as fast as the best of operators could be here. */
+async function bare(world: World, operator: Operator, namespace: string): Promise<Bare> {
   await world.namespace(namespace)
-  const create = await loop(world, { namespace, jobs: size.jobs, workers, mode: 'create' })
+  await world.namespace(`${namespace}-jobs`)
+  const pods = { jobs: size.jobs, workers, mode: 'create' } as const
+  const create = await loop(world, { namespace, ...pods })
+  const sending = send({ world, subject: operator }, { namespace: `${namespace}-jobs`, to: size.jobs, workers })
+  const beside = await loop(world, { namespace: `${namespace}-jobs`, ...pods })
+  await sending
+  await clear({ world, subject: operator }, `${namespace}-jobs`)
   const replace = await loop(world, { namespace, jobs: size.failing, workers, mode: 'replace' })
   await world.clear(pathOf('Pod', namespace))
   await world.pods.count(namespace, 0)
-  return { create, replace }
+  return { create, beside, replace }
 }
 
 /** Writes per life first; then so many running jobs whose memory, idle writes and processor time are taken. */
@@ -73,8 +82,8 @@ async function atRest(world: World, operator: Operator, metricsPort: number, rep
   const rssMiB = await memory({ world, subject: operator }, { namespace: rest, sizes: size.sizes, workers })
   await pause(size.settle)
   const before = await writes(metricsPort)
-  await pause(size.seconds / 2)
-  const idleWritesPerHour = ((await writes(metricsPort)) - before) * (3600 / (size.seconds / 2))
+  await pause(size.seconds / 3)
+  const idleWritesPerHour = ((await writes(metricsPort)) - before) * (3600 / (size.seconds / 3))
   reporting.moving = true
   await pause(size.settle)
   const answers = reporting.answers
@@ -123,10 +132,10 @@ async function main(): Promise<void> {
     const [metricsPort = 0] = await freePorts(1)
     const flags = [`--metrics-port=${metricsPort}`, `--progress-port=${await reporting.listen()}`]
     const operator = new Operator(world, { flags, interval: size.interval })
-    const loops: { create: number; replace: number }[] = []
+    const loops: Bare[] = []
     const rows: Measured[] = []
     for (let i = 0; i < rounds; i++) {
-      loops.push(await bare(world, `loop-${i}`))
+      loops.push(await bare(world, operator, `loop-${i}`))
       rows.push(await round(world, operator, `scmoe-${i}`))
       console.error(JSON.stringify([loops.at(-1), rows.at(-1)]))
     }
@@ -142,7 +151,7 @@ async function main(): Promise<void> {
 }
 
 type Results = {
-  loops: { create: number; replace: number }[]
+  loops: Bare[]
   own: Rows
   jobset: Rows | undefined
   rest: Awaited<ReturnType<typeof atRest>>
@@ -152,6 +161,7 @@ type Results = {
 function report({ loops, own, jobset, rest, takeoverSeconds }: Results): void {
   const create = median(loops.map(each => each.create))
   const replace = median(loops.map(each => each.replace))
+  const beside = median(loops.map(each => each.beside))
   const line = (name: string, { rows, rssMiB }: Rows) => {
     const rate = median(rows.map(row => row.burst.podsPerSecond))
     const again = median(rows.map(row => row.recovery.podsPerSecond))
@@ -178,6 +188,17 @@ function report({ loops, own, jobset, rest, takeoverSeconds }: Results): void {
     null,
     null,
   ]
+  const besideLine = [
+    'loop beside the jobs',
+    fixed(beside, 0),
+    fixed(beside / create, 2),
+    null,
+    null,
+    null,
+    null,
+    null,
+    null,
+  ]
   const head = [
     '',
     'pods/s',
@@ -190,7 +211,9 @@ function report({ loops, own, jobset, rest, takeoverSeconds }: Results): void {
     `MiB at ${size.sizes.join(' / ')}`,
   ]
   console.log(`${machine()}; ${size.jobs} jobs x ${workers} workers, ${size.failing} gangs fail, ${rounds} rounds\n`)
-  console.log(table(head, [bareLine, line('scmoe', own), ...(jobset === undefined ? [] : [line('jobset', jobset)])]))
+  console.log(
+    table(head, [bareLine, besideLine, line('scmoe', own), ...(jobset === undefined ? [] : [line('jobset', jobset)])]),
+  )
   console.log(
     `\nwrites per job ${fixed(rest.perJob, 1)}, per idle hour ${rest.idleWritesPerHour}; take-over after kill ${fixed(takeoverSeconds.kill, 1)} s, ` +
       `graceful ${fixed(takeoverSeconds.graceful, 1)} s\n${size.sizes.at(-1)} running jobs asked ${fixed(rest.scrapesPerSecond, 1)} times/s, each answer new: ` +

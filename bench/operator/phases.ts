@@ -24,19 +24,28 @@ export const median = (values: readonly number[]): number => quantile(values, 0.
 const gangs = (namespace: string, from: number, to: number, workers: number): Gang[] =>
   Array.from({ length: to - from }, (_, i) => ({ namespace, name: `job-${from + i}`, workers }))
 
+/** Objects for so many gangs, as fast as they are taken; gives when each was sent. */
+export async function send(
+  { world, subject }: { world: World; subject: Subject },
+  { namespace, from = 0, to, workers }: { namespace: string; from?: number; to: number; workers: number },
+): Promise<Map<string, number>> {
+  const sent = new Map<string, number>()
+  await inParallel(gangs(namespace, from, to, workers), async gang => {
+    sent.set(gang.name, performance.now())
+    await world.kube.call({ method: 'POST', ...subject.request(gang) })
+  })
+  return sent
+}
+
 /** Objects for gangs `from` to `to` are sent at once; over when the last pod exists. */
 export async function burst(
   { world, subject }: { world: World; subject: Subject },
   { namespace, from = 0, to, workers }: { namespace: string; from?: number; to: number; workers: number },
 ): Promise<Burst> {
-  const sent = new Map<string, number>()
   const start = performance.now()
-  const creating = inParallel(gangs(namespace, from, to, workers), async gang => {
-    sent.set(gang.name, performance.now())
-    await world.kube.call({ method: 'POST', ...subject.request(gang) })
-  })
+  const sending = send({ world, subject }, { namespace, from, to, workers })
   const pods = await world.pods.count(namespace, to * workers)
-  await creating
+  const sent = await sending
   const last = new Map<string, number>()
   for (const { pod, at } of pods) {
     const name = subject.gangOf(pod)
