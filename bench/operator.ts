@@ -2,7 +2,7 @@
 // anew, beside a bare client loop on the same server and beside JobSet; what it costs in memory, writes and processor time; how soon a standby acts.
 // bench/README.md says what the figures mean.
 //
-//   node bench/operator.ts [--json FILE] [--quick] [--rounds N] [--without-jobset]
+//   node bench/operator.ts [--json FILE] [--quick] [--rounds N] [--without-jobset] [--rates]
 
 import { parseArgs } from 'node:util'
 import { pathOf } from '../operator/objects.ts'
@@ -18,6 +18,7 @@ const { values: options } = parseArgs({
     json: { type: 'string' },
     quick: { type: 'boolean', default: false },
     rounds: { type: 'string' },
+    rates: { type: 'boolean', default: false },
     'without-jobset': { type: 'boolean', default: false },
   },
 })
@@ -139,6 +140,10 @@ async function main(): Promise<void> {
       rows.push(await round(world, operator, `scmoe-${i}`))
       console.error(JSON.stringify([loops.at(-1), rows.at(-1)]))
     }
+    if (options.rates) {
+      showRates(loops, { rows, rssMiB: {} }, undefined)
+      return
+    }
     const rest = await atRest(world, operator, metricsPort, reporting)
     console.error(JSON.stringify(rest))
     const takeoverSeconds = await takeovers(world)
@@ -158,7 +163,7 @@ type Results = {
   takeoverSeconds: { kill: number; graceful: number }
 }
 
-function report({ loops, own, jobset, rest, takeoverSeconds }: Results): void {
+function showRates(loops: Bare[], own: Rows, jobset: Rows | undefined): void {
   const create = median(loops.map(each => each.create))
   const replace = median(loops.map(each => each.replace))
   const beside = median(loops.map(each => each.beside))
@@ -214,6 +219,10 @@ function report({ loops, own, jobset, rest, takeoverSeconds }: Results): void {
   console.log(
     table(head, [bareLine, besideLine, line('scmoe', own), ...(jobset === undefined ? [] : [line('jobset', jobset)])]),
   )
+}
+
+function report({ loops, own, jobset, rest, takeoverSeconds }: Results): void {
+  showRates(loops, own, jobset)
   console.log(
     `\nwrites per job ${fixed(rest.perJob, 1)}, per idle hour ${rest.idleWritesPerHour}; take-over after kill ${fixed(takeoverSeconds.kill, 1)} s, ` +
       `graceful ${fixed(takeoverSeconds.graceful, 1)} s\n${size.sizes.at(-1)} running jobs asked ${fixed(rest.scrapesPerSecond, 1)} times/s, each answer new: ` +
@@ -224,7 +233,7 @@ function report({ loops, own, jobset, rest, takeoverSeconds }: Results): void {
     jobs: size.jobs,
     workersPerJob: workers,
     podsPerSecond: median(rows.map(row => row.burst.podsPerSecond)),
-    baselinePodsPerSecond: create,
+    baselinePodsPerSecond: median(loops.map(each => each.create)),
     createToLastPodMs: {
       p50: median(rows.map(row => row.burst.createToLastPodMs.p50)),
       p99: median(rows.map(row => row.burst.createToLastPodMs.p99)),

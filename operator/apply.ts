@@ -1,10 +1,11 @@
 // Carries a plan out: objects first, then the status, once and last, then, if that was written, the event.
 
-import { API_VERSION, CONTROLLER, KIND, LABEL, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
+import { API_VERSION, KIND, LABEL, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
 import type { Action } from './decision.ts'
 import { isCode, messageOf, Stalled, Waiting } from './errors.ts'
+import { Events } from './events.ts'
 import { APPLY_PATCH, Kube, type WriteLimits } from './kube.ts'
-import { clip, type Job, type KubeObject, kindOf, type Pod, pathOf } from './objects.ts'
+import { type Job, type KubeObject, keyOf, kindOf, type Pod, pathOf } from './objects.ts'
 import type { Caches } from './observe.ts'
 import type { Wanted } from './owned.ts'
 import type { Note, Plan } from './plan.ts'
@@ -28,11 +29,13 @@ const CHANGED_MILLISECONDS = 100
 
 export class Applier {
   readonly #kube: Kube
+  readonly #events: Events
   readonly #options: ApplierOptions
 
   constructor(options: ApplierOptions) {
     this.#options = options
     this.#kube = new Kube(options.kubeconfig, options.limits)
+    this.#events = new Events(this.#kube, options.identity)
   }
 
   async apply(job: Job, plan: Plan): Promise<void> {
@@ -184,31 +187,10 @@ export class Applier {
   }
 
   /** Events are for people; one that is lost is not worth a retry. */
-  async #tell(job: Job, { type, reason, action, note }: Note): Promise<void> {
-    const { namespace = 'default', name, uid } = job.metadata
-    const now = new Date()
-    const event = {
-      apiVersion: 'events.k8s.io/v1',
-      kind: 'Event',
-      metadata: { generateName: `${name}-`, namespace },
-      eventTime: now.toISOString().replace('Z', '000Z'),
-      reportingController: CONTROLLER,
-      reportingInstance: this.#options.identity,
-      regarding: { apiVersion: API_VERSION, kind: KIND, namespace, name, uid },
-      type,
-      reason,
-      action,
-      note: clip(note),
-    }
-    try {
-      await this.#kube.call({
-        method: 'POST',
-        path: `/apis/events.k8s.io/v1/namespaces/${namespace}/events`,
-        body: event,
-      })
-    } catch (error) {
-      this.#options.log.warn({ job: `${namespace}/${name}`, error: messageOf(error) }, 'event not written')
-    }
+  async #tell(job: Job, note: Note): Promise<void> {
+    await this.#events.tell(job, note).catch((error: unknown) => {
+      this.#options.log.warn({ job: keyOf(job), error: messageOf(error) }, 'event not written')
+    })
   }
 }
 

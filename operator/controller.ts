@@ -53,6 +53,7 @@ export class Controller {
       onScrape: metrics.scraped,
       log,
       port: options.progressPort,
+      yields: () => this.#queue.urgent > 0,
     })
   }
 

@@ -20,6 +20,8 @@ export type ScraperOptions = {
   onScrape: (result: Scrape['result']) => void
   log: Logger
   port: number
+  /** Others need the API server more: fewer are asked, as every answer is written there. */
+  yields?: () => boolean
 }
 export type Scrape =
   | { result: 'ok'; progress: Progress }
@@ -31,6 +33,8 @@ const TIMEOUT_MILLISECONDS = 2000
 const CONCURRENCY = 128
 /** Jobs that did not answer last time leave the other half to those that did. */
 const CONCURRENCY_FAILING = CONCURRENCY / 2
+/** While others need the API server more. */
+const CONCURRENCY_YIELDING = 4
 /** Those are asked less and less often, at least every so many intervals. */
 const LONGEST_BACKOFF = 4
 
@@ -98,8 +102,9 @@ export class Scraper {
 
   /** Starts what there is room for; called again whenever there is more room. */
   #pump(): void {
+    const most = this.#options.yields?.() === true ? CONCURRENCY_YIELDING : CONCURRENCY
     this.#turns = this.#turns.filter(turn => {
-      if (this.#underWay.size >= CONCURRENCY) return true
+      if (this.#underWay.size >= most) return true
       if (turn.due.failures > 0 && this.#failing >= CONCURRENCY_FAILING) return true
       this.#start(turn)
       return false

@@ -13,7 +13,7 @@ export type QueueHooks = {
 const FIRST_BACKOFF = 10
 const LONGEST_BACKOFF = 300_000
 /** After that a key that is not urgent has its turn too. */
-const PATIENCE = 3000
+const PATIENCE = 10_000
 
 export class Queue {
   /** Keys in the order in which they will be worked on, with the time they were added. */

@@ -22,6 +22,12 @@ export class FaultProxy {
   readonly requests: string[] = []
   /** Of those that reached the server and were acts, with when they were sent on: milliseconds since 1970. */
   readonly acts: { at: number; request: string }[] = []
+  /** Names of the pods that the server took. */
+  readonly created: string[] = []
+  /** Lists come in pages of so many, whatever was asked for. */
+  pageSize: number | undefined
+  /** Requests while nothing passed. */
+  turnedAway = 0
   readonly #server: Server
   readonly #watches = new Set<ServerResponse>()
   #refusals: { match: Match; refusal: Refusal; times: number }[] = []
@@ -67,7 +73,11 @@ export class FaultProxy {
   }
 
   /** The next requests that match are answered with this, without reaching the server. */
-  refuse(match: Match, code: number, { times = 1, retryAfter }: { times?: number; retryAfter?: number } = {}): void {
+  refuse(
+    match: Match,
+    code: number,
+    { times = 1, retryAfter }: { times?: number; retryAfter?: number | undefined } = {},
+  ): void {
     const body = {
       kind: 'Status',
       apiVersion: 'v1',
@@ -135,8 +145,10 @@ export class FaultProxy {
     outgoing: ServerResponse,
     { target, agent }: { target: URL; agent: Agent },
   ): void {
-    const { method = 'GET', url = '/', headers } = incoming
+    const { method = 'GET', url: asked = '/', headers } = incoming
+    const url = this.pageSize === undefined ? asked : asked.replace(/\blimit=\d+/, `limit=${this.pageSize}`)
     if (this.#isCut) {
+      this.turnedAway++
       incoming.socket.destroy()
       return
     }
@@ -159,6 +171,7 @@ export class FaultProxy {
         answer.resume().on('end', () => last.reached(`${method} ${url}`))
         return
       }
+      if (answer.statusCode === 201 && /\/pods(\?|$)/.test(url)) this.#noteName(answer)
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers)
       outgoing.flushHeaders()
       if (isWatch(method, url)) this.#watches.add(outgoing)
@@ -176,6 +189,12 @@ export class FaultProxy {
       if (last === undefined) upstream.destroy()
     })
     incoming.pipe(upstream)
+  }
+
+  #noteName(answer: IncomingMessage): void {
+    let text = ''
+    answer.on('data', (chunk: Buffer) => (text += chunk.toString()))
+    answer.on('end', () => this.created.push(/"name":"([^"]+)"/.exec(text)?.[1] ?? ''))
   }
 
   #take(method: string, url: string): Refusal | undefined {
