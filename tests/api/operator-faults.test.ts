@@ -29,7 +29,10 @@ beforeAll(async () => {
   ns = await api.namespace()
   await api.collectGarbage()
 })
-afterEach(() => proxy.delay(0))
+afterEach(() => {
+  proxy.delay(0)
+  proxy.pageSize = undefined
+})
 afterAll(async () => {
   await kubelet?.stop()
   await operator?.stop()
@@ -104,6 +107,27 @@ describe('a watch', () => {
       second.metadata.uid,
       second.metadata.uid,
     ])
+  })
+})
+
+describe('a list', () => {
+  const isNextPage = (method: string, url: string) => isList(method, url) && url.includes('continue=')
+  const pages = () => proxy.requests.filter(each => each.includes('continue=')).length
+
+  it.each([
+    ['throttled', 429],
+    ['refused', 500],
+    ['expires', 410],
+  ])('that is throttled, refused or expires half way through its pages: %s', async (_, code) => {
+    await Promise.all([jobRuns(), jobRuns()])
+    proxy.pageSize = 1
+    const [before, start] = [pages(), performance.now()]
+    proxy.refuse(isNextPage, code, { times: 2, retryAfter: code === 429 ? 2 : undefined })
+    proxy.expireWatches()
+    await waitFor('the refusals to be used', async () => proxy.pending === 0)
+    await jobRuns()
+    expect(pages()).toBeGreaterThan(before + 2)
+    if (code === 429) expect(performance.now() - start).toBeGreaterThan(1900)
   })
 })
 
