@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { isCode } from '../../operator/errors.ts'
@@ -86,7 +86,9 @@ const manifest = fc.array(change, { minLength: 1, maxLength: 4 }).map(changes =>
     let at = spec
     for (const name of path.slice(0, -1)) {
       const next = at[name]
-      at = isRecord(next) ? (next as Record<string, unknown>) : ((at[name] = {}) as Record<string, unknown>)
+      const below: Record<string, unknown> = isRecord(next) ? next : {}
+      at[name] = below
+      at = below
     }
     at[path.at(-1) ?? ''] = given
   }
