@@ -1,6 +1,7 @@
 // The loop: whatever changes puts a job's key into the queue; for each key observe, plan, apply.
 
 import { Applier } from './apply.ts'
+import { clock } from './clock.ts'
 import { messageOf, Stalled, Waiting } from './errors.ts'
 import { Caches } from './observe.ts'
 import type { Options } from './options.ts'
@@ -74,7 +75,7 @@ export class Controller {
   /** Acts, until `signal`; resolves when what was under way is done. Keys gathered before are worked on first. */
   async lead(signal: AbortSignal): Promise<void> {
     const { concurrency } = this.#options
-    this.#leadsSince = Date.now()
+    this.#leadsSince = clock.now()
     metrics.concurrency(concurrency)
     signal.addEventListener('abort', () => this.#queue.close(), { once: true })
     await Promise.all([this.#queue.run(concurrency, async key => this.#reconcile(key)), this.#scraper.run(signal)])
@@ -103,7 +104,7 @@ export class Controller {
     await this.#applier.release(abandoned(pods, groups))
     const seen = this.#caches.observe(key)
     if (seen !== undefined) {
-      const now = Date.now()
+      const now = clock.now()
       const heard = this.#scraper.heard(seen.job.metadata.uid ?? '')
       const observed = { ...seen, heard, watchedSince: this.#leadsSince }
       const wanted = plan(observed, now)

@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
 import { type Dispatcher, request } from 'undici'
+import { clock } from './clock.ts'
 import { ApiError, Waiting } from './errors.ts'
 import { isRecord, type Json } from './objects.ts'
 import { Pace, type PaceOptions } from './pace.ts'
@@ -117,6 +118,7 @@ export class Kube {
     await this.#config.applySecurityAuthentication(context)
     const dispatcher = context.getDispatcher()
     const count = (code: string) => restRequests.inc({ code, method: req.method, host: url.host })
+    const sent = Date.now()
     try {
       const response = await request(url, {
         ...limits,
@@ -131,6 +133,7 @@ export class Kube {
         ...(dispatcher === undefined ? {} : { dispatcher }),
       })
       count(String(response.statusCode))
+      clock.learn(response.headers['date'], sent)
       return response
     } catch (error) {
       count('<error>')

@@ -137,6 +137,7 @@ describe('an outage', () => {
 describe('the clock of the operator', () => {
   const preload = { NODE_OPTIONS: `--import=${join(import.meta.dirname, '../clock.ts')}` }
 
+  // Seen to fail: judged by the operator's own clock every startup deadline is over, and jobs end after maxRestarts.
   it.each([
     ['an hour ahead of the others', 3_600_000],
     ['an hour behind the others', -3_600_000],
