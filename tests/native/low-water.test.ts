@@ -21,7 +21,7 @@ describe.skipIf(reason !== undefined)('low-water marks on a slow link', () => {
       using world = await World.start(2)
       await world.open('engine')
       const random = generator(7)
-      // Shards of 100 to 400 KiB: one or two blocks, of which a receiver is woken for 128 KiB at a time.
+      // Shards of 100 to 400 KiB: one or two blocks, less than a receiver is woken for where all of it is sure to come.
       const lengths = Array.from({ length: SUMS }, () => 2 * 256 * (100 + random(300)))
       const buffers = Object.fromEntries(lengths.map((length, index) => [`g${index}`, length]))
       const ops = Object.keys(buffers).map(name => {
