@@ -124,6 +124,13 @@ async function enter(row: Row, subject: Subject, phase: Phase, measuredAs: Profi
   return { rows: [row], subject, choice, loaded, predicted, samples: [] }
 }
 
+/** A forward pass has no backward slot. */
+function isSame(a: Choice, b: Choice, phase: Phase): boolean {
+  const seen = (choice: Choice) =>
+    describe(phase === 'forward' && choice.strategy === 'Shortcut' ? { ...choice, backwardSlot: 1 } : choice)
+  return seen(a) === seen(b)
+}
+
 async function enterAll(setting: Setting, phase: Phase, rate: number): Promise<Entry[]> {
   const profiles = new Map<ModelName, Profile>()
   for (const [name, subject] of setting.subjects) {
@@ -139,9 +146,7 @@ async function enterAll(setting: Setting, phase: Phase, rate: number): Promise<E
     const measuredAs = profiles.get(row.model)
     if (!measuredAs) continue
     const entry = await enter(row, subjectOf(setting.subjects, row.model), phase, measuredAs)
-    const same = entries.find(
-      other => other.subject === entry.subject && describe(other.choice) === describe(entry.choice),
-    )
+    const same = entries.find(other => other.subject === entry.subject && isSame(other.choice, entry.choice, phase))
     if (same) same.rows.push(row)
     else entries.push(entry)
   }
