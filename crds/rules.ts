@@ -163,12 +163,6 @@ export const RULES: readonly Rule[] = [
     s => isMultiple(s.training.globalBatchSequences, TERMS.shares.of(s)),
   ),
   rule(
-    'training.precision',
-    "{precision} == 'fp32' || {gpusPerWorker} > 0",
-    'training.precision is {precision}, but workers.gpusPerWorker is 0 and CPUs compute in fp32: use precision fp32, or set gpusPerWorker',
-    s => s.training.precision === 'fp32' || s.workers.gpusPerWorker > 0,
-  ),
-  rule(
     'workers.gpusPerWorker',
     `{gpusPerWorker} <= 1 || {ranks} <= ${MAX_RANKS}`,
     `workers.replicas {replicas} times workers.gpusPerWorker {gpusPerWorker} makes {ranks} ranks, more than the ${MAX_RANKS} that a job can have: use fewer of one of them`,

@@ -156,12 +156,6 @@ const Training = z
       .describe(
         'Whether the backward pass computes activations again instead of keeping them: less memory, more time.',
       ),
-    precision: z
-      .enum(['fp32', 'bf16'])
-      .default('fp32')
-      .describe(
-        'Numbers that are multiplied: fp32, or bf16 with weights, sums and the optimizer in fp32; bf16 needs GPUs.',
-      ),
     sequenceLength: z.int().min(2).max(65_536).default(256).describe('Tokens per sequence.'),
     seed: z.int().min(0).max(2_147_483_647).default(1).describe('Seed of initialisation and data order.'),
     optimizer: Optimizer.prefault({}),

@@ -101,7 +101,6 @@ export const TERMS = {
   replicas: { cel: 'self.workers.replicas', of: s => s.workers.replicas },
   minReplicas: { cel: optional('workers.minReplicas', 0), of: s => s.workers.minReplicas ?? 0 },
   gpusPerWorker: { cel: 'self.workers.gpusPerWorker', of: s => s.workers.gpusPerWorker },
-  precision: { cel: 'self.training.precision', of: s => s.training.precision },
   ranksPerWorker: { cel: RANKS_PER_WORKER, of: ranksPerWorker },
   ranks: { cel: RANKS, of: worldSizeOf },
   /** Equal parts of the batch. */

@@ -41,7 +41,6 @@ export const TRANSITIONS: readonly Transition[] = [
   immutable('training.sequenceLength'),
   immutable('training.microBatches'),
   immutable('training.recompute'),
-  immutable('training.precision'),
   immutable('training.seed'),
   immutable('training.optimizer'),
   immutable('training.evaluation'),

@@ -75,10 +75,6 @@ function checkTogether({ spec, worldSize, expertParallelSize }: WorkerConfig): v
   const parts = worldSize * training.microBatches
   const rules: [boolean, string][] = [
     [
-      training.precision === 'fp32',
-      `spec.training.precision is ${training.precision}, which the programs of this version do not have yet: use fp32.`,
-    ],
-    [
       worldSize === worldSizeOf(spec),
       `${ENV.worldSize} is ${worldSize}, but spec.workers (replicas ${spec.workers.replicas}, gpusPerWorker ${spec.workers.gpusPerWorker}) makes ${worldSizeOf(spec)} ranks: start as many.`,
     ],

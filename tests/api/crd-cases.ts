@@ -157,13 +157,6 @@ const RULES: Case[] = [
     ],
   },
   {
-    name: 'bf16 on CPUs',
-    spec: 'training: {steps: 1, precision: bf16}',
-    says: [
-      'spec.training.precision: Invalid value: training.precision is bf16, but workers.gpusPerWorker is 0 and CPUs compute in fp32: use precision fp32, or set gpusPerWorker',
-    ],
-  },
-  {
     name: 'more ranks than a job can have',
     spec: 'workers: {replicas: 256, gpusPerWorker: 8}\n  training: {steps: 1, globalBatchSequences: 2048}\n  parallelism: {expertParallelSize: 8}',
     says: [

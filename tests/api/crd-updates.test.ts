@@ -73,14 +73,6 @@ describe('an update', () => {
     ])
   })
 
-  it('may not change training.precision', async () => {
-    job = `${job}-gpu`
-    await server.create(job, 'training: {steps: 1, precision: bf16}\n  workers: {gpusPerWorker: 1}')
-    expect(await update({ training: { precision: 'fp32' } })).toEqual([
-      expect.stringContaining('training.precision cannot be changed once the job exists'),
-    ])
-  })
-
   it('is tried for every rule', () => {
     expect(TRANSITIONS).toHaveLength(26)
   })

@@ -40,10 +40,3 @@ test('a worker that is to use a GPU where there is no driver fails the job, sayi
   expect(end?.code).toBe(EXIT.deviceMissing.code)
   expect(end?.record?.failure?.message).toContain('install the NVIDIA driver')
 })
-
-test('bf16 is refused as long as programs do not have it', async () => {
-  const training = { steps: 1, globalBatchSequences: 4, sequenceLength: 32, precision: 'bf16' }
-  const end = await endOf(leg(1, { training }), {})
-  expect(end?.code).toBe(EXIT.badConfig.code)
-  expect(end?.record?.failure?.message).toContain('spec.training.precision is bf16')
-})
