@@ -123,13 +123,13 @@ describe('TypeScript imports', () => {
     expect(impurities(closure(...OPERATOR_PURE))).toEqual([])
   })
 
-  it('operator/kube and cli/cluster alone import the Kubernetes client; only observe, apply, reflector, elector, main and follow import kube', () => {
+  it('operator/kube and cli/cluster alone import the Kubernetes client; only observe, apply, events, reflector, elector, main and follow import kube', () => {
     const clients = under('operator/', 'worker/', 'cli/').filter(({ foreign }) =>
       foreign.includes('@kubernetes/client-node'),
     )
     expect(clients.map(({ path }) => path).toSorted()).toEqual(['cli/cluster.ts', 'operator/kube.ts'])
     const callers = new Set(
-      ['observe', 'apply', 'reflector', 'elector', 'main', 'follow'].map(name => `operator/${name}.ts`),
+      ['observe', 'apply', 'events', 'reflector', 'elector', 'main', 'follow'].map(name => `operator/${name}.ts`),
     )
     expect(refused(under('operator/'), (path, file) => path !== 'operator/kube.ts' || callers.has(file.path))).toEqual(
       [],
