@@ -125,7 +125,7 @@ describe('the loader', () => {
     ['unknown op', p => (p.ops[0] = { ...p.ops[0], op: 'sub' }), "op 'first'", 'op is "sub"'],
     ['wrong queue', p => (p.ops[0] = { ...p.ops[0], queue: 'comm' }), "op 'first'", "'compute' for add"],
     ['index out of range', p => (p.ops[0] = { ...p.ops[0], inputs: [0, 3] }), "op 'first'", 'inputs is 3', '0 to 2'],
-    ['missing input', p => (p.ops[0] = { ...p.ops[0], inputs: [0] }), "op 'first'", 'inputs: 1 buffers', '(a b)'],
+    ['missing input', p => (p.ops[0] = { ...p.ops[0], inputs: [0] }), "op 'first'", 'inputs: 1 buffers', '(a* b*)'],
     ['too many outputs', p => (p.ops[0] = { ...p.ops[0], outputs: [1, 1] }), "op 'first'", 'outputs: 2 buffers'],
     [
       'integers for floats',

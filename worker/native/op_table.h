@@ -18,7 +18,8 @@ struct Extents {
 struct OpSpec {
   const char* name;
   bool comm;
-  // Names as in ops.ts: `?` may be left out, `...` any number, `+=` accumulated into, `#` of a chunk's rows.
+  // Names as in ops.ts: `?` may be left out, `...` any number, `+=` accumulated into, `#` of a chunk's rows, `*` may be
+  // bf16 on a device.
   const char* inputs;
   const char* outputs;
   const char* attrs;
