@@ -60,7 +60,7 @@ struct Backend {
 // std::runtime_error on a bad override.
 const Backend* cpu_backend();
 
-// Kernels on a GPU (cuda/). In a library of its own, libscmoe_cuda.so, as scmoe_cuda_backend().
+// Kernels on a GPU (cuda/), in a library of its own, libscmoe_cuda.so, whose entry point is scmoe_device().
 const Backend* cuda_backend();
 
 // The plain loops that define every op (double accumulation). Slow; for tests.

@@ -42,8 +42,3 @@ const Backend* cuda_backend() {
 }
 
 }  // namespace scmoe
-
-// The library's one entry point.
-extern "C" __attribute__((visibility("default"))) const scmoe::Backend* scmoe_cuda_backend() {
-  return scmoe::cuda_backend();
-}
