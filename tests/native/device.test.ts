@@ -57,7 +57,7 @@ const CASES: [Case, Choice][] = [
 ]
 
 describe('a model on a device', () => {
-  // Seen failing: waits of the communication stream left out; tokens not uploaded; counts of the run before not forgotten.
+  // Seen failing: waits of the communication stream left out; the run stalled.
   it.each(
     CASES.map(([shape, choice]) => [`${Object.values(shape).join(' ')}, ${nameOf(choice)}`, shape, choice] as const),
   )('trains as on the CPU, to the bit: %s', async (_, shape, choice) => {

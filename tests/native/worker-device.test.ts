@@ -12,7 +12,7 @@ const leg = (steps: number, rest: object = {}) =>
   tinySpec({ steps, replicas: 2, everySteps: 1_000_000, warmupSteps: 60, rest })
 const gpu = (settings: Record<string, string> = {}) => standInEnvironment({ [ENV.backend]: 'cuda', ...settings })
 
-// Seen failing: moments not uploaded after a restore; the last checkpoint not downloaded before it is written.
+// Seen failing: first moments not uploaded after a restore; the last checkpoint not downloaded before it is written.
 test('a run moves from CPU to GPU and back by its checkpoints, and its losses are those of a run that never moved', async () => {
   const [straight, moved] = [temporaryFolder(), temporaryFolder()]
   await trainToEnd(leg(30), straight)
