@@ -1,7 +1,7 @@
 // A real API server with our CRD, the operator as a process of its own, and a kubelet that does what a test says.
 
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -65,6 +65,8 @@ export class Api {
   async restricted(provider: ProviderName = 'none'): Promise<string> {
     const api = '/apis/rbac.authorization.k8s.io/v1'
     const account = `operator-${provider}`
+    const path = join(this.#folder, account)
+    if (existsSync(path)) return path
     const metadata = { name: account }
     const role = (kind: string) => ({ apiGroup: 'rbac.authorization.k8s.io', kind, name: metadata.name })
     const subjects = [{ kind: 'ServiceAccount', name: account, namespace: 'default' }]
@@ -75,7 +77,6 @@ export class Api {
     await post('/namespaces/default/rolebindings', { metadata, roleRef: role('Role'), subjects })
     const config: { users: { user: object }[] } = parse(readFileSync(this.kubeconfig, 'utf8'))
     for (const each of config.users) each.user = { ...each.user, as: `system:serviceaccount:default:${account}` }
-    const path = join(this.#folder, account)
     writeFileSync(path, JSON.stringify(config))
     return path
   }
