@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, request } from 'undici'
 import { LABEL, PROGRESS_MAX_BYTES, Progress } from '../crds/contract.ts'
 import { worldSizeOf } from '../crds/ranks.ts'
+import { clock } from './clock.ts'
 import { messageOf, Waiting } from './errors.ts'
 import { isReady } from './gang.ts'
 import { type Job, keyOf, type Pod, podName } from './objects.ts'
@@ -84,7 +85,11 @@ export class Scraper {
       const due = this.#dueOf(job, now, intervalMilliseconds)
       if (due.at <= now && !this.#underWay.has(uid)) turns.push({ job, due, intervalMilliseconds })
     }
-    for (const uid of this.#due.keys()) if (!running.has(uid)) this.#due.delete(uid)
+    for (const uid of this.#due.keys())
+      if (!running.has(uid)) {
+        this.#due.delete(uid)
+        this.#heard.delete(uid)
+      }
     this.#turns = turns.toSorted((a, b) => a.due.at - b.due.at)
     this.#pump()
   }
@@ -135,7 +140,10 @@ export class Scraper {
       const result = scrape.result === 'ok' ? this.#match(scrape.progress, job, pod) : scrape
       this.#options.onScrape(result.result)
       this.#remember(job, result)
-      if (result.result === 'ok') await this.#write(job, result.progress)
+      if (result.result !== 'ok') return
+      const { attempt, step } = result.progress
+      this.#heard.set(job.metadata.uid ?? '', { attempt, step, at: clock.now() })
+      await this.#write(job, result.progress)
     } catch (error) {
       // Changed meanwhile: the next report is due soon.
       if (error instanceof Waiting) return
@@ -181,7 +189,7 @@ export class Scraper {
     const status = readStatus(job)
     const replicas = sizeOf(reading.spec, { status, created: true })
     const ranks = worldSizeOf({ workers: { ...reading.spec.workers, replicas } })
-    const report = reportOf(progress, { status, ranks, now: Date.now() })
+    const report = reportOf(progress, { status, ranks, now: clock.now() })
     const { progress: step, throughput, lastCheckpoint } = status
     const known = { progress: step, ...(throughput && { throughput }), ...(lastCheckpoint && { lastCheckpoint }) }
     if (!same(report, known)) await this.#options.report(job, report)

@@ -8,7 +8,7 @@ import { hasSucceeded, isReady, outcomeOf } from './gang.ts'
 import { type Job, type KubeObject, type Pod, podName } from './objects.ts'
 import type { Scheduler } from './providers.ts'
 
-/** What rank 0 last answered, and when, by this operator's clock in milliseconds since 1970. */
+/** What rank 0 last answered, and when, in milliseconds since 1970 by the API server's clock. */
 export type Heard = { attempt: number; step: number; at: number }
 
 /** What `observe` read from the caches. */

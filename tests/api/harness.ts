@@ -65,8 +65,8 @@ export class Api {
   async restricted(provider: ProviderName = 'none'): Promise<string> {
     const api = '/apis/rbac.authorization.k8s.io/v1'
     const account = `operator-${provider}`
-    const path = join(this.#folder, account)
-    if (existsSync(path)) return path
+    const kubeconfig = join(this.#folder, account)
+    if (existsSync(kubeconfig)) return kubeconfig
     const metadata = { name: account }
     const role = (kind: string) => ({ apiGroup: 'rbac.authorization.k8s.io', kind, name: metadata.name })
     const subjects = [{ kind: 'ServiceAccount', name: account, namespace: 'default' }]
@@ -77,8 +77,8 @@ export class Api {
     await post('/namespaces/default/rolebindings', { metadata, roleRef: role('Role'), subjects })
     const config: { users: { user: object }[] } = parse(readFileSync(this.kubeconfig, 'utf8'))
     for (const each of config.users) each.user = { ...each.user, as: `system:serviceaccount:default:${account}` }
-    writeFileSync(path, JSON.stringify(config))
-    return path
+    writeFileSync(kubeconfig, JSON.stringify(config))
+    return kubeconfig
   }
 
   /** The real garbage collector. */
