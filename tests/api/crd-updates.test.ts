@@ -74,7 +74,7 @@ describe('an update', () => {
   })
 
   it('is tried for every rule', () => {
-    expect(TRANSITIONS).toHaveLength(26)
+    expect(TRANSITIONS).toHaveLength(25)
   })
 
   it('may change workers of a suspended job, and resume it at once', async () => {
