@@ -1,5 +1,7 @@
 // One rank of a benchmark, a process of its own: engines by name, driven over the IPC channel. Ends with the channel.
 
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { createEngine, type Engine, type PeerAddress, type RunTimes } from '../../worker/engine.ts'
 import { initialise, type ModelConfig, sliceOf, tensors } from '../../worker/model.ts'
 import { ONES } from '../../worker/program/alone.ts'
@@ -13,6 +15,9 @@ export interface Result {
   /** By program. */
   runs: RunTimes[]
 }
+
+setFlagsFromString('--expose-gc')
+const collectGarbage: () => void = runInNewContext('gc')
 
 const engines = new Map<string, Engine>()
 
@@ -58,7 +63,12 @@ export const methods = {
   read: (name: string, buffer: string) => engineOf(name).view(buffer).slice(),
   write: (name: string, buffer: string, values: ArrayLike<number>) => engineOf(name).view(buffer).set(values),
   bytesSent: (name: string) => engineOf(name).bytesSent,
-  residentBytes: () => process.memoryUsage.rss(),
+  /** Without what JavaScript holds no longer. */
+  residentBytes: () => {
+    // What the first collection finds is given back by the second.
+    for (let time = 0; time < 2; time++) collectGarbage()
+    return process.memoryUsage.rss()
+  },
   close: (name: string) => {
     engineOf(name).close()
     engines.delete(name)
