@@ -4,6 +4,7 @@ import type { Logger } from 'pino'
 import { Drift } from './drift.ts'
 import type { Plan, Replanned } from './profile.ts'
 import type { RunRecord } from './record.ts'
+import { Trial } from './schedule/schedule.ts'
 
 /** A schedule chosen from measured times; milliseconds of an optimizer step. */
 export interface PlanFigures {
@@ -13,7 +14,7 @@ export interface PlanFigures {
   predictedMilliseconds: number
   /** Predicted with every all-to-all waited for. */
   sequentialMilliseconds: number | undefined
-  /** Median of the first five steps with it; undefined until they are done. */
+  /** Median of the first steps with it, five or those of a trial; undefined until they are done. */
   measuredMilliseconds: number | undefined
 }
 
@@ -26,8 +27,8 @@ export interface StepDone {
 }
 
 export interface PlansOptions {
-  plan: Plan
-  record: RunRecord
+  plan: Pick<Plan, 'due' | 'measuring' | 'measureAgain' | 'replan' | 'use' | 'description'>
+  record: Pick<RunRecord, 'scheduled'>
   /** Of rank 0. */
   log: Logger | undefined
 }
@@ -38,17 +39,20 @@ export class Plans {
   readonly #drift = new Drift()
   readonly #list: PlanFigures[] = []
   #last: Replanned | undefined
+  /** While steps decide between schedules whose predictions are close. */
+  #trial: Trial | undefined
 
   constructor(options: PlansOptions) {
     this.#options = options
   }
 
-  /** Chooses anew after the profiled steps, and has steps profiled again when they take longer or shorter than they did; collective. */
+  /** Chooses anew after the profiled steps, by trial where predictions are close, and has steps profiled again when they take longer or shorter than they did; collective. */
   async follow({ step, milliseconds, disturbed }: StepDone): Promise<void> {
     const { plan, log } = this.#options
     if (plan.due) return this.#replan(step)
     const current = this.#list.at(-1)
     if (current === undefined || disturbed) return
+    if (this.#trial) return this.#try(this.#trial, step, milliseconds)
     const drifted = this.#drift.observe(milliseconds)
     const { expected } = this.#drift
     if (current.measuredMilliseconds === undefined && expected !== undefined && !plan.measuring) {
@@ -67,12 +71,49 @@ export class Plans {
   async #replan(step: number): Promise<void> {
     const { plan, record, log } = this.#options
     this.#last = await plan.replan()
+    const chosen = this.#chosen(step, 0)
+    log?.info(chosen, `schedule from measured times: ${chosen.schedule}`)
     this.#drift.planned()
     record.scheduled(plan.description)
-    const { schedule, predictedMilliseconds, sequentialMilliseconds } = this.#last
-    const chosen = { step, schedule, predictedMilliseconds, sequentialMilliseconds, measuredMilliseconds: undefined }
+    const { contenders } = this.#last
+    if (contenders.length > 1) this.#trial = new Trial(contenders.length)
+  }
+
+  /** Goes on to the next contender once the one before has had its steps, and after the last to the fastest. */
+  #try(trial: Trial, step: number, milliseconds: number): void {
+    const { plan, record, log } = this.#options
+    const before = trial.current
+    trial.observe(milliseconds)
+    if (trial.current === before) return
+    if (!trial.over) {
+      plan.use(trial.current)
+      record.scheduled(plan.description)
+      return
+    }
+    this.#trial = undefined
+    plan.use(trial.best)
+    const { contenders = [] } = this.#last ?? {}
+    const tried = contenders.map((contender, i) => ({ ...contender, measured: trial.medians[i] }))
+    log?.info({ step, tried }, `schedules with predictions within 3 % were tried; the fastest is ${plan.description}`)
+    const current = this.#list.at(-1)
+    if (current) current.measuredMilliseconds = trial.medians[0]
+    if (trial.best !== 0) this.#chosen(step, trial.best).measuredMilliseconds = trial.medians[trial.best]
+    this.#drift.planned()
+    record.scheduled(plan.description)
+  }
+
+  #chosen(step: number, contender: number): PlanFigures {
+    const { contenders = [], sequentialMilliseconds } = this.#last ?? {}
+    const { schedule = '', predicted = Number.NaN } = contenders[contender] ?? {}
+    const chosen: PlanFigures = {
+      step,
+      schedule,
+      predictedMilliseconds: predicted,
+      sequentialMilliseconds,
+      measuredMilliseconds: undefined,
+    }
     this.#list.push(chosen)
-    log?.info(chosen, `schedule from measured times: ${schedule}`)
+    return chosen
   }
 
   /** For summary.json: the last one, then all. */

@@ -9,6 +9,7 @@ import {
   assemble,
   type Candidate,
   choose,
+  contenders,
   contentionOf,
   describe,
   durations,
@@ -49,14 +50,19 @@ export interface Needed {
 }
 
 export interface Replanned {
-  schedule: string
   /** Every schedule that was weighed, predicted milliseconds of an optimizer step. */
-  candidates: { schedule: string; predicted: number }[]
-  predictedMilliseconds: number
+  candidates: Predicted[]
+  /** Those that `use` knows: the best predicted, which is loaded, first. */
+  contenders: Predicted[]
   /** The same with every all-to-all waited for. */
   sequentialMilliseconds: number | undefined
   /** What it was predicted from; `scmoe plan --results` reads it. */
   measured: { labels: string[]; times: number[][]; contention: number; latency: number }
+}
+
+export interface Predicted {
+  schedule: string
+  predicted: number
 }
 
 /** One optimizer step as it ran. Microseconds. */
@@ -76,6 +82,8 @@ export class Plan {
   readonly #evaluate: Emitted
   readonly #loaded = new Map<string, Scheduled>()
   #candidate: Candidate
+  #contenders: Candidate[] = []
+  #profile: Profile | undefined
   #countdown = WARM_UP + PROFILED
   #samples: RunTimes[] = []
 
@@ -156,21 +164,24 @@ export class Plan {
     this.#samples = []
     // Most of a step is micro-batches without sums of gradients; the last has the same slots.
     const main = this.#micro.at(-1) ?? this.#train
-    const { candidates, choice, predicted, slack } = choose(main, this.#profileOf(main, profile), wish)
-    const train = schedule(this.#train, choice, profile)
-    this.#candidate = { choice, predicted, slack, scheduled: train }
-    this.load(profile)
-    const rest = main === this.#train ? 0 : makespan(train, this.#train, profile).total
-    const milliseconds = (time: number) => (time * this.#timesMain + rest) / 1000
+    const { candidates } = choose(main, this.#profileOf(main, profile), wish)
+    this.#profile = profile
+    this.#contenders = contenders(candidates).map(({ choice, predicted, slack }) => {
+      return { choice, predicted, slack, scheduled: schedule(this.#train, choice, profile) }
+    })
+    this.use(0)
+    const rest = this.#lastProgram(this.#candidate.scheduled, profile)
+    const milliseconds = (time: number, last: number) => (time * this.#timesMain + last) / 1000
     const sequential = candidates.find(each => each.choice.strategy === 'Sequential')
     return {
-      schedule: this.description,
-      candidates: candidates.map(each => ({
-        schedule: describe(each.choice),
-        predicted: milliseconds(each.predicted),
-      })),
-      predictedMilliseconds: milliseconds(predicted),
-      sequentialMilliseconds: sequential && milliseconds(sequential.predicted),
+      candidates: candidates.map(({ choice, predicted }) => {
+        return { schedule: describe(choice), predicted: milliseconds(predicted, rest) }
+      }),
+      contenders: this.#contenders.map(({ choice, predicted, scheduled }) => {
+        const last = this.#lastProgram(scheduled, profile)
+        return { schedule: describe(choice), predicted: milliseconds(predicted, last) }
+      }),
+      sequentialMilliseconds: sequential && milliseconds(sequential.predicted, rest),
       measured: {
         labels: this.#train.ops.map(({ label }) => label),
         times: profile.times.map(times => [...times]),
@@ -178,6 +189,19 @@ export class Plan {
         latency: profile.latency,
       },
     }
+  }
+
+  /** Loads one of the contenders of the last `replan`, by index; the same on all ranks. */
+  use(contender: number): void {
+    const candidate = this.#contenders[contender]
+    if (!candidate) throw new RangeError(`there is no contender ${contender}`)
+    this.#candidate = candidate
+    this.load(this.#profile)
+  }
+
+  /** Predicted microseconds of the program that ends a step, where the choice was made for another. */
+  #lastProgram(train: Scheduled, profile: Profile): number {
+    return this.#micro.length === 0 ? 0 : makespan(train, this.#train, profile).total
   }
 
   /** How often the program runs that the choice was made for. */

@@ -1,7 +1,16 @@
 // All rows of one phase at one link rate, round by round, so that what else the machine does falls on all of them alike.
 
 import { BUFFER } from '../../worker/program/emit.ts'
-import { type Choice, choose, describe, makespan, type Profile } from '../../worker/schedule/schedule.ts'
+import {
+  type Choice,
+  Trial as Contest,
+  choose,
+  contenders,
+  describe,
+  makespan,
+  type Profile,
+  type Wish,
+} from '../../worker/schedule/schedule.ts'
 import { copiesOf, type Loaded, type Model, type Ran, spansOf, stepOf } from '../world/model.ts'
 import { guessOf, profile } from '../world/profile.ts'
 import type { World } from '../world/world.ts'
@@ -113,15 +122,35 @@ interface Entry {
 async function enter(row: Row, subject: Subject, phase: Phase, measuredAs: Profile): Promise<Entry> {
   const { model } = subject
   const known = { measured: PROGRAMS[phase].measured, profile: measuredAs }
-  const main = model.emitted(PROGRAMS[phase].main)
-  const { ask } = row
-  const choice = 'choice' in ask ? ask.choice : choose(main, model.profileOf(main, known), ask.wish).choice
+  const choice = 'choice' in row.ask ? row.ask.choice : await fastest(row.ask.wish, subject, phase, known)
   const loaded = await model.load(describe(choice), choice, known)
   const predicted = PROGRAMS[phase].sampled(subject).reduce((sum, name) => {
     const [emitted, scheduled] = [model.emitted(name), loaded.scheduled.get(name)]
     return scheduled ? sum + makespan(scheduled, emitted, model.profileOf(emitted, known)).total / 1000 : sum
   }, 0)
   return { rows: [row], subject, choice, loaded, predicted, samples: [] }
+}
+
+/** As a worker chooses: by prediction, and where predictions are close by a few runs with each. */
+async function fastest(
+  wish: Wish,
+  subject: Subject,
+  phase: Phase,
+  known: { measured: string; profile: Profile },
+): Promise<Choice> {
+  const { model } = subject
+  const main = model.emitted(PROGRAMS[phase].main)
+  const close = contenders(choose(main, model.profileOf(main, known), wish).candidates)
+  const programs = Array.from({ length: 3 }, () => main.name)
+  const contest = new Contest(close.length)
+  for (const { choice } of close.length > 1 ? close : []) {
+    const { current } = contest
+    const loaded = await model.load(describe(choice), choice, known)
+    while (contest.current === current) contest.observe((await model.run(loaded, programs)).milliseconds)
+  }
+  const best = close[contest.best]
+  if (!best) throw new Error(`${model.name} has no schedule`)
+  return best.choice
 }
 
 /** A forward pass has no backward slot. */

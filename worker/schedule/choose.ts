@@ -153,7 +153,8 @@ function demand(
 /** Sums of the same times in another order differ by rounding. */
 const ROUNDING = 1e-9
 
-function better(a: Candidate, b: Candidate): boolean {
+/** Predicted shorter; of equals with fewer chunks, then with more slack. */
+export function better(a: Candidate, b: Candidate): boolean {
   const tolerance = ROUNDING * Math.max(a.predicted, b.predicted)
   if (Math.abs(a.predicted - b.predicted) > tolerance) return a.predicted < b.predicted
   const fewer = chunksOf(b.choice) - chunksOf(a.choice)
