@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config'
 
-// Four projects, from "needs nothing" to "needs a kubelet". tools/test.ts runs them one after another and adds up the counts.
+// Five projects, from "needs nothing" to "needs a kubelet" and "needs a GPU". tools/test.ts runs them one after another and adds up the counts.
 const project = (name: string, timeout: number, parallel: boolean, globalSetup: string[] = []) => ({
   test: {
     name,
@@ -19,6 +19,7 @@ export default defineConfig({
       project('native', 120_000, false),
       project('api', 120_000, false, ['tests/api/prepare.ts']),
       project('cluster', 600_000, false),
+      project('gpu', 120_000, false, ['tests/gpu/prepare.ts']),
     ],
   },
 })

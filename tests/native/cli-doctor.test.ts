@@ -8,7 +8,7 @@ import { inspectHardware } from '../../worker/engine.ts'
 import { freePort } from '../free-port.ts'
 import { buildStandIns, standInEnvironment } from './standin/standin.ts'
 
-beforeAll(buildStandIns, 900_000)
+beforeAll(() => buildStandIns(), 900_000)
 
 const scmoe = join(import.meta.dirname, '../../cli/scmoe.ts')
 function doctor(words: string[], environment: NodeJS.ProcessEnv = {}) {

@@ -5,7 +5,7 @@ import { makeProgram, shapeOf } from './engine/programs.ts'
 import { failureOf, startWorld, World } from './engine/ranks.ts'
 import { buildStandIns, standInEnvironment } from './standin/standin.ts'
 
-beforeAll(buildStandIns, 900_000)
+beforeAll(() => buildStandIns(), 900_000)
 
 /** How creating an engine for a GPU ends with this environment. */
 async function refusal(environment: NodeJS.ProcessEnv, index = 0) {

@@ -72,7 +72,8 @@ export class World implements AsyncDisposable {
   readonly ranks: Rank[]
 
   constructor(size: number, environment: NodeJS.ProcessEnv = {}) {
-    this.ranks = Array.from({ length: size }, () => new Rank(environment))
+    // To NCCL each is a host of its own: of one host it refuses two ranks on one GPU.
+    this.ranks = Array.from({ length: size }, (_, rank) => new Rank({ NCCL_HOSTID: `rank ${rank}`, ...environment }))
   }
 
   get size(): number {

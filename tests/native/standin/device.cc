@@ -39,10 +39,20 @@ struct OpStream : ThreadStream {
 constexpr size_t kMostOps = 96;
 OpEntry ops[kMostOps];
 
+// Whether the op is to write a byte behind its first output.
+bool strays(const char* op) {
+  const char* const text = std::getenv("STANDIN_STRAY");
+  return text != nullptr && std::strcmp(text, op) == 0;
+}
+
 template <size_t kIndex>
 void run_op(const OpCall& call, Stream* stream) {
   auto* const own = reinterpret_cast<OpStream*>(stream);
-  own->put([call, own] { cpu_backend()->ops[kIndex].run(call, own->kernels); });
+  own->put([call, own] {
+    const OpEntry& op = cpu_backend()->ops[kIndex];
+    op.run(call, own->kernels);
+    if (strays(op.name)) static_cast<char*>(call.out[0])[call.out_elements[0] * int64_t(sizeof(float))] = 1;
+  });
 }
 
 template <size_t... kIndex>

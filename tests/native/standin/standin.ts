@@ -6,17 +6,16 @@ import { join } from 'node:path'
 const root = join(import.meta.dirname, '../../..')
 export const standIns = join(root, 'build/native/standin')
 
-/** A device made of threads, a driver and an NCCL that are none. Built once; cheap when nothing changed. */
-export function buildStandIns(): void {
+/** A device made of threads, a driver and an NCCL that are none, and other programs by name. Built once; cheap when nothing changed. */
+export function buildStandIns(...programs: string[]): void {
   const options = { cwd: root, encoding: 'utf8', stdio: 'pipe' } as const
   execFileSync('cmake', ['-S', 'worker/native', '-B', 'build/native', '-G', 'Ninja'], options)
-  execFileSync('ninja', ['-C', 'build/native', '-j2', 'standin', 'scmoe'], options)
+  execFileSync('ninja', ['-C', 'build/native', '-j2', 'standin', 'scmoe', ...programs], options)
 }
 
 /** The CUDA backend with its kernels emulated on the host (tests/native/cuda/emulator), as the device library. */
 export function emulatedEnvironment(): Record<string, string> {
-  buildStandIns()
-  execFileSync('ninja', ['-C', 'build/native', '-j2', 'emulated_device'], { cwd: root, stdio: 'pipe' })
+  buildStandIns('emulated_device')
   return standInEnvironment({ SCMOE_CUDA_LIBRARY: join(standIns, 'libscmoe_cuda_emulated.so') })
 }
 

@@ -1,0 +1,18 @@
+// On the GPU of this machine. Without one all of it is skipped, and tests/gpu/prepare.ts says why.
+
+import { describe, inject } from 'vitest'
+import { claimCheckpoints, claimOps, claimRanks, claimTraining, type Machine } from './claims.ts'
+
+const gpu = inject('gpu')
+
+const machine = (): Machine => {
+  if ('missing' in gpu) throw new Error(gpu.missing)
+  return { environment: gpu.environment, tolerance: 1e-4, opsWords: [], graphs: true }
+}
+
+describe.skipIf('missing' in gpu)('on a GPU', () => {
+  claimOps(machine)
+  claimTraining(machine)
+  claimRanks(machine)
+  claimCheckpoints(machine, 1)
+})
