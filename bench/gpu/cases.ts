@@ -11,7 +11,7 @@ import type { Fill, RunFile } from './run-file.ts'
 const SEED = 1
 const LEARNING_RATE = 3e-4
 
-interface Sizes {
+export interface Sizes {
   model: object
   sequence: number
   /** Of the world. */
@@ -80,12 +80,19 @@ function fillsOf(config: ModelConfig, rank: number): Fill[] {
   return [...parameters, tokens, hyper]
 }
 
+/** What scmoe-run executes, and what its times are of. */
+export interface Case {
+  file: RunFile
+  emitted: Emitted
+  scheduled: Scheduled
+}
+
 /** An optimizer step under one schedule, of one rank. */
-export function stepFile(title: string, sizes: Sizes, choice: Choice, rank = 0): RunFile {
+export function stepCase(title: string, sizes: Sizes, choice: Choice, rank = 0): Case {
   const config = configOf(sizes)
   const emitted = emitTrain(config, rank)
   const scheduled = schedule(emitted, choice)
-  return {
+  const file: RunFile = {
     title: `${title}, ${describe(choice)}`,
     programs: [assemble(scheduled, config, rank)],
     step: [emitted.name],
@@ -95,6 +102,7 @@ export function stepFile(title: string, sizes: Sizes, choice: Choice, rank = 0):
     tokens: config.batch * config.sequence,
     flops: workOf([emitted]),
   }
+  return { file, emitted, scheduled }
 }
 
 const partsOf = ({ ops }: Scheduled) => Object.fromEntries(ops.map(({ label, segment }) => [label, segment.part]))
@@ -126,14 +134,13 @@ export const LAYERS: readonly Layer[] = [
 ]
 
 /** The routed experts of a layer, SwiGLU, forward or forward and backward, on rows that have arrived. */
-export function layerFile(layer: Layer, backward: boolean): RunFile {
+export function layerCase(layer: Layer, backward: boolean): Case {
   const { rows, experts, hidden, feedForward } = layer
   const emitted = emitLayer(layer, backward)
   const config = { worldSize: 1, expertParallelSize: 1 }
   const normal = (buffer: string, std: number, seed: number): Fill => ({ buffer, kind: 'normal', std, seed, first: 0 })
   const scheduled: Scheduled = { ...emitted, ops: emitted.ops.map(op => ({ ...op, waits: [] })) }
-  const products = 3 * 2 * rows * hidden * feedForward
-  return {
+  const file: RunFile = {
     title: `MoE layer ${rows} x ${experts}, h ${hidden}, f ${feedForward}, ${backward ? 'forward and backward' : 'forward'}`,
     programs: [assemble(scheduled, config, 0)],
     step: [emitted.name],
@@ -147,9 +154,14 @@ export function layerFile(layer: Layer, backward: boolean): RunFile {
     report: ['y'],
     parts: partsOf(scheduled),
     tokens: rows,
-    flops: backward ? 3 * products : products,
+    flops: workOf([emitted]),
   }
+  return { file, emitted, scheduled }
 }
+
+/** Operations of a matrix product; of nothing else. */
+const costOf = (name: Op['op'], rows: number, { in: depth, out }: Op['attrs']) =>
+  name.startsWith('grouped_linear') ? 2 * rows * Number(depth) * Number(out) : 0
 
 function emitLayer({ rows, experts, hidden, feedForward }: Layer, backward: boolean): Emitted {
   const group = { experts, capacity: rows, rank: 0, expertParallelSize: 1 }
@@ -163,7 +175,7 @@ function emitLayer({ rows, experts, hidden, feedForward }: Layer, backward: bool
     outputs,
     attrs,
     segment: { unit: 0, phase: 'forward', part: 'experts' },
-    cost: 0,
+    cost: costOf(name, rows, attrs),
   })
   const activation = { rows, dim: feedForward, ...group }
   const forward = [

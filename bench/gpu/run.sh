@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that is measured on a GPU, on a machine that has one and needs nothing else: no Node, no network. Results: one JSON file.
 #   bench/gpu/run.sh [FILES] [RESULTS]      FILES: what `node bench/gpu/export.ts` wrote (build/gpu); RESULTS: build/gpu-results.json
-# Needs build/native/scmoe-run and libscmoe_cuda.so; runs build/native/cuda_device_test, the ops against the CPU reference, where it was built.
+# Needs build/native/scmoe-run and libscmoe_cuda.so; runs build/native/cuda_device_test, the ops against the CPU reference, where it was built
+# (SCMOE_OPS_WORDS: its words). Ranks of one machine listen on SCMOE_PORT (39100) and the one after it. `node bench/gpu/evaluate.ts RESULTS` works out what was measured.
 # Exit code 69: there is no GPU here, or not what it needs; the reason is printed. 1: something failed; the results say what.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -27,9 +28,9 @@ failed=0
 row() {
   local name=$1
   shift
-  if "$@" >"$work/out" 2>"$work/err"; then
+  if ("$@") >"$work/out" 2>"$work/err"; then
     printf '{"case":"%s","result":%s}\n' "$name" "$(cat "$work/out")" >>"$work/rows"
-    echo "gpu: $name: $(tail -1 "$work/err")"
+    echo "gpu: $name: $(head -1 "$work/err")"
   else
     failed=1
     printf '{"case":"%s","error":"%s"}\n' "$name" "$(tr -d '"\\' <"$work/err" | tr '\n\t' '  ' | tail -c 2000)" >>"$work/rows"
@@ -40,7 +41,7 @@ gpu() { "$run" "$1" --backend cuda "${@:2}"; }
 
 # Ops against the CPU reference: correctness first, as nothing else means anything without it.
 if [ -x "$native/cuda_device_test" ]; then
-  if "$native/cuda_device_test" >"$work/ops.txt" 2>&1; then ops=passed; else ops=failed failed=1; fi
+  if "$native/cuda_device_test" ${SCMOE_OPS_WORDS:-} >"$work/ops.txt" 2>&1; then ops=passed; else ops=failed failed=1; fi
   printf '{"case":"ops","result":{"outcome":"%s","lines":%s}}\n' "$ops" "$(wc -l <"$work/ops.txt")" >>"$work/rows"
   cp "$work/ops.txt" "${results%.json}-ops.txt"
 fi
@@ -50,9 +51,11 @@ row tiny-cpu "$run" "$files/tiny.json" --backend cpu --warm-up 0 --steps 10
 row tiny gpu "$files/tiny.json" --warm-up 0 --steps 10
 row tiny-eager gpu "$files/tiny.json" --warm-up 0 --steps 10 --no-graphs
 
-for model in gpt2-moe-small d2048; do
-  row "$model" gpu "$files/$model.json"
-  row "$model-eager" gpu "$files/$model.json" --no-graphs
+row peak gpu "$files/peak.json"
+for model in "$files"/model-*.json; do
+  name=$(basename "$model" .json)
+  row "$name" gpu "$model"
+  row "$name-eager" gpu "$model" --no-graphs
 done
 for layer in "$files"/layer-*.json; do row "$(basename "$layer" .json)" gpu "$layer"; done
 
@@ -63,23 +66,28 @@ for schedule in "$files"/overlap-*.json; do
   for share in 0.15 0.5 0.6; do row "$name-$share" gpu "$schedule" --transfer-share $share; done
 done
 
-# Two ranks of NCCL on one GPU, which it refuses unless it is told that it may.
-export NCCL_MULTI_RANK_GPU_ENABLE=${NCCL_MULTI_RANK_GPU_ENABLE:-1}
-peers=127.0.0.1:39100,127.0.0.1:39101
-gpu "$files/two-ranks-1.json" --warm-up 0 --steps 10 --peers $peers >"$work/rank1" 2>&1 &
+# Two ranks of NCCL on one GPU, which it refuses of one host: each is a host of its own, and they meet by the loopback interface.
+export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-lo}
+port=${SCMOE_PORT:-39100}
+peers=127.0.0.1:$port,127.0.0.1:$((port + 1))
+rank() { NCCL_HOSTID="rank $1" exec "$run" "$files/two-ranks-$1.json" --backend cuda --peers $peers "${@:2}"; }
+(rank 1 --warm-up 0 --steps 10) >"$work/rank1" 2>&1 &
 other=$!
-row two-ranks gpu "$files/two-ranks-0.json" --warm-up 0 --steps 10 --peers $peers
+row two-ranks rank 0 --warm-up 0 --steps 10
 wait $other || failed=1
 
-# One of the two is killed: the other is to end by itself, saying so.
-gpu "$files/two-ranks-1.json" --steps 100000 --peers $peers >/dev/null 2>&1 &
+# One of the two is killed once both train: the other is to end by itself, saying so.
+rank 1 --steps 100000 >/dev/null 2>&1 &
 other=$!
-gpu "$files/two-ranks-0.json" --steps 100000 --peers $peers --timeout-seconds 20 >/dev/null 2>"$work/lost" &
+rank 0 --steps 100000 --timeout-seconds 60 >/dev/null 2>"$work/lost" &
 survivor=$!
-sleep 15
+until grep -q 'warm-up done' "$work/lost" || ! kill -0 $survivor 2>/dev/null; do sleep 0.1; done
 kill -9 $other
+{ wait $other; } 2>/dev/null
 wait $survivor
-printf '{"case":"rank-killed","result":{"exitCode":%s,"message":"%s"}}\n' $? "$(tail -1 "$work/lost" | tr -d '"\\')" >>"$work/rows"
+code=$?
+[ $code = 1 ] && grep -q PEER_LOST "$work/lost" || failed=1
+printf '{"case":"rank-killed","result":{"exitCode":%s,"message":"%s"}}\n' $code "$(tail -1 "$work/lost" | tr -d '"\\')" >>"$work/rows"
 
 device=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -1)
 {

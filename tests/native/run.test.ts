@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { configOf, LAYERS, layerFile, schedulesOf, stepFile } from '../../bench/gpu/cases.ts'
+import { configOf, LAYERS, layerCase, schedulesOf, stepCase } from '../../bench/gpu/cases.ts'
 import type { RunFile } from '../../bench/gpu/run-file.ts'
 import type { Choice } from '../../worker/schedule/schedule.ts'
 import { freePort } from '../free-port.ts'
@@ -18,8 +18,7 @@ const program = join(root, 'build/native/scmoe-run')
 const folder = mkdtempSync(join(tmpdir(), 'scmoe-run-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 beforeAll(() => {
-  buildStandIns()
-  execFileSync('ninja', ['-C', 'build/native', '-j2', 'scmoe-run'], { cwd: root, stdio: 'pipe' })
+  buildStandIns('scmoe-run')
 }, 900_000)
 
 const SIZES = {
@@ -58,7 +57,7 @@ const STEPS = ['--warm-up', '1', '--steps', '4']
 
 describe('scmoe-run', () => {
   it('trains the exported steps: losses fall from the logarithm of the vocabulary, the same on CPU and device', () => {
-    const path = write('alone.json', stepFile('alone', SIZES, sequential))
+    const path = write('alone.json', stepCase('alone', SIZES, sequential).file)
     const cpu = run([path, ...STEPS]).result()
     const device = run([path, ...STEPS, '--backend', 'cuda'], standInEnvironment()).result()
     expect(cpu.engine).toMatch(/^cpu-/)
@@ -73,10 +72,10 @@ describe('scmoe-run', () => {
   })
 
   it('gives the same losses on two ranks as on one', async () => {
-    const [alone] = [run([write('one.json', stepFile('one', SIZES, sequential)), ...STEPS]).result()]
+    const [alone] = [run([write('one.json', stepCase('one', SIZES, sequential).file), ...STEPS]).result()]
     const peers = [await freePort(), await freePort()].map(port => `127.0.0.1:${port}`).join(',')
     const start = async (rank: number) => {
-      const path = write(`two-${rank}.json`, stepFile('two', { ...SIZES, ranks: 2 }, sequential, rank))
+      const path = write(`two-${rank}.json`, stepCase('two', { ...SIZES, ranks: 2 }, sequential, rank).file)
       const words = [path, ...STEPS, '--backend', 'cuda', '--peers', peers]
       const child = spawn(program, words, { env: { ...process.env, ...standInEnvironment() } })
       const [output, errors, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')])
@@ -89,7 +88,7 @@ describe('scmoe-run', () => {
   })
 
   it('emulates transfers that take the share of the MoE layers asked for', () => {
-    const path = write('share.json', stepFile('share', SIZES, sequential))
+    const path = write('share.json', stepCase('share', SIZES, sequential).file)
     const words = [path, '--warm-up', '1', '--steps', '3', '--backend', 'cuda', '--transfer-share', '0.5']
     const result = run(words, standInEnvironment()).result()
     expect(result.transfers).toBe(8)
@@ -102,8 +101,8 @@ describe('scmoe-run', () => {
   it('runs the routed part of a layer, forward and backward', () => {
     for (const { experts } of LAYERS) {
       const small = { rows: 16 * experts, experts, hidden: 16, feedForward: 32 }
-      const forward = run([write('forward.json', layerFile(small, false)), ...STEPS]).result()
-      const both = run([write('backward.json', layerFile(small, true)), ...STEPS]).result()
+      const forward = run([write('forward.json', layerCase(small, false).file), ...STEPS]).result()
+      const both = run([write('backward.json', layerCase(small, true).file), ...STEPS]).result()
       expect(both.reported).toEqual(forward.reported)
       expect(forward.reported['y']?.[0]).not.toBe(0)
       expect(both.ops.length).toBeGreaterThan(forward.ops.length)
@@ -111,14 +110,14 @@ describe('scmoe-run', () => {
   })
 
   it('runs a bare program, as the engine takes it', () => {
-    const file: RunFile = stepFile('bare', SIZES, sequential)
+    const file: RunFile = stepCase('bare', SIZES, sequential).file
     const { result, stderr } = run([write('bare.json', file.programs[0] ?? {}), '--steps', '1'])
     expect(stderr).toContain('MiB needed')
     expect(result().ops.length).toBe(file.programs[0]?.ops.length)
   })
 
   it('ends with 69 and the reason where there is no GPU, with 64 where command or file are wrong', () => {
-    const path = write('refused.json', stepFile('refused', SIZES, sequential))
+    const path = write('refused.json', stepCase('refused', SIZES, sequential).file)
     const missing = run([path, '--backend', 'cuda'], { SCMOE_CUDA_DRIVER: '/nowhere' })
     expect(missing.status).toBe(69)
     expect(missing.stderr).toMatch(/DEVICE_MISSING: .*install the NVIDIA driver/)
@@ -146,7 +145,7 @@ describe('bench/gpu/run.sh', () => {
   const files = join(folder, 'files')
   const script = (environment: NodeJS.ProcessEnv) => {
     execFileSync('mkdir', ['-p', files])
-    writeFileSync(join(files, 'tiny.json'), JSON.stringify(stepFile('tiny', SIZES, sequential)))
+    writeFileSync(join(files, 'tiny.json'), JSON.stringify(stepCase('tiny', SIZES, sequential).file))
     return spawnSync('bash', ['bench/gpu/run.sh', files, join(folder, 'results.json')], {
       cwd: root,
       encoding: 'utf8',

@@ -39,7 +39,7 @@ double median(std::vector<double> values) {
 
 struct OpTimes {
   std::string label;
-  std::vector<double> start, end;  // by step
+  std::vector<double> start, ready, end;  // by step
 };
 
 class Session {
@@ -77,7 +77,7 @@ Session::Session(const File& file, const Options& options)
   for (const std::string& text : file.programs) {
     const json program = json::parse(text);
     engine_.load(text);
-    for (const json& op : program.at("ops")) times_[program.at("name")].push_back({op.at("label"), {}, {}});
+    for (const json& op : program.at("ops")) times_[program.at("name")].push_back({op.at("label"), {}, {}, {}});
   }
   fill();
 }
@@ -124,6 +124,7 @@ void Session::step(bool measured) {
     std::vector<OpTimes>& ops = times_.at(name);
     for (size_t i = 0; i < ops.size(); ++i) {
       ops[i].start.push_back(engine_.times().start[i]);
+      ops[i].ready.push_back(engine_.times().ready[i]);
       ops[i].end.push_back(engine_.times().end[i]);
     }
   }
@@ -142,7 +143,7 @@ std::pair<double, int> Session::time_of(const std::set<std::string>& parts) cons
     for (const OpTimes& op : times_.at(name)) {
       const auto part = file_.parts.find(op.label);
       if (part == file_.parts.end() || parts.count(part->second) == 0) continue;
-      total += median(op.end) - median(op.start);
+      total += median(op.end) - median(op.ready);
       ++count;
     }
   }
@@ -154,7 +155,11 @@ json Session::result() const {
   json ops = json::array();
   for (const std::string& name : file_.step) {
     for (const OpTimes& op : times_.at(name)) {
-      ops.push_back({{"program", name}, {"label", op.label}, {"start", median(op.start)}, {"end", median(op.end)}});
+      ops.push_back({{"program", name},
+                     {"label", op.label},
+                     {"start", median(op.start)},
+                     {"ready", median(op.ready)},
+                     {"end", median(op.end)}});
     }
   }
   const auto [moe, moe_ops] = time_of(kMoeParts);
@@ -179,7 +184,10 @@ json Session::result() const {
 
 json run_steps(const File& file, const Options& options) {
   Session session(file, options);
-  for (int step = 0; step < options.warm_up + options.steps; ++step) session.step(step >= options.warm_up);
+  for (int step = 0; step < options.warm_up + options.steps; ++step) {
+    if (step == options.warm_up) std::fprintf(stderr, "warm-up done\n");
+    session.step(step >= options.warm_up);
+  }
   return session.result();
 }
 

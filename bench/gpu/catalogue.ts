@@ -1,0 +1,118 @@
+// Everything that bench/gpu/run.sh executes, by name. Pure.
+
+import { assemble, type Choice } from '../../worker/schedule/schedule.ts'
+import {
+  type Case,
+  LAYERS,
+  type Layer,
+  layerCase,
+  OVERLAP,
+  type Sizes,
+  SMALL,
+  schedulesOf,
+  stepCase,
+  TINY,
+  WIDE,
+} from './cases.ts'
+
+const SEQUENTIAL: Choice = { strategy: 'Sequential' }
+
+export interface Subjects {
+  tiny: Sizes
+  models: Readonly<Record<string, Sizes>>
+  layers: readonly Layer[]
+  overlap: Sizes
+  /** Side of the matrices whose product is the peak, and how many bytes are copied. */
+  peak: { side: number; bytes: number }
+}
+
+const SUBJECTS: Subjects = {
+  tiny: TINY,
+  models: { 'gpt2-moe-small': SMALL, d2048: WIDE },
+  layers: LAYERS,
+  overlap: OVERLAP,
+  peak: { side: 8192, bytes: 2 ** 30 },
+}
+
+/** Cases by name: rows of the results are called so, with what follows after a dash where a case is run in several ways. */
+export function catalogue(subjects: Subjects = SUBJECTS): ReadonlyMap<string, Case> {
+  const cases = new Map([['peak', peakCase(subjects.peak)]])
+  cases.set('tiny', stepCase('tiny', subjects.tiny, SEQUENTIAL))
+  for (const rank of [0, 1])
+    cases.set(`two-ranks-${rank}`, stepCase('tiny', { ...subjects.tiny, ranks: 2 }, SEQUENTIAL, rank))
+  for (const [name, sizes] of Object.entries(subjects.models))
+    cases.set(`model-${name}`, stepCase(name, sizes, SEQUENTIAL))
+  for (const [index, layer] of subjects.layers.entries()) {
+    cases.set(`layer-${index}-forward`, layerCase(layer, false))
+    cases.set(`layer-${index}-backward`, layerCase(layer, true))
+  }
+  for (const [index, choice] of schedulesOf(subjects.overlap).entries())
+    cases.set(`overlap-${index}`, stepCase('overlap', subjects.overlap, choice))
+  return cases
+}
+
+const TIMES = 8
+
+/** What the device can do: square products, and copies within its memory as an all-to-all to the rank itself makes them. */
+function peakCase({ side, bytes }: Subjects['peak']): Case {
+  const segment = { unit: -1, phase: 'forward', part: 'other' } as const
+  const dim = 1024
+  const elements = bytes / 4
+  const rows = elements / dim
+  const alone = { experts: 1, capacity: rows, rank: 0, expertParallelSize: 1, chunk: 0, chunks: 1 }
+  const times = (make: (i: number) => Case['emitted']['ops'][number]) =>
+    Array.from({ length: TIMES }, (_, i) => make(i))
+  const ops = [
+    ...times(i => ({
+      op: 'linear',
+      label: `product${i}`,
+      queue: 'compute',
+      inputs: ['x', 'w'],
+      outputs: ['y'],
+      attrs: { rows: side, in: side, out: side, bias: 0 },
+      segment,
+      cost: 2 * side ** 3,
+    })),
+    ...times(i => ({
+      op: 'all_to_all',
+      label: `copy${i}`,
+      queue: 'comm',
+      inputs: ['from', 'counts'],
+      outputs: ['to'],
+      attrs: { direction: 'dispatch', dim, ...alone },
+      segment,
+      cost: 0,
+    })),
+  ]
+  const square = { dtype: 'f32', elements: side * side, arena: 'persistent' } as const
+  const long = { dtype: 'f32', elements, arena: 'persistent' } as const
+  const emitted: Case['emitted'] = {
+    name: 'peak',
+    buffers: [
+      ...['x', 'w', 'y'].map(name => ({ name, ...square })),
+      ...['from', 'to'].map(name => ({ name, ...long })),
+      { name: 'counts', dtype: 'i32', elements: 1, arena: 'persistent' },
+    ],
+    ops,
+  }
+  // Copies after products: the two are not to share the memory's bandwidth.
+  const scheduled = { ...emitted, ops: ops.map((op, i) => ({ ...op, waits: i === TIMES ? [TIMES - 1] : [] })) }
+  return {
+    file: {
+      title: `peak: product of ${side} x ${side}, copy of ${bytes} bytes`,
+      programs: [assemble(scheduled, { worldSize: 1, expertParallelSize: 1 }, 0)],
+      step: ['peak'],
+      fills: [
+        { buffer: 'x', kind: 'normal', std: 1, seed: 1, first: 0 },
+        { buffer: 'w', kind: 'normal', std: 1, seed: 2, first: 0 },
+        { buffer: 'counts', kind: 'constant', value: rows },
+      ],
+      report: ['y'],
+      parts: {},
+      tokens: 0,
+      flops: TIMES * 2 * side ** 3,
+    },
+    emitted,
+    scheduled,
+  }
+}

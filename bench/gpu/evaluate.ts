@@ -1,0 +1,31 @@
+// Works out what bench/gpu/run.sh measured, where there is Node: node bench/gpu/evaluate.ts [RESULTS] [--peak-tflops N] [--peak-tbytes N]
+// Writes the figures into the file, beside the rows, and prints the tables of docs/performance.md. Peaks that are not given are the measured ones.
+
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { writeJson } from '../report.ts'
+import { catalogue } from './catalogue.ts'
+import { figuresOf } from './figures.ts'
+import type { Peaks } from './peaks.ts'
+import { deviceOf, Results } from './results.ts'
+import { tables } from './table.ts'
+
+const { values: options, positionals } = parseArgs({
+  options: { 'peak-tflops': { type: 'string' }, 'peak-tbytes': { type: 'string' } },
+  allowPositionals: true,
+})
+
+function given(name: 'peak-tflops' | 'peak-tbytes', key: keyof Peaks): Partial<Peaks> {
+  const text = options[name]
+  if (text === undefined) return {}
+  const value = Number(text)
+  if (!(value > 0)) throw new Error(`--${name} is '${text}', wants a number above 0`)
+  return { [key]: value * 1e12 }
+}
+
+const [path = 'build/gpu-results.json'] = positionals
+const results = Results.parse(JSON.parse(readFileSync(path, 'utf8')))
+const peaks = { ...given('peak-tflops', 'flopsPerSecond'), ...given('peak-tbytes', 'bytesPerSecond') }
+const figures = figuresOf(results, catalogue(), peaks)
+writeJson(path, { ...results, figures })
+console.log(`${results.date}, ${deviceOf(results)}\n\n${tables(figures)}`)

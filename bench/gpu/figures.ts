@@ -1,0 +1,192 @@
+// From what bench/gpu/run.sh measured to what it says: shares of the device's peak, what was hidden, how well it was predicted. Pure.
+
+import { common } from '../../worker/schedule/measured.ts'
+import { durations, makespan, overlap } from '../../worker/schedule/schedule.ts'
+import { isProduct, type OpShare, type Peaks, peaksOf, sharesOf } from './peaks.ts'
+import { checksOf, killedOf, measuredOf, type Results } from './results.ts'
+import { type Cases, type Found, found } from './rows.ts'
+
+export interface ModelFigures {
+  case: string
+  milliseconds: number
+  tokensPerSecond: number
+  /** Operations of matrix products and attention (bench/world/peak.ts) over time and the fastest product; null without a peak. */
+  mfu: number | null
+  /** Of the same step op by op over that as a graph; null where one of them is missing. */
+  eagerOverGraph: number | null
+  /** By kind of op, longest first. */
+  ops: OpShare[]
+}
+
+export interface LayerFigures {
+  layer: number
+  forwardMilliseconds: number
+  backwardMilliseconds: number
+  /** Of the fastest product, forward and backward together. */
+  shareOfPeak: number | null
+}
+
+export interface OverlapFigures {
+  /** Forward slot K; null: sequential. */
+  slot: number | null
+  /** Of the MoE layers' time that transfers were made to take. */
+  transferShare: number
+  milliseconds: number
+  /** Time of the same step without transfers over this one's. */
+  ofBound: number
+  hiddenPercent: number
+  /** Makespans: of the schedule as predicted from the sequential run with such transfers, and of this run. */
+  predictedOverMeasured: number | null
+}
+
+/** What compute loses while a transfer runs beside it: share of the time they run together. */
+export interface Contention {
+  products: number
+  all: number
+}
+
+export interface Figures {
+  peaks: Peaks | null
+  models: ModelFigures[]
+  layers: LayerFigures[]
+  overlap: OverlapFigures[]
+  contention: Contention | null
+  /** Largest difference of a loss, relative; null where a row is missing. */
+  losses: { gpuBesideCpu: number | null; graphBesideEager: number | null; twoRanksBesideOne: number | null }
+  ops: 'passed' | 'failed' | null
+  /** How the other of two ranks ended when one was killed. */
+  rankKilled: { exitCode: number; message: string } | null
+  failed: string[]
+}
+
+/** `given`: peaks to go by instead of the measured ones. Throws where a row is of another version's programs. */
+export function figuresOf(results: Results, cases: Cases, given: Partial<Peaks> = {}): Figures {
+  const peaks = peaksOf(found(results, cases, 'peak'), given)
+  const contention = contentionOf(results, cases)
+  const names = [...cases.keys()]
+  return {
+    peaks,
+    models: names.filter(isModel).flatMap(name => modelFigures(results, cases, name, peaks)),
+    layers: names.flatMap(name => layerFigures(results, cases, name, peaks)),
+    overlap: names.flatMap(name => overlapFigures(results, cases, name, contention?.all ?? 0)),
+    contention,
+    losses: {
+      gpuBesideCpu: lossesApart(results, 'tiny', 'tiny-cpu'),
+      graphBesideEager: lossesApart(results, 'tiny', 'tiny-eager'),
+      twoRanksBesideOne: lossesApart(results, 'two-ranks', 'tiny'),
+    },
+    ops: checksOf(results)?.outcome ?? null,
+    rankKilled: killedOf(results) ?? null,
+    failed: results.rows.filter(({ error }) => error !== undefined).map(row => row.case),
+  }
+}
+
+const isModel = (name: string) => name.startsWith('model-')
+
+function modelFigures(results: Results, cases: Cases, name: string, peaks: Peaks | null): ModelFigures[] {
+  const graph = found(results, cases, name)
+  const eager = measuredOf(results, `${name}-eager`)
+  if (!graph) return []
+  const { milliseconds, tokensPerSecond } = graph.measured
+  return [
+    {
+      case: name,
+      milliseconds,
+      tokensPerSecond,
+      mfu: peaks && graph.subject.file.flops / (milliseconds * 1e-3) / peaks.flopsPerSecond,
+      eagerOverGraph: eager ? eager.milliseconds / milliseconds : null,
+      ops: sharesOf(graph, peaks),
+    },
+  ]
+}
+
+function layerFigures(results: Results, cases: Cases, name: string, peaks: Peaks | null): LayerFigures[] {
+  const layer = /^layer-(\d+)-backward$/.exec(name)?.[1]
+  const both = layer === undefined ? undefined : found(results, cases, name)
+  const forward = found(results, cases, `layer-${layer}-forward`)
+  if (!both || !forward) return []
+  const { milliseconds } = both.measured
+  return [
+    {
+      layer: Number(layer),
+      forwardMilliseconds: forward.measured.milliseconds,
+      backwardMilliseconds: milliseconds - forward.measured.milliseconds,
+      shareOfPeak: peaks && both.subject.file.flops / (milliseconds * 1e-3) / peaks.flopsPerSecond,
+    },
+  ]
+}
+
+const SHARES = ['0.15', '0.5', '0.6'] as const
+
+const SEQUENTIAL = 'overlap-0'
+const slotOf = (name: string) => (name === SEQUENTIAL ? null : Number(name.slice('overlap-'.length)))
+const isShortcut = (name: string) => name.startsWith('overlap-') && name !== SEQUENTIAL
+
+function overlapFigures(results: Results, cases: Cases, name: string, contention: number): OverlapFigures[] {
+  if (!name.startsWith('overlap-')) return []
+  return SHARES.flatMap(share => {
+    const row = found(results, cases, name, `-${share}`)
+    if (!row) return []
+    const { milliseconds, freeMilliseconds = Number.NaN } = row.measured
+    const measured = Math.max(...row.spans.end)
+    const predicted = predict(row, found(results, cases, SEQUENTIAL, `-${share}`), contention)
+    return {
+      slot: slotOf(name),
+      transferShare: Number(share),
+      milliseconds,
+      ofBound: freeMilliseconds / milliseconds,
+      hiddenPercent: overlap(row.subject.scheduled, row.spans).hiddenPercent,
+      predictedOverMeasured: predicted === null ? null : predicted / measured,
+    }
+  })
+}
+
+/** As a worker does: from the times of a run under another schedule, its transfers made as long as these were to be. Microseconds. */
+function predict(row: Found, sequential: Found | undefined, contention: number): number | null {
+  if (!sequential) return null
+  const { emitted, scheduled } = sequential.subject
+  const longer =
+    (row.measured.emulatedTransferMicroseconds ?? 0) / (sequential.measured.emulatedTransferMicroseconds ?? 0)
+  const times = durations(emitted, scheduled, sequential.spans).map((time, op) =>
+    emitted.ops[op]?.op === 'all_to_all' ? time * longer : time,
+  )
+  return makespan(row.subject.scheduled, row.subject.emitted, { times: [times], contention, latency: 0 }).total
+}
+
+/** Over all schedules and shares: how much longer ops were than in the same schedule without transfers, over how long a transfer ran beside them. */
+function contentionOf(results: Results, cases: Cases): Contention | null {
+  const losses = [...cases.keys()].filter(isShortcut).flatMap(name => {
+    const free = found(results, cases, name, '-free')
+    return SHARES.flatMap(share => {
+      const row = found(results, cases, name, `-${share}`)
+      return free && row ? lossesOf(row, free) : []
+    })
+  })
+  if (losses.length === 0) return null
+  const share = (list: typeof losses) => {
+    const sum = (value: (loss: (typeof losses)[number]) => number) => list.reduce((all, loss) => all + value(loss), 0)
+    return Math.min(Math.max(sum(({ lost }) => lost) / sum(({ beside }) => beside) || 0, 0), 1)
+  }
+  return { products: share(losses.filter(({ product }) => product)), all: share(losses) }
+}
+
+/** Of compute ops beside which an all-to-all ran, and for how long: what they took more than in the run without. */
+function lossesOf(row: Found, free: Found) {
+  const { ops } = row.subject.scheduled
+  const transfers = ops.flatMap(({ op }, index) => (op === 'all_to_all' ? [spanOf(row, index)] : []))
+  return ops.flatMap((op, index) => {
+    const own = spanOf(row, index)
+    const beside = transfers.reduce((sum, transfer) => sum + common(own, transfer), 0)
+    if (op.queue !== 'compute' || beside === 0) return []
+    return [{ product: isProduct(op), beside, lost: length(own) - length(spanOf(free, index)) }]
+  })
+}
+
+const spanOf = ({ spans }: Found, op: number) => ({ start: spans.start[op] ?? 0, end: spans.end[op] ?? 0 })
+const length = ({ start, end }: ReturnType<typeof spanOf>) => end - start
+
+function lossesApart(results: Results, one: string, other: string): number | null {
+  const [a, b] = [one, other].map(name => measuredOf(results, name)?.reported['loss'])
+  if (!a || !b || a.length !== b.length) return null
+  return Math.max(...a.map((loss, step) => Math.abs(loss - (b[step] ?? Number.NaN)) / Math.abs(loss)))
+}
