@@ -2,6 +2,7 @@
 // memory the host does not see, its ops are the CPU's kernels, and NCCL is a stand-in over TCP (tests/native/standin). So every number has to be
 // the CPU engine's, to the bit, and what differs is a defect in how the device is driven.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Choice, describe as nameOf } from '../../worker/schedule/schedule.ts'
 import { configOf, type Job } from '../unit/program-arbitraries.ts'
@@ -72,6 +73,42 @@ const together = (rank: number, size: number) =>
     add('double', ['a', 'a'], 'b', 64),
     { op: 'all_reduce', label: 'sum', inputs: ['b'], outputs: ['b'], attrs: { group: 'world' }, after: ['double'] },
   ])
+
+describe('a rank that comes late', () => {
+  // Seen failing with ready as the collective's start, and with clocks taken to be equal.
+  it.each([true, false])(
+    'makes the others wait, which their times tell from transfer (as a graph: %s)',
+    async graphs => {
+      await using world = await startWorld(3, { backend: 'cuda', device: { graphs } }, standInEnvironment())
+      const sum = { op: 'all_reduce', inputs: ['g'], outputs: ['g'], attrs: { group: 'world' } } as const
+      const program = (rank: number) =>
+        makeProgram('late', shapeOf(rank, 3, 1), { g: 100_000 }, [
+          { ...sum, label: 'first' },
+          { ...sum, label: 'second' },
+        ])
+      await world.each((rank, index) => rank.call('load', program(index)))
+      await world.each(rank => rank.call('run', 'late'))
+      const early = [0, 2].map(rank => world.rank(rank).call('run', 'late'))
+      await sleep(400)
+      const late = await world.rank(1).call('run', 'late')
+      const spans = [...(await Promise.all(early)), late].map(({ start, ready, end }) =>
+        [0, 1].map(op => ({
+          skew: (ready[op] ?? Number.NaN) - (start[op] ?? Number.NaN),
+          transfer: (end[op] ?? Number.NaN) - (ready[op] ?? Number.NaN),
+        })),
+      )
+      const [[zero] = [], [two] = [], [one] = []] = spans
+      const waited = Math.min(zero?.skew ?? 0, two?.skew ?? 0)
+      expect(waited).toBeGreaterThan(200_000)
+      expect(one?.skew).toBeLessThan(waited / 3)
+      // To the second they come together.
+      for (const [first, second] of spans) {
+        expect(first?.transfer).toBeLessThan(waited / 3)
+        expect(second?.skew).toBeLessThan(waited / 3)
+      }
+    },
+  )
+})
 
 describe('a rank that is gone', () => {
   const start = (size: number, timeoutMilliseconds: number) =>

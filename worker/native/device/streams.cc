@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "device/arenas.h"
+#include "device/arrivals.h"
 #include "device/prepared.h"
 #include "error.h"
 
@@ -30,6 +31,7 @@ class DeviceExecutor final : public Executor {
                  Communicator& control, Interrupt& interrupt)
       : device_(device),
         options_(device_options),
+        topology_(options.topology),
         timeout_(options.timeout),
         name_(name_of(device, device_options.index)),
         control_(control),
@@ -57,6 +59,8 @@ class DeviceExecutor final : public Executor {
     collectives_.connect(control_, timeout_);
   }
   void prepare(LoadedProgram& loaded) override {
+    device_.use(options_.index);
+    collectives_.prepare(loaded.program);
     loaded.prepared = std::make_shared<Prepared>(device_, options_.index, loaded.program);
   }
 
@@ -86,10 +90,13 @@ class DeviceExecutor final : public Executor {
   void run_op(const ProgramOp& op, Stream* stream);
   void collect_times(const LoadedProgram& loaded);
   void await_witness() const;
-  [[noreturn]] void time_out(const std::string& op);
+  std::vector<Journeys> roll_call(const LoadedProgram& loaded, bool through, milliseconds timeout);
+  void collect_arrivals(const LoadedProgram& loaded);
+  [[noreturn]] void time_out(const LoadedProgram& loaded, const std::string& op);
 
   const Device& device_;
   const DeviceOptions options_;
+  const Topology topology_;
   const milliseconds timeout_;
   const std::string name_;
   Communicator& control_;  // of the ranks' hosts
@@ -238,7 +245,6 @@ void DeviceExecutor::run_op(const ProgramOp& op, Stream* stream) {
   }
 }
 
-// The last peer's arrival is not seen from here: a collective is taken to be ready when it starts.
 void DeviceExecutor::collect_times(const LoadedProgram& loaded) {
   const Prepared& prepared = prepared_of(loaded);
   const std::vector<int>& compute = loaded.program.queues[int(Queue::kCompute)];
@@ -277,18 +283,54 @@ void DeviceExecutor::run_comm(const LoadedProgram& loaded) {
       begun = begins;
     }
     if ((begun || is_graph_) && now - since > timeout_)
-      time_out(loaded.program.ops[comm[std::min(done, comm.size() - 1)]].label);
+      time_out(loaded, loaded.program.ops[comm[std::min(done, comm.size() - 1)]].label);
   }
+  collect_arrivals(loaded);
+}
+
+// All ranks meet after a run's collectives, over the mesh, and say when theirs began and ended. One that is not
+// `through` calls as well, with an empty list: who waits in vain learns who is there. Empty unless all are through.
+std::vector<Journeys> DeviceExecutor::roll_call(const LoadedProgram& loaded, bool through, milliseconds timeout) {
+  const std::vector<int>& comm = loaded.program.queues[int(Queue::kComm)];
+  const size_t ranks = size_t(topology_.world_size), each = 2 * comm.size();
+  std::vector<double> values(1 + ranks * each);
+  if (through) {
+    values[0] = 1;
+    double* const own = values.data() + 1 + size_t(topology_.rank) * each;
+    for (size_t at = 0; at < comm.size(); ++at) {
+      own[at] = times_->start[size_t(comm[at])];
+      own[comm.size() + at] = times_->end[size_t(comm[at])];
+    }
+  }
+  control_.all_reduce(values, timeout);
+  if (size_t(values[0]) != ranks) return {};
+  std::vector<Journeys> journeys(ranks);
+  for (size_t rank = 0; rank < ranks; ++rank) {
+    const auto begin = values.begin() + 1 + std::ptrdiff_t(rank * each), middle = begin + std::ptrdiff_t(comm.size());
+    journeys[rank] = {{begin, middle}, {middle, middle + std::ptrdiff_t(comm.size())}};
+  }
+  return journeys;
+}
+
+// What a collective took before its last member came is the ranks' skew, not transfer.
+void DeviceExecutor::collect_arrivals(const LoadedProgram& loaded) {
+  if (topology_.world_size == 1) return;
+  const std::vector<Journeys> journeys = roll_call(loaded, true, timeout_);
+  if (journeys.empty()) return;
+  const std::vector<int>& comm = loaded.program.queues[int(Queue::kComm)];
+  std::vector<std::vector<int>> peers;
+  for (const int op : comm) peers.push_back(control_.peers_of(loaded.program.ops[size_t(op)]));
+  const std::vector<double> arrivals = last_arrivals(journeys, topology_.rank, peers);
+  for (size_t at = 0; at < comm.size(); ++at) times_->ready[size_t(comm[at])] = arrivals[at];
 }
 
 // Which peer NCCL waits for it does not say, so all ranks are called by another way: those that hang too are looking
 // out for it, as they have waited as long.
-void DeviceExecutor::time_out(const std::string& op) {
+void DeviceExecutor::time_out(const LoadedProgram& loaded, const std::string& op) {
   Error error(kPeerTimeout, "not done within " + std::to_string(timeout_.count()) +
                                 " ms, though all ranks answer; NCCL_DEBUG=INFO says what the links are");
   try {
-    std::vector<double> present = {1};
-    control_.all_reduce(present, std::max(timeout_ / 4, milliseconds(500)));
+    roll_call(loaded, false, std::max(timeout_ / 4, milliseconds(500)));
   } catch (const Error& missing) {
     error = missing;
   }
