@@ -1,9 +1,12 @@
-// cuda_ops_test          the one list of cases (tests/native/ops) on the CUDA backend, its kernels emulated
+// cuda_ops_test [OP]     the one list of cases (tests/native/ops) on the CUDA backend, its kernels emulated; of ops
+// that
+//                        begin so
 // cuda_ops_test --names  its table of ops
 // Both print lines as ops_test does; SCMOE_EMULATOR_SEED draws other orders of threads and blocks.
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <string>
 
 #include "check.h"
 #include "device.h"
@@ -16,7 +19,9 @@ int main(int count, char** words) {
       return 0;
     }
     const bool sound = test::check_emulator();
-    const bool single = test::check_backend(*cuda_backend()), half = test::check_backend_in_bf16(*cuda_backend());
+    const std::string filter = count > 1 ? words[1] : "";
+    const bool single = test::check_backend(*cuda_backend(), filter);
+    const bool half = test::check_backend_in_bf16(*cuda_backend(), filter);
     return sound && single && half ? 0 : 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

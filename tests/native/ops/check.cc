@@ -109,16 +109,19 @@ std::vector<const Backend*> backends_here() {
   return found;
 }
 
-bool check_backend(const Backend& backend) {
-  bool right = true;
-  for (const Case& c : all_cases())
-    for (const Call& call : calls_of(c)) right &= check_call(call, c.label, backend);
-  return check_properties(backend) && right;
-}
-
-bool check_backend_in_bf16(const Backend& backend) {
+bool check_backend(const Backend& backend, const std::string& filter) {
   bool right = true;
   for (const Case& c : all_cases()) {
+    if (!c.op.starts_with(filter)) continue;
+    for (const Call& call : calls_of(c)) right &= check_call(call, c.label, backend);
+  }
+  return check_properties(backend, filter) && right;
+}
+
+bool check_backend_in_bf16(const Backend& backend, const std::string& filter) {
+  bool right = true;
+  for (const Case& c : all_cases()) {
+    if (!c.op.starts_with(filter)) continue;
     const std::optional<Case> half = in_bf16(c);
     if (!half) continue;
     for (const Call& call : calls_of(*half)) right &= check_call(call, half->label, backend);

@@ -15,10 +15,11 @@ std::vector<const Backend*> backends_here();
 // Checks of every case; true when all hold. Each prints one line for every check it makes: what, op, where, case,
 // verdict, parted by tabs; the verdict is "ok" or says what is wrong.
 bool check_kernels();
-bool check_backend(const Backend& backend);          // against the reference, and its properties
-bool check_backend_in_bf16(const Backend& backend);  // the same with activations in bf16
+// Against the reference, and its properties; the same with activations in bf16. Of ops that begin with `filter`.
+bool check_backend(const Backend& backend, const std::string& filter = "");
+bool check_backend_in_bf16(const Backend& backend, const std::string& filter = "");
 bool check_gradients();
-bool check_properties(const Backend& backend);
+bool check_properties(const Backend& backend, const std::string& filter = "");
 bool check_chunks(const Case& c, const Backend& backend);
 bool report(const std::string& what, const std::string& op, const std::string& where, const std::string& label,
             const std::string& problem);

@@ -16,8 +16,8 @@ struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 
-inline void __syncthreads() {
-  scmoe::emulator::block_barrier();
+inline void __syncthreads(std::source_location where = std::source_location::current()) {
+  scmoe::emulator::block_barrier(where);
 }
 inline void __syncwarp() {
   scmoe::emulator::exchange(scmoe::emulator::Together::kSync, nullptr, 0);

@@ -1,13 +1,16 @@
-// CUDA's device code on the host: every thread of a block is a fiber; fibers and blocks run in an order drawn at random
-// (SCMOE_EMULATOR_SEED), from one synchronisation to the next. A read that some __syncthreads should have put after a
-// write of another thread finds the old value in some orders. One operating system thread runs everything, at the
-// launch.
+// CUDA's device code on the host: every thread of a block is a fiber; blocks, warps and lanes run in an order drawn at
+// random (SCMOE_EMULATOR_SEED). From one __syncthreads to the next the warps have an order of precedence: the first
+// runs as far as it can before the second begins, so that they are as far apart as they can be on a GPU. A read that
+// some
+// __syncthreads should have put after a write of another thread finds the old value in some orders. One operating
+// system thread runs everything, at the launch.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <source_location>
 
 #define __global__
 #define __device__
@@ -42,7 +45,8 @@ enum class Together : uint8_t { kSync, kShuffle, kVote, kMatrix, kLoadMatrix };
 constexpr size_t kWords = 16;
 using Words = uint32_t[kWords];
 const Words* exchange(Together what, const void* value, size_t bytes);  // [32], by lane
-void block_barrier();
+// Not one where SCMOE_EMULATOR_LEAVE_OUT, "FILE.cu:LINE", names it: whether that is found is how good this is.
+void block_barrier(const std::source_location& where);
 unsigned lane();
 
 // Copies that may come late: each thread's land at its next wait for their group.
