@@ -17,9 +17,11 @@ export interface DeviceOptions {
   maxCtas: number
   /** ncclConfig_t's CTAPolicy (0 default, 1 efficiency, 2 zero), from NCCL 2.27 on; -1: as NCCL likes. */
   ctaPolicy: number
+  /** All-to-alls carry `capacity` rows for each expert: no host waits for counts, and programs with them are static too. */
+  padded: boolean
 }
 
-export const DEVICE_DEFAULTS: DeviceOptions = { index: 0, graphs: true, maxCtas: 0, ctaPolicy: -1 }
+const DEVICE_DEFAULTS: DeviceOptions = { index: 0, graphs: true, maxCtas: 0, ctaPolicy: -1, padded: false }
 
 export interface EngineOptions {
   /** What computes; `cpu` where nothing is said. */
@@ -130,6 +132,7 @@ type NativeOptions = Omit<EngineOptions, 'backend' | 'device'> & {
   graphs: number
   maxCtas: number
   ctaPolicy: number
+  padded: number
 }
 
 /** Something a GPU needs: what it is and where, or in `missing` why it is not there and what to do. All empty: not looked for. */
@@ -223,8 +226,9 @@ class AddonEngine implements Engine {
 
   constructor(options: EngineOptions) {
     const { NativeEngine } = loadAddon()
-    const { index, graphs, ...nccl } = { ...DEVICE_DEFAULTS, ...options.device }
-    const hardware = { backend: options.backend ?? 'cpu', device: index, graphs: Number(graphs), ...nccl }
+    const { index, graphs, padded, ...nccl } = { ...DEVICE_DEFAULTS, ...options.device }
+    const switches = { graphs: Number(graphs), padded: Number(padded) }
+    const hardware = { backend: options.backend ?? 'cpu', device: index, ...switches, ...nccl }
     this.#native = translate(() => new NativeEngine({ ...options, ...hardware }))
   }
 

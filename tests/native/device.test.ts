@@ -11,13 +11,18 @@ import { failureOf, startWorld } from './engine/ranks.ts'
 import { ModelWorld, Processes, wholeModel } from './model-world.ts'
 import { buildStandIns, standInEnvironment } from './standin/standin.ts'
 
-beforeAll(buildStandIns, 900_000)
+beforeAll(() => buildStandIns(), 900_000)
 
 const cpu = new Processes()
 const device = new Processes(standInEnvironment(), { backend: 'cuda' })
+const padded = new Processes(standInEnvironment(), { backend: 'cuda', device: { padded: true } })
+const withAllToAll = new Processes(standInEnvironment({ STANDIN_NCCL: '22803' }), {
+  backend: 'cuda',
+  device: { padded: true },
+})
 const oneByOne = new Processes(standInEnvironment(), { backend: 'cuda', device: { graphs: false } })
 afterAll(async () => {
-  for (const processes of [cpu, device, oneByOne]) await processes[Symbol.asyncDispose]()
+  for (const processes of [cpu, device, oneByOne, padded, withAllToAll]) await processes[Symbol.asyncDispose]()
 })
 
 type Case = Partial<Job> & Pick<Job, 'kind'>
@@ -65,6 +70,11 @@ describe('a model on a device', () => {
     const expected = await train(cpu, shape, choice)
     expect(await train(device, shape, choice)).toEqual(expected)
     expect(await train(oneByOne, shape, choice)).toEqual(expected)
+    // Seen failing: places of a peer's part by expert, then rank.
+    if (shape.worldSize !== undefined) {
+      expect(await train(padded, shape, choice)).toEqual(expected)
+      expect(await train(withAllToAll, shape, choice)).toEqual(expected)
+    }
   })
 })
 

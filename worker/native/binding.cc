@@ -61,7 +61,7 @@ HardwareOptions parse_hardware(const Napi::Object& object) {
   options.backend = text(object.Get("backend"), "backend");
   options.device.index = field("device");
   options.device.graphs = field("graphs") != 0;
-  options.device.collectives = {field("maxCtas"), field("ctaPolicy")};
+  options.device.collectives = {field("maxCtas"), field("ctaPolicy"), field("padded") != 0};
   return options;
 }
 

@@ -8,7 +8,7 @@
 namespace scmoe {
 
 // Raised with every change of the structures here or in backend.h; both sides are built from one tree.
-inline constexpr int kDeviceAbi = 1;
+inline constexpr int kDeviceAbi = 2;
 
 struct Event;
 struct Graph;
@@ -18,6 +18,20 @@ struct DeviceInfo {
   int compute_major, compute_minor;
   int multiprocessors;
   int64_t total_bytes, free_bytes;
+};
+
+// Routed rows (worker/program/ops.ts) on their way between where they lie without gaps and a buffer in which what one
+// rank sends to one expert, of the call's chunk, has `slots` places: an exchange of that needs no counts on the host.
+// Before dispatch the buffer is by expert, after it by source rank, then local expert: one part for each peer.
+struct PaddedRows {
+  void* padded;
+  void* rows;
+  const int32_t* all_counts;
+  int32_t* scratch;    // 2 * experts + 1
+  const Attrs* attrs;  // experts, capacity, rank, expertParallelSize, chunk, chunks
+  int64_t slots, row_bytes;
+  bool by_expert;  // the rows lie as before dispatch
+  bool pack;       // to the buffer, not from it; places without a row keep what they hold
 };
 
 struct Device {
@@ -50,6 +64,8 @@ struct Device {
   bool (*event_done)(Event* event);
   void (*event_await)(Event* event);
   double (*event_microseconds)(Event* from, Event* to);
+
+  void (*move_padded)(const PaddedRows& move, Stream* stream);  // on a stream of either kind
 
   // What is put on the stream, and on streams that wait for it, becomes a graph.
   void (*capture_begin)(Stream* stream);

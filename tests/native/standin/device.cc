@@ -3,6 +3,7 @@
 // GPU.
 #include "device.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <string>
 #include <utility>
 
+#include "chunk.h"
 #include "stream.h"
 
 namespace scmoe::standin {
@@ -106,6 +108,26 @@ void copy(void* to, const void* from, int64_t bytes, Stream* stream) {
   of(stream)->put([=] { std::memcpy(to, from, size_t(bytes)); });
 }
 
+// Row by row, by the words of device.h.
+void move_padded(const PaddedRows& x, const Attrs& a) {
+  const int64_t size = a.expertParallelSize, local = a.experts / size, first = a.rank / size * size;
+  const auto kept = [&](int64_t rank, int64_t expert) {
+    return std::min<int64_t>(x.all_counts[rank * a.experts + expert], a.capacity);
+  };
+  int64_t row = 0;
+  const auto segment = [&](int64_t count, int64_t place) {
+    const ChunkRange chunk = chunk_range(count, a.chunk, a.chunks);
+    char* const packed = static_cast<char*>(x.padded) + place * x.slots * x.row_bytes;
+    char* const plain = static_cast<char*>(x.rows) + (row + chunk.first) * x.row_bytes;
+    std::memcpy(x.pack ? packed : plain, x.pack ? plain : packed, size_t(chunk.count * x.row_bytes));
+    row += count;
+  };
+  for (int64_t e = 0; x.by_expert && e < a.experts; ++e) segment(kept(a.rank, e), e);
+  for (int64_t e = 0; !x.by_expert && e < local; ++e) {
+    for (int64_t q = 0; q < size; ++q) segment(kept(first + q, a.rank % size * local + e), q * local + e);
+  }
+}
+
 bool event_done(Event* event) {
   const std::lock_guard lock(of(event)->mutex);
   return of(event)->done >= of(event)->recorded;
@@ -157,6 +179,8 @@ Device device = {
           const double begin = of(from)->microseconds;
           return of(to)->microseconds - begin;
         },
+    .move_padded = [](const PaddedRows& move,
+                      Stream* stream) { of(stream)->put([move, attrs = *move.attrs] { move_padded(move, attrs); }); },
     .capture_begin = [](Stream* stream) { of(stream)->begin_capture(); },
     .capture_end = [](Stream* stream) { return reinterpret_cast<Graph*>(of(stream)->end_capture()); },
     .graph_launch = graph_launch,

@@ -42,14 +42,23 @@ __global__ void segments_kernel(const int32_t* all_counts, Group group, int32_t*
   if (threadIdx.x == 0) start[segments] = counted;
 }
 
+// As many segments as experts, of either kind.
+Rows segments_of(Stream* stream, const Group& group, const int32_t* all_counts, int32_t* scratch) {
+  int32_t* first = scratch + group.experts + 1;
+  launch(stream, {dim3(1), dim3(kWarp)}, segments_kernel, all_counts, group, first, scratch);
+  return {first, scratch, static_cast<int>(group.experts), 0};
+}
+
 }  // namespace
 
 Rows rows_of_chunk(Stream* stream, const Attrs& a, const int32_t* all_counts, int32_t* scratch) {
   const int64_t size = a.expertParallelSize, local = a.experts / size;
   const Group group{a.experts, a.capacity, a.rank % size * local, local, a.rank / size * size, size, a.chunk, a.chunks};
-  int32_t* first = scratch + a.experts + 1;
-  launch(stream, {dim3(1), dim3(kWarp)}, segments_kernel, all_counts, group, first, scratch);
-  return {first, scratch, static_cast<int>(a.experts), 0};
+  return segments_of(stream, group, all_counts, scratch);
+}
+
+Rows rows_before_dispatch(Stream* stream, const Attrs& a, const int32_t* all_counts, int32_t* scratch) {
+  return segments_of(stream, {a.experts, a.capacity, 0, a.experts, a.rank, 1, a.chunk, a.chunks}, all_counts, scratch);
 }
 
 }  // namespace scmoe::cuda

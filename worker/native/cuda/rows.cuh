@@ -28,6 +28,8 @@ struct Rows {
 
 // Segments of the call's chunk, in the scratch given: segment_elements(attrs) of it are used.
 Rows rows_of_chunk(Stream* stream, const Attrs& attrs, const int32_t* all_counts, int32_t* scratch);
+// The same where rows lie by expert, as this rank sends them.
+Rows rows_before_dispatch(Stream* stream, const Attrs& attrs, const int32_t* all_counts, int32_t* scratch);
 
 inline int64_t segment_elements(const Attrs& attrs) {
   return 2 * attrs.experts + 1;

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "device.h"
+#include "exchange.h"
 #include "stream.h"
 
 namespace scmoe {
@@ -198,6 +199,7 @@ const Device* cuda_device() {
       .event_done = event_done,
       .event_await = event_await,
       .event_microseconds = event_microseconds,
+      .move_padded = move_padded,
       .capture_begin = capture_begin,
       .capture_end = capture_end,
       .graph_launch = graph_launch,

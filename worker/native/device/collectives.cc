@@ -48,6 +48,8 @@ DeviceCollectives::~DeviceCollectives() {
     device_.release_pinned(counts.values);
     device_.event_destroy(counts.copied);
   }
+  for (void* memory : {padded_[0], padded_[1], segments_}) device_.release(memory);
+  for (void* memory : outgrown_) device_.release(memory);
   device_.release_pinned(road_[0]);
   device_.release(road_[1]);
 }
@@ -163,7 +165,48 @@ void DeviceCollectives::begin() {
 // Rows to and from this rank alone need no counts: all that the buffers can hold is copied.
 bool DeviceCollectives::needs_counts(const ProgramOp& op) const {
   if (op.collective != Collective::kDispatch && op.collective != Collective::kCombine) return false;
-  return groups_[int(Group::kExpertParallel)].size() > 1 || op.attrs.chunks > 1;
+  return !is_padded(op) && (groups_[int(Group::kExpertParallel)].size() > 1 || op.attrs.chunks > 1);
+}
+
+bool DeviceCollectives::is_padded(const ProgramOp& op) const {
+  const bool exchange = op.collective == Collective::kDispatch || op.collective == Collective::kCombine;
+  return options_.padded && exchange && groups_[int(Group::kExpertParallel)].size() > 1;
+}
+
+namespace {
+
+// Rows that one rank can send to one expert in one chunk.
+int64_t slots_of(const Attrs& attrs) {
+  return (attrs.capacity + attrs.chunks - 1) / attrs.chunks;
+}
+
+}  // namespace
+
+int64_t DeviceCollectives::padded_bytes(const ProgramOp& op) const {
+  return op.attrs.experts * slots_of(op.attrs) * op.attrs.dim * size_of(op.in_types[0]);
+}
+
+void DeviceCollectives::prepare(const Program& program) {
+  int64_t bytes = padded_bytes_, segments = segments_bytes_;
+  for (const ProgramOp& op : program.ops) {
+    if (!is_padded(op)) continue;
+    bytes = std::max(bytes, padded_bytes(op));
+    segments = std::max(segments, (2 * op.attrs.experts + 1) * int64_t(sizeof(int32_t)));
+  }
+  try {
+    const auto grow = [this](void*& memory, int64_t size) {
+      if (memory != nullptr) outgrown_.push_back(std::exchange(memory, nullptr));
+      memory = device_.allocate(size);
+    };
+    if (segments > segments_bytes_) grow(segments_, segments);
+    segments_bytes_ = segments;
+    if (bytes > padded_bytes_) grow(padded_[0], bytes), grow(padded_[1], bytes);
+    padded_bytes_ = bytes;
+  } catch (const std::bad_alloc&) {
+    throw Error(kOutOfMemory, "padded exchanges need two buffers of " + std::to_string(bytes) +
+                                  " bytes, which are not free; lower the capacity factor or the batch, or let "
+                                  "exchanges carry what the router counted");
+  }
 }
 
 DeviceCollectives::Counts& DeviceCollectives::counts_at(const void* place, int64_t elements) {
@@ -224,12 +267,13 @@ void DeviceCollectives::all_gather_counts(const ProgramOp& op, Stream* stream) {
              "ncclAllGather");
     });
   }
-  if (groups_[int(Group::kExpertParallel)].size() > 1) {
+  if (groups_[int(Group::kExpertParallel)].size() > 1 && !options_.padded) {
     ask(counts_at(op.out[0], op.attrs.experts * topology_.world_size), op.out[0], stream);
   }
 }
 
 void DeviceCollectives::all_to_all(const ProgramOp& op, Stream* stream) {
+  if (is_padded(op)) return exchange_padded(op, stream);
   if (needs_counts(op)) return exchange_rows(op, counts_.at(op.in[1]).values, stream);
   if (options_.own_transfer_microseconds > 0) travel(stream);
   const int64_t elements = std::min(op.in_elements[0], op.out_elements[0]);
@@ -297,6 +341,42 @@ void DeviceCollectives::exchange_rows(const ProgramOp& op, const int32_t* counts
       }
     }
   });
+}
+
+// As much to every peer, whatever the counts. They are read by the device alone.
+void DeviceCollectives::exchange_padded(const ProgramOp& op, Stream* stream) {
+  const bool dispatch = op.collective == Collective::kDispatch;
+  PaddedRows rows{.padded = padded_[0],
+                  .rows = const_cast<void*>(op.in[0]),
+                  .all_counts = static_cast<const int32_t*>(op.in[1]),
+                  .scratch = static_cast<int32_t*>(segments_),
+                  .attrs = &op.attrs,
+                  .slots = slots_of(op.attrs),
+                  .row_bytes = op.attrs.dim * size_of(op.in_types[0]),
+                  .by_expert = dispatch,
+                  .pack = true};
+  device_.move_padded(rows, stream);
+  nccl::Comm* const comm = comm_of(Group::kExpertParallel);
+  void* const handle = device_.stream_handle(stream);
+  const size_t members = groups_[int(Group::kExpertParallel)].size(), part = size_t(padded_bytes(op)) / members;
+  group(comm, "an all-to-all", [&] {
+    if (nccl_->all_to_all != nullptr) {
+      demand(nccl_->all_to_all(padded_[0], padded_[1], part, nccl::kInt8, comm, handle), "ncclAlltoAll");
+      return;
+    }
+    for (size_t member = 0; member < members; ++member) {
+      const char* const out = static_cast<const char*>(padded_[0]) + member * part;
+      char* const in = static_cast<char*>(padded_[1]) + member * part;
+      if (groups_[int(Group::kExpertParallel)][member] == topology_.rank) {
+        device_.copy(in, out, int64_t(part), stream);
+        continue;
+      }
+      demand(nccl_->send(out, part, nccl::kInt8, int(member), comm, handle), "ncclSend");
+      demand(nccl_->receive(in, part, nccl::kInt8, int(member), comm, handle), "ncclRecv");
+    }
+  });
+  rows.padded = padded_[1], rows.rows = op.out[0], rows.by_expert = !dispatch, rows.pack = false;
+  device_.move_padded(rows, stream);
 }
 
 void DeviceCollectives::all_reduce(const ProgramOp& op, Stream* stream) {

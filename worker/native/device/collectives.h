@@ -19,6 +19,8 @@ namespace scmoe {
 struct CollectiveOptions {
   int max_ctas = 0;     // thread blocks that a collective may take from computation
   int cta_policy = -1;  // 0 default, 1 efficiency, 2 zero: ncclConfig_t's, from 2.27 on
+  // All-to-alls carry `capacity` rows for each expert, so that no host waits for counts and shapes are static.
+  bool padded = false;
   // For benchmarks of one rank: how long an all-to-all to itself is to take. It then goes by host memory, on a copy
   // engine, over and over; 0: a copy within the device.
   double own_transfer_microseconds = 0;
@@ -34,6 +36,9 @@ class DeviceCollectives {
   // Makes the communicators: the unique id travels by `control`. All ranks call it; on a thread that uses the device.
   // Throws DEVICE_MISSING, DEVICE_FAILED, PEER_LOST or PEER_TIMEOUT.
   void connect(Communicator& control, std::chrono::milliseconds timeout);
+
+  // Takes the memory that the program's padded exchanges need. Throws OUT_OF_MEMORY.
+  void prepare(const Program& program);
 
   // Whether the host must have read counts before it can issue the op.
   bool needs_counts(const ProgramOp& op) const;
@@ -74,6 +79,9 @@ class DeviceCollectives {
   void all_to_all(const ProgramOp& op, Stream* stream);
   void travel(Stream* stream);
   void exchange_rows(const ProgramOp& op, const int32_t* counts, Stream* stream);
+  bool is_padded(const ProgramOp& op) const;
+  int64_t padded_bytes(const ProgramOp& op) const;
+  void exchange_padded(const ProgramOp& op, Stream* stream);
   void all_reduce(const ProgramOp& op, Stream* stream);
 
   const Device& device_;
@@ -88,8 +96,13 @@ class DeviceCollectives {
   Communicator* control_ = nullptr;       // while connecting
   Clock::time_point deadline_{};          // of connecting
   std::map<const void*, Counts> counts_;  // by the place of allCounts on the device
-  void* road_[2] = {};                    // for emulated transfers: a piece of pinned memory and one of the device's
-  int64_t road_bytes_ = 0;                // that one emulated transfer moves
+  void* padded_[2] = {};                  // sent, received: the largest exchange of any program
+  int64_t padded_bytes_ = 0;              // of each
+  void* segments_ = nullptr;              // PaddedRows::scratch
+  int64_t segments_bytes_ = 0;
+  std::vector<void*> outgrown_;  // of these: recorded graphs may still use them
+  void* road_[2] = {};           // for emulated transfers: a piece of pinned memory and one of the device's
+  int64_t road_bytes_ = 0;       // that one emulated transfer moves
 };
 
 }  // namespace scmoe

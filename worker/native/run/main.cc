@@ -1,7 +1,8 @@
 // scmoe-run: exported programs without Node, on any backend; the result is one JSON object.
 //
 //   scmoe-run FILE [--backend cpu|cuda] [--device N] [--threads N] [--warm-up N] [--steps N] [--no-graphs]
-//             [--peers HOST:PORT,...] [--transfer-share 0.5] [--max-ctas N] [--cta-policy N] [--timeout-seconds N]
+//             [--peers HOST:PORT,...] [--transfer-share 0.5] [--max-ctas N] [--cta-policy N] [--padded]
+//             [--timeout-seconds N]
 //
 // Exit code 69: the hardware, or something it needs, is not there; 64: the command or the file is wrong; 1: it failed.
 #include <cstdio>
@@ -67,6 +68,8 @@ Command parse(int count, char** words) {
     const auto setting = settings.find(word);
     if (word == "--no-graphs") {
       device.graphs = false;
+    } else if (word == "--padded") {
+      device.collectives.padded = true;
     } else if (setting != settings.end()) {
       if (++i == count) throw std::invalid_argument(word + " wants a value");
       setting->second(word, words[i]);
