@@ -57,6 +57,8 @@ const specOf = (replicas: number) => ({
     sequenceLength: SHAPE.sequence,
     evaluation: { everySteps: SHAPE.steps, batches: 1 },
   },
+  // One for all steps, so that they differ by the write alone.
+  overlap: { strategy: 'Sequential' },
   workers: { replicas },
   checkpoint: { volume: { emptyDir: {} }, everySteps: SHAPE.everySteps, keep: 1 },
 })
