@@ -14,7 +14,7 @@ export interface Advice {
 export const REASONS = {
   WaitingForPods: {
     states: ['Pending', 'Restarting'],
-    meaning: 'Pods of an earlier attempt are still ending.',
+    meaning: 'Pods of an earlier attempt are still ending, 5 s after the next could have begun.',
     remedy:
       'Wait: workers may take a minute to write a checkpoint. A pod on a dead node stays until it is deleted by force: `kubectl delete pod {pod} --force`, or `podTerminationTimeoutSeconds` in the job.',
   },
@@ -24,10 +24,9 @@ export const REASONS = {
       'A pod of an earlier attempt did not end within `podTerminationTimeoutSeconds` after its grace period, and was deleted by force.',
     remedy: 'Look at its node: `kubectl get nodes`.',
   },
-  WorkersCreated: { states: ['Starting'], meaning: 'The pods were created.', remedy: '' },
   WorkersStarting: {
     states: ['Starting'],
-    meaning: 'Not every worker is ready.',
+    meaning: 'The pods were created; not every worker is ready.',
     remedy: 'If it stays so: `scmoe logs {job}`; rank 0 names the ranks it waits for.',
   },
   ImagePull: {

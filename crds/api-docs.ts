@@ -57,10 +57,14 @@ function decimalOf(pattern = ''): string | undefined {
   return pattern.startsWith('^([0-9]+') && pattern.endsWith('|none)$') ? 'decimal in quotes, or none' : undefined
 }
 
+/** Of an object: without what is the default of a field of its own. */
+const ownDefault = ({ default: value, properties = {} }: Schema): object =>
+  Object.fromEntries(Object.entries(Object(value)).filter(([name]) => properties[name]?.default === undefined))
+
 function fallback({ schema, isRequired }: Field): string {
   if (isRequired) return 'required'
-  if (schema.default === undefined || JSON.stringify(schema.default) === '{}') return ''
-  return `\`${typeof schema.default === 'string' ? schema.default : JSON.stringify(schema.default)}\``
+  const said = typeof schema.default === 'object' ? JSON.stringify(ownDefault(schema)) : String(schema.default)
+  return schema.default === undefined || said === '{}' ? '' : `\`${said}\``
 }
 
 function changes(path: string): Transition['changes'] | 'any time' {

@@ -142,11 +142,27 @@ function structural(schema: Schema): Schema {
 }
 
 const openApi = (type: z.ZodType) =>
-  structural(
-    z
-      .custom<Schema>(value => typeof value === 'object')
-      .parse(z.toJSONSchema(type, { target: 'openapi-3.0', io: 'input' })),
+  defaulted(
+    structural(
+      z
+        .custom<Schema>(value => typeof value === 'object')
+        .parse(z.toJSONSchema(type, { target: 'openapi-3.0', io: 'input' })),
+    ),
   )
+
+/** With the defaults of its fields in the default of an object: the API server asks rules of that default as it is written. */
+function defaulted(schema: Schema): Schema {
+  const properties = Object.fromEntries(
+    Object.entries(schema.properties ?? {}).map(([name, child]) => [name, defaulted(child)]),
+  )
+  const full = schema.properties === undefined ? schema : { ...schema, properties }
+  if (typeof full.default !== 'object' || full.default === null || Array.isArray(full.default)) return full
+  const ofFields = Object.entries(properties).filter(([, child]) => child.default !== undefined)
+  return {
+    ...full,
+    default: { ...Object.fromEntries(ofFields.map(([name, child]) => [name, child.default])), ...full.default },
+  }
+}
 
 /** The schema at a dotted path from the object's root; '' is the root. Throws when there is none. */
 export function schemaAt(root: Schema, path: string): Schema {

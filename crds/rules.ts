@@ -2,6 +2,7 @@
 // `{term}` in a rule or a message stands for one value of the spec; its CEL and its TypeScript reading lie side by side in terms.ts.
 
 import { PORT } from './contract.ts'
+import { place } from './place.ts'
 import { resolveModel } from './presets.ts'
 import type { ScMoEJobSpec } from './scmoejob.ts'
 import { TERMS, type Term } from './terms.ts'
@@ -49,17 +50,26 @@ function term(name: string): Term {
 }
 const isTerm = (name: string): name is keyof typeof TERMS => Object.hasOwn(TERMS, name)
 
-const rule = (field: string, cel: string, message: string, holds: (spec: ScMoEJobSpec) => boolean): Rule => ({
-  at: 'spec',
-  field: `spec.${field}`,
-  rule: fill(cel, name => term(name).cel),
-  message,
-  messageExpression: messageExpression(message, name => term(name).cel),
-  check: spec => (holds(spec) ? undefined : fill(message, name => String(term(name).of(spec)))),
-})
+function rule(field: string, cel: string, message: string, holds: (spec: ScMoEJobSpec) => boolean): Rule {
+  const celOf = (name: string) => term(name).cel
+  const { at, texts } = place(field, [fill(cel, celOf), messageExpression(message, celOf)])
+  const [text = '', says = ''] = texts
+  return {
+    at: at === '' ? 'spec' : `spec.${at}`,
+    field: `spec.${field}`,
+    rule: text,
+    message,
+    messageExpression: says,
+    check: spec => (holds(spec) ? undefined : fill(message, name => String(term(name).of(spec)))),
+  }
+}
+
+/** What holds wherever none of these fields is given, as presets and defaults fit together (tests/unit/crds-rules.test.ts), is asked only where one is. */
+const given = (fields: readonly string[], cel: string) =>
+  `${fields.map(field => `!has(self.${field})`).join(' && ')} || ${cel}`
 
 /** A rule is also asked of values that their own bounds refuse; without the guard the API server would add an error about a division by zero. */
-const multiple = (of: string, by: string) => `{${by}} < 1 || {${of}} % {${by}} == 0`
+const multiple = (of: string, by: string) => `[{${by}}].all(n, n < 1 || {${of}} % n == 0)`
 const isMultiple = (of: number, by: number) => by < 1 || of % by === 0
 
 /** A decimal text without a digit but 0. What is no decimal at all is left to the pattern. */
@@ -83,25 +93,28 @@ export const RULES: readonly Rule[] = [
   nameRule,
   rule(
     'model.blocks',
-    multiple('blocks', 'moeLayerFrequency'),
+    given(['model.blocks', 'model.moeLayerFrequency'], multiple('blocks', 'moeLayerFrequency')),
     'model.blocks is {blocks}, which is not a multiple of model.moeLayerFrequency {moeLayerFrequency}, the blocks for each MoE layer: change one of them',
     s => isMultiple(TERMS.blocks.of(s), TERMS.moeLayerFrequency.of(s)),
   ),
   rule(
     'model.heads',
-    multiple('hiddenSize', 'heads'),
+    given(['model.hiddenSize', 'model.heads'], multiple('hiddenSize', 'heads')),
     'model.heads is {heads}, which does not divide model.hiddenSize {hiddenSize}: change one of them',
     s => isMultiple(TERMS.hiddenSize.of(s), TERMS.heads.of(s)),
   ),
   rule(
     'model.keyValueHeads',
-    multiple('heads', 'keyValueHeads'),
+    given(['model.heads', 'model.keyValueHeads'], multiple('heads', 'keyValueHeads')),
     'model.keyValueHeads is {keyValueHeads}, which does not divide model.heads {heads}: change one of them',
     s => isMultiple(TERMS.heads.of(s), TERMS.keyValueHeads.of(s)),
   ),
   rule(
     'model.positions',
-    "{positions} != 'RoPE' || {heads} < 1 || {hiddenSize} % {heads} != 0 || {hiddenSize} / {heads} % 2 == 0",
+    given(
+      ['model.positions', 'model.heads', 'model.hiddenSize'],
+      "{positions} != 'RoPE' || {heads} < 1 || {hiddenSize} % {heads} != 0 || {hiddenSize} / {heads} % 2 == 0",
+    ),
     'model.positions is RoPE, which turns pairs of values, but model.hiddenSize {hiddenSize} over model.heads {heads} is odd: change one of them, or use positions Learned',
     s => {
       const { positions, hiddenSize, heads } = resolveModel(s.model)
@@ -116,7 +129,7 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'model.shortcutPosition',
-    '{shortcutPosition} <= 1 || {moeLayerFrequency} >= 2',
+    given(['model.shortcutPosition'], '{shortcutPosition} <= 1 || {moeLayerFrequency} >= 2'),
     'model.shortcutPosition is {shortcutPosition}, but every block carries the MoE layer (model.moeLayerFrequency {moeLayerFrequency}), so that none lies before it: use shortcutPosition 1 or a higher moeLayerFrequency',
     s => TERMS.shortcutPosition.of(s) <= 1 || TERMS.moeLayerFrequency.of(s) >= 2,
   ),
@@ -128,13 +141,13 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'model.topK',
-    "{kind} == 'ScMoE' || {topK} == {usualTopK}",
+    given(['model.topK'], "{kind} == 'ScMoE' || {topK} == {usualTopK}"),
     'model.topK is {topK}, but kind {kind} sends {routes}: remove topK or choose another kind',
     s => s.model.kind === 'ScMoE' || TERMS.topK.of(s) === TERMS.usualTopK.of(s),
   ),
   rule(
     'model.topK',
-    '{picks} <= {experts}',
+    given(['model.topK', 'model.experts'], '{picks} <= {experts}'),
     'every token goes to {picks} experts (model.topK and kind {kind}), but model.experts is {experts}: use more experts or a smaller topK',
     s => TERMS.picks.of(s) <= TERMS.experts.of(s),
   ),
@@ -188,13 +201,13 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'parallelism.expertParallelSize',
-    multiple('ranks', 'expertParallelSize'),
+    given(['parallelism.expertParallelSize'], multiple('ranks', 'expertParallelSize')),
     'parallelism.expertParallelSize is {expertParallelSize}, which does not divide the {ranks} ranks (workers.replicas, times workers.gpusPerWorker with GPUs): use a size that does, or leave it out for one group of all ranks',
     s => isMultiple(TERMS.ranks.of(s), TERMS.expertParallelSize.of(s)),
   ),
   rule(
     'workers.minReplicas',
-    '{minReplicas} <= {replicas}',
+    given(['workers.minReplicas'], '{minReplicas} <= {replicas}'),
     'workers.minReplicas is {minReplicas}, more than workers.replicas {replicas}: change one of them',
     s => TERMS.minReplicas.of(s) <= s.workers.replicas,
   ),
@@ -224,7 +237,7 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'overlap.slot',
-    '{slot} <= {slots}',
+    given(['overlap.slot'], '{slot} <= {slots}'),
     'overlap.slot is {slot}, but this model has {slots} slots (model.kind {kind}, shortcut position {position}): use a smaller slot or remove it',
     s => TERMS.slot.of(s) <= TERMS.slots.of(s),
   ),
@@ -242,7 +255,7 @@ export const RULES: readonly Rule[] = [
   ),
   rule(
     'network.port',
-    `{port} < ${PORT.http} || {port} >= ${PORT.http} + {ranksPerWorker}`,
+    `[{port}].all(n, n < ${PORT.http} || n >= ${PORT.http} + {ranksPerWorker})`,
     `network.port is {port}, where the worker answers probes and progress requests: use another port`,
     s => s.network.port < PORT.http || s.network.port >= PORT.http + TERMS.ranksPerWorker.of(s),
   ),
