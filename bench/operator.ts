@@ -23,19 +23,31 @@ const { values: options } = parseArgs({
   },
 })
 const size = options.quick
-  ? { jobs: 6, failing: 3, workers: 2, sizes: [0, 2, 4, 6], seconds: 6, settle: 2, lease: 3, lives: 2, interval: 5 }
+  ? {
+      jobs: 6,
+      failing: 3,
+      workers: 2,
+      sizes: [0, 2, 4, 6],
+      seconds: 6,
+      calm: 2,
+      settle: 2,
+      lease: 3,
+      lives: 2,
+      interval: 5,
+    }
   : {
       jobs: 500,
       failing: 200,
       workers: 4,
       sizes: [0, 100, 500, 1000],
       seconds: 60,
+      calm: 10,
       settle: 20,
       lease: 15,
       lives: 20,
       interval: 15,
     }
-const rounds = Number(options.rounds ?? (options.quick ? 1 : 2))
+const rounds = Number(options.rounds ?? (options.quick ? 1 : 3))
 const { workers } = size
 
 type Measured = { burst: Burst; recovery: Recovery }
@@ -46,6 +58,7 @@ async function round(world: World, subject: Subject, namespace: string): Promise
   await world.namespace(namespace)
   await subject.start()
   const made = await burst({ world, subject }, { namespace, to: size.jobs, workers })
+  await pause(size.calm)
   const again = await recovery({ world, subject }, { namespace, failing: size.failing, workers })
   await clear({ world, subject }, namespace)
   await subject.stop()

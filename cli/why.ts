@@ -57,7 +57,7 @@ function explain(facts: Facts): string[] {
 function waiting(facts: Facts): string[] {
   const { name, status, pods } = facts
   const reason = status.reason === undefined || status.reason === status.state ? '' : ` (${status.reason})`
-  const detail = status.reason === 'WorkersStarting' || status.reason === 'WorkersCreated' ? unready(facts) : ''
+  const detail = status.reason === 'WorkersStarting' ? unready(facts) : ''
   return [
     `${name} is ${status.state}${reason}: ${status.message ?? ''}`,
     detail,

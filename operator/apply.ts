@@ -1,10 +1,10 @@
-// Carries a plan out: objects first, then the status, once and last, then, if that was written, the event.
+// Carries a plan out: objects first, then the status, once and last; if that was written, the event is told beside the work.
 
 import { API_VERSION, KIND, LABEL, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
 import type { Action } from './decision.ts'
 import { isCode, messageOf, Stalled, Waiting } from './errors.ts'
 import { Events } from './events.ts'
-import { APPLY_PATCH, Kube, type WriteLimits } from './kube.ts'
+import { APPLY_PATCH, Kube, METADATA_ONLY, type WriteLimits } from './kube.ts'
 import { type Job, type KubeObject, keyOf, kindOf, type Pod, pathOf } from './objects.ts'
 import type { Caches } from './observe.ts'
 import type { Wanted } from './owned.ts'
@@ -21,6 +21,8 @@ export type ApplierOptions = {
   /** Of this replica, in events. */
   identity: string
   limits: WriteLimits
+  /** Others need the API server more than an event does. */
+  yields: () => boolean
 }
 
 const CONCURRENCY = 16
@@ -35,7 +37,15 @@ export class Applier {
   constructor(options: ApplierOptions) {
     this.#options = options
     this.#kube = new Kube(options.kubeconfig, options.limits)
-    this.#events = new Events(this.#kube, options.identity)
+    const { identity, yields, log } = options
+    const onLost = (job: Job, error: unknown) =>
+      log.warn({ job: keyOf(job), error: messageOf(error) }, 'event not written')
+    this.#events = new Events(this.#kube, { identity, yields, onLost })
+  }
+
+  /** What is told beside the work is told. */
+  async settled(): Promise<void> {
+    await this.#events.settled()
   }
 
   async apply(job: Job, plan: Plan): Promise<void> {
@@ -80,15 +90,13 @@ export class Applier {
   async #create(job: Job, object: Wanted): Promise<void> {
     const kind = kindOf(object)
     const { namespace, name } = object.metadata
-    const query = { fieldManager: OWNER_CONTROLLER }
+    // Nobody would read a warning about unknown fields, and to look for them costs the server a second reading.
+    const query = { fieldManager: OWNER_CONTROLLER, fieldValidation: 'Ignore' }
     try {
-      const created = await this.#kube.call<KubeObject>({
-        method: 'POST',
-        path: pathOf(kind, namespace),
-        query,
-        body: object,
-      })
-      this.#options.caches.remember(kind, created)
+      const path = pathOf(kind, namespace)
+      const request = { method: 'POST', path, query, body: object, accept: METADATA_ONLY } as const
+      const { metadata } = await this.#kube.call<KubeObject>(request)
+      this.#options.caches.remember(kind, { ...object, metadata })
     } catch (error) {
       if (isCode(error, 409) && error.reason === 'AlreadyExists') return this.#adopt(job, object)
       // Not a missing namespace, in which there would be no job either.
@@ -160,7 +168,7 @@ export class Applier {
   async #status(job: Job, status: Controlled, note: Note | undefined): Promise<void> {
     await this.#patchStatus(job, status, OWNER_CONTROLLER)
     if ((status.restarts ?? 0) > (readStatus(job).restarts ?? 0)) metrics.restarted(job.metadata.namespace ?? '')
-    if (note !== undefined) await this.#tell(job, note)
+    if (note !== undefined) this.#events.tell(job, note)
   }
 
   /**
@@ -184,13 +192,6 @@ export class Applier {
       if (isCode(error, 404, 409)) throw new Waiting('the job has changed meanwhile', CHANGED_MILLISECONDS)
       throw error
     }
-  }
-
-  /** Events are for people; one that is lost is not worth a retry. */
-  async #tell(job: Job, note: Note): Promise<void> {
-    await this.#events.tell(job, note).catch((error: unknown) => {
-      this.#options.log.warn({ job: keyOf(job), error: messageOf(error) }, 'event not written')
-    })
   }
 }
 

@@ -20,7 +20,7 @@ const STALLED_MILLISECONDS = 15_000
 export class Controller {
   readonly #options: Options
   readonly #log: Logger
-  readonly #queue = new Queue({ ...metrics.queue, isUrgent: key => this.#caches.isWithoutPods(key) })
+  readonly #queue = new Queue({ ...metrics.queue, isUrgent: key => this.#caches.isUrgent(key, clock.now()) })
   readonly #caches: Caches
   readonly #applier: Applier
   readonly #scraper: Scraper
@@ -45,7 +45,8 @@ export class Controller {
     })
     const pace = { perSecond: options.apiWritesPerSecond, atOnce: options.apiWritesAtOnce }
     const limits = { pace, budget: writeBudget }
-    this.#applier = new Applier({ kubeconfig, caches: this.#caches, log, identity, limits })
+    const yields = () => this.#queue.hurries
+    this.#applier = new Applier({ kubeconfig, caches: this.#caches, log, identity, limits, yields })
     this.#scraper = new Scraper({
       jobs: () => this.#caches.jobs(),
       job: key => this.#caches.observe(key)?.job,
@@ -54,7 +55,7 @@ export class Controller {
       onScrape: metrics.scraped,
       log,
       port: options.progressPort,
-      yields: () => this.#queue.urgent > 0,
+      yields,
     })
   }
 
@@ -79,6 +80,7 @@ export class Controller {
     metrics.concurrency(concurrency)
     signal.addEventListener('abort', () => this.#queue.close(), { once: true })
     await Promise.all([this.#queue.run(concurrency, async key => this.#reconcile(key)), this.#scraper.run(signal)])
+    await this.#applier.settled()
   }
 
   snapshot(): Snapshot {
@@ -110,7 +112,7 @@ export class Controller {
       const wanted = plan(observed, now)
       const sentences = describe(wanted)
       if (sentences.length > 0) this.#log.debug({ job: key, plan: sentences }, 'plan')
-      const part = this.#queue.urgent > 0 ? podsFirst(wanted) : undefined
+      const part = this.#queue.hurries ? podsFirst(wanted) : undefined
       await this.#applier.apply(observed.job, part ?? wanted)
       if (part !== undefined) {
         this.#queue.add(key)

@@ -19,6 +19,7 @@ export type Request = {
   body?: unknown
   /** Of a PATCH. */
   contentType?: string
+  accept?: string
   timeoutMilliseconds?: number
   signal?: AbortSignal
 }
@@ -32,11 +33,16 @@ export type WriteLimits = {
   budget?: () => number
 }
 export const APPLY_PATCH = 'application/apply-patch+yaml'
+/** Of an object in an answer only its metadata: the rest is what was sent, and the server need not write it. */
+export const METADATA_ONLY = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1'
 
 const REQUEST_TIMEOUT = 30_000
 const THROTTLE_RETRIES = 5
 const THROTTLE_LONGEST = 30_000
 const FENCED_MILLISECONDS = 1000
+const CREDENTIALS_MILLISECONDS = 10_000
+
+type Credentials = { headers: Record<string, string>; dispatcher: Dispatcher | undefined; until: number }
 
 /** A connection pool of its own to one API server. */
 export class Kube {
@@ -44,6 +50,7 @@ export class Kube {
   readonly #server: URL
   readonly #pace: Pace | undefined
   readonly #budget: () => number
+  #known: Credentials | undefined
 
   constructor(kubeconfig?: string, { pace, budget = () => Number.POSITIVE_INFINITY }: WriteLimits = {}) {
     this.#pace = pace === undefined || pace.perSecond === 0 ? undefined : new Pace(pace)
@@ -107,6 +114,16 @@ export class Kube {
     throw new Waiting(`${method} ${path} is not sent: the lease was not renewed in time`, FENCED_MILLISECONDS)
   }
 
+  /** Files of tokens and certificates are rotated, so they are read now and then. */
+  async #credentials(): Promise<Credentials> {
+    if (this.#known !== undefined && performance.now() < this.#known.until) return this.#known
+    const context = new RequestContext(this.#server.href, HttpMethod.GET)
+    await this.#config.applySecurityAuthentication(context)
+    const until = performance.now() + CREDENTIALS_MILLISECONDS
+    this.#known = { headers: context.getHeaders(), dispatcher: context.getDispatcher(), until }
+    return this.#known
+  }
+
   async #send(
     req: Request,
     limits: { signal: AbortSignal; headersTimeout: number; bodyTimeout: number },
@@ -114,9 +131,7 @@ export class Kube {
     const url = new URL(req.path.replace(/^\//, ''), this.#server)
     for (const [name, value] of Object.entries(req.query ?? {}))
       if (value !== undefined) url.searchParams.set(name, String(value))
-    const context = new RequestContext(url.href, HttpMethod.GET)
-    await this.#config.applySecurityAuthentication(context)
-    const dispatcher = context.getDispatcher()
+    const { headers, dispatcher } = await this.#credentials()
     const count = (code: string) => restRequests.inc({ code, method: req.method, host: url.host })
     const sent = Date.now()
     try {
@@ -124,8 +139,8 @@ export class Kube {
         ...limits,
         method: req.method,
         headers: {
-          ...context.getHeaders(),
-          accept: 'application/json',
+          ...headers,
+          accept: req.accept ?? 'application/json',
           'user-agent': 'scmoe-operator',
           ...(req.body === undefined ? {} : { 'content-type': req.contentType ?? 'application/json' }),
         },
@@ -133,6 +148,7 @@ export class Kube {
         ...(dispatcher === undefined ? {} : { dispatcher }),
       })
       count(String(response.statusCode))
+      if (response.statusCode === 401) this.#known = undefined
       clock.learn(response.headers['date'], sent)
       return response
     } catch (error) {

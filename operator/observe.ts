@@ -6,6 +6,7 @@ import { Kube } from './kube.ts'
 import { type GroupKind, type Job, type Kind, type KubeObject, keyOf, type Pod, pathOf } from './objects.ts'
 import { groupKind, jobOfGroup } from './providers.ts'
 import { Reflector } from './reflector.ts'
+import { isUrgent } from './urgency.ts'
 import type { Observed, Settings } from './view.ts'
 
 export type CacheOptions = {
@@ -103,9 +104,9 @@ export class Caches {
     }
   }
 
-  /** A job that has none of its pods: nothing of it can run before it has been looked at. */
-  isWithoutPods(key: string): boolean {
-    return this.#pods.of(key).length === 0 && this.#get('ScMoEJob', key) !== undefined
+  isUrgent(key: string, now: number): boolean {
+    const job = this.#get('ScMoEJob', key)
+    return job !== undefined && isUrgent(job, this.#pods.of(key), now)
   }
 
   /** What there is of a job, also of one that is gone. */

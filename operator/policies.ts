@@ -3,7 +3,7 @@
 
 import { finished, ours, overstayed } from './cleanup.ts'
 import { expired, queued, stalled } from './deadlines.ts'
-import { type Action, asBefore, type Changes, deletions, type Policy, timestamp } from './decision.ts'
+import { type Action, asBefore, type Changes, type Decision, deletions, type Policy, timestamp } from './decision.ts'
 import { grown, growth, scaledDown } from './elastic.ts'
 import { failed } from './failure.ts'
 import { hasSucceeded, isStopping } from './gang.ts'
@@ -40,6 +40,9 @@ const suspended: Policy = view => {
 const nameOf = ({ metadata, spec }: Pod): string =>
   `pod ${metadata.name}${spec?.nodeName === undefined ? '' : ` on node ${spec.nodeName}`}`
 
+/** Pods that are gone so soon after the back-off are not worth a status of their own. */
+const UNTOLD_MILLISECONDS = 5000
+
 /** Pods have the same names in every attempt, so the old ones have to be gone before the first new one is made. */
 const stopping: Policy = view => {
   const [first] = view.created ? [] : [...view.others, ...view.gang.filter(pod => pod !== undefined && isStopping(pod))]
@@ -49,7 +52,9 @@ const stopping: Policy = view => {
     'it belongs to an earlier attempt',
   )
   const next = Date.parse(view.status.nextRestartTime ?? '')
-  if (view.now < next) return { ...asBefore(view, 'Restarting'), actions, requeueAt: next }
+  const told = next + UNTOLD_MILLISECONDS
+  if (view.now < told && overstayed(view).length === 0)
+    return { ...asBefore(view, 'Restarting'), actions, requeueAt: view.now < next ? next : told }
   const state = view.status.state === 'Restarting' ? 'Restarting' : 'Pending'
   const [lost] = overstayed(view)
   if (lost !== undefined)
@@ -77,13 +82,15 @@ const starting: Policy = view => {
   const missing = view.gang.flatMap((pod, rank) => (pod === undefined ? [rank] : []))
   if (missing.length === 0) return undefined
   const actions: Action[] = missing.map(rank => ({ kind: 'create', object: podOf(view, rank) }))
-  return {
-    state: 'Starting',
-    reason: 'WorkersCreated',
-    message: `created the workers of attempt ${view.attempt}`,
-    actions,
-  }
+  return { ...awaited(view), actions }
 }
+
+/** As soon as they are made: the same words until something else is to be said, so one status. */
+const awaited = ({ attempt }: View): Decision => ({
+  state: 'Starting',
+  reason: 'WorkersStarting',
+  message: `created the workers of attempt ${attempt}, waiting for all to be ready`,
+})
 
 /** Not all are ready yet, for a reason that has a name. */
 const held: Policy = view => {
@@ -102,7 +109,7 @@ const running: Policy = view => {
     return { state: 'Running', reason: 'AllWorkersReady', message: readiness(view), ...growth(view) }
   if (view.status.state === 'Running' || view.status.state === 'Stalled')
     return { state: 'Running', reason: 'WorkersNotReady', message: 'not all workers are ready' }
-  return { state: 'Starting', reason: 'WorkersStarting', message: 'waiting for all workers to be ready' }
+  return awaited(view)
 }
 
 export const policies: readonly Policy[] = [

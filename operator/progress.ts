@@ -35,7 +35,7 @@ const CONCURRENCY = 128
 /** Jobs that did not answer last time leave the other half to those that did. */
 const CONCURRENCY_FAILING = CONCURRENCY / 2
 /** While others need the API server more. */
-const CONCURRENCY_YIELDING = 4
+const CONCURRENCY_YIELDING = 1
 /** Those are asked less and less often, at least every so many intervals. */
 const LONGEST_BACKOFF = 4
 

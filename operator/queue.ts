@@ -1,5 +1,6 @@
 // A work queue of keys: one key is never worked on twice at the same time, and adding it while it waits or is worked on
-// costs nothing. A key that fails comes back after a growing delay. Urgent keys go first, but nobody waits for them long.
+// costs nothing. A key that fails comes back after a growing delay. Urgent keys go first, and while they come in a burst the
+// others wait also where none is there just now; but nobody waits for them long.
 
 export type QueueHooks = {
   /** Asked when a key is added. */
@@ -14,6 +15,9 @@ const FIRST_BACKOFF = 10
 const LONGEST_BACKOFF = 300_000
 /** After that a key that is not urgent has its turn too. */
 const PATIENCE = 10_000
+/** So many urgent keys within so long are a burst: the next is about to come. */
+const BURST_KEYS = 16
+const BURST_MILLISECONDS = 1000
 
 export class Queue {
   /** Keys in the order in which they will be worked on, with the time they were added. */
@@ -26,7 +30,11 @@ export class Queue {
   readonly #delayed = new Map<string, { at: number; timer: NodeJS.Timeout }>()
   readonly #failures = new Map<string, number>()
   readonly #hooks: QueueHooks
+  /** When the last BURST_KEYS urgent keys came. */
+  readonly #came: number[] = []
   #wake: (() => void)[] = []
+  /** Runs while keys that are not urgent wait for the end of a burst. */
+  #pause: NodeJS.Timeout | undefined
   #closed = false
 
   constructor(hooks: QueueHooks = {}) {
@@ -37,9 +45,9 @@ export class Queue {
     return this.#urgent.size + this.#ready.size
   }
 
-  /** Urgent keys that wait. */
-  get urgent(): number {
-    return this.#urgent.size
+  /** Urgent keys wait, or more are about to come. */
+  get hurries(): boolean {
+    return this.#urgent.size > 0 || this.#burstEnd() > performance.now()
   }
 
   get delayed(): number {
@@ -60,6 +68,8 @@ export class Queue {
     if (this.#hooks.isUrgent?.(key) === true) {
       this.#ready.delete(key)
       this.#urgent.set(key, waiting ?? performance.now())
+      this.#came.push(performance.now())
+      if (this.#came.length > BURST_KEYS) this.#came.shift()
     } else if (waiting === undefined) this.#ready.set(key, performance.now())
     if (waiting !== undefined) return
     this.#hooks.onAdd?.()
@@ -111,6 +121,8 @@ export class Queue {
     this.#delayed.clear()
     this.#urgent.clear()
     this.#ready.clear()
+    clearTimeout(this.#pause)
+    this.#came.length = 0
     for (const wake of this.#wake.splice(0)) wake()
   }
 
@@ -136,10 +148,26 @@ export class Queue {
   }
 
   #take(): [key: string, added: number] | undefined {
+    const now = performance.now()
     const [urgent, other] = [this.#urgent.entries().next().value, this.#ready.entries().next().value]
-    const overdue = other !== undefined && performance.now() - other[1] > PATIENCE
-    const next = overdue ? other : (urgent ?? other)
+    const patience = other === undefined ? 0 : other[1] + PATIENCE - now
+    const burst = this.#burstEnd() - now
+    const next = other !== undefined && patience < 0 ? other : (urgent ?? (burst > 0 ? undefined : other))
+    if (next === undefined && other !== undefined) this.#wakeIn(Math.min(burst, patience))
     if (next !== undefined) (next === urgent ? this.#urgent : this.#ready).delete(next[0])
     return next
+  }
+
+  /** Zero: there is no burst. */
+  #burstEnd(): number {
+    const [first] = this.#came
+    return first === undefined || this.#came.length < BURST_KEYS ? 0 : first + BURST_MILLISECONDS
+  }
+
+  #wakeIn(milliseconds: number): void {
+    this.#pause ??= setTimeout(() => {
+      this.#pause = undefined
+      for (const wake of this.#wake.splice(0)) wake()
+    }, milliseconds + 1)
   }
 }

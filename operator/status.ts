@@ -69,12 +69,15 @@ export function controlled({ progress: _p, throughput: _t, lastCheckpoint: _c, .
 
 function workers(view: View, { state, changes }: Decision, attempt: number) {
   const stopped = state === 'Suspended'
+  // Written once they are made.
+  const made = state === 'Starting' && !view.created ? view.gang.filter(pod => pod === undefined).length : 0
   // A new attempt has no pods yet; a finished job's running pods are about to be deleted.
   const counts = countWorkers(
     attempt === view.attempt && !stopped ? view : { ...view, gang: [] },
     stopped ? 0 : (changes?.size ?? view.gang.length),
   )
-  return state === 'Complete' || state === 'Failed' ? { ...counts, ready: 0, active: 0 } : counts
+  if (state === 'Complete' || state === 'Failed') return { ...counts, ready: 0, active: 0 }
+  return { ...counts, active: counts.active + made }
 }
 
 type Judgement = Pick<Condition, 'status' | 'reason' | 'message'> & { type: ConditionType }

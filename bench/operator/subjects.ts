@@ -1,13 +1,15 @@
 // The two controllers as one thing: something that makes gangs of pods out of objects of its own.
 
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { API_VERSION, KIND, LABEL } from '../../crds/contract.ts'
 import { type Pod, pathOf } from '../../operator/objects.ts'
 import { binaries } from '../../tools/cluster/binaries.ts'
 import { moduleFolder } from '../../tools/cluster/modules.ts'
 import { builtProgram } from '../../tools/cluster/programs.ts'
+import { bundle } from '../../tools/images/bundle.ts'
+import { ROOT, recipeOf } from '../../tools/images/images.ts'
 import { until } from './parallel.ts'
 import { Program } from './process.ts'
 import type { World } from './world.ts'
@@ -28,6 +30,7 @@ export interface Subject {
   mebibytes(): number
 }
 
+/** Started as its image starts it: one file, the same flags of Node, the same environment. */
 export class Operator implements Subject {
   readonly name = 'scmoe'
   /** The shortest there is. */
@@ -47,13 +50,13 @@ export class Operator implements Subject {
   }
 
   async start(): Promise<void> {
-    const args = [
-      'operator/main.ts',
-      `--kubeconfig=${this.#world.kubeconfig}`,
-      '--health-port=0',
-      ...this.#options.flags,
-    ]
-    const program = new Program(process.execPath, args, { folder: this.#world.folder, name: `operator-${Date.now()}` })
+    const { folder, kubeconfig } = this.#world
+    const { entrypoint, env } = recipeOf('operator')
+    const file = join(folder, 'operator.mjs')
+    if (!existsSync(file)) await bundle(ROOT, 'operator', folder)
+    const node = entrypoint.slice(1).map(word => (word.endsWith('/operator.mjs') ? file : word))
+    const args = [...node, `--kubeconfig=${kubeconfig}`, '--health-port=0', ...this.#options.flags]
+    const program = new Program(process.execPath, args, { folder, name: `operator-${Date.now()}`, env })
     this.#program = program
     await until('the caches of the operator', () => {
       if (program.ended) throw new Error(program.text())

@@ -90,7 +90,7 @@ describe('a job that goes well', () => {
     ).toEqual(['scmoe-controller', 'scmoe-progress'])
     const reasons = (await ns.events()).map(({ reason }) => reason)
     expect(operator.log.split('\n').filter(line => line.includes('event not written'))).toEqual([])
-    expect(reasons).toEqual(expect.arrayContaining(['WorkersCreated', 'AllWorkersReady', 'AllWorkersSucceeded']))
+    expect(reasons).toEqual(expect.arrayContaining(['WorkersStarting', 'AllWorkersReady', 'AllWorkersSucceeded']))
   })
 
   it('writes nothing when nothing changes', async () => {

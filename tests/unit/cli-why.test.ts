@@ -42,7 +42,7 @@ describe('a job that waits', () => {
     world.waiting('gpt-worker-1', 'ContainerCreating')
     world.settle()
     expect(said(world)).toBe(
-      'gpt is Starting (WorkersStarting): waiting for all workers to be ready. Not ready of 2 workers: gpt-worker-1 (ContainerCreating). If it stays so: `scmoe logs gpt`; rank 0 names the ranks it waits for.',
+      'gpt is Starting (WorkersStarting): created the workers of attempt 1, waiting for all to be ready. Not ready of 2 workers: gpt-worker-1 (ContainerCreating). If it stays so: `scmoe logs gpt`; rank 0 names the ranks it waits for.',
     )
   })
 

@@ -50,7 +50,7 @@ describe('Queue', () => {
     for (const key of ['a', 'b', 'c', 'd']) queue.add(key)
     urgent.add('d')
     queue.add('d')
-    expect([queue.depth, queue.urgent]).toEqual([4, 2])
+    expect([queue.depth, queue.hurries]).toEqual([4, true])
     const { done } = collect(queue)
     await vi.advanceTimersByTimeAsync(10)
     expect(done.filter(each => each.startsWith('start'))).toEqual(['start c', 'start d', 'start a', 'start b'])
@@ -63,6 +63,32 @@ describe('Queue', () => {
     const { done } = collect(queue, 100)
     await vi.advanceTimersByTimeAsync(12_000)
     expect(done.indexOf('start a')).toBeGreaterThan(150)
+  })
+
+  // Seen to fail: without the burst's end `a` starts between the others.
+  it('lets others wait while urgent keys keep coming, and for a second after them, also where none is there just now', async () => {
+    const queue = new Queue({ isUrgent: key => key !== 'a' })
+    const { done } = collect(queue)
+    const start = performance.now()
+    for (let i = 0; i < 40; i++) {
+      queue.add(`u${i}`)
+      if (i === 20) queue.add('a')
+      await vi.advanceTimersByTimeAsync(25)
+    }
+    expect(done.at(-1)).toBe('end u39')
+    expect(queue.hurries).toBe(true)
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(done.at(-1)).toBe('end a')
+    expect(queue.hurries).toBe(false)
+    expect(performance.now() - start).toBeLessThan(2100)
+  })
+
+  it('lets nobody wait for a few urgent keys', async () => {
+    const queue = new Queue({ isUrgent: key => key !== 'a' })
+    const { done } = collect(queue)
+    for (const key of ['u1', 'u2', 'u3', 'a']) queue.add(key)
+    await vi.advanceTimersByTimeAsync(10)
+    expect(done.at(-1)).toBe('end a')
   })
 
   it('of two delays keeps the earlier', async () => {

@@ -11,9 +11,13 @@ const ENTRIES = { operator: 'operator/main.ts', follow: 'operator/follow.ts', wo
 export type Program = keyof typeof ENTRIES
 export const PROGRAMS: readonly Program[] = ['operator', 'follow', 'worker']
 
-/** Bundles a program of this checkout into `<root>/build/bundle/<program>.mjs`; returns that path. */
-export async function bundle(root: string, program: Program): Promise<string> {
-  const outfile = join(root, 'build', 'bundle', `${program}.mjs`)
+/** Bundles a program of this checkout into `<folder>/<program>.mjs`; returns that path. */
+export async function bundle(
+  root: string,
+  program: Program,
+  folder: string = join(root, 'build', 'bundle'),
+): Promise<string> {
+  const outfile = join(folder, `${program}.mjs`)
   await build({
     absWorkingDir: root,
     entryPoints: [join(root, ENTRIES[program])],
