@@ -63,8 +63,9 @@ const ownDefault = ({ default: value, properties = {} }: Schema): object =>
 
 function fallback({ schema, isRequired }: Field): string {
   if (isRequired) return 'required'
-  const said = typeof schema.default === 'object' ? JSON.stringify(ownDefault(schema)) : String(schema.default)
-  return schema.default === undefined || said === '{}' ? '' : `\`${said}\``
+  const value = typeof schema.default === 'object' ? ownDefault(schema) : schema.default
+  const said = typeof value === 'string' ? value : JSON.stringify(value)
+  return said === undefined || said === '{}' ? '' : `\`${said}\``
 }
 
 function changes(path: string): Transition['changes'] | 'any time' {
