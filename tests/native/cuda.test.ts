@@ -106,6 +106,14 @@ describe('its kernels, emulated', () => {
     },
   )
 
+  // Seen failing with the forward pass of attention left to its plain kernel.
+  test('multiply bf16 on tensor cores wherever there is a kernel that does', () => {
+    const lines = checks.filter(([what]) => what === 'tensor cores')
+    const ops = ['attention', 'attention_backward', 'grouped_linear', 'grouped_linear_dgrad', 'grouped_linear_wgrad']
+    expect([...new Set(lines.map(([, op]) => op))].toSorted()).toEqual(ops)
+    expect(wrong(lines)).toEqual([])
+  })
+
   test.each(['chunks', 'shared heads', 'turn back', 'taken'])('keep what schedules rely on: %s', what => {
     const lines = checks.filter(([name]) => name === what)
     expect(lines.length).toBeGreaterThan(0)

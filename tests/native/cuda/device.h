@@ -6,5 +6,6 @@
 namespace scmoe::test {
 
 bool check_emulator();
+bool check_tensor_cores();
 
 }  // namespace scmoe::test

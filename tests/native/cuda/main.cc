@@ -22,7 +22,8 @@ int main(int count, char** words) {
     const std::string filter = count > 1 ? words[1] : "";
     const bool single = test::check_backend(*cuda_backend(), filter);
     const bool half = test::check_backend_in_bf16(*cuda_backend(), filter);
-    return sound && single && half ? 0 : 1;
+    const bool fast = !filter.empty() || test::check_tensor_cores();
+    return sound && single && half && fast ? 0 : 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 2;

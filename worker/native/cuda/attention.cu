@@ -220,6 +220,9 @@ void attention(const OpCall& call, Stream* stream) {
   with_type(call.out_types[0], [&](auto type) {
     using T = decltype(type);
     const AttentionForward<T> p{out<T>(call, 0), out<float>(call, 1), in<T>(call, 0), heads_of(a)};
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (has_tensor_attention(a)) return tensor_attention(stream, a, p);
+    }
     with_width(p.s.head_dim,
                [&](auto per) { launch(stream, tiles_of(a, a.heads, 3), forward_kernel<decltype(per)::value, T>, p); });
   });
