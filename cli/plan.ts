@@ -62,7 +62,7 @@ function heading({ name, namespace, spec }: Job, model: ModelConfig): string {
     `${namespace ?? 'default'}/${name}: ${architecture(model)}`,
     sizes(spec.model),
     `${amount(total)} parameters, of which a token uses ${amount(active)} and a rank holds ${amount(perRank)}`,
-    `${ranks(model)}; ${parts}${model.batch} sequences of ${model.sequence} tokens per rank and step; ${training.steps} steps`,
+    `${ranks(model)}; ${parts}${model.batch} sequences of ${model.sequence} tokens per rank and step; ${training.steps} steps in ${model.precision}`,
   ].join('\n')
 }
 

@@ -30,6 +30,7 @@ const VALIDATED = [2, 4]
 /** The text, or the figures as JSON. Throws JobFileError, and ScheduleError or ModelError of the worker. */
 export async function simulateCommand(file: string, options: SimulateOptions): Promise<string> {
   const job = readJob(file)
+  demandMeasurable(job, options)
   if (options.validate) {
     const found: Validation[] = []
     for (const ranks of options.ranks ?? VALIDATED) found.push(await validateWorld(job.name, specOf(job, ranks)))
@@ -37,6 +38,14 @@ export async function simulateCommand(file: string, options: SimulateOptions): P
   }
   const found = await predictions(job, options)
   return options.json ? JSON.stringify(found, undefined, 2) : text(job, found, options)
+}
+
+/** What is measured here is computed by CPUs. */
+function demandMeasurable({ spec }: Job, { results, validate }: SimulateOptions): void {
+  if (spec.training.precision === 'float32' || (results !== undefined && !validate)) return
+  throw new JobFileError(
+    `training.precision is ${spec.training.precision}, which the CPUs that would measure here do not compute in: give --results of a run of the job, or use float32`,
+  )
 }
 
 async function predictions(job: Job, options: SimulateOptions): Promise<Prediction[]> {

@@ -176,6 +176,12 @@ export const RULES: readonly Rule[] = [
     s => isMultiple(s.training.globalBatchSequences, TERMS.shares.of(s)),
   ),
   rule(
+    'training.precision',
+    "{precision} != 'bfloat16' || {gpusPerWorker} > 0",
+    'training.precision is {precision}, but workers.gpusPerWorker is {gpusPerWorker}, and CPUs compute in float32 alone: set workers.gpusPerWorker to the GPUs of each worker, or use precision float32',
+    s => s.training.precision !== 'bfloat16' || s.workers.gpusPerWorker > 0,
+  ),
+  rule(
     'workers.gpusPerWorker',
     `{gpusPerWorker} <= 1 || {ranks} <= ${MAX_RANKS}`,
     `workers.replicas {replicas} times workers.gpusPerWorker {gpusPerWorker} makes {ranks} ranks, more than the ${MAX_RANKS} that a job can have: use fewer of one of them`,

@@ -156,6 +156,12 @@ const Training = z
       .describe(
         'Whether the backward pass computes activations again instead of keeping them: less memory, more time.',
       ),
+    precision: z
+      .enum(['float32', 'bfloat16'])
+      .default('float32')
+      .describe(
+        'What activations, their gradients and the weights that matrix products read are kept in; bfloat16 needs workers.gpusPerWorker. Parameters, gradients of weights, moments and checkpoints are float32 in both. Changed only while the job is suspended.',
+      ),
     sequenceLength: z.int().min(2).max(65_536).default(256).describe('Tokens per sequence.'),
     seed: z.int().min(0).max(2_147_483_647).default(1).describe('Seed of initialisation and data order.'),
     optimizer: Optimizer.prefault({}),

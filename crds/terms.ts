@@ -98,6 +98,7 @@ export const TERMS = {
   gradientClipNorm: { cel: 'self.training.optimizer.gradientClipNorm', of: s => s.training.optimizer.gradientClipNorm },
   globalBatchSequences: { cel: 'self.training.globalBatchSequences', of: s => s.training.globalBatchSequences },
   microBatches: { cel: 'self.training.microBatches', of: s => s.training.microBatches },
+  precision: { cel: 'self.training.precision', of: s => s.training.precision },
   replicas: { cel: 'self.workers.replicas', of: s => s.workers.replicas },
   minReplicas: { cel: optional('workers.minReplicas', 0), of: s => s.workers.minReplicas ?? 0 },
   gpusPerWorker: { cel: 'self.workers.gpusPerWorker', of: s => s.workers.gpusPerWorker },

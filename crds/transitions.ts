@@ -1,4 +1,4 @@
-// What an update may change: suspend, training.steps upward, deadlines, checkpoint.everySteps and keep, reporting; workers while suspended, replicas of an elastic job also while it runs.
+// What an update may change: suspend, training.steps upward, deadlines, checkpoint.everySteps and keep, reporting; workers and training.precision while suspended, replicas of an elastic job also while it runs.
 
 import { messageExpression, type SchemaRule } from './rules.ts'
 
@@ -53,6 +53,11 @@ export const TRANSITIONS: readonly Transition[] = [
     at: 'spec.training.steps',
     rule: 'self >= oldSelf',
     message: 'training.steps can only be raised, not lowered from {old} to {new}',
+  }),
+  transition('training.precision', 'while suspended', {
+    at: 'spec',
+    rule: 'self.training.precision == oldSelf.training.precision || oldSelf.suspend',
+    message: `training.precision ${SUSPENDED}`,
   }),
   transition('workers.replicas', 'while suspended', {
     at: 'spec',

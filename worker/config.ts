@@ -52,7 +52,7 @@ export function readConfig(env: Environment): WorkerConfig {
     rank: integer(env, ENV.rank, { least: 0, most: worldSize - 1 }),
     worldSize,
     localRank: integer(env, ENV.localRank, { least: 0, most: 1023, fallback: 0 }),
-    backend: backend(env),
+    backend: backendName(env),
     expertParallelSize: spec.parallelism.expertParallelSize ?? worldSize,
     rendezvous: hostAndPort(env),
     spec,
@@ -69,7 +69,7 @@ export function readConfig(env: Environment): WorkerConfig {
 }
 
 /** Rules between fields. The API server enforces the same ones with CEL; a worker started by hand has no API server. */
-function checkTogether({ spec, worldSize, expertParallelSize }: WorkerConfig): void {
+function checkTogether({ spec, worldSize, expertParallelSize, backend }: WorkerConfig): void {
   const { training } = spec
   const model = resolveModel(spec.model)
   const parts = worldSize * training.microBatches
@@ -89,6 +89,10 @@ function checkTogether({ spec, worldSize, expertParallelSize }: WorkerConfig): v
     [
       training.globalBatchSequences % parts === 0,
       `spec.training.globalBatchSequences is ${training.globalBatchSequences}, which is not a multiple of the ${worldSize} ranks${training.microBatches === 1 ? '' : ` times spec.training.microBatches ${training.microBatches}`}.`,
+    ],
+    [
+      training.precision === 'float32' || backend === 'cuda',
+      `spec.training.precision is ${training.precision}, but this rank computes on a CPU (${ENV.backend} is ${backend}), in float32 alone: set spec.workers.gpusPerWorker to the GPUs of each worker, or use float32.`,
     ],
     [
       model.hiddenSize % model.heads === 0,
@@ -154,7 +158,7 @@ function integer(env: Environment, name: string, range: { least: number; most: n
   throw bad(`${name} is "${text}": it must be an integer from ${range.least} to ${range.most}.`)
 }
 
-function backend(env: Environment): BackendName {
+function backendName(env: Environment): BackendName {
   const text = env[ENV.backend] || 'cpu'
   if (text === 'cpu' || text === 'cuda') return text
   throw bad(`${ENV.backend} is "${text}": it must be cpu or cuda.`)

@@ -47,9 +47,9 @@ export function batchOf({ training, workers }: Pick<ScMoEJobSpec, 'training' | '
   return training.globalBatchSequences / (worldSizeOf({ workers }) * training.microBatches)
 }
 
-/** Throws `ModelError` where fields contradict each other. */
+/** In float32, whatever the job trains in: CPUs compute it. Throws `ModelError` where fields contradict each other. */
 export function modelOf({ model, training }: ModelSpec, batch: number): ModelConfig {
-  const one = { ...training, globalBatchSequences: batch, microBatches: 1 }
+  const one = { ...training, globalBatchSequences: batch, microBatches: 1, precision: 'float32' as const }
   return modelConfig({ model, training: one, parallelism: { expertParallelSize: 1 } }, 1)
 }
 

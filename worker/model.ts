@@ -38,6 +38,8 @@ export interface ModelConfig
   capacity: number
   auxCoefficient: number
   zCoefficient: number
+  /** Of activations, their gradients, and the weights that products read; all else is float32. */
+  precision: 'float32' | 'bfloat16'
   /** Backward computes activations again instead of keeping them. */
   recompute: boolean
   /** Forward and backward passes in one optimizer step. */
@@ -127,6 +129,7 @@ export function modelConfig(spec: SpecFields, worldSize: number): ModelConfig {
     capacity: capacityOf(model, batch * training.sequenceLength),
     auxCoefficient: number('model.balanceLossCoefficient', model.balanceLossCoefficient),
     zCoefficient: number('model.routerZLossCoefficient', model.routerZLossCoefficient),
+    precision: training.precision,
     recompute: training.recompute,
     microBatches: training.microBatches,
     batch,

@@ -3,7 +3,7 @@
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { type ModelConfig, meanOf, modelConfig, sliceOf, tensors, varianceOf } from '../../worker/model.ts'
 import { BUFFER, emitTrain } from '../../worker/program/emit.ts'
-import type { Emitted, Op, Scheduled } from '../../worker/program/program.ts'
+import type { Buffer, Emitted, Op, Scheduled } from '../../worker/program/program.ts'
 import { assemble, type Choice, choices, describe, schedule } from '../../worker/schedule/schedule.ts'
 import { workOf } from '../world/peak.ts'
 import type { Fill, RunFile } from './run-file.ts'
@@ -17,12 +17,14 @@ export interface Sizes {
   /** Of the world. */
   sequences: number
   ranks?: number
+  precision?: Precision
 }
+export type Precision = ModelConfig['precision']
 
-export function configOf({ model, sequence, sequences, ranks = 1 }: Sizes): ModelConfig {
+export function configOf({ model, sequence, sequences, ranks = 1, precision = 'float32' }: Sizes): ModelConfig {
   const spec = ScMoEJobSpec.parse({
     model,
-    training: { steps: 1, sequenceLength: sequence, globalBatchSequences: sequences },
+    training: { steps: 1, sequenceLength: sequence, globalBatchSequences: sequences, precision },
     workers: { replicas: ranks },
   })
   return modelConfig(spec, ranks)
@@ -93,7 +95,7 @@ export function stepCase(title: string, sizes: Sizes, choice: Choice, rank = 0):
   const emitted = emitTrain(config, rank)
   const scheduled = schedule(emitted, choice)
   const file: RunFile = {
-    title: `${title}, ${describe(choice)}`,
+    title: `${title}, ${config.precision}, ${describe(choice)}`,
     programs: [assemble(scheduled, config, rank)],
     step: [emitted.name],
     fills: fillsOf(config, rank),
@@ -126,6 +128,7 @@ export interface Layer {
   experts: number
   hidden: number
   feedForward: number
+  precision?: Precision
 }
 /** Local rows of one rank in Megatron-Core's published measurements on H100 with eight expert-parallel ranks. */
 export const LAYERS: readonly Layer[] = [
@@ -133,15 +136,15 @@ export const LAYERS: readonly Layer[] = [
   { rows: 32_768, experts: 4, hidden: 7168, feedForward: 2048 },
 ]
 
-/** The routed experts of a layer, SwiGLU, forward or forward and backward, on rows that have arrived. */
+/** The routed experts of a layer, SwiGLU, forward or forward and backward, on rows that have arrived; in bfloat16 with weights that are. */
 export function layerCase(layer: Layer, backward: boolean): Case {
-  const { rows, experts, hidden, feedForward } = layer
+  const { rows, experts, hidden, feedForward, precision = 'float32' } = layer
   const emitted = emitLayer(layer, backward)
   const config = { worldSize: 1, expertParallelSize: 1 }
   const normal = (buffer: string, std: number, seed: number): Fill => ({ buffer, kind: 'normal', std, seed, first: 0 })
   const scheduled: Scheduled = { ...emitted, ops: emitted.ops.map(op => ({ ...op, waits: [] })) }
   const file: RunFile = {
-    title: `MoE layer ${rows} x ${experts}, h ${hidden}, f ${feedForward}, ${backward ? 'forward and backward' : 'forward'}`,
+    title: `MoE layer ${rows} x ${experts}, h ${hidden}, f ${feedForward}, ${precision}, ${backward ? 'forward and backward' : 'forward'}`,
     programs: [assemble(scheduled, config, 0)],
     step: [emitted.name],
     fills: [
@@ -163,7 +166,7 @@ export function layerCase(layer: Layer, backward: boolean): Case {
 const costOf = (name: Op['op'], rows: number, { in: depth, out }: Op['attrs']) =>
   name.startsWith('grouped_linear') ? 2 * rows * Number(depth) * Number(out) : 0
 
-function emitLayer({ rows, experts, hidden, feedForward }: Layer, backward: boolean): Emitted {
+function emitLayer({ rows, experts, hidden, feedForward, precision }: Layer, backward: boolean): Emitted {
   const group = { experts, capacity: rows, rank: 0, expertParallelSize: 1 }
   const up = { in: hidden, out: 2 * feedForward, ...group }
   const down = { in: feedForward, out: hidden, ...group }
@@ -207,9 +210,11 @@ function emitLayer({ rows, experts, hidden, feedForward }: Layer, backward: bool
       dinner: rows * feedForward,
     }),
   }
-  const floats = Object.entries(sizes).map(
-    ([name, elements]) => ({ name, dtype: 'f32', elements, arena: 'persistent' }) as const,
-  )
+  const activations = precision === 'bfloat16' ? 'bf16' : 'f32'
+  const floats = Object.entries(sizes).map(([name, elements]): Buffer => {
+    const isGradientOfWeight = name === 'dup' || name === 'ddown'
+    return { name, dtype: isGradientOfWeight ? 'f32' : activations, elements, arena: 'persistent' }
+  })
   return {
     name: 'layer',
     buffers: [...floats, { name: 'counts', dtype: 'i32', elements: experts, arena: 'persistent' }],

@@ -16,7 +16,7 @@ export interface RunFile {
   /** Names of programs, in the order a step runs them. */
   step: string[]
   fills: Fill[]
-  /** f32 buffers whose first element is reported after each step. */
+  /** Floating-point buffers whose first element is reported after each step. */
   report: string[]
   /** Of ops by label: what of the layer they are. */
   parts: Record<string, string>

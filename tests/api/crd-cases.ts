@@ -164,6 +164,13 @@ const RULES: Case[] = [
     ],
   },
   {
+    name: 'bfloat16 on CPUs',
+    spec: 'training: {steps: 1, precision: bfloat16}',
+    says: [
+      'spec.training.precision: Invalid value: training.precision is bfloat16, but workers.gpusPerWorker is 0, and CPUs compute in float32 alone: set workers.gpusPerWorker to the GPUs of each worker, or use precision float32',
+    ],
+  },
+  {
     name: "the port of the server of the worker's second rank",
     spec: 'network: {port: 8081}\n  workers: {gpusPerWorker: 2}',
     says: [

@@ -13,7 +13,7 @@ beforeAll(async () => {
 })
 beforeEach(async () => {
   job = `job-${++jobs}`
-  await server.create(job, `${VOLUME}\n  workers: {replicas: 2}`)
+  await server.create(job, `${VOLUME}\n  workers: {replicas: 2, gpusPerWorker: 1}`)
 })
 afterAll(() => server?.stop())
 
@@ -44,6 +44,7 @@ describe('an update', () => {
     ['training.sequenceLength', { training: { sequenceLength: 128 } }],
     ['training.microBatches', { training: { microBatches: 2 } }],
     ['training.recompute', { training: { recompute: true } }],
+    ['training.precision', { training: { precision: 'bfloat16' } }],
     ['training.seed', { training: { seed: 2 } }],
     ['training.optimizer', { training: { optimizer: { warmupSteps: 1 } } }],
     ['training.evaluation', { training: { evaluation: { batches: 1 } } }],
@@ -57,7 +58,7 @@ describe('an update', () => {
     ['checkpoint', { checkpoint: null }],
     ['training.steps', { training: { steps: 9 } }],
     ['workers.replicas', { workers: { replicas: 1 } }],
-    ['workers.gpusPerWorker', { workers: { gpusPerWorker: 1 } }],
+    ['workers.gpusPerWorker', { workers: { gpusPerWorker: 2 } }],
     ['workers.gpuResourceName', { workers: { gpuResourceName: 'amd.com/gpu' } }],
     ['scheduling.queueName', { scheduling: { queueName: 'b' } }],
     ['scheduling.constraints', { scheduling: { constraints: { topology: [{ key: 'rack' }] } } }],
@@ -74,7 +75,7 @@ describe('an update', () => {
   })
 
   it('is tried for every rule', () => {
-    expect(TRANSITIONS).toHaveLength(25)
+    expect(TRANSITIONS).toHaveLength(26)
   })
 
   it('may change workers of a suspended job, and resume it at once', async () => {
@@ -83,6 +84,15 @@ describe('an update', () => {
       await update({ suspend: false, workers: { replicas: 4, template: { spec: { nodeSelector: { a: 'b' } } } } }),
     ).toEqual([])
     expect(await update({ workers: { template: null } })).toHaveLength(1)
+  })
+
+  it('may change the precision of a suspended job, and take it back to CPUs in float32 alone', async () => {
+    expect(await update({ suspend: true })).toEqual([])
+    expect(await update({ training: { precision: 'bfloat16' } })).toEqual([])
+    expect(await update({ workers: { gpusPerWorker: 0 } })).toEqual([
+      expect.stringContaining('training.precision is bfloat16, but workers.gpusPerWorker is 0'),
+    ])
+    expect(await update({ training: { precision: 'float32' }, workers: { gpusPerWorker: 0 } })).toEqual([])
   })
 
   it('of a suspended job still has to fit together', async () => {

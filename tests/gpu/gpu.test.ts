@@ -1,7 +1,7 @@
 // On the GPU of this machine. Without one all of it is skipped, and tests/gpu/prepare.ts says why.
 
 import { describe, inject } from 'vitest'
-import { claimCheckpoints, claimOps, claimRanks, claimTraining, type Machine } from './claims.ts'
+import { claimCheckpoints, claimOps, claimPrecision, claimRanks, claimTraining, type Machine } from './claims.ts'
 
 const gpu = inject('gpu')
 
@@ -13,6 +13,7 @@ const machine = (): Machine => {
 describe.skipIf('missing' in gpu)('on a GPU', () => {
   claimOps(machine)
   claimTraining(machine)
+  claimPrecision(machine)
   claimRanks(machine)
   claimCheckpoints(machine, 1)
 })

@@ -110,7 +110,7 @@ describe('its kernels, emulated', () => {
   test('multiply bf16 on tensor cores wherever there is a kernel that does', () => {
     const lines = checks.filter(([what]) => what === 'tensor cores')
     const ops = ['attention', 'attention_backward', 'grouped_linear', 'grouped_linear_dgrad', 'grouped_linear_wgrad']
-    expect([...new Set(lines.map(([, op]) => op))].toSorted()).toEqual(ops)
+    expect(new Set(lines.map(([, op]) => op))).toEqual(new Set(ops))
     expect(wrong(lines)).toEqual([])
   })
 

@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { claimCheckpoints, claimOps, claimRanks, claimTraining, type Machine } from '../gpu/claims.ts'
+import { claimCheckpoints, claimOps, claimPrecision, claimRanks, claimTraining, type Machine } from '../gpu/claims.ts'
 import { buildStandIns, emulatedEnvironment, standInEnvironment } from './standin/standin.ts'
 
 const root = join(import.meta.dirname, '../..')
@@ -22,6 +22,7 @@ const threads = (): Machine => {
 
 describe('on the CUDA backend, emulated', () => {
   claimTraining(emulated)
+  claimPrecision(emulated)
   claimRanks(emulated)
 })
 

@@ -3,15 +3,15 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { emitEvaluate, emitTrain } from '../../worker/program/emit.ts'
-import type { PlacedBuffer } from '../../worker/program/program.ts'
+import { BYTES, type PlacedBuffer } from '../../worker/program/program.ts'
 import { assemble, choices, choose, estimate, planMemory, schedule } from '../../worker/schedule/schedule.ts'
 import { happensBefore } from './happens-before.ts'
 import { choiceOf, configOf, job, measured, profileOf, wish } from './program-arbitraries.ts'
 
 const SCMOE = { kind: 'ScMoE', worldSize: 2, expertParallelSize: 2, expertsPerRank: 2 } as const
 
-const disjoint = (a: PlacedBuffer, b: PlacedBuffer) =>
-  a.offset + 4 * a.elements <= b.offset || b.offset + 4 * b.elements <= a.offset
+const endOf = ({ offset, elements, dtype }: PlacedBuffer) => offset + BYTES[dtype] * elements
+const disjoint = (a: PlacedBuffer, b: PlacedBuffer) => endOf(a) <= b.offset || endOf(b) <= a.offset
 
 describe('memory plan', () => {
   it('gives two buffers common memory only when one is surely finished before the other begins, under any timing', () => {
@@ -36,7 +36,7 @@ describe('memory plan', () => {
             .map(b => `${a.name} and ${b.name}`),
         )
         expect(clashes).toEqual([])
-        expect(transient.filter(b => b.offset % 64 !== 0 || b.offset + 4 * b.elements > transientBytes)).toEqual([])
+        expect(transient.filter(b => b.offset % 64 !== 0 || endOf(b) > transientBytes)).toEqual([])
       }),
       { numRuns: 40 },
     )

@@ -22,6 +22,7 @@ export interface Job {
   z?: string
   microBatches?: number
   recompute?: boolean
+  precision?: ModelConfig['precision']
   dim?: number
   feedForward?: number
   sequence?: number
@@ -65,6 +66,7 @@ export function configOf(job: Job): ModelConfig {
       globalBatchSequences: job.worldSize * (job.batch ?? 1) * microBatches,
       microBatches,
       recompute: job.recompute ?? false,
+      precision: job.precision ?? 'float32',
     },
     parallelism: { expertParallelSize: job.expertParallelSize },
   })
@@ -95,6 +97,7 @@ export const job: fc.Arbitrary<Job> = fc
     tied: fc.boolean(),
     z: fc.constantFrom('0', '0.001'),
     recompute: fc.boolean(),
+    precision: fc.constantFrom('float32' as const, 'bfloat16' as const),
     microBatches: fc.constantFrom(1, 1, 3),
     ranks: fc.constantFrom(...RANKS),
     expertsPerRank: fc.integer({ min: 2, max: 3 }),

@@ -82,6 +82,12 @@ test.each<[string, Record<string, string | undefined>, object, RegExp]>([
     /expertParallelSize is 4/,
   ],
   ['heads that do not divide', {}, spec({ model: { experts: 4, heads: 3 } }), /spec\.model\.heads is 3/],
+  [
+    'bfloat16 without GPU',
+    {},
+    spec({ training: { steps: 1, precision: 'bfloat16' } }),
+    /spec\.training\.precision is bfloat16.*SCMOE_BACKEND is cpu.*set spec\.workers\.gpusPerWorker.*or use float32/,
+  ],
   ['odd blocks', {}, spec({ model: { experts: 4, blocks: 3 } }), /spec\.model\.blocks is 3/],
 ])('refused as bad configuration, naming what and why: %s', (_, change, jobSpec, message) => {
   let failure: unknown

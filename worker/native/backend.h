@@ -52,6 +52,7 @@ struct Backend {
   const char* name;    // "cpu-avx512", "cpu-avx2", "cpu-baseline", "cuda"
   const OpEntry* ops;  // compute ops only; collectives belong to the communicator
   int num_ops;
+  bool has_bf16;                              // whether ops take buffers of bf16 where the op table marks them
   Stream* (*stream_create)(int num_threads);  // num_threads >= 1 includes the calling thread
   void (*stream_destroy)(Stream* stream);
 };

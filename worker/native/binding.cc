@@ -195,6 +195,9 @@ class NativeEngine : public Napi::ObjectWrap<NativeEngine> {
       memory_ = Napi::Persistent(
           Napi::ArrayBuffer::New(env, view.arena->data(), size_t(view.arena->bytes()), release, owner));
     }
+    if (view.dtype == DType::kBF16) {
+      throw Napi::TypeError::New(env, "view: buffer '" + name + "' is bf16, for which JavaScript has no array");
+    }
     if (view.dtype == DType::kI32) return Napi::Int32Array::New(env, view.elements, memory_.Value(), view.offset);
     return Napi::Float32Array::New(env, view.elements, memory_.Value(), view.offset);
   }

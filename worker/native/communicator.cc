@@ -126,7 +126,7 @@ void Communicator::all_to_all(const ProgramOp& op) {
   rows.check_room("rows", dispatch ? rows.rows_by_expert() : rows.rows_by_source(), op.in_elements[0]);
   rows.check_room("out", dispatch ? rows.rows_by_source() : rows.rows_by_expert(), op.out_elements[0]);
 
-  const int64_t row_bytes = op.attrs.dim * int64_t(sizeof(float));
+  const int64_t row_bytes = op.attrs.dim * size_of(op.in_types[0]);
   const char* const source = static_cast<const char*>(op.in[0]);
   char* const target = static_cast<char*>(op.out[0]);
   std::vector<Lane> lanes = lanes_to(group);

@@ -36,6 +36,7 @@
   X(scale_rows)              \
   X(add)                     \
   X(cross_entropy)           \
+  X(cast)                    \
   X(zero)                    \
   X(square_sum)              \
   X(global_norm)             \

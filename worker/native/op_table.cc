@@ -194,6 +194,7 @@ const std::vector<OpSpec> kTable = {
        return Extents{{logits, tokens_of(a)}, {1, logits}};
      }},
 
+    {"cast", false, "buffers...", "copies*...", "", unknown},
     {"zero", false, "", "buffers...", "", unknown},
     {"square_sum", false, "buffers...", "y", "", unknown},
     {"global_norm", false, "dense expert", "norm", "",

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 #include <set>
 
 #include "attributes.h"
@@ -18,18 +19,23 @@ using Object = JsonObject;
 constexpr int64_t kMaxBytes = int64_t{1} << 48;  // what an address can say
 constexpr int64_t kAlignment = 64;
 
-Buffer parse_buffer(const Object& from, const Program& program) {
+Buffer parse_buffer(const Object& from, const Program& program, const Backend& backend) {
   Buffer buffer;
   buffer.name = from.text("name");
-  buffer.dtype = from.word("dtype", from.at("dtype"), {"f32", "i32"}) == 0 ? DType::kF32 : DType::kI32;
+  buffer.dtype = DType(from.word("dtype", from.at("dtype"), {"f32", "i32", "bf16"}));
+  if (buffer.dtype == DType::kBF16 && !backend.has_bf16) {
+    from.fail(std::string("dtype is bf16, and backend ") + backend.name +
+              " computes in f32 alone: train with training.precision float32, or on a GPU");
+  }
   buffer.persistent = from.word("arena", from.at("arena"), {"persistent", "transient"}) == 0;
   const int64_t bytes = buffer.persistent ? program.persistent_bytes : program.transient_bytes;
-  buffer.elements = from.integer("elements", 0, kMaxBytes / 4);
+  const int64_t width = size_of(buffer.dtype);
+  buffer.elements = from.integer("elements", 0, kMaxBytes / width);
   buffer.offset = from.integer("offset", 0, kMaxBytes);
   if (buffer.offset % kAlignment != 0) from.fail("offset", from.at("offset"), "a multiple of 64");
-  if (buffer.offset + buffer.elements * 4 > bytes) {
-    from.fail("offset " + std::to_string(buffer.offset) + " + 4 * elements " + std::to_string(buffer.elements) +
-              " is past the end of its arena, " + std::to_string(bytes) + " bytes");
+  if (buffer.offset + bytes_of(buffer) > bytes) {
+    from.fail("offset " + std::to_string(buffer.offset) + " + " + std::to_string(width) + " * elements " +
+              std::to_string(buffer.elements) + " is past the end of its arena, " + std::to_string(bytes) + " bytes");
   }
   return buffer;
 }
@@ -48,14 +54,31 @@ struct Side {
   const char* row;
   const std::vector<int>& indices;
   const std::vector<double>& extents;
+  std::optional<DType> marked;  // type of what the table marks "*"
 };
 
-// Buffers that hold indices or counts are i32, all others f32; zero takes either.
-bool has_type(const std::string& op, const std::string& buffer, DType dtype) {
+const char* name_of(DType dtype) {
+  return dtype == DType::kI32 ? "i32" : dtype == DType::kBF16 ? "bf16" : "f32";
+}
+
+// Buffers that hold indices or counts are i32. What the table marks has one type throughout an op, f32 or bf16, and all
+// others are f32.
+DType type_of(const ProgramOp& op, const std::string& buffer, std::optional<DType> marked) {
   static const std::set<std::string> kIntegers = {"tokens", "expert", "slot", "counts", "allCounts", "taken"};
-  if (op == "zero") return true;
-  const bool integers = op != "global_norm" && kIntegers.count(buffer) > 0;  // whose `expert` is a norm
-  return integers == (dtype == DType::kI32);
+  if (op.name != "global_norm" && kIntegers.count(buffer) > 0) return DType::kI32;  // whose `expert` is a norm
+  return marked.value_or(DType::kF32);
+}
+
+// The type of what the table marks: that of the first of them.
+std::optional<DType> marked_type(const Program& program, const ProgramOp& op, const OpSpec& spec) {
+  for (const auto& [row, indices] : {std::pair{spec.inputs, &op.inputs}, std::pair{spec.outputs, &op.outputs}}) {
+    const std::vector<std::string> names = words(row);
+    for (size_t i = 0; i < names.size() && i < indices->size(); ++i) {
+      const DType dtype = program.buffers[size_t((*indices)[i])].dtype;
+      if (names[i].find('*') != std::string::npos) return dtype == DType::kBF16 ? dtype : DType::kF32;
+    }
+  }
+  return std::nullopt;
 }
 
 // The number of buffers, their kind and, where attributes say it, their size.
@@ -70,17 +93,33 @@ void check_buffers(const Object& from, const Program& program, const ProgramOp& 
   }
   for (size_t i = 0; i < side.indices.size(); ++i) {
     const Buffer& buffer = program.buffers[side.indices[i]];
-    std::string name = any ? "buffers" : names[i];
-    if (const size_t mark = name.find_first_of("*?+#"); mark != std::string::npos) name.resize(mark);
+    std::string name = any ? names.back() : names[i];
+    const bool is_marked = name.find('*') != std::string::npos;
+    if (const size_t mark = name.find_first_of("*?+#."); mark != std::string::npos) name.resize(mark);
     const std::string which = std::string(side.name) + " '" + name + "' (buffer '" + buffer.name + "')";
-    if (!has_type(op.name, name, buffer.dtype)) {
-      from.fail(which + " is " + (buffer.dtype == DType::kI32 ? "i32, wants f32" : "f32, wants i32"));
+    const DType type = type_of(op, name, is_marked ? side.marked : std::nullopt);
+    if (buffer.dtype != type && op.name != "zero") {
+      from.fail(which + " is " + name_of(buffer.dtype) + ", wants " + name_of(type));
     }
     const double wanted = i < side.extents.size() ? side.extents[i] : 0;
     if (double(buffer.elements) >= wanted) continue;
     char number[32];
     std::snprintf(number, sizeof number, "%.0f", std::min(wanted, 1e18));
     from.fail(which + " has " + std::to_string(buffer.elements) + " elements, its attributes say " + number);
+  }
+}
+
+// One copy of each buffer, as long as it is.
+void check_copies(const Object& from, const Program& program, const ProgramOp& op) {
+  if (op.inputs.size() != op.outputs.size()) {
+    from.fail(std::to_string(op.outputs.size()) + " copies of " + std::to_string(op.inputs.size()) +
+              " buffers: wants one of each");
+  }
+  for (size_t i = 0; i < op.inputs.size(); ++i) {
+    const Buffer &buffer = program.buffers[size_t(op.inputs[i])], &copy = program.buffers[size_t(op.outputs[i])];
+    if (buffer.elements == copy.elements) continue;
+    from.fail("copy '" + copy.name + "' has " + std::to_string(copy.elements) + " elements, '" + buffer.name + "' " +
+              std::to_string(buffer.elements));
   }
 }
 
@@ -152,8 +191,10 @@ ProgramOp parse_op(const Object& from, const Program& program, const Backend& ba
   parse_attrs(from, *spec, op);
   check_topology(from, op, *spec, topology);
   const Extents extents = spec->extents(op.attrs, topology.world_size);
-  check_buffers(from, program, op, {"inputs", spec->inputs, op.inputs, extents.in});
-  check_buffers(from, program, op, {"outputs", spec->outputs, op.outputs, extents.out});
+  const std::optional<DType> marked = marked_type(program, op, *spec);
+  check_buffers(from, program, op, {"inputs", spec->inputs, op.inputs, extents.in, marked});
+  check_buffers(from, program, op, {"outputs", spec->outputs, op.outputs, extents.out, marked});
+  if (op.name == "cast") check_copies(from, program, op);
   if (spec->comm) {
     check_collective(from, topology, op);
   } else {
@@ -198,7 +239,7 @@ Program parse_program(std::string_view text, const Backend& backend, const Topol
     const std::string name = "buffer " + std::to_string(program.buffers.size());
     Object buffer(value, from.name + ", " + name);
     buffer.name = from.name + ", buffer '" + buffer.text("name") + "'";
-    program.buffers.push_back(parse_buffer(buffer, program));
+    program.buffers.push_back(parse_buffer(buffer, program, backend));
     if (!names.insert(program.buffers.back().name).second) buffer.fail("name is taken by an earlier buffer");
   }
   std::set<std::string> labels;

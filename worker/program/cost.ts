@@ -2,10 +2,13 @@
 
 import type { ModelConfig } from '../model.ts'
 import type { OpName } from './ops.ts'
-import type { Attrs } from './program.ts'
+import { type Attrs, BYTES, type DType } from './program.ts'
 
 /** Elementwise work is bound by memory; one element costs about as much as this many operations of a matrix product. */
 const ELEMENTWISE = 16
+
+/** Of what the op table marks with `*`. */
+export const activationType = ({ precision }: ModelConfig): DType => (precision === 'bfloat16' ? 'bf16' : 'f32')
 
 /** Most rows a rank sends: N*k, or fewer where capacity bounds them. With evenly loaded experts also the rows it sends and works on. */
 export function rowsSent(config: ModelConfig): number {
@@ -52,7 +55,8 @@ const GUESS: Partial<Record<OpName, Guess>> = {
   gelu_backward: elementwise,
   swiglu: elementwise,
   swiglu_backward: elementwise,
-  all_to_all: (a, config) => 4 * rowsSent(config) * a.dim * (1 - 1 / config.expertParallelSize),
+  all_to_all: (a, config) =>
+    BYTES[activationType(config)] * rowsSent(config) * a.dim * (1 - 1 / config.expertParallelSize),
   all_gather_counts: (_, config) => 4 * config.experts * (config.worldSize - 1),
 }
 

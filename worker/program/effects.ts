@@ -16,6 +16,13 @@ function updates(op: Op, output: number): boolean {
   return OPS[op.op].outputs[output]?.includes('+=') ?? false
 }
 
+/** Of the op table's inputs or outputs: whether the buffer at this place is marked "*". */
+export function isMarked(names: readonly string[], place: number): boolean {
+  const last = names.at(-1)
+  const name = names[place] ?? (last?.endsWith('...') ? last : undefined)
+  return name?.includes('*') === true
+}
+
 /** Buffers of routed rows, marked "#", of which the op touches its chunk alone; undefined where it works on all rows. */
 export function chunkOf(op: Op): { chunk: number; buffers: ReadonlySet<string> } | undefined {
   const chunk = op.attrs['chunk']

@@ -1,8 +1,9 @@
 // Collects buffers and ops in the order in which blocks describe themselves. Knows the tensors, nothing of the architecture.
 
 import { gradientOf, type ModelConfig, meanOf, sliceOf, type Tensor, tensors, varianceOf } from '../model.ts'
-import { cost } from './cost.ts'
-import { OPS, type OpName } from './ops.ts'
+import { activationType, cost } from './cost.ts'
+import { isMarked } from './effects.ts'
+import { OPS, type OpName, type OpSpec } from './ops.ts'
 import type { Attrs, Buffer, DType, Emitted, Op, Segment } from './program.ts'
 
 export interface Description {
@@ -30,6 +31,8 @@ export class Emitter {
   readonly #shapes = new Map<string, readonly number[]>()
   /** Newest buffer of a name, where an activation is computed again. */
   readonly #newest = new Map<string, string>()
+  /** Of parameters that products read in another type: their copies, by name. */
+  readonly #copies = new Map<string, string>()
   #again = false
   #prefix = ''
 
@@ -82,7 +85,7 @@ export class Emitter {
     this.segment = { ...this.segment, ...segment }
   }
 
-  /** Declares memory of one run. */
+  /** Declares memory of one run; what an op writes as activations becomes of their type. */
   transient(name: string, elements: number, dtype: DType = 'f32'): string {
     if (!this.#again) return this.#declare({ name, dtype, elements, arena: 'transient' })
     this.#newest.set(name, this.#declare({ name: `${name}~`, dtype, elements, arena: 'transient' }))
@@ -111,25 +114,59 @@ export class Emitter {
     return { in: input, out }
   }
 
-  op(op: OpName, { inputs, outputs, attrs = {}, label }: Description): void {
+  op(op: OpName, { inputs, outputs, ...rest }: Description): void {
+    const spec: OpSpec = OPS[op]
+    const newest = (name: string) => this.#newest.get(name) ?? name
+    this.#ops.push(
+      this.#described(op, {
+        inputs: inputs.map((name, place) => this.#read(newest(name), isMarked(spec.inputs, place))),
+        outputs: outputs.map((name, place) => this.#written(newest(name), isMarked(spec.outputs, place))),
+        ...rest,
+      }),
+    )
+  }
+
+  /** Copies of parameters are made before all else, so that within a run they are never stale. */
+  finish(name: string): Emitted {
+    this.segment = { unit: -1, phase: 'forward', part: 'other' }
+    const copied = { inputs: [...this.#copies.keys()], outputs: [...this.#copies.values()], label: 'cast' }
+    const casts = this.#copies.size === 0 ? [] : [this.#described('cast', copied)]
+    return { name, buffers: [...this.#buffers.values()], ops: [...casts, ...this.#ops] }
+  }
+
+  #described(op: OpName, { inputs, outputs, attrs = {}, label }: Description): Op {
     const { unit, phase, part } = this.segment
     const words = [unit < 0 ? '' : `unit${unit}`, phase, part === 'other' ? '' : part, this.#prefix, label ?? '']
-    const newest = (name: string) => this.#newest.get(name) ?? name
-    const elements = outputs.reduce((sum, name) => sum + this.#elements(newest(name)), 0)
-    this.#ops.push({
+    const elements = outputs.reduce((sum, name) => sum + this.#buffer(name).elements, 0)
+    return {
       op,
       label: words.filter(Boolean).join('.'),
       queue: OPS[op].queue,
-      inputs: inputs.map(newest),
-      outputs: outputs.map(newest),
+      inputs,
+      outputs,
       attrs,
       segment: this.segment,
       cost: cost(op, attrs, elements, this.config),
-    })
+    }
   }
 
-  finish(name: string): Emitted {
-    return { name, buffers: [...this.#buffers.values()], ops: this.#ops }
+  /** What an op reads in place of a parameter that it takes in the type of activations. */
+  #read(name: string, marked: boolean): string {
+    const { elements, arena } = this.#buffer(name)
+    const dtype = activationType(this.config)
+    if (!marked || arena === 'transient' || dtype === 'f32') return name
+    const copy =
+      this.#copies.get(name) ?? this.#declare({ name: `${name}.${dtype}`, dtype, elements, arena: 'transient' })
+    this.#copies.set(name, copy)
+    return copy
+  }
+
+  /** Memory of a run has the type that the ops which write it give it. */
+  #written(name: string, marked: boolean): string {
+    const buffer = this.#buffer(name)
+    if (marked && buffer.arena === 'transient')
+      this.#buffers.set(name, { ...buffer, dtype: activationType(this.config) })
+    return name
   }
 
   #declare(buffer: Buffer): string {
@@ -138,10 +175,10 @@ export class Emitter {
     return buffer.name
   }
 
-  #elements(name: string): number {
+  #buffer(name: string): Buffer {
     const buffer = this.#buffers.get(name)
     if (!buffer) throw new Error(`buffer ${name} is used before it is declared`)
-    return buffer.elements
+    return buffer
   }
 }
 

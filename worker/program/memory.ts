@@ -2,10 +2,9 @@
 // other begins: by the order inside the queues and the waits between them, whatever the timing.
 
 import { writes } from './effects.ts'
-import type { Buffer, PlacedBuffer, Scheduled, ScheduledOp } from './program.ts'
+import { type Buffer, BYTES, type PlacedBuffer, type Scheduled, type ScheduledOp } from './program.ts'
 
 export const ALIGNMENT = 64
-const BYTES = 4
 
 export interface MemoryPlan {
   buffers: PlacedBuffer[]
@@ -50,7 +49,7 @@ export function planMemory(scheduled: Scheduled): MemoryPlan {
   return { buffers, persistentBytes, transientBytes }
 }
 
-const size = (buffer: Buffer) => Math.ceil((buffer.elements * BYTES) / ALIGNMENT) * ALIGNMENT
+const size = (buffer: Buffer) => Math.ceil((buffer.elements * BYTES[buffer.dtype]) / ALIGNMENT) * ALIGNMENT
 
 /** Largest first, each into the lowest gap between those it may not touch. */
 function place(list: Lifetime[]): Placed[] {

@@ -120,6 +120,8 @@ export const OPS = {
   // scale = 1 / (W*N*micro-batches), so that sums over ranks and micro-batches are means over all tokens of the step.
   cross_entropy: op('compute', 'logits* tokens', 'loss dlogits*?', 'batch sequence vocabulary scale accumulate'),
 
+  // copies[i] = buffers[i], rounded to what the copies are; as many elements in each.
+  cast: op('compute', 'buffers...', 'copies*...', ''),
   // Sets every listed buffer to zero.
   zero: op('compute', '', 'buffers...', ''),
   // y[0] = sum over all listed buffers of the squares (accumulated in f64).

@@ -6,8 +6,10 @@ import type { OpName } from './ops.ts'
 /** `compute` ops run one after another; `comm` ops run one after another; the two run beside each other. */
 export type Queue = 'compute' | 'comm'
 
-/** All values are 4 bytes wide. */
-export type DType = 'f32' | 'i32'
+export type DType = 'f32' | 'i32' | 'bf16'
+
+/** Of one element. */
+export const BYTES: Readonly<Record<DType, number>> = { f32: 4, i32: 4, bf16: 2 }
 
 /**
  * Persistent buffers keep their place and contents between programs (parameters, gradients, moments, inputs, results); their layout is a

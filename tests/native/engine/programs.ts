@@ -1,7 +1,7 @@
 // Small programs for the engine's tests, placed in memory one buffer after another.
 
 import { OPS, type OpName } from '../../../worker/program/ops.ts'
-import type { Attrs, Program } from '../../../worker/program/program.ts'
+import { type Attrs, BYTES, type DType, type Program } from '../../../worker/program/program.ts'
 
 export interface Shape {
   rank: number
@@ -20,7 +20,12 @@ export interface OpText {
 }
 
 /** Elements of f32, or of the type named. */
-type Extent = number | { i32: number }
+type Extent = number | { i32: number } | { bf16: number }
+
+function typed(extent: Extent): { dtype: DType; elements: number } {
+  if (typeof extent === 'number') return { dtype: 'f32', elements: extent }
+  return 'i32' in extent ? { dtype: 'i32', elements: extent.i32 } : { dtype: 'bf16', elements: extent.bf16 }
+}
 
 const indexOf = (names: string[], wanted: string): number => {
   const found = names.indexOf(wanted)
@@ -38,9 +43,9 @@ export function makeProgram(
   const placed: Program['buffers'] = []
   let offset = 0
   for (const [buffer, extent] of Object.entries(buffers)) {
-    const [dtype, elements] = typeof extent === 'number' ? (['f32', extent] as const) : (['i32', extent.i32] as const)
+    const { dtype, elements } = typed(extent)
     placed.push({ name: buffer, dtype, elements, arena: 'persistent', offset })
-    offset = Math.ceil((offset + elements * 4) / 64) * 64
+    offset = Math.ceil((offset + elements * BYTES[dtype]) / 64) * 64
   }
   const names = Object.keys(buffers)
   const labels = ops.map(({ label }) => label)

@@ -50,6 +50,7 @@ Case scale_rows(int64_t n, int64_t d);
 Case add(int64_t n, int64_t d);
 Case cross_entropy(int64_t b, int64_t t, int64_t v, bool gradient);
 Case z_loss(int64_t n);
+Case cast(std::vector<int64_t> sizes);
 Case zero(std::vector<int64_t> sizes);
 Case square_sum(std::vector<int64_t> sizes);
 Case global_norm(double dense, double expert);

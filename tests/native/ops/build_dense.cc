@@ -176,6 +176,12 @@ Case zero(std::vector<int64_t> sizes) {
   return c;
 }
 
+Case cast(std::vector<int64_t> sizes) {
+  Case c = zero(sizes);
+  c.op = "cast";
+  return c;
+}
+
 Case square_sum(std::vector<int64_t> sizes) {
   Case c = zero(sizes);
   c.op = "square_sum";

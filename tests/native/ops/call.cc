@@ -123,9 +123,11 @@ Call forward_call(const Case& c, bool accumulate) {
     }
   }
   uint64_t seed = 1;
+  const bool is_copy = !call.in.empty();  // of a list: its outputs are not what it starts from
   for (const Name& name : outputs_of(c.op)) {
     if (name.list) {
-      for (const Value& value : c.list) call.out.emplace_back(name.text, value);
+      for (const Value& value : c.list)
+        call.out.emplace_back(name.text, is_copy ? noise(name.text, value.elements(), seed++) : value);
     } else if (!name.optional || c.outputs.contains(name.text)) {
       const bool given = name.accumulated && c.inputs.contains(name.text);
       call.out.emplace_back(name.text,
@@ -249,8 +251,13 @@ std::map<std::string, Value> run(const Call& call, const Backend& backend, int n
     found = streams.try_emplace(key, backend.stream_create(num_threads), backend.stream_destroy).first;
   const Bound<Real> bound(call);
   bound.run(function_of(backend, call.op), found->second.get());
-  const auto values = bound.outputs();
-  return {values.begin(), values.end()};
+  std::map<std::string, Value> named;
+  for (const auto& [name, value] : bound.outputs()) {
+    std::string key = name;
+    for (int i = 2; named.contains(key); i++) key = name + ' ' + std::to_string(i);
+    named.emplace(key, value);
+  }
+  return named;
 }
 
 template std::map<std::string, Value> run<float>(const Call&, const Backend&, int);

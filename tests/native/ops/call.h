@@ -57,7 +57,7 @@ class Bound {
   std::vector<DType> in_types_, out_types_;
 };
 
-// Runs a call once; returns its outputs.
+// Runs a call once; returns its outputs. Of a list the first has the list's name, the others "buffers 2" and so on.
 template <class Real>
 std::map<std::string, Value> run(const Call& call, const Backend& backend, int num_threads = 1);
 

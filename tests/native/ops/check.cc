@@ -9,14 +9,14 @@
 namespace scmoe::test {
 namespace {
 
-// Of a value that a kernel keeps in bf16: half a unit in the last place is 2^-9 of it. Attention also multiplies
-// rounded probabilities; sums of its rounded terms, in f32, are as far off.
+// Of a value that a kernel keeps in bf16: half a unit in the last place is up to 2^-8 of it. Attention also multiplies
+// rounded probabilities; sums of its rounded terms, in f32, are as far off, and the farthest of thousands a few times.
 double tolerance_of(const Call& call, const std::string& output) {
   if (!call.bf16) return kTolerance;
   if (call.op == "attention") return output == "lse" ? kTolerance : 1e-2;
-  if (call.op == "attention_backward") return 2e-2;
+  if (call.op == "attention_backward") return 3e-2;
   for (const Name& name : outputs_of(call.op))
-    if (name.text == output && name.activation) return 4e-3;
+    if (name.text == output.substr(0, output.find(' ')) && name.activation) return 4e-3;
   return kTolerance;
 }
 

@@ -146,7 +146,11 @@ void graph_launch(Graph* graph, Stream*) {
   for (const Work& call : reinterpret_cast<ThreadGraph*>(graph)->calls) call();
 }
 
-Backend backend = {"standin", ops, 0, [](int) { return reinterpret_cast<Stream*>(new OpStream); },
+Backend backend = {"standin",
+                   ops,
+                   0,
+                   false,
+                   [](int) { return reinterpret_cast<Stream*>(new OpStream); },
                    [](Stream* stream) { delete reinterpret_cast<OpStream*>(stream); }};
 
 Device device = {

@@ -43,9 +43,11 @@ struct Isa {
 
 // Widest first.
 const Isa kIsas[] = {
-    {"avx512", has_avx512, {"cpu-avx512", avx512::kOps, kNumOps, cpu_stream_create, cpu_stream_destroy}},
-    {"avx2", has_avx2, {"cpu-avx2", avx2::kOps, kNumOps, cpu_stream_create, cpu_stream_destroy}},
-    {"baseline", [] { return true; }, {"cpu-baseline", baseline::kOps, kNumOps, cpu_stream_create, cpu_stream_destroy}},
+    {"avx512", has_avx512, {"cpu-avx512", avx512::kOps, kNumOps, false, cpu_stream_create, cpu_stream_destroy}},
+    {"avx2", has_avx2, {"cpu-avx2", avx2::kOps, kNumOps, false, cpu_stream_create, cpu_stream_destroy}},
+    {"baseline",
+     [] { return true; },
+     {"cpu-baseline", baseline::kOps, kNumOps, false, cpu_stream_create, cpu_stream_destroy}},
 };
 
 }  // namespace

@@ -16,7 +16,7 @@ const Backend* backend(const char* name) {
       SCMOE_COMPUTE_OPS(SCMOE_ENTRY)
 #undef SCMOE_ENTRY
   };
-  static const Backend table = {name, ops, kNumOps, cpu_stream_create, cpu_stream_destroy};
+  static const Backend table = {name, ops, kNumOps, false, cpu_stream_create, cpu_stream_destroy};
   return &table;
 }
 

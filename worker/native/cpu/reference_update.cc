@@ -26,6 +26,11 @@ void cross_entropy(const OpCall& call, Stream*) {
 }
 
 template <class Real>
+void cast(const OpCall& call, Stream*) {
+  for (int i = 0; i < call.num_in; i++) std::copy_n(in<Real>(call, i), call.in_elements[i], out<Real>(call, i));
+}
+
+template <class Real>
 void zero(const OpCall& call, Stream*) {
   for (int i = 0; i < call.num_out; i++) std::fill_n(out<Real>(call, i), call.out_elements[i], Real{0});
 }
@@ -61,6 +66,7 @@ void adamw(const OpCall& call, Stream*) {
   template void name<float>(const OpCall&, Stream*); \
   template void name<double>(const OpCall&, Stream*);
 SCMOE_INSTANTIATE(cross_entropy)
+SCMOE_INSTANTIATE(cast)
 SCMOE_INSTANTIATE(zero)
 SCMOE_INSTANTIATE(square_sum)
 SCMOE_INSTANTIATE(global_norm)

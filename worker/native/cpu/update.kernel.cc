@@ -1,4 +1,4 @@
-// Over parameters and gradients: zero, norms, AdamW.
+// Over parameters and gradients: copies, zero, norms, AdamW.
 #include "cpu/vec.h"
 
 namespace scmoe::SCMOE_ISA {
@@ -15,6 +15,16 @@ double square_sum_of(const float* x, int64_t n) {
 }
 
 }  // namespace
+
+void cast(const OpCall& call, Stream* stream) {
+  for (int i = 0; i < call.num_in; i++) {
+    const float* x = in(call, i);
+    float* y = out(call, i);
+    parallel_for(stream, call.in_elements[i], kChunk, [=](int64_t begin, int64_t end, int) {
+      __builtin_memcpy(y + begin, x + begin, static_cast<size_t>(end - begin) * sizeof(float));
+    });
+  }
+}
 
 void zero(const OpCall& call, Stream* stream) {
   for (int i = 0; i < call.num_out; i++) {

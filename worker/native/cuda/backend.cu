@@ -23,7 +23,7 @@
 // grouped.cu       the experts' linear layers
 // gates.cu         coefficient gates of the shared expert
 // loss.cu          cross entropy, balance and z losses
-// update.cu        zero, norms, AdamW
+// update.cu        copies of parameters, zero, norms, AdamW
 #include "ops.cuh"
 
 namespace scmoe {
@@ -33,7 +33,7 @@ namespace {
 const OpEntry kOps[] = {SCMOE_COMPUTE_OPS(SCMOE_ENTRY)};
 #undef SCMOE_ENTRY
 
-const Backend kBackend = {"cuda", kOps, sizeof kOps / sizeof *kOps, cuda::stream_create, cuda::stream_destroy};
+const Backend kBackend = {"cuda", kOps, sizeof kOps / sizeof *kOps, true, cuda::stream_create, cuda::stream_destroy};
 
 }  // namespace
 

@@ -1,10 +1,36 @@
-// Zero, norms, AdamW.
+// Copies of parameters, zero, norms, AdamW.
 #include "ops.cuh"
 
 namespace scmoe::cuda {
 namespace {
 
 constexpr int kThreads = 256, kBuffers = 32, kBlocks = 32;
+constexpr int kPack = 4;           // elements a thread copies at once
+constexpr int kMostCopies = 1024;  // blocks to a buffer: more than a device has room for
+
+// As many as fit a launch.
+template <class T>
+struct Copies {
+  T* to[kBuffers];
+  const float* from[kBuffers];
+  int64_t elements[kBuffers];
+};
+
+// Blocks (part, buffer). Parts beyond the end of a short buffer have nothing to do.
+template <class T>
+__global__ void cast_kernel(Copies<T> p) {
+  T* to = p.to[blockIdx.y];
+  const float* from = p.from[blockIdx.y];
+  const int64_t count = p.elements[blockIdx.y], packs = count / kPack;
+  for (int64_t i = global_thread(); i < packs; i += all_threads()) {
+    const Pack<float, kPack> pack = reinterpret_cast<const Pack<float, kPack>*>(from)[i];
+    Pack<T, kPack> result;
+#pragma unroll
+    for (int j = 0; j < kPack; j++) result.value[j] = rounded<T>(pack.value[j]);
+    reinterpret_cast<Pack<T, kPack>*>(to)[i] = result;
+  }
+  for (int64_t i = packs * kPack + global_thread(); i < count; i += all_threads()) to[i] = rounded<T>(from[i]);
+}
 
 // As many as fit a launch.
 struct Buffers {
@@ -53,6 +79,25 @@ __global__ void adamw_kernel(Adam p) {
 }
 
 }  // namespace
+
+void cast(const OpCall& call, Stream* stream) {
+  with_type(call.out_types[0], [&](auto type) {
+    using T = decltype(type);
+    for (int first = 0; first < call.num_in; first += kBuffers) {
+      Copies<T> copies{};
+      const int count = least(kBuffers, call.num_in - first);
+      int64_t most = 0;
+      for (int i = 0; i < count; i++) {
+        copies.to[i] = out<T>(call, first + i), copies.from[i] = in<float>(call, first + i);
+        copies.elements[i] = call.in_elements[first + i];
+        most = greatest(most, copies.elements[i]);
+      }
+      const int64_t parts = least<int64_t>(kMostCopies, ceil_div(most, int64_t{kThreads} * kPack));
+      const dim3 blocks(static_cast<unsigned>(parts), static_cast<unsigned>(count));
+      launch(stream, {blocks, dim3(kThreads)}, cast_kernel<T>, copies);
+    }
+  });
+}
 
 void zero(const OpCall& call, Stream* stream) {
   for (int i = 0; i < call.num_out; i++) {

@@ -29,7 +29,7 @@ struct File {
   std::vector<std::string> programs;  // JSON, as Engine::load takes it
   std::vector<std::string> step;      // names of programs, in the order a step runs them
   std::vector<Fill> fills;
-  std::vector<std::string> report;           // f32 buffers whose first element is reported after each step
+  std::vector<std::string> report;           // floating-point buffers whose first element is reported after each step
   std::map<std::string, std::string> parts;  // of ops by label: what of the layer they are (worker/program/program.ts)
   double tokens = 0, flops = 0;              // of a step
   int64_t bytes = 0;                         // of the largest persistent and the largest transient memory together

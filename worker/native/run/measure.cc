@@ -1,6 +1,7 @@
 #include "run/measure.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdio>
 #include <future>
 #include <set>
@@ -37,6 +38,18 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+// To nearest, ties to even; of finite numbers.
+uint16_t bf16_of(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+double first_of(const BufferView& view) {
+  const char* const data = view.arena->data() + view.offset;
+  if (view.dtype != DType::kBF16) return *reinterpret_cast<const float*>(data);
+  return std::bit_cast<float>(uint32_t{*reinterpret_cast<const uint16_t*>(data)} << 16);
+}
+
 struct OpTimes {
   std::string label;
   std::vector<double> start, ready, end;  // by step
@@ -46,6 +59,8 @@ class Session {
  public:
   Session(const File& file, const Options& options);
   void step(bool measured);
+  // Until all ranks have done their last step: one that sees another gone takes it for lost.
+  void await_others();
   json result() const;
   // Medians, microseconds: of ops of these parts together, and how many of them there are.
   std::pair<double, int> time_of(const std::set<std::string>& parts) const;
@@ -95,7 +110,7 @@ void Session::connect(const Options& options) {
   call.wait();
 }
 
-// Buffers of either type are filled alike.
+// Buffers of all types are filled alike.
 void Session::fill() {
   std::vector<std::string> written;
   for (const Fill& fill : file_.fills) {
@@ -105,6 +120,8 @@ void Session::fill() {
       const double value = value_at(fill, i);
       if (view.dtype == DType::kI32) {
         reinterpret_cast<int32_t*>(data)[i] = int32_t(value);
+      } else if (view.dtype == DType::kBF16) {
+        reinterpret_cast<uint16_t*>(data)[i] = bf16_of(float(value));
       } else {
         reinterpret_cast<float*>(data)[i] = float(value);
       }
@@ -132,8 +149,15 @@ void Session::step(bool measured) {
   engine_.download(file_.report);
   for (const std::string& name : file_.report) {
     const BufferView view = engine_.view(name);
-    reported_[name].push_back(*reinterpret_cast<const float*>(view.arena->data() + view.offset));
+    reported_[name].push_back(first_of(view));
   }
+}
+
+void Session::await_others() {
+  if (file_.topology.world_size == 1) return;
+  Call call;
+  engine_.all_reduce(std::make_shared<std::vector<double>>(1), call.done());
+  call.wait();
 }
 
 std::pair<double, int> Session::time_of(const std::set<std::string>& parts) const {
@@ -188,6 +212,7 @@ json run_steps(const File& file, const Options& options) {
     if (step == options.warm_up) std::fprintf(stderr, "warm-up done\n");
     session.step(step >= options.warm_up);
   }
+  session.await_others();
   return session.result();
 }
 
