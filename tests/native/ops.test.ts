@@ -94,6 +94,7 @@ describe('the CPU backend', () => {
     ],
     ['shared heads', 'attends with shared keys and values as with copies of them for each head'],
     ['turn back', 'undoes a turn with its inverse'],
+    ['in place', 'puts the gradient of logits in their place as it does beside them'],
     ['taken', 'lets no token choose the expert taken from it, and changes no other choice'],
   ])('%s: %s', what => {
     const lines = checks.filter(([name]) => name === what)

@@ -1,6 +1,5 @@
-// cuda_ops_test [OP]     the one list of cases (tests/native/ops) on the CUDA backend, its kernels emulated; of ops
-// that
-//                        begin so
+// cuda_ops_test [CASE]   the one list of cases (tests/native/ops) on the CUDA backend, its kernels emulated; of those
+//                        whose op and label begin so
 // cuda_ops_test --names  its table of ops
 // Both print lines as ops_test does; SCMOE_EMULATOR_SEED draws other orders of threads and blocks.
 #include <cstdio>

@@ -212,9 +212,19 @@ Bound<Real>::Bound(const Call& call) : call_(call), in_(call.in.size()), out_(ca
   for (size_t i = 0; i < in_.size(); i++) in_[i].fill(call.in[i].second, half(inputs, call.in[i].first));
   for (size_t i = 0; i < out_.size(); i++) out_[i].fill(call.out[i].second, half(outputs, call.out[i].first));
   for (Buffer& buffer : in_) in_pointers_.push_back(buffer.data()), in_types_.push_back(buffer.type());
-  for (Buffer& buffer : out_) out_pointers_.push_back(buffer.data()), out_types_.push_back(buffer.type());
+  for (size_t i = 0; i < out_.size(); i++) {
+    Buffer& buffer = place_of(i);
+    results_.push_back(&buffer), out_pointers_.push_back(buffer.data()), out_types_.push_back(buffer.type());
+  }
   for (const auto& [name, value] : call.in) in_elements_.push_back(value.elements());
   for (const auto& [name, value] : call.out) out_elements_.push_back(value.elements());
+}
+
+template <class Real>
+typename Bound<Real>::Buffer& Bound<Real>::place_of(size_t output) {
+  for (size_t i = 0; call_.in_place && i < in_.size(); i++)
+    if (source_of(call_.out[output].first) == call_.in[i].first) return in_[i];
+  return out_[output];
 }
 
 template <class Real>
@@ -233,7 +243,7 @@ void Bound<Real>::run(OpFunction function, Stream* stream) const {
 template <class Real>
 std::vector<std::pair<std::string, Value>> Bound<Real>::outputs() const {
   std::vector<std::pair<std::string, Value>> values;
-  for (size_t i = 0; i < out_.size(); i++) values.emplace_back(call_.out[i].first, out_[i].value());
+  for (size_t i = 0; i < out_.size(); i++) values.emplace_back(call_.out[i].first, results_[i]->value());
   return values;
 }
 

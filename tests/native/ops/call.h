@@ -15,6 +15,7 @@ struct Call {
   Attrs attrs{};
   std::vector<std::pair<std::string, Value>> in{}, out{};  // out: what the buffers hold before the run
   bool bf16 = false;
+  bool in_place = false;  // the gradient of an input lies where the input does
 };
 
 // The forward op of a case. Outputs start as noise, so that what an op must not touch is seen to stay.
@@ -48,9 +49,11 @@ class Bound {
     void fill(const Value& value, bool bf16);
     Value value() const;
   };
+  Buffer& place_of(size_t output);
 
   Call call_;
   std::vector<Buffer> in_, out_;
+  std::vector<Buffer*> results_;  // where each output lies
   std::vector<const void*> in_pointers_;
   std::vector<void*> out_pointers_;
   std::vector<int64_t> in_elements_, out_elements_;

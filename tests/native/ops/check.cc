@@ -112,7 +112,7 @@ std::vector<const Backend*> backends_here() {
 bool check_backend(const Backend& backend, const std::string& filter) {
   bool right = true;
   for (const Case& c : all_cases()) {
-    if (!c.op.starts_with(filter)) continue;
+    if (!(c.op + " " + c.label).starts_with(filter)) continue;
     for (const Call& call : calls_of(c)) right &= check_call(call, c.label, backend);
   }
   return check_properties(backend, filter) && right;
@@ -121,7 +121,7 @@ bool check_backend(const Backend& backend, const std::string& filter) {
 bool check_backend_in_bf16(const Backend& backend, const std::string& filter) {
   bool right = true;
   for (const Case& c : all_cases()) {
-    if (!c.op.starts_with(filter)) continue;
+    if (!(c.op + " " + c.label).starts_with(filter)) continue;
     const std::optional<Case> half = in_bf16(c);
     if (!half) continue;
     for (const Call& call : calls_of(*half)) right &= check_call(call, half->label, backend);

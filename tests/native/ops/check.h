@@ -15,7 +15,8 @@ std::vector<const Backend*> backends_here();
 // Checks of every case; true when all hold. Each prints one line for every check it makes: what, op, where, case,
 // verdict, parted by tabs; the verdict is "ok" or says what is wrong.
 bool check_kernels();
-// Against the reference, and its properties; the same with activations in bf16. Of ops that begin with `filter`.
+// Against the reference, and its properties; the same with activations in bf16. Of cases whose op and
+// label begin with `filter`.
 bool check_backend(const Backend& backend, const std::string& filter = "");
 bool check_backend_in_bf16(const Backend& backend, const std::string& filter = "");
 bool check_gradients();

@@ -177,6 +177,18 @@ bool check_turn_back(const Case& c, const Backend& backend) {
                 difference("qkv", run<float>(call, backend).at("qkv"), before, 1e-5).first);
 }
 
+// --- The gradient of logits may take their place.
+
+bool check_in_place(const Case& c, const Backend& backend) {
+  Call call = forward_call(c);
+  const auto apart = run<float>(call, backend);
+  call.in_place = true;
+  std::string problem;
+  for (const auto& [name, value] : run<float>(call, backend))
+    if (!same_bits(value, apart.at(name))) problem = name + " has other bits than with dlogits beside the logits";
+  return report("in place", c.op, backend.name, c.label, problem);
+}
+
 // --- A taken expert is not chosen; nothing else changes.
 
 std::string taken_problem(const Case& c, const std::map<std::string, Value>& open,
@@ -207,10 +219,11 @@ bool check_taken(const Case& c, const Backend& backend) {
 bool check_properties(const Backend& backend, const std::string& filter) {
   bool right = true;
   for (const Case& c : all_cases()) {
-    if (!c.op.starts_with(filter)) continue;
+    if (!(c.op + " " + c.label).starts_with(filter)) continue;
     right &= check_chunks(c, backend);
     if (c.op == "attention" && c.attrs.keyValueHeads < c.attrs.heads) right &= check_shared_heads(c, backend);
     if (c.op == "rope") right &= check_turn_back(c, backend);
+    if (c.outputs.contains("dlogits")) right &= check_in_place(c, backend);
     if (c.inputs.contains("taken")) right &= check_taken(c, backend);
   }
   return right;

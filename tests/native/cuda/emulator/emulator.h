@@ -49,7 +49,7 @@ const Words* exchange(Together what, const void* value, size_t bytes);  // [32],
 void block_barrier(const std::source_location& where);
 unsigned lane();
 
-// Copies that may come late: each thread's land at its next wait for their group.
+// Copies that land at once, or at their thread's next wait for their group.
 void copy_async(void* to, const void* from, size_t bytes, size_t valid_bytes);
 void copy_async_commit();
 void copy_async_wait(int groups_left);
