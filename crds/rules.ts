@@ -260,6 +260,24 @@ export const RULES: readonly Rule[] = [
     s => s.overlap.chunks !== 1 || s.overlap.strategy !== 'Pipelined',
   ),
   rule(
+    'overlap.exchange',
+    "{exchange} != 'Padded' || {gpusPerWorker} > 0",
+    'overlap.exchange is Padded, which is for GPUs, but workers.gpusPerWorker is 0: use GPUs, or exchange Counted',
+    s => s.overlap.exchange !== 'Padded' || s.workers.gpusPerWorker > 0,
+  ),
+  rule(
+    'overlap.exchange',
+    "{exchange} != 'Padded' || {capacityFactor} != 'none'",
+    'overlap.exchange is Padded, which carries as many rows as capacity allows, but model.capacityFactor is none: use a number such as "2", or exchange Counted',
+    s => s.overlap.exchange !== 'Padded' || s.model.capacityFactor !== 'none',
+  ),
+  rule(
+    'overlap.nccl',
+    '!has(self.overlap.nccl) || {gpusPerWorker} > 0',
+    'overlap.nccl is set, but workers.gpusPerWorker is 0, and ranks on CPUs do not use NCCL: use GPUs, or remove nccl',
+    s => s.overlap.nccl === undefined || s.workers.gpusPerWorker > 0,
+  ),
+  rule(
     'network.port',
     `[{port}].all(n, n < ${PORT.http} || n >= ${PORT.http} + {ranksPerWorker})`,
     `network.port is {port}, where the worker answers probes and progress requests: use another port`,

@@ -218,6 +218,29 @@ const Overlap = z
       .describe(
         'Parts of an all-to-all, so that experts work on one while the next travels. Default: chosen by measurement.',
       ),
+    exchange: z
+      .enum(['Counted', 'Padded'])
+      .default('Counted')
+      .describe(
+        'What an all-to-all carries. Counted: the rows that were routed, of which the host of a GPU must read the number first. Padded: as many rows for each expert as capacityFactor allows, so that no host waits and steps run as CUDA graphs; more travels. For GPUs.',
+      ),
+    nccl: z
+      .strictObject({
+        maxCTAs: z
+          .int()
+          .min(1)
+          .max(64)
+          .optional()
+          .describe('Thread blocks that a collective may take from computation. Default: as NCCL likes.'),
+        ctaPolicy: z
+          .enum(['Default', 'Efficiency', 'Zero'])
+          .optional()
+          .describe(
+            'NCCL_CTA_POLICY: Efficiency takes fewer thread blocks than the fastest transfer would, Zero none where the hardware can. From NCCL 2.27 on. Default: as NCCL likes.',
+          ),
+      })
+      .optional()
+      .describe('How much of a GPU its collectives may take. For GPUs.'),
   })
   .describe('How communication is scheduled beside computation.')
 

@@ -118,6 +118,7 @@ export const TERMS = {
   slot: { cel: optional('overlap.slot', 0), of: s => s.overlap.slot ?? 0 },
   slots,
   chunks: { cel: optional('overlap.chunks', 0), of: s => s.overlap.chunks ?? 0 },
+  exchange: { cel: 'self.overlap.exchange', of: s => s.overlap.exchange },
   port: { cel: 'self.network.port', of: s => s.network.port },
   initialSeconds: { cel: 'self.failurePolicy.backoff.initialSeconds', of: s => s.failurePolicy.backoff.initialSeconds },
   maxSeconds: { cel: 'self.failurePolicy.backoff.maxSeconds', of: s => s.failurePolicy.backoff.maxSeconds },

@@ -4,9 +4,10 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { EXIT } from '../crds/contract.ts'
+import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { readConfig, type WorkerConfig } from './config.ts'
 import { dataPath, TokenData } from './data.ts'
-import { createEngine, type Engine } from './engine.ts'
+import { createEngine, type DeviceOptions, type Engine } from './engine.ts'
 import { asFailure, errnoText, WorkerFailure } from './failure.ts'
 import { WorkerMetrics } from './metrics.ts'
 import { modelConfig } from './model.ts'
@@ -21,6 +22,8 @@ import { type Ending, train } from './train.ts'
 if (hasSeveralRanks(process.env)) process.exit(await runPod(import.meta.filename, process.env))
 
 const log = pino({ base: { rank: Number(process.env['SCMOE_RANK'] ?? 0) }, timestamp: pino.stdTimeFunctions.isoTime })
+/** In the order of NCCL's numbers. */
+const CTA_POLICIES = ['Default', 'Efficiency', 'Zero']
 const running: { engine?: Engine; record?: RunRecord } = {}
 
 const stop = onStopSignals(
@@ -65,7 +68,7 @@ async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
   makeOutputDirectory(config)
   const engine = createEngine({
     backend: config.backend,
-    device: { index: config.localRank },
+    device: { index: config.localRank, ...exchangeOf(spec) },
     rank,
     worldSize,
     expertParallelSize: config.expertParallelSize,
@@ -101,6 +104,15 @@ async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
 }
 
 /** A gang that meets on the loopback interface is all on this machine, and so are its observers. */
+/** How a GPU is to exchange rows; of CPUs nobody asks. */
+function exchangeOf({ overlap: { exchange, nccl = {} } }: ScMoEJobSpec): Partial<DeviceOptions> {
+  const { maxCTAs, ctaPolicy } = nccl
+  return {
+    padded: exchange === 'Padded',
+    ...(maxCTAs !== undefined && { maxCtas: maxCTAs }),
+    ...(ctaPolicy !== undefined && { ctaPolicy: CTA_POLICIES.indexOf(ctaPolicy) }),
+  }
+}
 function localOnly({ rendezvous: { host } }: WorkerConfig): { host?: string } {
   return isLoopback(host) ? { host } : {}
 }

@@ -157,6 +157,21 @@ const RULES: Case[] = [
     ],
   },
   {
+    name: 'padded exchanges and settings of NCCL without GPUs',
+    spec: 'overlap: {exchange: Padded, nccl: {maxCTAs: 4}}',
+    says: [
+      'spec.overlap.exchange: Invalid value: overlap.exchange is Padded, which is for GPUs, but workers.gpusPerWorker is 0: use GPUs, or exchange Counted',
+      'spec.overlap.nccl: Invalid value: overlap.nccl is set, but workers.gpusPerWorker is 0, and ranks on CPUs do not use NCCL: use GPUs, or remove nccl',
+    ],
+  },
+  {
+    name: 'padded exchanges without capacity',
+    spec: 'overlap: {exchange: Padded}\n  workers: {gpusPerWorker: 1}\n  model: {capacityFactor: none}',
+    says: [
+      'spec.overlap.exchange: Invalid value: overlap.exchange is Padded, which carries as many rows as capacity allows, but model.capacityFactor is none: use a number such as "2", or exchange Counted',
+    ],
+  },
+  {
     name: 'more ranks than a job can have',
     spec: 'workers: {replicas: 256, gpusPerWorker: 8}\n  training: {steps: 1, globalBatchSequences: 2048}\n  parallelism: {expertParallelSize: 8}',
     says: [

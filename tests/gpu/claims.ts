@@ -82,8 +82,8 @@ const MODELS: readonly Case[] = [{ kind: 'ScMoE' }, { kind: 'ScMoE', topK: 2, ll
 function engines(machine: Find) {
   const cpu = new Processes()
   const gpu: Processes[] = []
-  const of = (graphs: boolean) => {
-    const made = new Processes(machine().environment, { backend: 'cuda', device: { graphs } })
+  const of = (graphs: boolean, padded = false) => {
+    const made = new Processes(machine().environment, { backend: 'cuda', device: { graphs, padded } })
     gpu.push(made)
     return made
   }
@@ -107,15 +107,22 @@ export function claimTraining(machine: Find): void {
 export function claimRanks(machine: Find): void {
   const { of } = engines(machine)
   let gpu: Processes
+  let padded: Processes
   beforeAll(() => {
     gpu = of(machine().graphs)
+    padded = of(machine().graphs, true)
   })
 
-  it('two ranks of NCCL on one GPU train as one rank does', { timeout: TIMEOUT }, async () => {
+  // Seen failing: of a padded exchange, the places of a peer's part by expert, then rank.
+  it('two ranks of NCCL on one GPU train as one rank does, whatever their exchanges carry', {
+    timeout: TIMEOUT,
+  }, async () => {
     for (const shape of MODELS) {
       const alone = await train(gpu, shape)
+      const counted = await train(gpu, { ...shape, worldSize: 2 })
       // Rounding of sums in another order.
-      expect(distance(await train(gpu, { ...shape, worldSize: 2 }), alone)).toBeLessThan(1e-5)
+      expect(distance(counted, alone)).toBeLessThan(1e-5)
+      expect(await train(padded, { ...shape, worldSize: 2 })).toEqual(counted)
     }
   })
 

@@ -1,9 +1,10 @@
-// Workers whose GPU, a stand-in (tests/native/standin), is too small or not there. Workers that train on one: tests/gpu/claims.ts.
+// Workers whose GPU is a stand-in (tests/native/standin): how they exchange rows, and what they say where it is too small or not there. Workers that
+// train on one: tests/gpu/claims.ts.
 
 import { beforeAll, expect, test } from 'vitest'
 import { ENV, EXIT } from '../../crds/contract.ts'
 import { buildStandIns, standInEnvironment } from './standin/standin.ts'
-import { TestGang, temporaryFolder, tinySpec } from './worker-gang.ts'
+import { lossCurve, TestGang, temporaryFolder, tinySpec, trainToEnd } from './worker-gang.ts'
 
 beforeAll(() => buildStandIns(), 900_000)
 
@@ -15,6 +16,16 @@ async function endOf(spec: Parameters<typeof TestGang.start>[0], settings: Recor
   const [end] = await (await TestGang.start(spec, temporaryFolder(), gpu(settings))).ends()
   return end
 }
+
+test('workers whose exchanges are padded and whose NCCL may take little of the GPU train as others do', async () => {
+  const [counted, padded] = [temporaryFolder(), temporaryFolder()]
+  const workers = { replicas: 2, gpusPerWorker: 1 }
+  await trainToEnd(leg(10, { workers }), counted, gpu())
+  const overlap = { exchange: 'Padded', nccl: { maxCTAs: 4, ctaPolicy: 'Zero' } }
+  const [first] = await trainToEnd(leg(10, { workers, overlap }), padded, gpu({ STANDIN_NCCL_SAYS: '1' }))
+  expect(lossCurve(padded)).toEqual(lossCurve(counted))
+  expect(first?.log).toContain('standin NCCL: at most 4 CTAs, policy 2')
+})
 
 test('a model that does not fit on the GPU fails the job, with the bytes it needs and those there are', async () => {
   const end = await endOf(leg(1), { STANDIN_MEMORY: '100000' })

@@ -1,6 +1,8 @@
 // A libnccl.so.2 for ranks that are processes of one machine: the same functions, over TCP, as work of a stand-in
 // stream. For tests of what calls NCCL: it is not NCCL. Like it, what waits for a peer that is gone waits until it is
 // aborted.
+#include "device/nccl.h"
+
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -8,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -298,7 +301,9 @@ EXPORT int ncclGetUniqueId(UniqueId* id) {
   return kSuccess;
 }
 
-EXPORT int ncclCommInitRankConfig(Comm** comm, int size, UniqueId id, int rank, void*) {
+EXPORT int ncclCommInitRankConfig(Comm** comm, int size, UniqueId id, int rank, scmoe::nccl::Config* config) {
+  if (std::getenv("STANDIN_NCCL_SAYS") != nullptr)
+    std::fprintf(stderr, "standin NCCL: at most %d CTAs, policy %d\n", config->max_ctas, config->cta_policy);
   uint16_t port = 0;
   std::memcpy(&port, id.bytes, sizeof port);
   Comm* const made = *comm = new Comm;
