@@ -2,8 +2,8 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { join, resolve } from 'node:path'
+import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
-import pc from 'picocolors'
 import { z } from 'zod'
 import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { JobFileError, readJob } from './job-file.ts'
@@ -105,10 +105,10 @@ function text(found: Evaluated): string {
     ['gradient norm', found.gradientNorm, ''],
   ]
   return [
-    `${pc.bold(found.checkpoint)}${step === undefined ? '' : `  step ${step}`}`,
+    `${styleText('bold', found.checkpoint)}${step === undefined ? '' : `  step ${step}`}`,
     `${sequences} ${sequences === 1 ? 'sequence' : 'sequences'} of ${sequenceLength} tokens, ${batchSequences} at a time`,
     ...rows.flatMap(([name, value, more]) =>
-      value === undefined ? [] : [`  ${name.padEnd(14)} ${digits(value)}${more && pc.dim(`  ${more}`)}`],
+      value === undefined ? [] : [`  ${name.padEnd(14)} ${digits(value)}${more && styleText('dim', `  ${more}`)}`],
     ),
     ...(found.gradients === undefined ? [] : [`gradients: ${found.gradients}`]),
   ].join('\n')

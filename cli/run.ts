@@ -3,8 +3,8 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
-import pc from 'picocolors'
 import { z } from 'zod'
 import { EXIT, Progress } from '../crds/contract.ts'
 import { worldSizeOf } from '../crds/ranks.ts'
@@ -128,7 +128,7 @@ class LiveView {
 
   show(progress: Progress): void {
     if (progress.step === 0 && this.#mode !== 'terminal') return
-    if (this.#mode === 'terminal') this.#update(`${pc.bold(this.#name)}  ${progressLine(progress)}`)
+    if (this.#mode === 'terminal') this.#update(`${styleText('bold', this.#name)}  ${progressLine(progress)}`)
     else if (this.#mode === 'lines' && Date.now() - this.#lastLine >= LINE_EVERY_MILLISECONDS) {
       this.#lastLine = Date.now()
       console.log(`${this.#name}  ${progressLine(progress)}`)
@@ -168,14 +168,14 @@ function conclude(ends: readonly RankEnd[], run: { name: string; output: string;
     const failure = code === 0 ? undefined : first?.failure
     console.log(JSON.stringify({ name: run.name, exitCode: code, output: run.output, failure, summary }))
   } else if (code === 0) {
-    console.log(`${pc.green('done')}  ${summary ? summaryLine(summary) : ''}`)
+    console.log(`${styleText('green', 'done')}  ${summary ? summaryLine(summary) : ''}`)
     console.log(`      ${run.output}: summary.json, losses.jsonl, trace-rank<rank>.json, checkpoints/`)
   } else if (code === EXIT.terminated.code) {
     console.log(`stopped; the same command continues from the checkpoint in ${run.output}`)
   } else {
     const log = join(run.output, 'logs', `rank-${first?.rank}.log`)
     const why = first?.failure?.message ?? `ended with code ${code} without saying why${lastLines(log)}`
-    console.error(`${pc.red('failed')}  rank ${first?.rank}: ${why}`)
+    console.error(`${styleText('red', 'failed', { stream: process.stderr })}  rank ${first?.rank}: ${why}`)
     console.error(`Log: ${log}`)
   }
   return code

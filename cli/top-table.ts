@@ -1,6 +1,5 @@
-// The table of scmoe top, from what the API server shows. Pure but for colours.
+// The table of scmoe top, from what the API server shows. Pure.
 
-import pc from 'picocolors'
 import type { ScMoEJobStatus, State } from '../crds/status.ts'
 import type { Job } from '../operator/objects.ts'
 import { readSpec, readStatus } from '../operator/view.ts'
@@ -24,7 +23,12 @@ export interface Shown {
   namespaces: boolean
   /** The one that was asked for. */
   where: string
+  style: Style
 }
+
+type Format = 'bold' | 'green' | 'yellow' | 'red'
+/** `styleText` of node:util, which knows whether stdout shows colours. */
+export type Style = (format: Format, text: string) => string
 
 export function rowOf(job: Job): Row {
   const { name, namespace = '', uid = '' } = job.metadata
@@ -85,7 +89,7 @@ export function topTable(rows: readonly Row[], shown: Shown): string {
       ...(shown.trends ? [shown.trends.of(row.uid)] : []),
     ]),
   ]
-  return [...aligned(table), '', summary(sorted)].join('\n')
+  return [...aligned(table, shown.style), '', summary(sorted)].join('\n')
 }
 
 function cells(row: Row, now: number): string[] {
@@ -108,27 +112,23 @@ function cells(row: Row, now: number): string[] {
   ]
 }
 
-const COLOURS: Partial<Record<State, (text: string) => string>> = {
-  Running: pc.green,
-  Restarting: pc.yellow,
-  Failed: pc.red,
-}
+const COLOURS: Partial<Record<State, Format>> = { Running: 'green', Restarting: 'yellow', Failed: 'red' }
 
-function aligned(table: readonly (readonly string[])[]): string[] {
+function aligned(table: readonly (readonly string[])[], style: Style): string[] {
   const widths = (table[0] ?? []).map((_, column) => Math.max(...table.map(row => row[column]?.length ?? 0)))
   return table.map((row, index) => {
     const text = row
-      .map((cell, column) => painted(cell, cell.padEnd(widths[column] ?? 0)))
+      .map((cell, column) => painted(cell, cell.padEnd(widths[column] ?? 0), style))
       .join('  ')
       .trimEnd()
-    return index === 0 ? pc.bold(text) : text
+    return index === 0 ? style('bold', text) : text
   })
 }
 
-function painted(cell: string, padded: string): string {
-  const colours: Readonly<Record<string, (text: string) => string>> = COLOURS
+function painted(cell: string, padded: string, style: Style): string {
+  const colours: Readonly<Record<string, Format>> = COLOURS
   const colour = Object.hasOwn(colours, cell) ? colours[cell] : undefined
-  return colour ? colour(padded) : padded
+  return colour ? style(colour, padded) : padded
 }
 
 /** e.g. `2 Running, 1 Failed; 24103 tokens/s`. */

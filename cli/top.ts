@@ -1,8 +1,8 @@
 // scmoe top: jobs with their speed, once or again and again.
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
-import pc from 'picocolors'
 import { type Cluster, ClusterError } from './cluster.ts'
 import { listJobs } from './cluster-jobs.ts'
 import { rowOf, Trends, topTable } from './top-table.ts'
@@ -27,6 +27,7 @@ export async function topCommand(cluster: Cluster, options: TopOptions, print: (
       trends,
       namespaces: options.allNamespaces === true,
       where: cluster.namespace,
+      style: styleText,
     })
   }
   if (live) await keepShowing(look, options)
@@ -49,7 +50,7 @@ async function keepShowing(look: () => Promise<string>, { interval }: TopOptions
       table = await look()
     } catch (error) {
       if (!(error instanceof ClusterError)) throw error
-      update(`${fitting(table, process.stdout.rows - 2)}\n${pc.yellow(error.message)}`)
+      update(`${fitting(table, process.stdout.rows - 2)}\n${styleText('yellow', error.message)}`)
     }
   }
 }

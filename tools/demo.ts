@@ -6,8 +6,7 @@
 
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
-import pc from 'picocolors'
+import { parseArgs, styleText } from 'node:util'
 import type { Progress } from './cluster/binaries.ts'
 import { type Cluster, down, type Provider, up } from './cluster/cluster.ts'
 import { defaultStateDir } from './cluster/state.ts'
@@ -26,13 +25,13 @@ const onProgress: Progress = (line, update) => {
 
 function say(line: string): void {
   const seconds = ((performance.now() - started) / 1000).toFixed(1).padStart(6)
-  console.log(`${pc.dim(`${seconds} s`)}  ${line}`)
+  console.log(`${styleText('dim', `${seconds} s`)}  ${line}`)
 }
 
 /** Says what is done, does it, says how long it took. */
 async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
   const before = performance.now()
-  say(pc.bold(what))
+  say(styleText('bold', what))
   const result = await work()
   say(`${what}: ${((performance.now() - before) / 1000).toFixed(1)} s`)
   return result
@@ -44,7 +43,7 @@ async function demo(cluster: Cluster, options: { keep: boolean; compare: boolean
   await step('helm install charts/scmoe', () => installChart(cluster))
   await makeNamespace(kubectl, NAMESPACE)
 
-  say(pc.bold(`kubectl apply -n ${NAMESPACE} -f ${EXAMPLE}`))
+  say(styleText('bold', `kubectl apply -n ${NAMESPACE} -f ${EXAMPLE}`))
   await kubectl('apply', '-n', NAMESPACE, '-f', join(ROOT, EXAMPLE))
   const job: Job = await followJob(kubectl, NAMESPACE, 'moby-dick', say)
   say(lossLine(job))
@@ -91,6 +90,6 @@ async function main(): Promise<void> {
 }
 
 await main().catch((error: unknown) => {
-  say(pc.red(error instanceof Error ? error.message : String(error)))
+  say(styleText('red', error instanceof Error ? error.message : String(error)))
   process.exitCode = 1
 })

@@ -41,10 +41,12 @@ interface Answer {
   error: string
 }
 
-/** `kubectl scmoe …` as users start it. */
-function scmoe(args: readonly string[], kubeconfig = api.kubeconfig, milliseconds = 0): Promise<Answer> {
+const CI = { CI: 'true', FORCE_COLOR: undefined }
+
+/** `kubectl scmoe …` as users start it, in a CI as well. */
+function scmoe(args: readonly string[], kubeconfig = api.kubeconfig, milliseconds = 0, own = {}): Promise<Answer> {
   return new Promise(resolve => {
-    const env = { ...process.env, KUBECONFIG: kubeconfig }
+    const env = { ...process.env, ...CI, KUBECONFIG: kubeconfig, ...own }
     execFile(PROGRAM, args, { env, timeout: milliseconds }, (failure, out, error) =>
       resolve({ code: typeof failure?.code === 'number' ? failure.code : failure ? -1 : 0, out, error }),
     )
@@ -93,7 +95,7 @@ describe('scmoe why', () => {
 })
 
 describe('scmoe top', () => {
-  it('shows jobs once where there is no terminal, the fastest first', async () => {
+  it('shows jobs once where there is no terminal, the fastest first, without colours unless they are asked for', async () => {
     await running('gpt')
     await ns.createJob('aside', { suspend: true })
     await ns.state('aside', 'Suspended')
@@ -105,6 +107,9 @@ aside  Suspended  0/0    -       -      -         -        -      -
 
 1 Running, 1 Suspended; 4000 tokens/s
 `)
+    // With colours wherever CI is set, as some libraries have it, the text above would begin with an escape code.
+    const forced = await scmoe(['top', '-n', ns.name], api.kubeconfig, 0, { FORCE_COLOR: '1' })
+    expect(forced.out.replaceAll('\u001B', 'ESC')).toMatch(/^ESC\[1mNAME .*\ngpt +ESC\[32mRunning/)
     const everywhere = await scmoe(['top', '--all-namespaces'])
     expect(everywhere.out).toMatch(new RegExp(`^NAMESPACE +NAME[^]*\\n${ns.name} +gpt +Running`))
   })

@@ -5,7 +5,7 @@ import { readable } from '../../cli/log-line.ts'
 import { byBlame } from '../../cli/logs.ts'
 import { duration, wrapped } from '../../cli/sentence.ts'
 import { fitting } from '../../cli/top.ts'
-import { rowOf, Trends, topTable } from '../../cli/top-table.ts'
+import { rowOf, type Style, Trends, topTable } from '../../cli/top-table.ts'
 import type { ScMoEJobStatus } from '../../crds/status.ts'
 import type { Job, Pod } from '../../operator/objects.ts'
 
@@ -24,10 +24,11 @@ const running = (name: string, tokensPerSecond: number, age = 1) =>
     throughput: { tokensPerSecond, tokensPerSecondPerRank: tokensPerSecond / 2, observedTime: at(age) },
   })
 
-function table(jobs: readonly Job[], trends?: Trends): string[] {
+const plain: Style = (_, text) => text
+function table(jobs: readonly Job[], trends?: Trends, style = plain): string[] {
   const rows = jobs.map(rowOf)
   trends?.add(rows)
-  return topTable(rows, { now: NOW, trends, namespaces: false, where: 'train' }).split('\n')
+  return topTable(rows, { now: NOW, trends, namespaces: false, where: 'train', style }).split('\n')
 }
 
 describe('the table of top', () => {
@@ -41,6 +42,17 @@ describe('the table of top', () => {
       'b     Failed   0/2    -      -      -         -        -      -',
       '',
       '2 Running, 1 unseen, 1 Failed; 4010 tokens/s',
+    ])
+  })
+
+  it('has its head in bold and the states that matter in colour, with the columns where they are without', () => {
+    const jobs = [running('gpt', 10), job('a', { state: 'Failed' }), job('b', { state: 'Pending' })]
+    const styled = table(jobs, undefined, (format, text) => `<${format}>${text}</>`)
+    expect(styled[0]).toMatch(/^<bold>NAME .*LEFT<\/>$/)
+    expect(styled.slice(1, 4).map(line => line.slice(0, 28).trimEnd())).toEqual([
+      'gpt   <green>Running</>  2/2',
+      'a     <red>Failed </>  0/2',
+      'b     Pending  0/2    -',
     ])
   })
 
