@@ -77,11 +77,12 @@ afterEach(() => {
   server.close()
 })
 
-/** How often each job was reported, when `enough` is true or 25 s are over. */
+/** How often each job was reported, when `enough` is true or the time is over; and the milliseconds that took. */
 async function scrape(
   count: number,
   enough: (times: (i: number) => number) => boolean,
-): Promise<(i: number) => number> {
+  longest = 90_000,
+): Promise<{ times: (i: number) => number; took: number }> {
   const listening = server.address()
   const reports = new Map<string, number>()
   const jobs = new Map(Array.from({ length: count }, (_, i) => [`ns/job-${i}`, job(i)]))
@@ -100,33 +101,44 @@ async function scrape(
   const stop = new AbortController()
   const running = scraper.run(stop.signal)
   const times = (i: number) => reports.get(`ns/job-${i}`) ?? 0
-  for (const end = performance.now() + 25_000; performance.now() < end && !enough(times); ) await sleep(100)
+  const start = performance.now()
+  while (performance.now() - start < longest && !enough(times)) await sleep(100)
+  const took = performance.now() - start
   stop.abort()
   await running
-  return times
+  return { times, took }
 }
 
 const ALL = Array.from({ length: 1000 }, (_, i) => i)
 
-describe('a thousand jobs', () => {
+/** Starting at once, it is asked at most so often in so many milliseconds. */
+const atMost = (took: number) => Math.floor(took / (INTERVAL_SECONDS * 1000)) + 1
+
+describe('a thousand jobs', { timeout: 120_000 }, () => {
+  /** Two rounds of all of them, none of which makes trouble: how fast this machine is just now. */
+  let untroubled = 0
+
   it('are all asked in every interval, so many at a time', async () => {
     manner = () => 'good'
-    const times = await scrape(1000, each => ALL.every(i => each(i) >= 2))
+    const { times, took } = await scrape(1000, each => ALL.every(i => each(i) >= 2))
+    untroubled = took
     expect(ALL.filter(i => times(i) < 2)).toEqual([])
-    expect(Math.max(...ALL.map(times))).toBeLessThanOrEqual(3)
+    expect(Math.max(...ALL.map(times))).toBeLessThanOrEqual(atMost(took))
     expect(most).toBeLessThanOrEqual(MOST_AT_A_TIME)
   })
 
-  // Seen to fail: with 32 at a time and those that do not answer asked as often as the others, good jobs are asked once in 25 s.
+  // Seen to fail: with 32 at a time and those that do not answer asked as often as the others, good jobs are asked once in five times that.
   it('of which half are dead, slow, or send garbage or without end do not keep the others waiting, nor memory', async () => {
     const manners: Manner[] = ['dead', 'dead', 'slow', 'garbage', 'endless']
     manner = i => (i % 2 === 0 ? 'good' : (manners[(i >> 1) % manners.length] ?? 'good'))
     const of = (how: Manner) => ALL.filter(i => manner(i) === how)
     const before = process.memoryUsage().rss
-    const times = await scrape(1000, each => of('good').every(i => each(i) >= 3) && of('slow').every(i => each(i) >= 1))
+    const enough = (each: (i: number) => number) =>
+      of('good').every(i => each(i) >= 3) && of('slow').every(i => each(i) >= 1)
+    const { times, took } = await scrape(1000, enough, 5 * untroubled)
     const good = of('good').map(times)
     expect(Math.min(...good)).toBeGreaterThanOrEqual(3)
-    expect(Math.max(...good)).toBeLessThanOrEqual(4)
+    expect(Math.max(...good)).toBeLessThanOrEqual(atMost(took))
     expect(Math.min(...of('slow').map(times))).toBeGreaterThanOrEqual(1)
     for (const how of ['dead', 'garbage', 'endless'] as const) expect(Math.max(...of(how).map(times))).toBe(0)
     expect(most).toBeLessThanOrEqual(MOST_AT_A_TIME)
