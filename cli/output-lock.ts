@@ -3,6 +3,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { JobFileError } from './job-file.ts'
+import { causeOf } from './sentence.ts'
 
 const isAlive = (pid: number) => {
   try {
@@ -21,7 +22,10 @@ export function lockOutput(folder: string): () => void {
       writeFileSync(path, `${process.pid}\n`, { flag: 'wx' })
       return () => rmSync(path, { force: true })
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
+      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST'))
+        throw new JobFileError(
+          `the output folder ${folder} cannot be written (${causeOf(error)}): give another with --output`,
+        )
     }
     const pid = Number(readFileSync(path, 'utf8'))
     if (lastTry || (pid > 0 && isAlive(pid))) {

@@ -1,8 +1,8 @@
 // `scmoe run FILE`: trains a job on this machine, one process per rank, without Kubernetes.
 
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
 import { z } from 'zod'
@@ -40,8 +40,10 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
     const ranks = worldSizeOf(spec)
     removeTraces(output)
     if (options.trace !== undefined) demandWritable(options.trace)
+    const before = summaryTime(output)
     const ends = await follow({ name, spec, output, scratch }, options)
-    const code = conclude(ends, { name, output, json: options.json === true })
+    const trained = summaryTime(output) !== before
+    const code = conclude(ends, { name, output, trained, json: options.json === true })
     const hasEnded = code === EXIT.ok.code || code === EXIT.terminated.code
     if (options.trace !== undefined && hasEnded) mergeTraces({ output, ranks, file: options.trace })
     return code
@@ -74,10 +76,18 @@ const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 function makeFolder(output: string): void {
   try {
-    mkdirSync(output, { recursive: true })
+    makeBelow(output)
   } catch (error) {
     throw new JobFileError(`the output folder ${output} cannot be made (${causeOf(error)}): give another with --output`)
   }
+}
+
+/** One after another: Node's recursive one never ends where a file system has no place for folders, as /proc. */
+function makeBelow(folder: string): void {
+  const found = statSync(folder, { throwIfNoEntry: false })
+  if (found?.isDirectory()) return
+  if (found === undefined) makeBelow(dirname(folder))
+  mkdirSync(folder)
 }
 
 /** The job of a file with the options applied and checked again. */
@@ -159,16 +169,27 @@ function progressLine(progress: Progress): string {
   return parts.filter(Boolean).join('  ')
 }
 
+interface Conclusion {
+  name: string
+  output: string
+  /** At least one step. */
+  trained: boolean
+  json: boolean
+}
+
 /** Says how it ended: the summary, or the failure of the rank that failed first. */
-function conclude(ends: readonly RankEnd[], run: { name: string; output: string; json: boolean }): number {
+function conclude(ends: readonly RankEnd[], run: Conclusion): number {
   const first = ends[0]
   const code = first?.code ?? EXIT.internal.code
   const summary = code === 0 || code === EXIT.terminated.code ? readSummary(run.output) : undefined
   if (run.json) {
     const failure = code === 0 ? undefined : first?.failure
-    console.log(JSON.stringify({ name: run.name, exitCode: code, output: run.output, failure, summary }))
+    console.log(
+      JSON.stringify({ name: run.name, exitCode: code, output: run.output, trained: run.trained, failure, summary }),
+    )
   } else if (code === 0) {
-    console.log(`${styleText('green', 'done')}  ${summary ? summaryLine(summary) : ''}`)
+    const did = run.trained ? '' : 'nothing was left to do, --steps with a larger number trains on: '
+    console.log(`${styleText('green', 'done')}  ${did}${summary ? summaryLine(summary) : ''}`)
     console.log(`      ${run.output}: summary.json, losses.jsonl, trace-rank<rank>.json, checkpoints/`)
   } else if (code === EXIT.terminated.code) {
     console.log(`stopped; the same command continues from the checkpoint in ${run.output}`)
@@ -212,6 +233,9 @@ function summaryLine({ steps, loss, evaluationLoss, tokensPerSecond, overlapPerc
   ]
   return parts.filter(Boolean).join('  ')
 }
+
+/** A run with a step writes it anew, one that finds all of them done leaves it. */
+const summaryTime = (output: string) => statSync(join(output, 'summary.json'), { throwIfNoEntry: false })?.mtimeMs
 
 function readSummary(output: string): Summary | undefined {
   try {

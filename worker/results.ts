@@ -32,6 +32,16 @@ export class LossLog {
   }
 }
 
+/** Whether a run to this step has left its summary. */
+export function isSummarised(folder: string | undefined, step: number): boolean {
+  try {
+    const found: unknown = JSON.parse(readFileSync(join(folder ?? '', 'summary.json'), 'utf8'))
+    return typeof found === 'object' && found !== null && 'steps' in found && found.steps === step
+  } catch {
+    return false
+  }
+}
+
 /** `measured`: what the schedule was chosen from, for `scmoe plan --results`. */
 export function writeResults(folder: string, summary: object, measured: object | undefined): void {
   write(folder, 'summary.json', `${JSON.stringify(summary, null, 2)}\n`)

@@ -16,7 +16,7 @@ import { Plans } from './plans.ts'
 import { Plan } from './profile.ts'
 import { BUFFER } from './program/emit.ts'
 import type { RunRecord, StepFigures } from './record.ts'
-import { LossLog, writeResults, writeTrace } from './results.ts'
+import { isSummarised, LossLog, writeResults, writeTrace } from './results.ts'
 import type { Sharing } from './schedule/schedule.ts'
 import { defaultThreads } from './threads.ts'
 import { everywhere } from './together.ts'
@@ -75,6 +75,8 @@ class Trainer {
   readonly #checkpoints: Checkpointer
   #losses: LossLog | undefined
   #step = 0
+  /** Steps that were done before. */
+  #begun = 0
   #lastLog = 0
   readonly #plans: Plans
   #trace: (() => string) | undefined
@@ -112,6 +114,7 @@ class Trainer {
     const { config, engine, record } = this.#job
     record.scheduled(this.#plan.description)
     this.#step = await this.#checkpoints.restore()
+    this.#begun = this.#step
     if (this.#step > 0) engine.upload(this.#held.map(({ name }) => name))
     else {
       const outcome = await everywhere(
@@ -233,8 +236,13 @@ class Trainer {
     )
   }
 
+  /** What an earlier run wrote stays where this one found every step done. */
   #summarise(): void {
     const { config, record, log, engine } = this.#job
+    if (this.#step === this.#begun && isSummarised(config.outputDirectory, this.#step)) {
+      log.info({ steps: this.#step }, 'nothing left to do')
+      return
+    }
     const { first, last } = record.losses
     const { candidates, ...plans } = this.#plans.summary
     const summary = {

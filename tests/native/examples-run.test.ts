@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
-import { COMPILED, lossCurve, temporaryFolder } from './worker-gang.ts'
+import { COMPILED } from '../compiled.ts'
+import { lossCurve, temporaryFolder } from './worker-gang.ts'
 
 const SCMOE = join(import.meta.dirname, '../../cli/scmoe.ts')
 const End = z.object({
@@ -21,7 +22,7 @@ test.each([
   const output = join(folder, 'out')
   const options = ['--steps', '6', '--output', output, '--json']
   const { stdout } = await promisify(execFile)(process.execPath, [SCMOE, 'run', `examples/${name}.yaml`, ...options], {
-    env: { ...process.env, NODE_COMPILE_CACHE: COMPILED, TMPDIR: folder },
+    env: { ...process.env, ...COMPILED, TMPDIR: folder },
   })
   const { exitCode, summary } = End.parse(JSON.parse(stdout))
   expect(exitCode).toBe(0)

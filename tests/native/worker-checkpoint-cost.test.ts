@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
-import { COMPILED, temporaryFolder } from './worker-gang.ts'
+import { COMPILED } from '../compiled.ts'
+import { temporaryFolder } from './worker-gang.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const positive = z.number().positive()
@@ -30,7 +31,7 @@ const leftovers = () => readdirSync(join(ROOT, 'build')).filter(name => name.sta
 test('the benchmark of what a checkpoint costs has figures for one rank and for two, and leaves nothing', async () => {
   const before = leftovers()
   const file = join(temporaryFolder(), 'result.json')
-  const env = { ...process.env, NODE_COMPILE_CACHE: COMPILED }
+  const env = { ...process.env, ...COMPILED }
   await promisify(execFile)(process.execPath, [join(ROOT, 'bench/checkpoint.ts'), '--quick', '--json', file], { env })
   const { rows } = Result.parse(JSON.parse(readFileSync(file, 'utf8')))
   expect(rows.map(({ ranks }) => ranks)).toEqual([1, 2])

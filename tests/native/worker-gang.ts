@@ -11,12 +11,11 @@ import { ENV, EXIT, TerminationRecord } from '../../crds/contract.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { folderOf, listSteps, readIndex } from '../../worker/checkpoint-index.ts'
 import { hashFile } from '../../worker/safetensors.ts'
+import { COMPILED } from '../compiled.ts'
 import { freePort } from '../free-port.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const WORKER = join(ROOT, 'worker/main.ts')
-/** Half of the processor time that a worker takes to start goes into compiling; ranks that end by themselves leave the result for others. */
-export const COMPILED = join(ROOT, 'build/test/compiled')
 
 /** Seconds after which a collective gives up in these tests; a peer that dies must be noticed long before. */
 export const PEER_TIMEOUT_SECONDS = 30
@@ -89,7 +88,9 @@ export class TestGang {
     for (let rank = 0; rank < worldSize; rank++) {
       gang.#spawn(join(scratch, `${rank}.json`), {
         PATH: process.env['PATH'] ?? '',
-        NODE_COMPILE_CACHE: COMPILED,
+        // What a killed rank leaves there goes with the test's own.
+        TMPDIR: scratch,
+        ...COMPILED,
         [ENV.jobName]: 'test',
         [ENV.jobUid]: 'uid-of-test',
         [ENV.attempt]: '0',

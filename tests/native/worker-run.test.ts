@@ -3,23 +3,24 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
 import { API_VERSION, EXIT, KIND } from '../../crds/contract.ts'
-import { COMPILED, checkpointFolders, lossCurve, temporaryFolder, tinySpec, until } from './worker-gang.ts'
+import { COMPILED } from '../compiled.ts'
+import { checkpointFolders, lossCurve, temporaryFolder, tinySpec, until } from './worker-gang.ts'
 
 const SCMOE = join(import.meta.dirname, '../../cli/scmoe.ts')
 
-const started = new Set<ChildProcess>()
+const children = new Set<ChildProcess>()
 afterEach(() => {
-  for (const child of started) child.kill('SIGKILL')
-  started.clear()
+  for (const child of children) child.kill('SIGKILL')
+  children.clear()
 })
 
 function run(file: string, ...options: string[]) {
   const child = spawn(process.execPath, [SCMOE, 'run', file, ...options], {
     stdio: ['ignore', 'pipe', 'pipe'],
     // What a killed run leaves in the temporary folder goes with the test's own.
-    env: { ...process.env, NODE_COMPILE_CACHE: COMPILED, TMPDIR: dirname(file) },
+    env: { ...process.env, ...COMPILED, TMPDIR: dirname(file) },
   })
-  started.add(child)
+  children.add(child)
   let stdout = ''
   let stderr = ''
   child.stdout.on('data', chunk => {
@@ -30,7 +31,7 @@ function run(file: string, ...options: string[]) {
   })
   const ended = new Promise<{ code: number | null; stdout: string; stderr: string }>(resolve => {
     child.once('close', code => {
-      started.delete(child)
+      children.delete(child)
       resolve({ code, stdout, stderr })
     })
   })
@@ -57,8 +58,17 @@ function ranksOf(output: string): number[] {
     .map(Number)
 }
 
-const untilSteps = (output: string, steps: number) =>
-  until(() => existsSync(join(output, 'losses.jsonl')) && lossCurve(output).size >= steps)
+/** Fails when the run ends before. */
+async function untilSteps({ ended }: ReturnType<typeof run>, output: string, steps: number): Promise<void> {
+  let end: Awaited<typeof ended> | undefined
+  void ended.then(value => {
+    end = value
+  })
+  await until(() => {
+    if (end !== undefined) throw new Error(`ended early: ${JSON.stringify(end)}`)
+    return existsSync(join(output, 'losses.jsonl')) && lossCurve(output).size >= steps
+  })
+}
 
 test('it trains, says how it went, and continues from its checkpoint when asked for more', async () => {
   const folder = temporaryFolder()
@@ -66,9 +76,18 @@ test('it trains, says how it went, and continues from its checkpoint when asked 
   const file = manifest(folder, tinySpec({ steps: 20, replicas: 2 }))
   const first = await run(file, '--output', output).ended
   expect(first).toMatchObject({ code: 0, stdout: expect.stringContaining(output) })
+  const summary = readFileSync(join(output, 'summary.json'), 'utf8')
+  const again = await run(file, '--output', output).ended
+  expect(again).toMatchObject({ code: 0, stdout: expect.stringMatching(/^done {2}nothing was left to do.*: 20 steps/) })
+  expect(readFileSync(join(output, 'summary.json'), 'utf8'), 'with the figures of the run that trained').toBe(summary)
   const second = await run(file, '--output', output, '--steps', '30', '--replicas', '1', '--json').ended
   expect(second.code).toBe(0)
-  expect(JSON.parse(second.stdout)).toMatchObject({ name: 'tiny', exitCode: 0, summary: { steps: 30, worldSize: 1 } })
+  expect(JSON.parse(second.stdout)).toMatchObject({
+    name: 'tiny',
+    exitCode: 0,
+    trained: true,
+    summary: { steps: 30, worldSize: 1 },
+  })
   expect(lossCurve(output).size).toBe(30)
   expect(ranksOf(output)).toEqual([])
 })
@@ -77,8 +96,9 @@ test('a second run of the folder is refused; Ctrl-C saves and stops the first, a
   const folder = temporaryFolder()
   const output = join(folder, 'out')
   const file = manifest(folder, tinySpec({ steps: 100_000, replicas: 2, everySteps: 100_000 }))
-  const { child, ended } = run(file, '--output', output)
-  await untilSteps(output, 5)
+  const first = run(file, '--output', output)
+  const { child, ended } = first
+  await untilSteps(first, output, 5)
   const second = await run(file, '--output', output).ended
   expect(second).toMatchObject({ code: 1, stderr: expect.stringContaining(`another run, process ${child.pid}`) })
   child.kill('SIGINT')
@@ -90,12 +110,13 @@ test('a second run of the folder is refused; Ctrl-C saves and stops the first, a
 test('Ctrl-C twice kills', async () => {
   const folder = temporaryFolder()
   const output = join(folder, 'out')
-  const { child, ended } = run(
+  const started = run(
     manifest(folder, tinySpec({ steps: 100_000, replicas: 2, everySteps: 100_000 })),
     '--output',
     output,
   )
-  await untilSteps(output, 5)
+  const { child, ended } = started
+  await untilSteps(started, output, 5)
   for (const pid of ranksOf(output)) process.kill(pid, 'SIGSTOP')
   child.kill('SIGINT')
   await new Promise(resolve => {
@@ -109,7 +130,7 @@ test('Ctrl-C twice kills', async () => {
 test('one rank dies: the others are ended and the dead one is named', async () => {
   const folder = temporaryFolder()
   const output = join(folder, 'out')
-  const { ended } = run(
+  const started = run(
     manifest(
       folder,
       tinySpec({
@@ -121,11 +142,11 @@ test('one rank dies: the others are ended and the dead one is named', async () =
     '--output',
     output,
   )
-  await untilSteps(output, 5)
+  await untilSteps(started, output, 5)
   for (const pid of ranksOf(output)) {
     if (readFileSync(`/proc/${pid}/environ`, 'utf8').includes('SCMOE_RANK=2\0')) process.kill(pid, 'SIGKILL')
   }
-  const { code, stderr } = await ended
+  const { code, stderr } = await started.ended
   expect(code).toBe(137)
   expect(stderr).toMatch(/rank 2: ended with code 137/)
   expect(ranksOf(output)).toEqual([])
@@ -139,15 +160,32 @@ test("a failure is the first failing rank's own message and code", async () => {
   expect(stderr).toMatch(/failed.*rank \d: The data \/no\/such\/file cannot be read: ENOENT/)
 })
 
+// Seen to hang: mkdir with `recursive` in /proc.
+test.each(['/proc/x', '/proc/x/y', '/proc/self', '/dev/null', '/dev/null/x'])(
+  '--output %s, where nothing can be written, is refused',
+  async output => {
+    const { code, stderr } = await run(
+      manifest(temporaryFolder(), tinySpec({ steps: 1, replicas: 1 })),
+      '--output',
+      output,
+    ).ended
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      /^the output folder \S+ cannot be (made|written) \([A-Z]+: .*\): give another with --output\n$/,
+    )
+  },
+)
+
 test('killed itself, its ranks end too', async () => {
   const folder = temporaryFolder()
   const output = join(folder, 'out')
-  const { child, ended } = run(
+  const started = run(
     manifest(folder, tinySpec({ steps: 1_000_000, replicas: 2, everySteps: 1_000_000 })),
     '--output',
     output,
   )
-  await untilSteps(output, 5)
+  const { child, ended } = started
+  await untilSteps(started, output, 5)
   expect(ranksOf(output)).toHaveLength(2)
   child.kill('SIGKILL')
   await ended

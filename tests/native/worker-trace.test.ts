@@ -5,7 +5,8 @@ import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
 import { API_VERSION, KIND } from '../../crds/contract.ts'
-import { COMPILED, temporaryFolder, tinySpec } from './worker-gang.ts'
+import { COMPILED } from '../compiled.ts'
+import { temporaryFolder, tinySpec } from './worker-gang.ts'
 
 const SCMOE = join(import.meta.dirname, '../../cli/scmoe.ts')
 
@@ -32,7 +33,7 @@ async function traceOf(overlap: object): Promise<{ slices: Slice[]; flows: Flow[
   const spec = tinySpec({ steps: 3, replicas: 2, rest })
   writeFileSync(job, JSON.stringify({ apiVersion: API_VERSION, kind: KIND, metadata: { name: 'traced' }, spec }))
   const output = join(folder, 'out')
-  const env = { ...process.env, NODE_COMPILE_CACHE: COMPILED }
+  const env = { ...process.env, ...COMPILED }
   await promisify(execFile)(process.execPath, [SCMOE, 'run', job, '--output', output, '--trace', file], { env })
   expect(readdirSync(output)).toEqual(expect.arrayContaining(['trace-rank0.json', 'trace-rank1.json']))
   const { traceEvents } = Trace.parse(JSON.parse(readFileSync(file, 'utf8')))
