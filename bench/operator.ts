@@ -28,9 +28,10 @@ const size = options.quick
       failing: 3,
       workers: 2,
       sizes: [0, 2, 4, 6],
-      seconds: 6,
+      seconds: 5,
       calm: 2,
       settle: 2,
+      memory: 0.2,
       lease: 3,
       lives: 2,
       interval: 5,
@@ -43,6 +44,7 @@ const size = options.quick
       seconds: 60,
       calm: 10,
       settle: 20,
+      memory: 3,
       lease: 15,
       lives: 20,
       interval: 15,
@@ -93,7 +95,10 @@ async function atRest(world: World, operator: Operator, metricsPort: number, rep
   await operator.stop()
   await operator.start()
   const rest = await world.namespace('rest')
-  const rssMiB = await memory({ world, subject: operator }, { namespace: rest, sizes: size.sizes, workers })
+  const rssMiB = await memory(
+    { world, subject: operator },
+    { namespace: rest, sizes: size.sizes, workers, settle: size.memory },
+  )
   await pause(size.settle)
   const before = await writes(metricsPort)
   await pause(size.seconds / 3)
@@ -131,7 +136,7 @@ async function jobsetRows(world: World): Promise<Rows> {
   await subject.start()
   const rssMiB = await memory(
     { world, subject },
-    { namespace: await world.namespace('jobset-rest'), sizes: size.sizes, workers },
+    { namespace: await world.namespace('jobset-rest'), sizes: size.sizes, workers, settle: size.memory },
   )
   await subject.stop()
   return { rows, rssMiB }

@@ -1,13 +1,22 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 
-/** A loopback port that nothing listened on a moment ago. */
+// Below the range the kernel takes for outgoing connections, and below that of the API servers of tools/cluster.
+const PORTS = { first: 10_000, count: 10_000 }
+/** In a row from somewhere else in each process, so that two that look at the same time do not find the same. */
+let next = Math.floor(Math.random() * PORTS.count)
+
+/** A loopback port that nothing listened on a moment ago, another each time. */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
+  for (;;) {
+    const port = PORTS.first + (next++ % PORTS.count)
+    const server = createServer()
+    const isFree = await new Promise<boolean>(resolve => {
+      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true))
+    })
+    if (!isFree) continue
+    server.close()
+    await once(server, 'close')
+    return port
+  }
 }

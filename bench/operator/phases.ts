@@ -13,7 +13,6 @@ export type Burst = { podsPerSecond: number; createToLastPodMs: { p50: number; p
 /** From the first failure to the last new pod; the rate is over that time without the back-off that the policy demands. */
 export type Recovery = { podsPerSecond: number; seconds: number }
 
-const SETTLE_MILLISECONDS = 3000
 const WORKER_ERROR = 70
 
 export const quantile = (values: readonly number[], q: number): number =>
@@ -97,17 +96,22 @@ export async function loop(
   return (jobs * workers) / ((last - Number(began)) / 1000)
 }
 
-/** Resident memory at so many gangs, which are added up and all run. */
+/** Resident memory at so many gangs, which are added up and all run, `settle` seconds after the last pod is there. */
 export async function memory(
   { world, subject }: { world: World; subject: Subject },
-  { namespace, sizes, workers }: { namespace: string; sizes: readonly number[]; workers: number },
+  {
+    namespace,
+    sizes,
+    workers,
+    settle,
+  }: { namespace: string; sizes: readonly number[]; workers: number; settle: number },
 ): Promise<Record<string, number>> {
   const result: Record<string, number> = {}
   let there = 0
   for (const size of sizes) {
     if (size > there) await burst({ world, subject }, { namespace, from: there, to: size, workers })
     there = size
-    await sleep(SETTLE_MILLISECONDS)
+    await sleep(settle * 1000)
     result[size] = Math.round(subject.mebibytes())
   }
   return result

@@ -9,6 +9,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { API_VERSION, PLURAL } from '../../crds/contract.ts'
 import type { Pod } from '../../operator/objects.ts'
+import { COMPILED } from '../compiled.ts'
 import { freePort } from '../free-port.ts'
 import { Api, type Namespace, Operator, waitFor } from './harness.ts'
 import { Kubelet, progressOf } from './harness-kubelet.ts'
@@ -46,7 +47,7 @@ const CI = { CI: 'true', FORCE_COLOR: undefined }
 /** `kubectl scmoe …` as users start it, in a CI as well. */
 function scmoe(args: readonly string[], kubeconfig = api.kubeconfig, milliseconds = 0, own = {}): Promise<Answer> {
   return new Promise(resolve => {
-    const env = { ...process.env, ...CI, KUBECONFIG: kubeconfig, ...own }
+    const env = { ...process.env, ...COMPILED, ...CI, KUBECONFIG: kubeconfig, ...own }
     execFile(PROGRAM, args, { env, timeout: milliseconds }, (failure, out, error) =>
       resolve({ code: typeof failure?.code === 'number' ? failure.code : failure ? -1 : 0, out, error }),
     )

@@ -9,6 +9,13 @@ import { waitFor } from './harness.ts'
 
 export type End = { exitCode: number; message?: string; reason?: string; at?: number }
 
+export type KubeletOptions = {
+  /** New pods become ready by themselves. */
+  autoReady?: boolean
+  /** Of a pod that becomes ready. */
+  address?: (pod: Pod) => string | undefined
+}
+
 const seconds = (at: number) => new Date(at).toISOString().replace(/\.\d+Z/, 'Z')
 
 export class Kubelet {
@@ -17,12 +24,14 @@ export class Kubelet {
   readonly #loop: Promise<void>
   /** New pods become ready by themselves. */
   readonly #autoReady: boolean
-  /** While true, pods that are told to stop do not: a dead node. */
-  hang = false
+  readonly #address: (pod: Pod) => string | undefined
+  /** Namespaces whose pods do not stop when they are told to: on a dead node. */
+  readonly hanging = new Set<string | undefined>()
 
-  constructor(kube: Kube, { autoReady = false } = {}) {
+  constructor(kube: Kube, { autoReady = false, address = () => '127.0.0.1' }: KubeletOptions = {}) {
     this.#kube = kube
     this.#autoReady = autoReady
+    this.#address = address
     this.#loop = this.#run()
   }
 
@@ -31,7 +40,7 @@ export class Kubelet {
     await this.#loop
   }
 
-  async ready(pod: Pod, address = '127.0.0.1'): Promise<void> {
+  async ready(pod: Pod, address = this.#address(pod) ?? '127.0.0.1'): Promise<void> {
     const containerStatuses = [status(pod, { running: { startedAt: seconds(Date.now()) } }, true)]
     await this.#patch(pod, {
       phase: 'Running',
@@ -104,7 +113,7 @@ export class Kubelet {
     try {
       if (deletionTimestamp !== undefined) {
         const body = { gracePeriodSeconds: 0, preconditions: { uid } }
-        if (!this.hang) await this.#kube.call({ method: 'DELETE', path, body })
+        if (!this.hanging.has(namespace)) await this.#kube.call({ method: 'DELETE', path, body })
       } else if (pod.spec?.nodeName === undefined) {
         const target = { apiVersion: 'v1', kind: 'Node', name: 'node-1' }
         const body = { apiVersion: 'v1', kind: 'Binding', metadata: { name }, target }

@@ -22,8 +22,8 @@ export class FaultProxy {
   readonly requests: string[] = []
   /** Of those that reached the server and were acts, with when they were sent on: milliseconds since 1970. */
   readonly acts: { at: number; request: string }[] = []
-  /** Names of the pods that the server took. */
-  readonly created: string[] = []
+  /** The pods that the server took, by name, with when: milliseconds since 1970. */
+  readonly made: { at: number; name: string }[] = []
   /** Lists come in pages of so many, whatever was asked for. */
   pageSize: number | undefined
   /** Requests while nothing passed. */
@@ -93,6 +93,11 @@ export class FaultProxy {
   /** Refusals that have not been used up. */
   get pending(): number {
     return this.#refusals.length
+  }
+
+  /** Names of the pods that the server took. */
+  get created(): string[] {
+    return this.made.map(({ name }) => name)
   }
 
   get watches(): number {
@@ -194,7 +199,7 @@ export class FaultProxy {
   #noteName(answer: IncomingMessage): void {
     let text = ''
     answer.on('data', (chunk: Buffer) => (text += chunk.toString()))
-    answer.on('end', () => this.created.push(/"name":"([^"]+)"/.exec(text)?.[1] ?? ''))
+    answer.on('end', () => this.made.push({ at: Date.now(), name: /"name":"([^"]+)"/.exec(text)?.[1] ?? '' }))
   }
 
   #take(method: string, url: string): Refusal | undefined {

@@ -14,16 +14,20 @@ import { LEADER_ELECTION_RULES, NAMESPACE_RULES, PROVIDER_RULES } from '../../op
 import type { ProviderName } from '../../operator/providers.ts'
 import { binaries } from '../../tools/cluster/binaries.ts'
 import { type Cluster, up } from '../../tools/cluster/cluster.ts'
+import { COMPILED } from '../compiled.ts'
 import { freePort } from '../free-port.ts'
 
 export type StoredJob = Job & { spec: Record<string, unknown>; status?: ScMoEJobStatus }
 type Patch = { readonly [key: string]: unknown }
 
+/** Much longer than anything takes, also where everything else runs at the same time. */
+const WAIT_MILLISECONDS = 60_000
+
 /** Waits until `check` gives something; says what it waited for, and for what it last saw, when it does not. */
 export async function waitFor<T>(
   what: string,
   check: () => Promise<T | undefined | false>,
-  milliseconds = 20_000,
+  milliseconds = WAIT_MILLISECONDS,
 ): Promise<T> {
   const end = performance.now() + milliseconds
   for (;;) {
@@ -220,7 +224,10 @@ export class Operator {
       '--log-level=debug',
     ]
     const operator = new Operator(
-      spawn(process.execPath, [...fixed, ...flags], { stdio: ['ignore', 'pipe', 'pipe'] }),
+      spawn(process.execPath, [...fixed, ...flags], {
+        stdio: ['ignore', 'pipe', 'pipe'],
+        env: { ...process.env, ...COMPILED },
+      }),
       port,
     )
     await operator.logged('caches are full').catch(async (error: unknown) => {
@@ -234,7 +241,7 @@ export class Operator {
     return this.#log
   }
 
-  async logged(text: string, milliseconds = 20_000): Promise<void> {
+  async logged(text: string, milliseconds?: number): Promise<void> {
     const look = async () =>
       this.#log.includes(text) || (this.child.exitCode === null ? undefined : Promise.reject(new Error('it has ended')))
     await waitFor(`the operator to log "${text}"`, look, milliseconds).catch((error: unknown) => {

@@ -1,5 +1,5 @@
 // The life of a job against a real API server: every state is reached the way users reach it, by an operator that may do
-// no more than operator/permissions.ts lists.
+// no more than operator/permissions.ts lists. Tests of one kind run at once, each in a namespace of its own.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -45,7 +45,7 @@ async function running(ns: Namespace, spec: Record<string, unknown> = twoWorkers
 const failure = (rank: number, reason: string, message: string) =>
   JSON.stringify({ failure: { rank, reason, message } })
 
-describe('a job that goes well', () => {
+describe.concurrent('a job that goes well', () => {
   it('gets Service, budget and pods, runs, and ends at its last step', async () => {
     const ns = await api.namespace()
     const job = await ns.createJob('gpt', twoWorkers)
@@ -93,24 +93,6 @@ describe('a job that goes well', () => {
     expect(reasons).toEqual(expect.arrayContaining(['WorkersStarting', 'AllWorkersReady', 'AllWorkersSucceeded']))
   })
 
-  it('writes nothing when nothing changes', async () => {
-    const ns = await api.namespace()
-    await running(ns)
-    const writes = await operator.metric('scmoejob_status_writes_total')
-    const before = (await ns.job('gpt')).metadata.resourceVersion
-    // A change that does not matter makes the operator look again, and write nothing again.
-    const path = pathOf('Pod', ns.name, 'gpt-worker-0')
-    await api.kube.call({
-      method: 'PATCH',
-      path,
-      body: { metadata: { annotations: { a: 'b' } } },
-      contentType: 'application/merge-patch+json',
-    })
-    await sleep(3000)
-    expect((await ns.job('gpt')).metadata.resourceVersion).toBe(before)
-    expect(await operator.metric('scmoejob_status_writes_total')).toBe(writes)
-  })
-
   it('has its Service repaired when someone changes it', async () => {
     const ns = await api.namespace()
     await running(ns)
@@ -130,7 +112,7 @@ describe('a job that goes well', () => {
   })
 })
 
-describe('a worker that fails', () => {
+describe.concurrent('a worker that fails', () => {
   it('restarts the whole gang after the back-off, and the pod that failed first is named', async () => {
     const ns = await api.namespace()
     const [first, second] = await running(ns)
@@ -183,18 +165,18 @@ describe('a worker that fails', () => {
   it('counts as failed when its pod is deleted by someone else, and waits for a pod that does not go', async () => {
     const ns = await api.namespace()
     await running(ns)
-    kubelet.hang = true
+    kubelet.hanging.add(ns.name)
     await api.kube.call({ method: 'DELETE', path: pathOf('Pod', ns.name, 'gpt-worker-1') })
     const status = await ns.state('gpt', 'Restarting', 'PodDeleted')
     expect(status.lastFailure).toMatchObject({ podName: 'gpt-worker-1', reason: 'PodDeleted' })
     const waiting = await ns.state('gpt', 'Restarting', 'WaitingForPods')
     expect(waiting.message).toContain('on node node-1')
-    kubelet.hang = false
+    kubelet.hanging.delete(ns.name)
     await ns.gang(2, 2)
   })
 })
 
-describe('suspension', () => {
+describe.concurrent('suspension', () => {
   it('removes the pods, keeps the status, and resumes with a new attempt', async () => {
     const ns = await api.namespace()
     await running(ns)
@@ -234,7 +216,7 @@ describe('suspension', () => {
   })
 })
 
-describe('a job that cannot start says why', () => {
+describe.concurrent('a job that cannot start says why', () => {
   it('image', async () => {
     const ns = await api.namespace()
     await ns.createJob('gpt', twoWorkers)
@@ -284,6 +266,24 @@ describe('a job that cannot start says why', () => {
 })
 
 describe('hands off', () => {
+  it('a job that does not change: nothing is written', async () => {
+    const ns = await api.namespace()
+    await running(ns)
+    const writes = await operator.metric('scmoejob_status_writes_total')
+    const before = (await ns.job('gpt')).metadata.resourceVersion
+    // A change that does not matter makes the operator look again, and write nothing again.
+    const path = pathOf('Pod', ns.name, 'gpt-worker-0')
+    await api.kube.call({
+      method: 'PATCH',
+      path,
+      body: { metadata: { annotations: { a: 'b' } } },
+      contentType: 'application/merge-patch+json',
+    })
+    await sleep(3000)
+    expect((await ns.job('gpt')).metadata.resourceVersion).toBe(before)
+    expect(await operator.metric('scmoejob_status_writes_total')).toBe(writes)
+  })
+
   it('a job of another controller', async () => {
     const ns = await api.namespace()
     await ns.createJob('other', { managedBy: 'kueue.x-k8s.io/multikueue' })

@@ -1,35 +1,31 @@
 // Deadlines, failure policy, ends and sizes of a job against a real API server. Times that would be long ago are written into the status, so nobody waits for them.
+// What is waited for, tests wait for at the same time, each with a job and a namespace of its own.
 
-import { createServer, type Server } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type KubeObject, type Pod, pathOf } from '../../operator/objects.ts'
-import { freePort } from '../free-port.ts'
 import { Api, type Namespace, Operator, waitFor } from './harness.ts'
 import { Kubelet, progressOf } from './harness-kubelet.ts'
+import { json, Ranks } from './harness-rank0.ts'
 
 let api: Api
 let start: () => Promise<Operator>
 let operator: Operator
 let kubelet: Kubelet
-let server: Server
-/** What rank 0 of the job under test says. */
-let answer = ''
+let ranks: Ranks
 
 beforeAll(async () => {
   api = await Api.start()
-  const port = await freePort()
-  server = createServer((_, response) => response.writeHead(200, { 'content-type': 'application/json' }).end(answer))
-  await new Promise<void>(resolve => server.listen(port, '127.0.0.1', resolve))
+  ranks = await Ranks.start()
   const kubeconfig = await api.restricted()
-  start = async () => Operator.start(kubeconfig, '--worker-image=scmoe-worker:test', `--progress-port=${port}`)
+  start = async () => Operator.start(kubeconfig, '--worker-image=scmoe-worker:test', `--progress-port=${ranks.port}`)
   operator = await start()
-  kubelet = new Kubelet(api.kube)
+  kubelet = new Kubelet(api.kube, { address: ranks.addressOf })
 })
 afterAll(async () => {
   await kubelet?.stop()
   await operator?.stop()
-  server?.closeAllConnections()
-  server?.close()
+  ranks?.stop()
   await api?.stop()
 })
 
@@ -61,13 +57,17 @@ async function longAgo(ns: Namespace): Promise<void> {
   await ns.patchStatus('gpt', { conditions, progress: { lastStepTime: LONG_AGO } })
 }
 
+/** Rank 0 of the job says from now on that it has done so many steps. */
+async function stepIs(ns: Namespace, step: number): Promise<void> {
+  ranks.of(ns).says(json(JSON.stringify(progressOf((await ns.job('gpt')).metadata.uid ?? '', { step }))))
+}
+
 const reasons = async (ns: Namespace) => (await ns.events()).map(({ reason }) => reason)
 
-it('restarts a gang that answers but finishes no step, and says which step it was', async () => {
+it.concurrent('restarts a gang that answers but finishes no step, and says which step it was', async () => {
   const ns = await api.namespace()
   await running(ns)
-  const uid = (await ns.job('gpt')).metadata.uid ?? ''
-  answer = JSON.stringify(progressOf(uid, { step: 42 }))
+  await stepIs(ns, 42)
   await ns.status('gpt', ({ progress }) => progress?.step === 42)
   await longAgo(ns)
   const status = await ns.state('gpt', 'Restarting', 'ProgressDeadlineExceeded')
@@ -81,11 +81,10 @@ it('restarts a gang that answers but finishes no step, and says which step it wa
   await waitFor('the event', async () => (await reasons(ns)).includes('ProgressDeadlineExceeded'))
 })
 
-it('calls a job Stalled when half of the deadline is over, and Running with its next step', async () => {
+it.concurrent('calls a job Stalled when half of the deadline is over, and Running with its next step', async () => {
   const ns = await api.namespace()
   await running(ns, { progressDeadlineSeconds: 604_800 })
-  const uid = (await ns.job('gpt')).metadata.uid ?? ''
-  answer = JSON.stringify(progressOf(uid, { step: 42 }))
+  await stepIs(ns, 42)
   await ns.status('gpt', ({ progress }) => progress?.step === 42)
   const fourDays = new Date(Date.now() - 4 * 86_400_000).toISOString().replace(/\.\d+Z/, 'Z')
   const { status: before } = await ns.job('gpt')
@@ -93,37 +92,24 @@ it('calls a job Stalled when half of the deadline is over, and Running with its 
   await ns.patchStatus('gpt', { conditions, progress: { lastStepTime: fourDays } })
   const status = await ns.state('gpt', 'Stalled', 'NoStep')
   expect(status.conditions?.find(({ type }) => type === 'Progressing')).toMatchObject({ status: 'False' })
-  answer = JSON.stringify(progressOf(uid, { step: 43 }))
+  await stepIs(ns, 43)
   await ns.state('gpt', 'Running')
 })
 
-it('leaves a job alone whose rank 0 is ready, but cannot be asked', async () => {
+it.concurrent('restarts a gang that is not ready in time, and names the worst pod', async () => {
   const ns = await api.namespace()
-  await running(ns)
-  answer = JSON.stringify(progressOf((await ns.job('gpt')).metadata.uid ?? '', { step: 7 }))
-  await ns.status('gpt', ({ progress }) => progress?.step === 7)
-  await operator.stop()
-  answer = 'garbage'
-  await longAgo(ns)
-  operator = await start()
-  await waitFor('it to be asked', async () => (await operator.metric('scmoejob_progress_scrapes_total')) > 0)
-  expect((await ns.job('gpt')).status).toMatchObject({ state: 'Running', restarts: 0 })
-})
-
-it('restarts a gang that is not ready in time, and names the worst pod', async () => {
-  const ns = await api.namespace()
-  const [first, second] = await gang(ns, { startupDeadlineSeconds: 3 })
+  const [first, second] = await gang(ns, { startupDeadlineSeconds: 8 })
   await kubelet.ready(first)
   await kubelet.waiting(second, 'ErrImagePull', 'manifest unknown')
   const status = await ns.state('gpt', 'Restarting', 'StartupDeadlineExceeded')
   expect(status.lastFailure).toMatchObject({
     podName: 'gpt-worker-1',
     message:
-      '1 of 2 workers were ready 3 s after the first got its node; gpt-worker-1 cannot pull image "scmoe-worker:test": manifest unknown',
+      '1 of 2 workers were ready 8 s after the first got its node; gpt-worker-1 cannot pull image "scmoe-worker:test": manifest unknown',
   })
 })
 
-it('gives the nodes of a gang back when some of its workers find none, and queues it again', async () => {
+it.concurrent('gives the nodes of a gang back when some of its workers find none, and queues it again', async () => {
   const ns = await api.namespace()
   const [first] = await gang(ns, { scheduling: { timeoutSeconds: 2 } })
   await kubelet.unschedulable(first, '0/1 nodes are available: 1 Insufficient cpu.')
@@ -133,7 +119,7 @@ it('gives the nodes of a gang back when some of its workers find none, and queue
   expect(await ns.gang(2, 2)).toHaveLength(2)
 })
 
-it('does not count an eviction', async () => {
+it.concurrent('does not count an eviction', async () => {
   const ns = await api.namespace()
   await running(ns, { failurePolicy: { maxRestarts: 0, backoff: { initialSeconds: 1 } } })
   await mayEvict(ns)
@@ -158,7 +144,7 @@ async function mayEvict(ns: Namespace): Promise<void> {
   })
 }
 
-it('fails for an exit code by a rule of the failure policy', async () => {
+it.concurrent('fails for an exit code by a rule of the failure policy', async () => {
   const ns = await api.namespace()
   const rules = [{ action: 'FailJob', onExitCodes: { operator: 'In', values: [3] } }]
   const [first] = await running(ns, { failurePolicy: { ...twoWorkers.failurePolicy, rules } })
@@ -168,11 +154,12 @@ it('fails for an exit code by a rule of the failure policy', async () => {
   expect(status.message).toContain('failurePolicy.rules[0]')
 })
 
-it('fails when it was active for too long, and is gone when its time after that is over, with all its pods', async () => {
+it.concurrent('fails when it was active for too long, and is gone when its time after that is over, with all its pods', async () => {
   const ns = await api.namespace()
-  const times = { activeDeadlineSeconds: 3, ttlSecondsAfterFinished: 3, cleanPodPolicy: 'All' }
+  const times = { activeDeadlineSeconds: 600, ttlSecondsAfterFinished: 3, cleanPodPolicy: 'All' }
   const [first] = await running(ns, times)
   await kubelet.end(first, { exitCode: 0 })
+  await ns.patchStatus('gpt', { startTime: LONG_AGO })
   const status = await ns.state('gpt', 'Failed', 'ActiveDeadlineExceeded')
   expect(status.conditions?.find(({ type }) => type === 'Failed')).toMatchObject({ status: 'True' })
   await waitFor('the pods to be gone', async () => (await ns.podNames()).length === 0)
@@ -180,14 +167,14 @@ it('fails when it was active for too long, and is gone when its time after that 
   expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(status.completionTime ?? '') + 3000)
 })
 
-it('is made again when pods of a lost node do not end', async () => {
+it.concurrent('is made again when pods of a lost node do not end', async () => {
   const ns = await api.namespace()
   const template = { spec: { terminationGracePeriodSeconds: 1 } }
   await running(ns, { workers: { replicas: 2, template }, podTerminationTimeoutSeconds: 1 })
-  kubelet.hang = true
+  kubelet.hanging.add(ns.name)
   await api.kube.call({ method: 'DELETE', path: pathOf('Pod', ns.name, 'gpt-worker-1') })
   expect(await ns.gang(2, 2)).toHaveLength(2)
-  kubelet.hang = false
+  kubelet.hanging.delete(ns.name)
   await waitFor('the event', async () => (await reasons(ns)).includes('PodForceDeleted'))
 })
 
@@ -204,7 +191,7 @@ async function roomFor(ns: Namespace, name: string): Promise<void> {
   await kubelet.ready(pod)
 }
 
-it('starts with one worker where there is no room for two, and with two when there is', async () => {
+it.concurrent('starts with one worker where there is no room for two, and with two when there is', async () => {
   const ns = await api.namespace()
   const [, second] = await gang(ns, { ...elastic, scheduling: { timeoutSeconds: 2 } })
   await kubelet.unschedulable(second, '0/1 nodes are available: 1 Insufficient cpu.')
@@ -221,7 +208,7 @@ it('starts with one worker where there is no room for two, and with two when the
   })
 })
 
-it('follows kubectl scale while it runs', async () => {
+it.concurrent('follows kubectl scale while it runs', async () => {
   const ns = await api.namespace()
   await running(ns, elastic)
   const scale = async (replicas: number) =>
@@ -239,4 +226,19 @@ it('follows kubectl scale while it runs', async () => {
   await roomFor(ns, 'gpt-worker-1')
   for (const pod of await ns.gang(2, 4)) await kubelet.ready(pod)
   expect(await ns.state('gpt', 'Running')).toMatchObject({ restarts: 0, workers: { desired: 2, ready: 2 } })
+})
+
+// Alone, as the operator is away meanwhile.
+it('leaves a job alone whose rank 0 is ready, but cannot be asked', async () => {
+  const ns = await api.namespace()
+  await running(ns)
+  await stepIs(ns, 7)
+  await ns.status('gpt', ({ progress }) => progress?.step === 7)
+  await operator.stop()
+  ranks.of(ns).says(json('garbage'))
+  await longAgo(ns)
+  operator = await start()
+  await ranks.of(ns).untilAsked(ranks.of(ns).asked.length + 1)
+  await sleep(1000)
+  expect((await ns.job('gpt')).status).toMatchObject({ state: 'Running', restarts: 0 })
 })

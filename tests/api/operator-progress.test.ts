@@ -1,75 +1,96 @@
-// The operator asks rank 0 over real HTTP; whatever answers there, the status stays true and the operator stays alive.
+// The operator asks rank 0 over real HTTP; whatever answers there, the status stays true and the operator stays alive. An interval is 5 s at least, so
+// all tests of this file wait for theirs at the same time, each with a job and an address of its own.
 
-import { createServer, type RequestListener, type Server } from 'node:http'
+import type { RequestListener } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { PROGRESS_MAX_BYTES } from '../../crds/contract.ts'
-import { freePort } from '../free-port.ts'
-import { Api, type Namespace, Operator, type StoredJob, waitFor } from './harness.ts'
+import type { ScMoEJobStatus } from '../../crds/status.ts'
+import { Api, type Namespace, Operator, waitFor } from './harness.ts'
 import { Kubelet, progressOf } from './harness-kubelet.ts'
+import { json, type Rank0, Ranks } from './harness-rank0.ts'
+
+const INTERVAL_SECONDS = 5
+const RESULTS = ['ok', 'garbage', 'oversized', 'foreign', 'unreachable'] as const
+type Result = (typeof RESULTS)[number]
 
 let api: Api
 let operator: Operator
 let kubelet: Kubelet
-let server: Server
-let answer: RequestListener
-let ns: Namespace
-let job: StoredJob
-let asked = 0
+let ranks: Ranks
+
+/** What the operator has been given, by what it should have taken it for. */
+const given = Object.fromEntries(RESULTS.map(result => [result, 0])) as Record<Result, number>
+
+/** A job `gpt` in a namespace of its own. */
+class Asked {
+  readonly ns: Namespace
+  readonly rank: Rank0
+  #uid = ''
+
+  private constructor(ns: Namespace) {
+    this.ns = ns
+    this.rank = ranks.of(ns)
+    this.says('ok', (request, response) => json(this.record({ step: 42, tokensPerSecond: 100 }))(request, response))
+  }
+
+  static async make(): Promise<Asked> {
+    return new Asked(await api.namespace())
+  }
+
+  async run(): Promise<void> {
+    const spec = { workers: { replicas: 2 }, reporting: { intervalSeconds: INTERVAL_SECONDS } }
+    this.#uid = (await this.ns.createJob('gpt', spec)).metadata.uid ?? ''
+    await this.ns.state('gpt', 'Running')
+  }
+
+  record(extra: object = {}): string {
+    return JSON.stringify(progressOf(this.#uid, extra))
+  }
+
+  says(result: Result, answer: RequestListener): void {
+    this.rank.says((request, response) => {
+      given[result]++
+      answer(request, response)
+    })
+  }
+
+  async status(): Promise<ScMoEJobStatus | undefined> {
+    return (await this.ns.job('gpt')).status
+  }
+}
 
 beforeAll(async () => {
   api = await Api.start()
-  const port = await freePort()
-  server = createServer((request, response) => {
-    asked++
-    answer(request, response)
-  })
-  await new Promise<void>(resolve => server.listen(port, '127.0.0.1', resolve))
-  operator = await Operator.start(api.kubeconfig, `--progress-port=${port}`)
-  kubelet = new Kubelet(api.kube, { autoReady: true })
+  ranks = await Ranks.start()
+  operator = await Operator.start(api.kubeconfig, `--progress-port=${ranks.port}`)
+  kubelet = new Kubelet(api.kube, { autoReady: true, address: ranks.addressOf })
 })
 afterAll(async () => {
   await kubelet?.stop()
   await operator?.stop()
-  server?.closeAllConnections()
-  server?.close()
+  ranks?.stop()
   await api?.stop()
 })
-beforeEach(async () => {
-  answer = (_, response) => response.writeHead(503).end()
-  ns = await api.namespace()
-  job = await ns.createJob('gpt', { workers: { replicas: 2 }, reporting: { intervalSeconds: 5 } })
-  await ns.state('gpt', 'Running')
-})
 
-const record = (extra: object = {}) => JSON.stringify(progressOf(job.metadata.uid ?? '', extra))
-const json =
-  (text: string): RequestListener =>
-  (_, response) =>
-    response.writeHead(200, { 'content-type': 'application/json' }).end(text)
-const scrapes = async (result: string) => operator.metric('scmoejob_progress_scrapes_total', `result="${result}"`)
-
-it('writes progress, throughput and checkpoint, at most once per interval', async () => {
+it.concurrent('progress, throughput and checkpoint are written, and asked for once in an interval', async () => {
+  const job = await Asked.make()
   const figures = {
     lossMilli: 5200,
     tokensPerSecond: 4000,
     stepTimeMilliseconds: 250,
     communicationMilliseconds: 80,
     overlapPercent: 97,
+    schedule: 'shortcut K=3, 1 chunk',
+    estimatedRemainingSeconds: 60,
   }
   const checkpoint = { lastCheckpointStep: 5, lastCheckpointTime: '2026-01-01T00:00:00Z' }
   let step = 10
-  answer = (request, response) =>
-    json(
-      record({
-        step: step++,
-        schedule: 'shortcut K=3, 1 chunk',
-        estimatedRemainingSeconds: 60,
-        ...figures,
-        ...checkpoint,
-      }),
-    )(request, response)
-  const status = await ns.status('gpt', ({ progress }) => progress !== undefined)
+  job.says('ok', (request, response) =>
+    json(job.record({ step: step++, ...figures, ...checkpoint }))(request, response),
+  )
+  await job.run()
+  const status = await job.ns.status('gpt', ({ progress }) => progress !== undefined)
   expect(status.progress).toMatchObject({ totalSteps: 100, lossMilli: 5200, estimatedRemainingSeconds: 60 })
   expect(status.throughput).toMatchObject({
     tokensPerSecond: 4000,
@@ -79,60 +100,70 @@ it('writes progress, throughput and checkpoint, at most once per interval', asyn
   })
   expect(status.lastCheckpoint).toEqual({ step: 5, time: '2026-01-01T00:00:00Z' })
   const first = status.progress?.step ?? 0
-  await sleep(3500)
-  expect((await ns.job('gpt')).status?.progress?.step).toBe(first)
-  await ns.status('gpt', ({ progress }) => (progress?.step ?? 0) > first)
+  await job.ns.status('gpt', ({ progress }) => (progress?.step ?? 0) > first)
   // The other field owner's part is untouched, and this one's is by its own.
-  expect((await ns.job('gpt')).status).toMatchObject({ state: 'Running', workers: { ready: 2 } })
-  expect(await operator.metric('scmoejob_tokens_per_second', `namespace="${ns.name}"`)).toBe(4000)
+  expect(await job.status()).toMatchObject({ state: 'Running', workers: { ready: 2 } })
+  expect(await operator.metric('scmoejob_tokens_per_second', `namespace="${job.ns.name}"`)).toBe(4000)
+  await job.rank.untilAsked(3)
+  const pauses = job.rank.asked.slice(1).map((at, i) => at - (job.rank.asked[i] ?? 0))
+  // A request may be held up on its way, by less than a second.
+  expect(Math.min(...pauses)).toBeGreaterThan((INTERVAL_SECONDS - 1) * 1000)
 })
 
-it.each([
-  ['garbage', 'no JSON at all', 'garbage', () => json('<html>hello</html>')],
-  ['garbage', 'a record with a wrong field', 'garbage', () => json(record({ step: -1 }))],
-  ['oversized', 'more than 64 KiB', 'oversized', () => json(record({ padding: 'x'.repeat(PROGRESS_MAX_BYTES) }))],
-  ['foreign', "another job's record", 'foreign', () => json(JSON.stringify(progressOf('another-uid')))],
-  ['foreign', "an earlier attempt's record", 'foreign', () => json(record({ attempt: 0 }))],
-  ['unreachable', 'an error', 'unreachable', (): RequestListener => (_, response) => response.writeHead(500).end()],
-  ['unreachable', 'no answer within 2 s', 'unreachable', (): RequestListener => () => undefined],
-  [
-    'unreachable',
-    'an answer that never ends',
-    'unreachable',
-    (): RequestListener => (_, response) => void response.writeHead(200).write('{'),
-  ],
-])('counts as %s: %s; the last status stays with its old time', async (_, __, result, make) => {
-  answer = json(record({ step: 42, tokensPerSecond: 100 }))
-  const before = await ns.status('gpt', ({ progress }) => progress?.step === 42)
-  const count = await scrapes(result)
-  answer = make()
-  await waitFor('the answer to be counted', async () => (await scrapes(result)) > count)
-  await sleep(200)
-  const after = (await ns.job('gpt')).status
-  expect([after?.progress, after?.throughput]).toEqual([before.progress, before.throughput])
-  await ns.deleteJob('gpt')
-})
-
-it('logs a problem once, not each time', async () => {
-  answer = json('garbage')
-  const seen = asked
-  await waitFor('three scrapes', async () => asked >= seen + 3)
+it.concurrent('a problem is logged once, not each time', async () => {
+  const job = await Asked.make()
+  job.says('garbage', json('garbage'))
+  await job.run()
+  await job.rank.untilAsked(3)
   const lines = operator.log
     .split('\n')
-    .filter(line => line.includes(`"job":"${ns.name}/gpt"`) && line.includes('no progress from rank 0'))
+    .filter(line => line.includes(`"job":"${job.ns.name}/gpt"`) && line.includes('no progress from rank 0'))
   expect(lines.filter(line => line.includes('garbage'))).toHaveLength(1)
 })
 
-it('asks a job only while it runs', async () => {
-  await ns.patchJob('gpt', { suspend: true })
-  await ns.state('gpt', 'Suspended', 'Suspended')
+it.concurrent('a job is asked only while it runs', async () => {
+  const job = await Asked.make()
+  await job.run()
+  await job.rank.untilAsked(1)
+  await job.ns.patchJob('gpt', { suspend: true })
+  await job.ns.state('gpt', 'Suspended', 'Suspended')
   await sleep(1500)
-  const before = asked
-  await sleep(6000)
-  // Others of this file may still run in other namespaces; theirs are at most one per 5 s each.
-  const others = (
-    await api.kube.call<{ items: StoredJob[] }>({ method: 'GET', path: '/apis/scmoe.dev/v1alpha1/scmoejobs' })
-  ).items
-  const running = others.filter(({ status }) => status?.state === 'Running').length
-  expect(asked - before).toBeLessThanOrEqual(running * 2)
+  const before = job.rank.asked.length
+  await sleep((INTERVAL_SECONDS + 1) * 1000)
+  expect(job.rank.asked).toHaveLength(before)
+})
+
+describe.concurrent('the last status stays, with its old time, when the answer is', () => {
+  const cases: [string, Result, (job: Asked) => RequestListener][] = [
+    ['no JSON at all', 'garbage', () => json('<html>hello</html>')],
+    ['a record with a wrong field', 'garbage', job => json(job.record({ step: -1 }))],
+    ['more than 64 KiB', 'oversized', job => json(job.record({ padding: 'x'.repeat(PROGRESS_MAX_BYTES) }))],
+    ["another job's record", 'foreign', () => json(JSON.stringify(progressOf('another-uid')))],
+    ["an earlier attempt's record", 'foreign', job => json(job.record({ attempt: 0 }))],
+    ['an error', 'unreachable', () => (_, response) => response.writeHead(500).end()],
+    ['none within 2 s', 'unreachable', () => () => undefined],
+    ['one that never ends', 'unreachable', () => (_, response) => void response.writeHead(200).write('{')],
+  ]
+  it.each(cases)('%s', async (_, result, make) => {
+    const job = await Asked.make()
+    await job.run()
+    const before = await job.ns.status('gpt', ({ progress }) => progress?.step === 42)
+    const times = job.rank.asked.length
+    job.says(result, make(job))
+    await job.rank.untilAsked(times + 1)
+    // Until it has given up, and a moment for what must not be written.
+    await sleep(2500)
+    const after = await job.status()
+    expect([after?.progress, after?.throughput]).toEqual([before.progress, before.throughput])
+  })
+})
+
+it('every answer is counted as what it was', async () => {
+  const look = async () => {
+    const counts = RESULTS.map(async result => operator.metric('scmoejob_progress_scrapes_total', `result="${result}"`))
+    return (await Promise.all(counts)).every((count, i) => count === given[RESULTS[i] ?? 'ok'])
+  }
+  // In between some are asked and have not been counted yet.
+  await waitFor(`the counts to be ${JSON.stringify(given)} or more`, look, 30_000)
+  expect(Math.min(...Object.values(given))).toBeGreaterThan(0)
 })

@@ -1,7 +1,7 @@
 // Operators die, and there may be two of them: the jobs must not notice.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { freePort } from '../free-port.ts'
 import { Api, type Namespace, Operator, waitFor } from './harness.ts'
 import { Kubelet } from './harness-kubelet.ts'
@@ -14,16 +14,15 @@ beforeAll(async () => {
   api = await Api.start()
   kubelet = new Kubelet(api.kube, { autoReady: true })
 })
-afterEach(async () => {
-  for (const operator of operators.splice(0)) await operator.stop('SIGKILL')
-})
 afterAll(async () => {
+  await Promise.all(operators.map(async operator => operator.stop('SIGKILL')))
   await kubelet?.stop()
   await api?.stop()
 })
 
-async function start(...flags: string[]): Promise<Operator> {
-  const operator = await Operator.start(api.kubeconfig, ...flags)
+/** One for the jobs of a test alone, so that all tests of this file can run at once. */
+async function start({ name }: Namespace, ...flags: string[]): Promise<Operator> {
+  const operator = await Operator.start(api.kubeconfig, `--watch-namespaces=${name}`, ...flags)
   operators.push(operator)
   return operator
 }
@@ -31,16 +30,16 @@ async function start(...flags: string[]): Promise<Operator> {
 const spec = { workers: { replicas: 4 }, failurePolicy: { backoff: { initialSeconds: 1, maxSeconds: 1 } } }
 const uids = async (ns: Namespace) => (await ns.gang(4)).map(({ metadata }) => metadata.uid)
 
-describe('an operator that is killed', () => {
+describe.concurrent('an operator that is killed', () => {
   it('leaves running jobs alone, and its successor makes nothing twice', async () => {
     const ns = await api.namespace()
-    const first = await start()
+    const first = await start(ns)
     await ns.createJob('gpt', spec)
     await ns.state('gpt', 'Running')
     const before = await uids(ns)
     const { resourceVersion } = (await ns.job('gpt')).metadata
     await first.stop('SIGKILL')
-    await start()
+    await start(ns)
     await sleep(2000)
     expect(await uids(ns)).toEqual(before)
     expect((await ns.job('gpt')).metadata.resourceVersion).toBe(resourceVersion)
@@ -50,12 +49,12 @@ describe('an operator that is killed', () => {
     const ns = await api.namespace()
     for (const milliseconds of [0, 5, 15, 30, 60, 120]) {
       const name = `gpt-${milliseconds}`
-      const operator = await start()
+      const operator = await start(ns)
       const created = ns.createJob(name, spec)
       await sleep(milliseconds)
       await operator.stop('SIGKILL')
       await created
-      const successor = await start()
+      const successor = await start(ns)
       const status = await ns.state(name, 'Running')
       expect(status).toMatchObject({ attempt: 1, restarts: 0, workers: { ready: 4 } })
       await successor.stop('SIGKILL')
@@ -65,7 +64,7 @@ describe('an operator that is killed', () => {
 
   it('during a restart of the gang is succeeded by one that counts that restart once', async () => {
     const ns = await api.namespace()
-    const first = await start()
+    const first = await start(ns)
     await ns.createJob('gpt', spec)
     await ns.state('gpt', 'Running')
     const [pod] = await ns.gang(4)
@@ -73,21 +72,21 @@ describe('an operator that is killed', () => {
     await kubelet.end(pod, { exitCode: 70 })
     await ns.state('gpt', 'Restarting')
     await first.stop('SIGKILL')
-    await start()
+    await start(ns)
     const status = await ns.state('gpt', 'Running')
     expect(status).toMatchObject({ attempt: 2, restarts: 1, lastFailure: { podName: 'gpt-worker-0', exitCode: 70 } })
   })
 
   it('did not see a failure: its successor does', async () => {
     const ns = await api.namespace()
-    const first = await start()
+    const first = await start(ns)
     await ns.createJob('gpt', spec)
     await ns.state('gpt', 'Running')
     await first.stop('SIGKILL')
     const pods = await ns.gang(4)
     if (pods[2] === undefined) throw new Error('no pod')
     await kubelet.end(pods[2], { exitCode: 64 })
-    await start()
+    await start(ns)
     expect((await ns.state('gpt', 'Failed', 'PermanentFailure')).lastFailure).toMatchObject({ podName: 'gpt-worker-2' })
   })
 })
@@ -98,11 +97,11 @@ const elect = (ns: Namespace, seconds: number) => [
   `--lease-seconds=${seconds}`,
 ]
 
-describe('an operator', () => {
+describe.concurrent('an operator', () => {
   it('touches only the namespaces it is told to watch', async () => {
     const [mine, other] = [await api.namespace(), await api.namespace()]
     await other.createJob('gpt')
-    await start(`--watch-namespaces=${mine.name}`)
+    await start(mine)
     await mine.createJob('gpt')
     await mine.state('gpt', 'Running')
     expect((await other.job('gpt')).status).toBeUndefined()
@@ -112,7 +111,7 @@ describe('an operator', () => {
     const ns = await api.namespace()
     await ns.createJob('gpt')
     const port = await freePort()
-    const operator = await start(`--health-port=${port}`)
+    const operator = await start(ns, `--health-port=${port}`)
     await ns.state('gpt', 'Running')
     const status = async (path: string) => (await fetch(`http://127.0.0.1:${port}${path}`)).status
     expect([await status('/healthz'), await status('/readyz?verbose'), await status('/other')]).toEqual([200, 200, 404])
@@ -136,12 +135,12 @@ describe('an operator', () => {
   })
 })
 
-describe('two replicas', () => {
+describe.concurrent('two replicas', () => {
   it('act one at a time; after a graceful stop the other takes over long before the lease is over', async () => {
     const ns = await api.namespace()
-    const a = await start(...elect(ns, 60), '--identity=a')
+    const a = await start(ns, ...elect(ns, 60), '--identity=a')
     await a.logged('leads')
-    const b = await start(...elect(ns, 60), '--identity=b')
+    const b = await start(ns, ...elect(ns, 60), '--identity=b')
     await ns.createJob('one', { workers: { replicas: 2 } })
     await ns.state('one', 'Running')
     expect(b.log).not.toContain('"leads"')
@@ -156,9 +155,9 @@ describe('two replicas', () => {
 
   it('after the leader was killed the other takes over when the lease is over', async () => {
     const ns = await api.namespace()
-    const a = await start(...elect(ns, 3), '--identity=a')
+    const a = await start(ns, ...elect(ns, 3), '--identity=a')
     await a.logged('leads')
-    const b = await start(...elect(ns, 3), '--identity=b')
+    const b = await start(ns, ...elect(ns, 3), '--identity=b')
     await a.stop('SIGKILL')
     await ns.createJob('gpt', { workers: { replicas: 2 } })
     await b.logged('leads')
@@ -167,7 +166,7 @@ describe('two replicas', () => {
 
   it('a leader that finds its lease taken ends at once with an exit code that says so', async () => {
     const ns = await api.namespace()
-    const a = await start(...elect(ns, 3), '--identity=a')
+    const a = await start(ns, ...elect(ns, 3), '--identity=a')
     await a.logged('leads')
     const path = `/apis/coordination.k8s.io/v1/namespaces/${ns.name}/leases/scmoe-operator`
     const body = { spec: { holderIdentity: 'thief' } }

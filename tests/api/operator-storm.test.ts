@@ -1,0 +1,96 @@
+// Every gang fails as soon as it runs, again and again: how fast pods are made meanwhile is bounded, for each job by its back-off, for all by the
+// limit on writes. What was made in each second is printed.
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import type { Pod } from '../../operator/objects.ts'
+import { Api, type Namespace, Operator, type StoredJob } from './harness.ts'
+import { Kubelet } from './harness-kubelet.ts'
+import { FaultProxy } from './harness-proxy.ts'
+
+const JOBS = 6
+const WORKERS = 2
+const RESTARTS = 2
+const BACKOFF_SECONDS = 2
+const WRITES = { perSecond: 10, atOnce: 5 }
+
+let api: Api
+let proxy: FaultProxy
+let operator: Operator
+let kubelet: Kubelet
+let ns: Namespace
+const folder = mkdtempSync(join(tmpdir(), 'scmoe-storm-'))
+
+beforeAll(async () => {
+  api = await Api.start()
+  proxy = await FaultProxy.start(api.kubeconfig, join(folder, 'kubeconfig'))
+  const limits = [`--api-writes-per-second=${WRITES.perSecond}`, `--api-writes-at-once=${WRITES.atOnce}`]
+  operator = await Operator.start(join(folder, 'kubeconfig'), ...limits)
+  kubelet = new Kubelet(api.kube, { autoReady: true })
+  ns = await api.namespace()
+})
+afterAll(async () => {
+  await kubelet?.stop()
+  await operator?.stop()
+  await proxy?.stop()
+  await api?.stop()
+  rmSync(folder, { recursive: true })
+})
+
+/** Until all jobs are Failed, whatever runs fails. */
+async function failAll(): Promise<void> {
+  for (;;) {
+    const jobs = await ns.list<StoredJob>('ScMoEJob')
+    if (jobs.every(({ status }) => status?.state === 'Failed')) return
+    const running = (await ns.list<Pod>('Pod')).filter(
+      ({ status, metadata }) => status?.phase === 'Running' && metadata.deletionTimestamp === undefined,
+    )
+    // One that was told to stop in between is gone.
+    await Promise.all(running.map(async pod => kubelet.end(pod, { exitCode: 70 }).catch(() => undefined)))
+    await sleep(50)
+  }
+}
+
+/** The most of these times, in order, that lie within so many milliseconds. */
+const mostWithin = (milliseconds: number, times: readonly number[]) =>
+  Math.max(...times.map((start, i) => times.slice(i).findLastIndex(time => time - start < milliseconds) + 1))
+
+// Seen to fail without the flags: 58 writes within a second; with a back-off of nothing: attempts half a second apart.
+it('gangs that fail as soon as they run are made as often as the policy says, no faster than back-off and limit let', async () => {
+  const failurePolicy = { maxRestarts: RESTARTS, backoff: { initialSeconds: BACKOFF_SECONDS } }
+  const names = Array.from({ length: JOBS }, (_, i) => `job-${i}`)
+  await Promise.all(names.map(async name => ns.createJob(name, { workers: { replicas: WORKERS }, failurePolicy })))
+  await failAll()
+
+  expect(proxy.made).toHaveLength(JOBS * WORKERS * (RESTARTS + 1))
+  for (const name of names) {
+    const times = proxy.made.filter(pod => pod.name.startsWith(`${name}-`)).map(({ at }) => at)
+    for (let restart = 1; restart <= RESTARTS; restart++) {
+      const pause = (times[restart * WORKERS] ?? 0) - (times[restart * WORKERS - 1] ?? 0)
+      // The time of the next start is written in whole seconds.
+      expect(pause, `before restart ${restart} of ${name}`).toBeGreaterThan(
+        BACKOFF_SECONDS * 2 ** (restart - 1) * 1000 - 1000,
+      )
+    }
+  }
+  const writes = proxy.acts.map(({ at }) => at)
+  // Two seconds' worth in one: what was held up on its way may arrive with what was sent a second later.
+  expect(mostWithin(1000, writes)).toBeLessThanOrEqual(WRITES.atOnce + 2 * WRITES.perSecond)
+
+  const start = Math.floor((writes[0] ?? 0) / 1000)
+  const seconds = Math.floor((writes.at(-1) ?? 0) / 1000) - start + 1
+  const each = (times: readonly number[]) =>
+    Array.from({ length: seconds }, (_, i) => times.filter(time => Math.floor(time / 1000) === start + i).length).join(
+      ' ',
+    )
+  console.log(
+    `${proxy.made.length} pods of ${JOBS} gangs that always fail, in ${seconds} s: at most ${mostWithin(
+      1000,
+      proxy.made.map(({ at }) => at),
+    )} in one second\n` +
+      `pods in each second:   ${each(proxy.made.map(({ at }) => at))}\nwrites in each second: ${each(writes)}`,
+  )
+})
