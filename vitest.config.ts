@@ -1,25 +1,38 @@
 import { defineConfig } from 'vitest/config'
 
-// Five projects, from "needs nothing" to "needs a kubelet" and "needs a GPU". tools/test.ts runs them one after another and adds up the counts.
-const project = (name: string, timeout: number, parallel: boolean, globalSetup: string[] = []) => ({
-  test: {
-    name,
-    include: [`tests/${name}/**/*.test.ts`],
-    testTimeout: timeout,
-    hookTimeout: timeout,
-    fileParallelism: parallel,
-    globalSetup,
-  },
-})
+interface Project {
+  name: string
+  /** Milliseconds. */
+  timeout: number
+  /** Files at once; otherwise as many as there are cores. */
+  files?: number
+  globalSetup?: string[]
+}
+
+// Five projects, from "needs nothing" to "needs a kubelet" and "needs a GPU". tools/test.ts runs them, some beside each other, and adds up the counts.
+const PROJECTS: Project[] = [
+  { name: 'unit', timeout: 30_000 },
+  { name: 'native', timeout: 120_000, files: 1 },
+  // They wait for servers and deadlines most of their time, not for processors.
+  { name: 'api', timeout: 120_000, files: 3, globalSetup: ['tests/api/prepare.ts'] },
+  { name: 'cluster', timeout: 600_000, files: 1 },
+  { name: 'gpu', timeout: 120_000, files: 1, globalSetup: ['tests/gpu/prepare.ts'] },
+]
 
 export default defineConfig({
   test: {
-    projects: [
-      project('unit', 30_000, true),
-      project('native', 120_000, false),
-      project('api', 120_000, false, ['tests/api/prepare.ts']),
-      project('cluster', 600_000, false),
-      project('gpu', 120_000, false, ['tests/gpu/prepare.ts']),
-    ],
+    projects: PROJECTS.map(({ name, timeout, files, globalSetup = [] }, groupOrder) => ({
+      test: {
+        name,
+        include: [`tests/${name}/**/*.test.ts`],
+        testTimeout: timeout,
+        hookTimeout: timeout,
+        globalSetup,
+        // Of tests of a file that say they are concurrent: all.
+        maxConcurrency: 50,
+        ...(files === undefined ? {} : { maxWorkers: files }),
+        sequence: { groupOrder },
+      },
+    })),
   },
 })

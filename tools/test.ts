@@ -1,4 +1,4 @@
-// `npm test`: every check, one after another, and one closing line `N passed, N failed, N skipped`.
+// `npm test`: every check, and one closing line `N passed, N failed, N skipped`. What mostly waits runs beside what computes; it is shown in order.
 //   node tools/test.ts [STAGE...]      only these stages, e.g. `types unit`
 //   --list                             the stages
 // A stage without tests of its own (types, lint, ...) counts as one.
@@ -7,6 +7,7 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
+import { InOrder, type Writer } from './in-order.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const reports = `${root}build/test`
@@ -17,22 +18,30 @@ interface Count {
   skipped: number
 }
 
-type Stage = { name: string; run: () => Promise<Count> }
+type Stage = { name: string; run: (output: Writer) => Promise<Count> }
+
+/** For what a command has written last; a process that it left behind may hold its pipes open for ever. */
+const DRAIN_MILLISECONDS = 2000
 
 /** Runs a command with its output shown; resolves with its exit code (128 + signal when killed). */
-function command(name: string, args: readonly string[]): Promise<number> {
+function command(name: string, args: readonly string[], output: Writer): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(name, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] })
+    const child = spawn(name, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
+    const write = (text: string) => output.write(text)
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', write)
     child.on('error', reject)
     child.on('close', (code, signal) => resolve(code ?? (signal === null ? 1 : 128)))
+    child.on('exit', () =>
+      setTimeout(() => [child.stdout, child.stderr].map(stream => stream.destroy()), DRAIN_MILLISECONDS).unref(),
+    )
   })
 }
 
 const check = (name: string, ...steps: readonly (readonly [string, ...string[]])[]): Stage => ({
   name,
-  run: async () => {
+  run: async output => {
     let failed = 0
-    for (const [program, ...args] of steps) if ((await command(program, args)) !== 0) failed = 1
+    for (const [program, ...args] of steps) if ((await command(program, args, output)) !== 0) failed = 1
     return { passed: 1 - failed, failed, skipped: 0 }
   },
 })
@@ -48,11 +57,13 @@ interface VitestReport {
 /** A vitest project; the JSON report is what is counted, so a file that fails to load counts as a failure too. */
 const vitest = (project: string): Stage => ({
   name: project,
-  run: async () => {
+  run: async output => {
     const file = `${reports}/${project}.json`
     rmSync(file, { force: true })
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`]
-    const code = await command('vitest', ['run', '--project', project, ...reporters])
+    // Not by the environment, which the programs under test would see.
+    const colour = process.stdout.isTTY ? ['--color'] : []
+    const code = await command('vitest', ['run', '--project', project, ...reporters, ...colour], output)
     const report = readReport(file)
     if (report === undefined) return { passed: 0, failed: 1, skipped: 0 }
     const broken = report.testResults.filter(r => r.assertionResults.length === 0 && r.message !== '').length
@@ -73,17 +84,20 @@ function readReport(file: string): VitestReport | undefined {
   }
 }
 
-const stages: Stage[] = [
-  check('types', ['tsc', '-p', '.']),
-  check('lint', ['oxlint', '--quiet']),
-  check('format', ['biome', 'check', '--error-on-warnings', '.'], ['bash', 'tools/clang-format.sh', '--check']),
-  check('dead code', ['knip', '--no-progress']),
-  vitest('unit'),
-  vitest('native'),
-  vitest('api'),
-  vitest('cluster'),
-  vitest('gpu'),
+/** Stages of a lane come one after another; the lanes run beside each other. Those of the second wait for servers and deadlines most of their time. */
+const LANES: readonly (readonly Stage[])[] = [
+  [
+    check('types', ['tsc', '-p', '.']),
+    check('lint', ['oxlint', '--quiet']),
+    check('format', ['biome', 'check', '--error-on-warnings', '.'], ['bash', 'tools/clang-format.sh', '--check']),
+    check('dead code', ['knip', '--no-progress']),
+    vitest('unit'),
+    vitest('native'),
+    vitest('gpu'),
+  ],
+  [vitest('api'), vitest('cluster')],
 ]
+const stages = LANES.flat()
 
 async function main(names: readonly string[]): Promise<number> {
   if (names.includes('--list')) {
@@ -96,24 +110,44 @@ async function main(names: readonly string[]): Promise<number> {
     return 2
   }
   mkdirSync(reports, { recursive: true })
-  const total: Count = { passed: 0, failed: 0, skipped: 0 }
-  const rows: string[] = []
   console.log(`${availableParallelism()} cores, node ${process.version}`)
-  for (const stage of stages.filter(s => names.length === 0 || names.includes(s.name))) {
-    console.log(`\n== ${stage.name}`)
-    const started = performance.now()
-    const count = await stage.run()
-    total.passed += count.passed
-    total.failed += count.failed
-    total.skipped += count.skipped
-    const seconds = ((performance.now() - started) / 1000).toFixed(1).padStart(7)
-    rows.push(
-      `${stage.name.padEnd(10)} ${seconds} s   ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped`,
-    )
+  const started = performance.now()
+  const results = await runLanes(stage => names.length === 0 || names.includes(stage.name))
+  const total = { passed: 0, failed: 0, skipped: 0 }
+  console.log()
+  for (const { name, count, seconds } of results) {
+    for (const kind of ['passed', 'failed', 'skipped'] as const) total[kind] += count[kind]
+    console.log(`  ${name.padEnd(10)} ${seconds.toFixed(1).padStart(7)} s   ${counted(count)}`)
   }
-  console.log(`\n${rows.map(r => `  ${r}`).join('\n')}\n`)
-  console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
+  console.log(`\n${((performance.now() - started) / 1000).toFixed(0)} s in all\n${counted(total)}`)
   return total.failed === 0 && total.passed + total.skipped > 0 ? 0 : 1
+}
+
+const counted = ({ passed, failed, skipped }: Count) => `${passed} passed, ${failed} failed, ${skipped} skipped`
+
+type Result = { name: string; count: Count; seconds: number }
+
+async function runLanes(wanted: (stage: Stage) => boolean): Promise<Result[]> {
+  const order = new InOrder(text => process.stdout.write(text))
+  const lanes = LANES.map(lane => lane.filter(wanted).map(stage => ({ stage, output: order.writer() })))
+  const results = await Promise.all(
+    lanes.map(async lane => {
+      const done: Result[] = []
+      for (const { stage, output } of lane) done.push(await runStage(stage, output))
+      return done
+    }),
+  )
+  return results.flat()
+}
+
+async function runStage({ name, run }: Stage, output: Writer): Promise<Result> {
+  const started = performance.now()
+  output.write(`\n== ${name}\n`)
+  const count = await run(output)
+  const seconds = (performance.now() - started) / 1000
+  if (!output.isShown) console.log(`(${name} is done: ${counted(count)}; its output follows below)`)
+  output.close()
+  return { name, count, seconds }
 }
 
 process.exitCode = await main(process.argv.slice(2))
