@@ -59,13 +59,9 @@ function ranksOf(output: string): number[] {
 }
 
 /** Fails when the run ends before. */
-async function untilSteps({ ended }: ReturnType<typeof run>, output: string, steps: number): Promise<void> {
-  let end: Awaited<typeof ended> | undefined
-  void ended.then(value => {
-    end = value
-  })
+async function untilSteps({ child }: ReturnType<typeof run>, output: string, steps: number): Promise<void> {
   await until(() => {
-    if (end !== undefined) throw new Error(`ended early: ${JSON.stringify(end)}`)
+    if (child.exitCode !== null) throw new Error(`the run ended early, with ${child.exitCode}`)
     return existsSync(join(output, 'losses.jsonl')) && lossCurve(output).size >= steps
   })
 }
