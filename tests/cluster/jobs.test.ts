@@ -1,7 +1,7 @@
 // The life of jobs on a real node: what the demo shows, and what happens when a worker is killed, an image is wrong, a job is suspended,
 // the operator dies.
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -20,6 +20,7 @@ import {
 } from './harness.ts'
 
 let world: World
+const folder = mkdtempSync(join(tmpdir(), 'scmoe-jobs-'))
 
 beforeAll(async () => {
   world = await startWorld()
@@ -27,10 +28,11 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await world?.down()
+  rmSync(folder, { recursive: true })
 })
 
 async function apply(options: JobOptions): Promise<string> {
-  const file = join(tmpdir(), `${options.name}-${process.pid}.yaml`)
+  const file = join(folder, `${options.name}.yaml`)
   writeFileSync(file, manifest(options))
   await world.kubectl('apply', '-n', NAMESPACE, '-f', file)
   return file
@@ -62,7 +64,7 @@ describe('a job on a real node', () => {
     expect(table).toMatch(/complete +Complete +\d+ +2 +60 +\d+ +\d+ /)
     await world.kubectl('wait', '-n', NAMESPACE, '--for=condition=Complete', 'scmoejob/complete', '--timeout=5s')
 
-    const output = join(tmpdir(), `scmoe-run-${process.pid}`)
+    const output = join(folder, 'run')
     await run('node', [join(ROOT, 'cli/scmoe.ts'), 'run', file, '--output', output])
     const local = JSON.parse(readFileSync(join(output, 'summary.json'), 'utf8')) as {
       evaluationLoss: { last: number }
@@ -132,18 +134,19 @@ describe('a job on a real node', () => {
     expect(done.restarts).toBe(1)
   })
 
-  it('restarts a gang that hangs: found by its step, as no worker ends', async () => {
+  it.each([
+    ['worker is stopped', 'hung', async (pid: number) => process.kill(pid, 'SIGSTOP')],
+    ['worker has lost its network link', 'cut', cutOff],
+  ])('restarts a gang that hangs, found by its step: one %s', async (_, name, harm) => {
     const template = { spec: { terminationGracePeriodSeconds: 1 } }
-    await apply({
-      name: 'hung',
-      spec: { ...LONG, progressDeadlineSeconds: 10, workers: { replicas: 2, template } },
-    })
-    await until(world.kubectl, 'hung', s => (s.progress?.step ?? 0) > 5)
-    process.kill(workerPid('hung', 1), 'SIGSTOP')
-    const restarting = await until(world.kubectl, 'hung', s => s.restarts === 1)
-    expect(restarting.lastFailure).toMatchObject({ reason: 'ProgressDeadlineExceeded', podName: 'hung-worker-1' })
-    await until(world.kubectl, 'hung', s => s.state === 'Running' && s.attempt === 2)
-    await remove('hung')
+    await apply({ name, spec: { ...LONG, progressDeadlineSeconds: 10, workers: { replicas: 2, template } } })
+    await until(world.kubectl, name, s => (s.progress?.step ?? 0) > 5)
+    await harm(workerPid(name, 1))
+    const restarting = await until(world.kubectl, name, s => s.restarts === 1)
+    expect(restarting.lastFailure).toMatchObject({ reason: 'ProgressDeadlineExceeded', podName: `${name}-worker-1` })
+    const again = await until(world.kubectl, name, s => s.state === 'Running' && s.attempt === 2)
+    expect(again).toMatchObject({ restarts: 1, restartsCountTowardsMax: 1 })
+    await remove(name)
   })
 
   it('does not count the eviction of a worker, and says that it was one', async () => {
@@ -157,7 +160,7 @@ describe('a job on a real node', () => {
       kind: 'Eviction',
       metadata: { name: 'evicted-worker-1', namespace: NAMESPACE },
     }
-    const file = join(tmpdir(), `eviction-${process.pid}.json`)
+    const file = join(folder, 'eviction.json')
     writeFileSync(file, JSON.stringify(eviction))
     await world.kubectl('create', '--raw', `/api/v1/namespaces/${NAMESPACE}/pods/evicted-worker-1/eviction`, '-f', file)
     const running = await until(world.kubectl, 'evicted', s => s.state === 'Running' && s.attempt === 2)
@@ -166,12 +169,16 @@ describe('a job on a real node', () => {
     await remove('evicted')
   })
 
-  it('names a worker that used more memory than it may', async () => {
+  it('restarts a worker that used more memory than it may, and says so', async () => {
     const container = { name: 'worker', resources: { limits: { memory: '32Mi' } } }
     const workers = { replicas: 1, template: { spec: { containers: [container] } } }
-    await apply({ name: 'hungry', spec: { ...LONG, workers, failurePolicy: { maxRestarts: 0 } } })
-    const failed = await until(world.kubectl, 'hungry', s => s.lastFailure !== undefined)
-    expect(failed.lastFailure).toMatchObject({ podName: 'hungry-worker-0', exitCode: 137, reason: 'OOMKilled' })
+    const failurePolicy = { maxRestarts: 1, backoff: { initialSeconds: 1 } }
+    await apply({ name: 'hungry', spec: { ...LONG, workers, failurePolicy } })
+    const killed = { podName: 'hungry-worker-0', exitCode: 137, reason: 'OOMKilled' }
+    const restarting = await until(world.kubectl, 'hungry', s => s.lastFailure !== undefined)
+    expect(restarting).toMatchObject({ restarts: 1, restartsCountTowardsMax: 1, lastFailure: killed })
+    await expect(until(world.kubectl, 'hungry', () => false)).rejects.toThrow('MaxRestartsExceeded')
+    expect(await status(world.kubectl, 'hungry')).toMatchObject({ restarts: 1, lastFailure: { ...killed, attempt: 2 } })
     await remove('hungry')
   })
 
@@ -223,6 +230,11 @@ describe('a job on a real node', () => {
     expect(failed.restarts).toBe(0)
   })
 })
+
+/** The pod's link to its node goes down: no packet leaves the pod or reaches it, and nothing is closed. */
+async function cutOff(pid: number): Promise<void> {
+  await run('nsenter', ['--target', String(pid), '--net', 'ip', 'link', 'set', 'eth0', 'down'])
+}
 
 async function remove(job: string): Promise<void> {
   await world.kubectl('delete', 'scmoejob', job, '-n', NAMESPACE)
