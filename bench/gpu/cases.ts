@@ -30,7 +30,7 @@ export function configOf({ model, sequence, sequences, ranks = 1, precision = 'f
   return modelConfig(spec, ranks)
 }
 
-/** The paper's model (arXiv 2404.05019, table 8); its successor in width, as deep as 80 GB allow in fp32 with AdamW's moments; a tiny one, whose capacity never binds, so that ranks do not change what is dropped. */
+/** The paper's model (arXiv 2404.05019, table 8); its successor in width, as deep as 80 GB allow in float32 with AdamW's moments; a tiny one, whose capacity never binds, so that ranks do not change what is dropped. */
 export const SMALL: Sizes = { model: { preset: 'gpt2-moe-small', kind: 'ScMoE' }, sequence: 1024, sequences: 8 }
 export const WIDE: Sizes = {
   model: { preset: 'gpt3-moe-xl', blocks: 4, kind: 'ScMoE' },
@@ -42,11 +42,12 @@ export const TINY: Sizes = {
   sequence: 128,
   sequences: 4,
 }
-/** Two pairs of blocks, wide enough that every op keeps the device busy. */
+/** Two pairs of blocks, wide enough that every op keeps the device busy; as fast as they are computed, which is what hides transfers. */
 export const OVERLAP: Sizes = {
   model: { kind: 'ScMoE', blocks: 4, hiddenSize: 1024, heads: 16, feedForwardSize: 4096, experts: 8 },
   sequence: 1024,
   sequences: 8,
+  precision: 'bfloat16',
 }
 
 /** Parameters by the seed and the tensor's place in the model, the same on every rank that holds it. */
@@ -85,6 +86,7 @@ function fillsOf(config: ModelConfig, rank: number): Fill[] {
 /** What scmoe-run executes, and what its times are of. */
 export interface Case {
   file: RunFile
+  precision: Precision
   emitted: Emitted
   scheduled: Scheduled
 }
@@ -104,7 +106,7 @@ export function stepCase(title: string, sizes: Sizes, choice: Choice, rank = 0):
     tokens: config.batch * config.sequence,
     flops: workOf([emitted]),
   }
-  return { file, emitted, scheduled }
+  return { file, precision: config.precision, emitted, scheduled }
 }
 
 const partsOf = ({ ops }: Scheduled) => Object.fromEntries(ops.map(({ label, segment }) => [label, segment.part]))
@@ -132,8 +134,8 @@ export interface Layer {
 }
 /** Local rows of one rank in Megatron-Core's published measurements on H100 with eight expert-parallel ranks. */
 export const LAYERS: readonly Layer[] = [
-  { rows: 8192, experts: 1, hidden: 4096, feedForward: 14_336 },
-  { rows: 32_768, experts: 4, hidden: 7168, feedForward: 2048 },
+  { rows: 8192, experts: 1, hidden: 4096, feedForward: 14_336, precision: 'bfloat16' },
+  { rows: 32_768, experts: 4, hidden: 7168, feedForward: 2048, precision: 'bfloat16' },
 ]
 
 /** The routed experts of a layer, SwiGLU, forward or forward and backward, on rows that have arrived; in bfloat16 with weights that are. */
@@ -159,7 +161,7 @@ export function layerCase(layer: Layer, backward: boolean): Case {
     tokens: rows,
     flops: workOf([emitted]),
   }
-  return { file, emitted, scheduled }
+  return { file, precision, emitted, scheduled }
 }
 
 /** Operations of a matrix product; of nothing else. */

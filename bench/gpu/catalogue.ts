@@ -1,5 +1,6 @@
 // Everything that bench/gpu/run.sh executes, by name. Pure.
 
+import { BYTES, type DType } from '../../worker/program/program.ts'
 import { assemble, type Choice } from '../../worker/schedule/schedule.ts'
 import {
   type Case,
@@ -7,6 +8,7 @@ import {
   type Layer,
   layerCase,
   OVERLAP,
+  type Precision,
   type Sizes,
   SMALL,
   schedulesOf,
@@ -26,9 +28,16 @@ export interface Subjects {
   peak: { side: number; bytes: number }
 }
 
+const half = (sizes: Sizes): Sizes => ({ ...sizes, precision: 'bfloat16' })
+
 const SUBJECTS: Subjects = {
   tiny: TINY,
-  models: { 'gpt2-moe-small': SMALL, d2048: WIDE },
+  models: {
+    'gpt2-moe-small': SMALL,
+    'gpt2-moe-small-bf16': half(SMALL),
+    d2048: WIDE,
+    'd2048-bf16': half(WIDE),
+  },
   layers: LAYERS,
   overlap: OVERLAP,
   peak: { side: 8192, bytes: 2 ** 30 },
@@ -36,8 +45,12 @@ const SUBJECTS: Subjects = {
 
 /** Cases by name: rows of the results are called so, with what follows after a dash where a case is run in several ways. */
 export function catalogue(subjects: Subjects = SUBJECTS): ReadonlyMap<string, Case> {
-  const cases = new Map([['peak', peakCase(subjects.peak)]])
+  const cases = new Map([['peak', peakCase(subjects.peak, 'float32')]])
   cases.set('tiny', stepCase('tiny', subjects.tiny, SEQUENTIAL))
+  if (hasHalf(subjects)) {
+    cases.set('peak-bf16', peakCase(subjects.peak, 'bfloat16'))
+    cases.set('tiny-bf16', stepCase('tiny', half(subjects.tiny), SEQUENTIAL))
+  }
   for (const rank of [0, 1])
     cases.set(`two-ranks-${rank}`, stepCase('tiny', { ...subjects.tiny, ranks: 2 }, SEQUENTIAL, rank))
   for (const [name, sizes] of Object.entries(subjects.models))
@@ -51,13 +64,18 @@ export function catalogue(subjects: Subjects = SUBJECTS): ReadonlyMap<string, Ca
   return cases
 }
 
+/** A device that computes in float32 alone is given nothing else. */
+const hasHalf = ({ models, layers, overlap }: Subjects) =>
+  [...Object.values(models), ...layers, overlap].some(({ precision }) => precision === 'bfloat16')
+
 const TIMES = 8
 
 /** What the device can do: square products, and copies within its memory as an all-to-all to the rank itself makes them. */
-function peakCase({ side, bytes }: Subjects['peak']): Case {
+function peakCase({ side, bytes }: Subjects['peak'], precision: Precision): Case {
+  const dtype: DType = precision === 'bfloat16' ? 'bf16' : 'f32'
   const segment = { unit: -1, phase: 'forward', part: 'other' } as const
   const dim = 1024
-  const elements = bytes / 4
+  const elements = bytes / BYTES[dtype]
   const rows = elements / dim
   const alone = { experts: 1, capacity: rows, rank: 0, expertParallelSize: 1, chunk: 0, chunks: 1 }
   const times = (make: (i: number) => Case['emitted']['ops'][number]) =>
@@ -84,8 +102,8 @@ function peakCase({ side, bytes }: Subjects['peak']): Case {
       cost: 0,
     })),
   ]
-  const square = { dtype: 'f32', elements: side * side, arena: 'persistent' } as const
-  const long = { dtype: 'f32', elements, arena: 'persistent' } as const
+  const square = { dtype, elements: side * side, arena: 'persistent' } as const
+  const long = { dtype, elements, arena: 'persistent' } as const
   const emitted: Case['emitted'] = {
     name: 'peak',
     buffers: [
@@ -99,7 +117,7 @@ function peakCase({ side, bytes }: Subjects['peak']): Case {
   const scheduled = { ...emitted, ops: ops.map((op, i) => ({ ...op, waits: i === TIMES ? [TIMES - 1] : [] })) }
   return {
     file: {
-      title: `peak: product of ${side} x ${side}, copy of ${bytes} bytes`,
+      title: `peak: product of ${side} x ${side}, ${precision}, copy of ${bytes} bytes`,
       programs: [assemble(scheduled, { worldSize: 1, expertParallelSize: 1 }, 0)],
       step: ['peak'],
       fills: [
@@ -112,6 +130,7 @@ function peakCase({ side, bytes }: Subjects['peak']): Case {
       tokens: 0,
       flops: TIMES * 2 * side ** 3,
     },
+    precision,
     emitted,
     scheduled,
   }

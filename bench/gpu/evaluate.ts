@@ -1,4 +1,4 @@
-// Works out what bench/gpu/run.sh measured, where there is Node: node bench/gpu/evaluate.ts [RESULTS] [--peak-tflops N] [--peak-tbytes N]
+// Works out what bench/gpu/run.sh measured, where there is Node: node bench/gpu/evaluate.ts [RESULTS] [--peak-tflops N] [--peak-bf16-tflops N] [--peak-tbytes N]
 // Writes the figures into the file, beside the rows, and prints the tables of docs/performance.md. Peaks that are not given are the measured ones.
 
 import { readFileSync } from 'node:fs'
@@ -11,11 +11,15 @@ import { deviceOf, Results } from './results.ts'
 import { tables } from './table.ts'
 
 const { values: options, positionals } = parseArgs({
-  options: { 'peak-tflops': { type: 'string' }, 'peak-tbytes': { type: 'string' } },
+  options: {
+    'peak-tflops': { type: 'string' },
+    'peak-bf16-tflops': { type: 'string' },
+    'peak-tbytes': { type: 'string' },
+  },
   allowPositionals: true,
 })
 
-function given(name: 'peak-tflops' | 'peak-tbytes', key: keyof Peaks): Partial<Peaks> {
+function given(name: keyof typeof options, key: keyof Peaks): Partial<Peaks> {
   const text = options[name]
   if (text === undefined) return {}
   const value = Number(text)
@@ -25,7 +29,11 @@ function given(name: 'peak-tflops' | 'peak-tbytes', key: keyof Peaks): Partial<P
 
 const [path = 'build/gpu-results.json'] = positionals
 const results = Results.parse(JSON.parse(readFileSync(path, 'utf8')))
-const peaks = { ...given('peak-tflops', 'flopsPerSecond'), ...given('peak-tbytes', 'bytesPerSecond') }
+const copy = given('peak-tbytes', 'bytesPerSecond')
+const peaks = {
+  float32: { ...given('peak-tflops', 'flopsPerSecond'), ...copy },
+  bfloat16: { ...given('peak-bf16-tflops', 'flopsPerSecond'), ...copy },
+}
 const figures = figuresOf(results, catalogue(), peaks)
 writeJson(path, { ...results, figures })
 console.log(`${results.date}, ${deviceOf(results)}\n\n${tables(figures)}`)

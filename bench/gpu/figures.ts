@@ -2,6 +2,7 @@
 
 import { common } from '../../worker/schedule/measured.ts'
 import { durations, makespan, overlap } from '../../worker/schedule/schedule.ts'
+import type { Precision } from './cases.ts'
 import { isProduct, type OpShare, type Peaks, peaksOf, sharesOf } from './peaks.ts'
 import { checksOf, killedOf, measuredOf, type Results } from './results.ts'
 import { type Cases, type Found, found } from './rows.ts'
@@ -45,23 +46,36 @@ export interface Contention {
   all: number
 }
 
+export type PeaksOf = Readonly<Record<Precision, Peaks | null>>
+/** To go by instead of the measured ones. */
+export type Given = Partial<Record<Precision, Partial<Peaks>>>
+
 export interface Figures {
-  peaks: Peaks | null
+  /** Of products in each precision; null where nothing in it was measured. */
+  peaks: PeaksOf
   models: ModelFigures[]
   layers: LayerFigures[]
   overlap: OverlapFigures[]
   contention: Contention | null
   /** Largest difference of a loss, relative; null where a row is missing. */
-  losses: { gpuBesideCpu: number | null; graphBesideEager: number | null; twoRanksBesideOne: number | null }
+  losses: {
+    gpuBesideCpu: number | null
+    bfloat16BesideFloat32: number | null
+    graphBesideEager: number | null
+    twoRanksBesideOne: number | null
+  }
   ops: 'passed' | 'failed' | null
   /** How the other of two ranks ended when one was killed. */
   rankKilled: { exitCode: number; message: string } | null
   failed: string[]
 }
 
-/** `given`: peaks to go by instead of the measured ones. Throws where a row is of another version's programs. */
-export function figuresOf(results: Results, cases: Cases, given: Partial<Peaks> = {}): Figures {
-  const peaks = peaksOf(found(results, cases, 'peak'), given)
+/** Throws where a row is of another version's programs. */
+export function figuresOf(results: Results, cases: Cases, given: Given = {}): Figures {
+  const peaks: PeaksOf = {
+    float32: peaksOf(found(results, cases, 'peak'), given.float32 ?? {}),
+    bfloat16: peaksOf(found(results, cases, 'peak-bf16'), given.bfloat16 ?? {}),
+  }
   const contention = contentionOf(results, cases)
   const names = [...cases.keys()]
   return {
@@ -72,6 +86,7 @@ export function figuresOf(results: Results, cases: Cases, given: Partial<Peaks> 
     contention,
     losses: {
       gpuBesideCpu: lossesApart(results, 'tiny', 'tiny-cpu'),
+      bfloat16BesideFloat32: lossesApart(results, 'tiny-bf16', 'tiny'),
       graphBesideEager: lossesApart(results, 'tiny', 'tiny-eager'),
       twoRanksBesideOne: lossesApart(results, 'two-ranks', 'tiny'),
     },
@@ -83,11 +98,12 @@ export function figuresOf(results: Results, cases: Cases, given: Partial<Peaks> 
 
 const isModel = (name: string) => name.startsWith('model-')
 
-function modelFigures(results: Results, cases: Cases, name: string, peaks: Peaks | null): ModelFigures[] {
+function modelFigures(results: Results, cases: Cases, name: string, all: PeaksOf): ModelFigures[] {
   const graph = found(results, cases, name)
   const eager = measuredOf(results, `${name}-eager`)
   if (!graph) return []
   const { milliseconds, tokensPerSecond } = graph.measured
+  const peaks = all[graph.subject.precision]
   return [
     {
       case: name,
@@ -100,12 +116,13 @@ function modelFigures(results: Results, cases: Cases, name: string, peaks: Peaks
   ]
 }
 
-function layerFigures(results: Results, cases: Cases, name: string, peaks: Peaks | null): LayerFigures[] {
+function layerFigures(results: Results, cases: Cases, name: string, all: PeaksOf): LayerFigures[] {
   const layer = /^layer-(\d+)-backward$/.exec(name)?.[1]
   const both = layer === undefined ? undefined : found(results, cases, name)
   const forward = found(results, cases, `layer-${layer}-forward`)
   if (!both || !forward) return []
   const { milliseconds } = both.measured
+  const peaks = all[both.subject.precision]
   return [
     {
       layer: Number(layer),

@@ -1,6 +1,6 @@
 // What a device can do, measured beside everything else, and which share of it each kind of op reaches. Pure.
 
-import type { Emitted, Op } from '../../worker/program/program.ts'
+import { BYTES, type Emitted, type Op } from '../../worker/program/program.ts'
 import type { Found } from './rows.ts'
 
 export interface Peaks {
@@ -26,12 +26,10 @@ export interface OpShare {
 
 export const isProduct = ({ op }: Pick<Op, 'op'>) => /linear|attention/.test(op)
 
-const BYTES = 4
-
 /** Read and written, what is both counted twice. */
 function bytesOf({ inputs, outputs }: Op, { buffers }: Emitted): number {
-  const elements = new Map(buffers.map(buffer => [buffer.name, buffer.elements]))
-  return BYTES * [...inputs, ...outputs].reduce((sum, name) => sum + (elements.get(name) ?? 0), 0)
+  const bytes = new Map(buffers.map(({ name, elements, dtype }) => [name, BYTES[dtype] * elements]))
+  return [...inputs, ...outputs].reduce((sum, name) => sum + (bytes.get(name) ?? 0), 0)
 }
 
 const isCopy = ({ label }: Op) => label.startsWith('copy')

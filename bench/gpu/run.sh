@@ -51,7 +51,9 @@ row tiny-cpu "$run" "$files/tiny.json" --backend cpu --warm-up 0 --steps 10
 row tiny gpu "$files/tiny.json" --warm-up 0 --steps 10
 row tiny-eager gpu "$files/tiny.json" --warm-up 0 --steps 10 --no-graphs
 
-row peak gpu "$files/peak.json"
+[ ! -e "$files/tiny-bf16.json" ] || row tiny-bf16 gpu "$files/tiny-bf16.json" --warm-up 0 --steps 10
+
+for peak in "$files"/peak*.json; do row "$(basename "$peak" .json)" gpu "$peak"; done
 for model in "$files"/model-*.json; do
   name=$(basename "$model" .json)
   row "$name" gpu "$model"

@@ -89,7 +89,7 @@ describe('what bench/gpu/run.sh measured', () => {
     if (!model) throw new Error('no model was measured')
     const { mfu, ops, milliseconds } = model
     const flops = CASES.get('model-small')?.file.flops ?? 0
-    expect(mfu).toBeCloseTo(flops / (milliseconds * 1e-3) / (figures.peaks?.flopsPerSecond ?? 0), 12)
+    expect(mfu).toBeCloseTo(flops / (milliseconds * 1e-3) / (figures.peaks.float32?.flopsPerSecond ?? 0), 12)
     const compute = ops.filter(({ op }) => !op.startsWith('all_'))
     expect(compute.reduce((sum, { shareOfTime }) => sum + shareOfTime, 0)).toBeCloseTo(1, 9)
     expect(compute.every(({ shareOfPeak }) => (shareOfPeak ?? 0) > 0)).toBe(true)
@@ -98,7 +98,9 @@ describe('what bench/gpu/run.sh measured', () => {
   })
 
   it('takes given peaks instead of the measured ones', () => {
-    const given = figuresOf(results, CASES, { flopsPerSecond: 2 * (figures.peaks?.flopsPerSecond ?? 0) })
+    const given = figuresOf(results, CASES, {
+      float32: { flopsPerSecond: 2 * (figures.peaks.float32?.flopsPerSecond ?? 0) },
+    })
     expect(given.models[0]?.mfu).toBeCloseTo((figures.models[0]?.mfu ?? 0) / 2, 12)
   })
 

@@ -7,11 +7,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { configOf, LAYERS, layerCase, schedulesOf, stepCase } from '../../bench/gpu/cases.ts'
+import { configOf, LAYERS, layerCase, type Precision, schedulesOf, stepCase } from '../../bench/gpu/cases.ts'
+import { catalogue } from '../../bench/gpu/catalogue.ts'
 import type { RunFile } from '../../bench/gpu/run-file.ts'
 import type { Choice } from '../../worker/schedule/schedule.ts'
 import { freePort } from '../free-port.ts'
-import { buildStandIns, standInEnvironment } from './standin/standin.ts'
+import { distance } from './model-world.ts'
+import { buildStandIns, emulatedEnvironment, standInEnvironment } from './standin/standin.ts'
 
 const root = join(import.meta.dirname, '../..')
 const program = join(root, 'build/native/scmoe-run')
@@ -109,6 +111,27 @@ describe('scmoe-run', () => {
     }
   })
 
+  it('runs steps and layers in bfloat16 on a device that has it, close to float32, and says on a CPU that it cannot', () => {
+    const emulated = ['--backend', 'cuda', '--no-graphs', '--warm-up', '0', '--steps', '3']
+    const words = ['--warm-up', '0', '--steps', '3']
+    const subjects = (precision: Precision) => ({
+      loss: stepCase('step', { ...SIZES, precision }, sequential),
+      y: layerCase({ rows: 32, experts: 2, hidden: 16, feedForward: 32, precision }, true),
+    })
+    const [half, single] = [subjects('bfloat16'), subjects('float32')]
+    for (const name of ['loss', 'y'] as const) {
+      const expected = run([write(`${name}.json`, single[name].file), ...words]).result().reported[name]
+      const path = write(`${name}-bf16.json`, half[name].file)
+      const found = run([path, ...emulated], emulatedEnvironment()).result().reported[name]
+      expect(distance(found ?? [], expected ?? [])).toBeLessThan(2 ** -6)
+      expect(distance(found ?? [], expected ?? [])).toBeGreaterThan(0)
+      expect(run([path, ...words])).toMatchObject({
+        status: 64,
+        stderr: expect.stringMatching(/buffer '[\w.]+': dtype is bf16, and backend cpu-\w+ computes in f32 alone/),
+      })
+    }
+  })
+
   it('runs a bare program, as the engine takes it', () => {
     const file: RunFile = stepCase('bare', SIZES, sequential).file
     const { result, stderr } = run([write('bare.json', file.programs[0] ?? {}), '--steps', '1'])
@@ -134,6 +157,23 @@ describe('scmoe-run', () => {
 })
 
 describe('what is exported for a GPU', () => {
+  it('has the models in both precisions, and layers and overlap in the one that they are trained in', () => {
+    const cases = catalogue()
+    const inHalf = new Set(
+      [...cases].flatMap(([name, { emitted }]) =>
+        emitted.buffers.some(({ dtype }) => dtype === 'bf16') ? [name] : [],
+      ),
+    )
+    const models = ['gpt2-moe-small', 'd2048'].map(name => `model-${name}`)
+    for (const name of ['peak', 'tiny', ...models]) {
+      expect(cases.has(name)).toBe(true)
+      expect([name, inHalf.has(name), inHalf.has(`${name}-bf16`)]).toEqual([name, false, true])
+    }
+    const others = [...cases.keys()].filter(name => /^(layer|overlap)-/.test(name))
+    expect(others.length).toBe(4 + 5)
+    expect(others.filter(name => !inHalf.has(name))).toEqual([])
+  })
+
   it('has a schedule for each slot of the shortcut, and a sequential one', () => {
     const slots = schedulesOf(SIZES).map(choice => (choice.strategy === 'Shortcut' ? choice.forwardSlot : 0))
     expect(slots).toEqual([0, 1, 2, 3, 4])
