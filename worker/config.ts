@@ -17,6 +17,8 @@ export interface WorkerConfig {
   /** Number within its pod, and of its GPU. */
   localRank: number
   backend: BackendName
+  /** Whether programs run as CUDA graphs; op by op is slower and shows where an error is. */
+  graphs: boolean
   expertParallelSize: number
   rendezvous: { host: string; port: number }
   spec: ScMoEJobSpec
@@ -36,6 +38,7 @@ export interface WorkerConfig {
 /** Not part of the contract, for unusual machines: set in the pod template. */
 const PEER_TIMEOUT = 'SCMOE_PEER_TIMEOUT_SECONDS'
 const RENDEZVOUS_TIMEOUT = 'SCMOE_RENDEZVOUS_TIMEOUT_SECONDS'
+const CUDA_GRAPHS = 'SCMOE_CUDA_GRAPHS'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
@@ -53,6 +56,7 @@ export function readConfig(env: Environment): WorkerConfig {
     worldSize,
     localRank: integer(env, ENV.localRank, { least: 0, most: 1023, fallback: 0 }),
     backend: backendName(env),
+    graphs: integer(env, CUDA_GRAPHS, { least: 0, most: 1, fallback: 1 }) === 1,
     expertParallelSize: spec.parallelism.expertParallelSize ?? worldSize,
     rendezvous: hostAndPort(env),
     spec,

@@ -68,7 +68,7 @@ async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
   makeOutputDirectory(config)
   const engine = createEngine({
     backend: config.backend,
-    device: { index: config.localRank, ...exchangeOf(spec) },
+    device: { index: config.localRank, graphs: config.graphs, ...exchangeOf(spec) },
     rank,
     worldSize,
     expertParallelSize: config.expertParallelSize,

@@ -15,5 +15,6 @@ describe.skipIf('missing' in gpu)('on a GPU', () => {
   claimTraining(machine)
   claimPrecision(machine)
   claimRanks(machine)
-  claimCheckpoints(machine, 1)
+  claimCheckpoints(machine, 1, 'float32')
+  claimCheckpoints(machine, 1, 'bfloat16')
 })

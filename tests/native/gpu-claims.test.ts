@@ -23,12 +23,13 @@ const threads = (): Machine => {
 describe('on the CUDA backend, emulated', () => {
   claimTraining(emulated)
   claimPrecision(emulated)
+  claimCheckpoints(emulated, 1, 'bfloat16')
   claimRanks(emulated)
 })
 
 describe('on a device made of threads', () => {
   claimOps(threads)
-  claimCheckpoints(threads, 2)
+  claimCheckpoints(threads, 2, 'float32')
 })
 
 describe('cuda_device_test', () => {

@@ -56,6 +56,7 @@ test.each<[string, Record<string, string | undefined>, object, RegExp]>([
   ['a rank outside the world', { [ENV.rank]: '2' }, spec(), /SCMOE_RANK is "2".*from 0 to 1/],
   ['a rank that is no number', { [ENV.rank]: '1x' }, spec(), /SCMOE_RANK is "1x"/],
   ['a backend that there is not', { [ENV.backend]: 'rocm' }, spec(), /SCMOE_BACKEND is "rocm".*cpu or cuda/],
+  ['graphs neither on nor off', { SCMOE_CUDA_GRAPHS: '2' }, spec(), /SCMOE_CUDA_GRAPHS is "2".*from 0 to 1/],
   ['no threads', { [ENV.computeThreads]: '0' }, spec(), /SCMOE_COMPUTE_THREADS is "0"/],
   ['a rendezvous without port', { [ENV.rendezvous]: 'host' }, spec(), /SCMOE_RENDEZVOUS is "host".*host:port/],
   ['a spec that is not JSON', { [ENV.spec]: '{' }, spec(), /SCMOE_SPEC is not JSON/],
