@@ -153,6 +153,16 @@ describe('its kernels, emulated', () => {
     expect(missed.length).toBe(2)
   })
 
+  // Seen failing, with the fused sums alone: sums not added to the gradient.
+  test.each(['0', '1'])(
+    'give a linear layer its gradients with sums over rows in the product or beside it (SCMOE_CUDA_FUSE=%s)',
+    fuse => {
+      const { status, lines } = run('native', ['linear'], 0, { SCMOE_CUDA_FUSE: fuse })
+      expect(lines.filter(([, op]) => op === 'linear_wgrad').length).toBeGreaterThan(0)
+      expect({ status, wrong: wrong(lines) }).toEqual({ status: 0, wrong: [] })
+    },
+  )
+
   test('agree in other orders too', () => {
     for (const seed of [1, 2]) expect(wrong(run('native', [], seed).lines)).toEqual([])
   })

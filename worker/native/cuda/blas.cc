@@ -1,9 +1,11 @@
 #include "blas.h"
 
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
 
+#include "columns.cuh"
 #include "stream.h"
 
 namespace scmoe::cuda {
@@ -36,8 +38,8 @@ struct Plan {
     const cublasOperation_t kept = CUBLAS_OP_N, turned = CUBLAS_OP_T;
     set(CUBLASLT_MATMUL_DESC_TRANSA, s.transpose_a ? turned : kept);
     set(CUBLASLT_MATMUL_DESC_TRANSB, s.transpose_b ? turned : kept);
-    if (!s.bias) return;
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    if (!s.bias && !s.bias_gradient) return;
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, s.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_BGRADB);
     set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(s.output));
   }
   ~Plan() { cublasLtMatmulDescDestroy(product); }
@@ -84,20 +86,35 @@ void blas_plans_destroy(BlasPlans* plans) {
   delete plans;
 }
 
+bool blas_sums_columns() {
+  static const bool wanted = [] {
+    const char* const text = std::getenv("SCMOE_CUDA_FUSE");
+    return text == nullptr || text[0] != '0';
+  }();
+  return wanted;
+}
+
 bool blas_multiply(Stream* stream, const BlasShape& shape, const BlasOperands& x) {
   DeviceStream& d = device(stream);
   auto& plan = d.plans->by_shape[shape];
   const bool is_new = !plan;
   if (is_new) plan = std::make_unique<Plan>(shape);
+  // The sums of columns lie behind the workspace until they are added.
+  const size_t sums_bytes = shape.bias_gradient ? static_cast<size_t>(shape.n) * sizeof(float) : 0;
+  char* const workspace = static_cast<char*>(scratch(stream, kWorkspaceBytes + sums_bytes));
+  auto* const sums = reinterpret_cast<float*>(workspace + kWorkspaceBytes);
   if (shape.bias) plan->set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, x.bias);
+  if (shape.bias_gradient) plan->set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, sums);
   if (is_new) plan->algorithm = choose(d.blas, *plan);
   if (!plan->algorithm) return false;
   const float one = 1, added = shape.add ? 1 : 0;
-  void* workspace = scratch(stream, kWorkspaceBytes);
   check(cublasLtMatmul(d.blas, plan->product, &one, x.a, plan->a.layout, x.b, plan->b.layout, &added,
                        shape.add ? x.c : x.d, plan->d.layout, x.d, plan->d.layout, &*plan->algorithm, workspace,
                        kWorkspaceBytes, d.stream),
         "cublasLtMatmul");
+  if (shape.bias_gradient)
+    launch(stream, grid_of(shape.n), add_partials, static_cast<const float*>(sums), int64_t{1}, shape.n,
+           x.bias_gradient);
   return true;
 }
 

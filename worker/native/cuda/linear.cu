@@ -1,5 +1,6 @@
-// Linear layers: cuBLASLt, with bias, residual and what is added to fused; the tile kernel where cuBLASLt has nothing
-// for a shape. fp32 is fp32 throughout (no TF32); bf16 is multiplied on tensor cores and added up in fp32.
+// Linear layers: cuBLASLt, with bias, residual, what is added to and the bias's gradient fused; the tile kernel and a
+// sum over rows where cuBLASLt has nothing for a shape. fp32 is fp32 throughout (no TF32); bf16 is multiplied on tensor
+// cores and added up in fp32.
 #include "blas.h"
 #include "columns.cuh"
 #include "ops.cuh"
@@ -54,15 +55,19 @@ void linear_dgrad(const OpCall& call, Stream* stream) {
 void linear_wgrad(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
   const DType type = call.in_types[0];
-  const BlasShape shape{a.in, a.out, a.rows, false, true, type, DType::kF32, false, true};
-  const bool done = blas_multiply(stream, shape, {call.in[1], call.in[0], call.out[0], call.out[0], nullptr});
+  float* const db = out_if<float>(call, 1);
+  BlasShape shape{a.in, a.out, a.rows, false, true, type, DType::kF32, false, true};
+  const BlasOperands operands{call.in[1], call.in[0], call.out[0], call.out[0], nullptr, db};
+  shape.bias_gradient = db != nullptr && blas_sums_columns();
+  if (shape.bias_gradient && blas_multiply(stream, shape, operands)) return;
+  shape.bias_gradient = false;
+  const bool done = blas_multiply(stream, shape, operands);
   with_type(type, [&](auto sample) {
     using T = decltype(sample);
     if (!done)
       multiply<false, false>(stream, Product<T, T, float>{out<float>(call, 0), in<T>(call, 0), in<T>(call, 1), nullptr,
                                                           nullptr, a.out, a.in, a.rows, true});
-    if (call.num_out > 1)
-      add_column_sums(stream, ColumnValue<T>{in<T>(call, 0), a.out}, {a.rows, a.out}, out<float>(call, 1));
+    if (db != nullptr) add_column_sums(stream, ColumnValue<T>{in<T>(call, 0), a.out}, {a.rows, a.out}, db);
   });
 }
 

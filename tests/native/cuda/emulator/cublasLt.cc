@@ -15,6 +15,11 @@ float element(const void* data, const EmulatedLayout& layout, cublasOperation_t 
   return element(data, layout.type, row + column * layout.leading);
 }
 
+// Sums of columns only where they are many: the rest is summed by what stands in for it.
+bool sums(const EmulatedProduct& product, const EmulatedLayout& d) {
+  return product.epilogue != CUBLASLT_EPILOGUE_BGRADB || d.columns >= 8;
+}
+
 // Refused as by the real one for some shapes, so that what stands in then is run too: rows that no 16 bytes divide.
 bool aligned(const EmulatedLayout& layout) {
   return layout.type == CUDA_R_32F || layout.leading % 8 == 0;
@@ -70,11 +75,11 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t, 
 cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t) {
   return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t a,
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t product, cublasLtMatrixLayout_t a,
                                               cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
                                               cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t, int,
                                               cublasLtMatmulHeuristicResult_t*, int* found) {
-  *found = aligned(*a) && aligned(*b) && aligned(*c) && aligned(*d);
+  *found = sums(*product, *d) && aligned(*a) && aligned(*b) && aligned(*c) && aligned(*d);
   return *found ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
@@ -88,6 +93,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
   const int64_t depth = static_cast<int64_t>(product->a == CUBLAS_OP_T ? a_layout->rows : a_layout->columns);
   const float scale = *static_cast<const float*>(alpha), kept = *static_cast<const float*>(beta);
   for (int64_t column = 0; column < n; column++) {
+    if (product->epilogue == CUBLASLT_EPILOGUE_BGRADB) {
+      float sum = 0;
+      for (int64_t k = 0; k < depth; k++) sum += element(b, *b_layout, product->b, k, column);
+      static_cast<float*>(product->bias)[column] = sum;
+    }
     for (int64_t row = 0; row < m; row++) {
       float sum = 0;
       for (int64_t k = 0; k < depth; k++)
