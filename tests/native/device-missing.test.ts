@@ -56,6 +56,11 @@ const MISSING: [string, NodeJS.ProcessEnv, RegExp][] = [
     /was built with CUDA 13\.0, but the driver runs CUDA 12\.8 at most: update the driver, or build with an older toolkit/,
   ],
   [
+    'the GPU does not answer',
+    standInEnvironment({ STANDIN_MUTE: '1' }),
+    /GPU 0 does not answer: cudaSetDevice: no words\. See nvidia-smi; the driver runs CUDA \d+\.\d, the backend was built with \d+\.\d/,
+  ],
+  [
     'the GPU is too old',
     standInEnvironment({ STANDIN_COMPUTE: '75' }),
     /GPU 0 is a .* of compute capability 7\.5, 8\.0 or newer is needed.*use an A100 or newer/,

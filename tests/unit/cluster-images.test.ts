@@ -7,7 +7,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { unzip } from '../../tools/cluster/zip.ts'
 import { dockerArchive } from '../../tools/images/archive.ts'
 import { parseDockerfile } from '../../tools/images/dockerfile.ts'
-import { ROOT, recipeOf } from '../../tools/images/images.ts'
+import { isSharedObject, ROOT, recipeOf } from '../../tools/images/images.ts'
 import { lddPaths, nodeBinary } from '../../tools/images/system.ts'
 import { tar } from '../../tools/images/tar.ts'
 
@@ -58,6 +58,15 @@ describe('the Dockerfiles', () => {
     ])
     for (const name of ['SCMOE_CUBLASLT_LIBRARY', 'SCMOE_NCCL_LIBRARY'])
       expect(gpu.files.map(({ to }) => to)).toContain(gpu.env[name])
+  })
+
+  // Seen failing: those with a version in their names left out; the image then lacked librt.so.1, which cuBLASLt needs.
+  it('is asked for the libraries that its own need, whether their names end in a version or not', () => {
+    const asked = recipeOf('worker-gpu').files.flatMap(({ from }) => (isSharedObject(from) ? [from] : []))
+    expect(asked).toEqual(
+      recipeOf('worker-gpu').files.flatMap(({ from }) => (/\.(node|so)\b/.test(from) ? [from] : [])),
+    )
+    expect(asked).toHaveLength(4)
   })
 
   it('cuBLAS is of the version whose headers the CUDA backend is built with', () => {

@@ -50,6 +50,9 @@ export function recipeOf(image: string): Recipe {
   return parseDockerfile(readFileSync(join(ROOT, 'images', image, 'Dockerfile'), 'utf8'))
 }
 
+/** What may ask for libraries of the system: addons, and libraries with or without a version in their names. */
+export const isSharedObject = (path: string) => /\.(node|so(\.\d+)*)$/.test(path)
+
 /** Builds an image whose files lie below the repository's root, or finds the same one built before. */
 export async function buildImage(image: string, recipe: Recipe): Promise<BuiltImage> {
   const node = nodeBinary()
@@ -59,8 +62,8 @@ export async function buildImage(image: string, recipe: Recipe): Promise<BuiltIm
     )
   }
   const files = recipe.files.map(({ from, to }) => ({ path: to.slice(1), mode: 0o644, source: existing(from) }))
-  const addons = files.filter(file => /\.(node|so)$/.test(file.path)).map(file => file.source)
-  const layers = [await systemFiles(addons), files].map(list => list.toSorted((a, b) => (a.path < b.path ? -1 : 1)))
+  const objects = files.filter(file => isSharedObject(file.path)).map(file => file.source)
+  const layers = [await systemFiles(objects), files].map(list => list.toSorted((a, b) => (a.path < b.path ? -1 : 1)))
   const { entrypoint, user, workdir } = recipe
   const name = `scmoe/${image}:${version()}`
   const config: ImageConfig = { name, entrypoint, user, workdir, env: { PATH, ...recipe.env } }

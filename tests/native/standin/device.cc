@@ -159,7 +159,10 @@ Device device = {
     .built_for = "threads",
     .runtime_version = 12040,
     .count = [] { return int(setting("STANDIN_DEVICES", 1)); },
-    .use = [](int) {},
+    .use =
+        [](int) {
+          if (setting("STANDIN_MUTE", 0) != 0) throw std::runtime_error("cudaSetDevice: no words");
+        },
     .describe = describe,
     .allocate = allocate,
     .release = release,

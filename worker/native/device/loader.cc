@@ -101,9 +101,15 @@ const Device& open_cuda(int index) {
                                     ", counted from 0: ask for as many as there are ranks in the pod");
   }
   const Device& device = open_library(driver.version);
-  device.use(index);
   DeviceInfo info{};
-  device.describe(&info);
+  try {
+    device.use(index);
+    device.describe(&info);
+  } catch (const std::exception& error) {
+    throw Error(kDeviceMissing, "GPU " + std::to_string(index) + " does not answer: " + error.what() +
+                                    ". See nvidia-smi; the driver runs CUDA " + cuda_version_text(driver.version) +
+                                    ", the backend was built with " + cuda_version_text(device.runtime_version));
+  }
   if (info.compute_major < kLeastCompute) {
     throw Error(kDeviceMissing, "GPU " + std::to_string(index) + " is a " + info.name + " of compute capability " +
                                     std::to_string(info.compute_major) + "." + std::to_string(info.compute_minor) +
