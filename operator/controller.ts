@@ -110,8 +110,7 @@ export class Controller {
       const heard = this.#scraper.heard(seen.job.metadata.uid ?? '')
       const observed = { ...seen, heard, watchedSince: this.#leadsSince }
       const wanted = plan(observed, now)
-      const sentences = describe(wanted)
-      if (sentences.length > 0) this.#log.debug({ job: key, plan: sentences }, 'plan')
+      if (this.#log.isLevelEnabled('debug')) this.#log.debug({ job: key, plan: describe(wanted) }, 'plan')
       const part = this.#queue.hurries ? podsFirst(wanted) : undefined
       await this.#applier.apply(observed.job, part ?? wanted)
       if (part !== undefined) {

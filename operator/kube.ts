@@ -4,7 +4,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
-import { type Dispatcher, request } from 'undici'
+import { Agent, type buildConnector, type Dispatcher, request } from 'undici'
 import { clock } from './clock.ts'
 import { ApiError, Waiting } from './errors.ts'
 import { isRecord, type Json } from './objects.ts'
@@ -41,21 +41,29 @@ const THROTTLE_RETRIES = 5
 const THROTTLE_LONGEST = 30_000
 const FENCED_MILLISECONDS = 1000
 const CREDENTIALS_MILLISECONDS = 10_000
+/** For requests; a watch has a connection to itself. */
+const CONNECTIONS = 128
 
+type Pool = 'requests' | 'watches'
 type Credentials = { headers: Record<string, string>; dispatcher: Dispatcher | undefined; until: number }
 
-/** A connection pool of its own to one API server. */
+/** Connection pools of its own to one API server. */
 export class Kube {
   readonly #config: KubeConfig
+  readonly #pools: Record<Pool, KubeConfig>
   readonly #server: URL
   readonly #pace: Pace | undefined
   readonly #budget: () => number
-  #known: Credentials | undefined
+  readonly #known = new Map<Pool, Credentials>()
 
   constructor(kubeconfig?: string, { pace, budget = () => Number.POSITIVE_INFINITY }: WriteLimits = {}) {
     this.#pace = pace === undefined || pace.perSecond === 0 ? undefined : new Pace(pace)
     this.#budget = budget
-    this.#config = memoiseDispatcher(load(kubeconfig))
+    this.#config = load(kubeconfig)
+    this.#pools = {
+      requests: memoiseDispatcher(load(kubeconfig), CONNECTIONS),
+      watches: memoiseDispatcher(load(kubeconfig), null),
+    }
     const cluster = this.#config.getCurrentCluster()
     if (cluster === null)
       throw new Error(`kubeconfig ${kubeconfig ?? '(default)'} has no current cluster: set current-context`)
@@ -71,9 +79,7 @@ export class Kube {
   async call<T>(req: Request): Promise<T> {
     for (let tries = 0; ; tries++) {
       const timeout = Math.min(req.timeoutMilliseconds ?? REQUEST_TIMEOUT, await this.#turn(req))
-      const signal = AbortSignal.any([AbortSignal.timeout(timeout), ...(req.signal ? [req.signal] : [])])
-      const response = await this.#send(req, { signal, headersTimeout: timeout, bodyTimeout: timeout })
-      const text = await response.body.text()
+      const { response, text } = await this.#exchange(req, timeout)
       if (response.statusCode < 300) {
         const value: T = JSON.parse(text)
         return value
@@ -88,9 +94,29 @@ export class Kube {
     }
   }
 
+  /** The answer in full, within so many milliseconds. */
+  async #exchange(req: Request, timeout: number): Promise<{ response: Dispatcher.ResponseData; text: string }> {
+    // Not AbortSignal.timeout: that keeps its timer, and what hangs on it, long after the answer.
+    const late = new AbortController()
+    const abort = () => late.abort(new DOMException(`no answer within ${timeout} ms`, 'TimeoutError'))
+    const timer = setTimeout(abort, timeout)
+    const signal = req.signal === undefined ? late.signal : AbortSignal.any([late.signal, req.signal])
+    try {
+      const response = await this.#send(req, {
+        pool: 'requests',
+        signal,
+        headersTimeout: timeout,
+        bodyTimeout: timeout,
+      })
+      return { response, text: await response.body.text() }
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
   /** Lines of a watch, until the server ends it; the caller judges silence and aborts. */
   async *lines<T>(req: Request, signal: AbortSignal): AsyncGenerator<T> {
-    const response = await this.#send(req, { signal, headersTimeout: REQUEST_TIMEOUT, bodyTimeout: 0 })
+    const response = await this.#send(req, { pool: 'watches', signal, headersTimeout: REQUEST_TIMEOUT, bodyTimeout: 0 })
     if (response.statusCode >= 300) throw refusal(req, response, await response.body.text())
     const decoder = new TextDecoder()
     let rest = ''
@@ -115,23 +141,25 @@ export class Kube {
   }
 
   /** Files of tokens and certificates are rotated, so they are read now and then. */
-  async #credentials(): Promise<Credentials> {
-    if (this.#known !== undefined && performance.now() < this.#known.until) return this.#known
+  async #credentials(pool: Pool): Promise<Credentials> {
+    const known = this.#known.get(pool)
+    if (known !== undefined && performance.now() < known.until) return known
     const context = new RequestContext(this.#server.href, HttpMethod.GET)
-    await this.#config.applySecurityAuthentication(context)
+    await this.#pools[pool].applySecurityAuthentication(context)
     const until = performance.now() + CREDENTIALS_MILLISECONDS
-    this.#known = { headers: context.getHeaders(), dispatcher: context.getDispatcher(), until }
-    return this.#known
+    const read = { headers: context.getHeaders(), dispatcher: context.getDispatcher(), until }
+    this.#known.set(pool, read)
+    return read
   }
 
   async #send(
     req: Request,
-    limits: { signal: AbortSignal; headersTimeout: number; bodyTimeout: number },
+    { pool, ...limits }: { pool: Pool; signal: AbortSignal; headersTimeout: number; bodyTimeout: number },
   ): Promise<Dispatcher.ResponseData> {
     const url = new URL(req.path.replace(/^\//, ''), this.#server)
     for (const [name, value] of Object.entries(req.query ?? {}))
       if (value !== undefined) url.searchParams.set(name, String(value))
-    const { headers, dispatcher } = await this.#credentials()
+    const { headers, dispatcher } = await this.#credentials(pool)
     const count = (code: string) => restRequests.inc({ code, method: req.method, host: url.host })
     const sent = Date.now()
     try {
@@ -148,7 +176,7 @@ export class Kube {
         ...(dispatcher === undefined ? {} : { dispatcher }),
       })
       count(String(response.statusCode))
-      if (response.statusCode === 401) this.#known = undefined
+      if (response.statusCode === 401) this.#known.clear()
       clock.learn(response.headers['date'], sent)
       return response
     } catch (error) {
@@ -169,17 +197,26 @@ function load(kubeconfig: string | undefined): KubeConfig {
 
 /**
  * The client makes a new dispatcher, so a new TCP and TLS connection, for each call. One per set of credentials is
- * enough; rotated files make a new one.
+ * enough; rotated files make a new one. Connections of HTTP/1.1: in one of HTTP/2 every event of a watch passes several
+ * queues of a busy API server, and comes seconds late.
  */
-function memoiseDispatcher(config: KubeConfig): KubeConfig {
+function memoiseDispatcher(config: KubeConfig, connections: number | null): KubeConfig {
   type Create = (cluster: unknown, options: object) => Dispatcher | undefined
+  type Describe = (...args: Parameters<Create>) => { type: string; connect?: buildConnector.BuildOptions }
   const create: Create = Reflect.get(config, 'createDispatcher')
+  const describe: Describe = Reflect.get<object, string>(config, 'createDispatcherOptions')
+  const dispatcherOf: Create = (cluster, options) => {
+    const { type, connect } = describe.call(config, cluster, options)
+    return type === 'agent' && connect !== undefined
+      ? new Agent({ connect, allowH2: false, connections })
+      : create.call(config, cluster, options)
+  }
   let last: { key: string; dispatcher: Dispatcher | undefined } | undefined
   const createDispatcher: Create = (cluster, options) => {
     const key = JSON.stringify(options, (_, value: unknown) =>
       Buffer.isBuffer(value) ? value.toString('base64') : value,
     )
-    if (last?.key !== key) last = { key, dispatcher: create.call(config, cluster, options) }
+    if (last?.key !== key) last = { key, dispatcher: dispatcherOf(cluster, options) }
     return last.dispatcher
   }
   return Object.defineProperty(config, 'createDispatcher', { value: createDispatcher })

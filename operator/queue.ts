@@ -13,11 +13,11 @@ export type QueueHooks = {
 
 const FIRST_BACKOFF = 10
 const LONGEST_BACKOFF = 300_000
-/** After that a key that is not urgent has its turn too. */
-const PATIENCE = 10_000
+/** After that every other key is one that is not urgent. */
+const PATIENCE = 20_000
 /** So many urgent keys within so long are a burst: the next is about to come. */
 const BURST_KEYS = 16
-const BURST_MILLISECONDS = 1000
+const BURST_MILLISECONDS = 3000
 
 export class Queue {
   /** Keys in the order in which they will be worked on, with the time they were added. */
@@ -32,6 +32,8 @@ export class Queue {
   readonly #hooks: QueueHooks
   /** When the last BURST_KEYS urgent keys came. */
   readonly #came: number[] = []
+  /** Whether the last key taken had waited too long: the next is an urgent one. */
+  #wasOverdue = false
   #wake: (() => void)[] = []
   /** Runs while keys that are not urgent wait for the end of a burst. */
   #pause: NodeJS.Timeout | undefined
@@ -152,9 +154,11 @@ export class Queue {
     const [urgent, other] = [this.#urgent.entries().next().value, this.#ready.entries().next().value]
     const patience = other === undefined ? 0 : other[1] + PATIENCE - now
     const burst = this.#burstEnd() - now
-    const next = other !== undefined && patience < 0 ? other : (urgent ?? (burst > 0 ? undefined : other))
+    const overdue = other !== undefined && patience < 0 && !(this.#wasOverdue && urgent !== undefined)
+    const next = overdue ? other : (urgent ?? (burst > 0 ? undefined : other))
     if (next === undefined && other !== undefined) this.#wakeIn(Math.min(burst, patience))
     if (next !== undefined) (next === urgent ? this.#urgent : this.#ready).delete(next[0])
+    this.#wasOverdue = overdue
     return next
   }
 
