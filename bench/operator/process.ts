@@ -7,6 +7,12 @@ import { join } from 'node:path'
 /** Of the kernel; USER_HZ is 100 on every Linux this runs on. */
 const TICKS_PER_SECOND = 100
 
+const living = new Set<ChildProcess>()
+process.on('exit', () => {
+  for (const child of living) child.kill('SIGKILL')
+})
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130))
+
 export class Program {
   readonly child: ChildProcess
   readonly log: string
@@ -20,7 +26,13 @@ export class Program {
     this.log = join(folder, `${name}.log`)
     const output = openSync(this.log, 'a')
     this.child = spawn(command, args, { stdio: ['ignore', output, output], env: { ...process.env, ...env } })
-    this.#end = new Promise(resolve => this.child.once('exit', () => resolve()))
+    living.add(this.child)
+    this.#end = new Promise(resolve => {
+      this.child.once('exit', () => {
+        living.delete(this.child)
+        resolve()
+      })
+    })
   }
 
   get ended(): boolean {

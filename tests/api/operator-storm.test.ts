@@ -58,7 +58,6 @@ async function failAll(): Promise<void> {
 const mostWithin = (milliseconds: number, times: readonly number[]) =>
   Math.max(...times.map((start, i) => times.slice(i).findLastIndex(time => time - start < milliseconds) + 1))
 
-// Seen to fail without the flags: 58 writes within a second; with a back-off of nothing: attempts half a second apart.
 it('gangs that fail as soon as they run are made as often as the policy says, no faster than back-off and limit let', async () => {
   const failurePolicy = { maxRestarts: RESTARTS, backoff: { initialSeconds: BACKOFF_SECONDS } }
   const names = Array.from({ length: JOBS }, (_, i) => `job-${i}`)
