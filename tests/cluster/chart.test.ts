@@ -61,6 +61,8 @@ describe('the chart, under a job that trains', () => {
       training: { steps: 100_000, globalBatchSequences: 4, sequenceLength: 64, evaluation: { everySteps: 50_000 } },
       workers: { replicas: 2, template: { spec: { containers: [container] } } },
       failurePolicy: { maxRestarts: 0 },
+      // The log of the one that did not fail is looked at too.
+      cleanPodPolicy: 'None',
     }
     const file = join(folder, 'long.yaml')
     writeFileSync(file, manifest({ name: 'long', spec }))
