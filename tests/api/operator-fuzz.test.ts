@@ -90,7 +90,8 @@ const manifest = fc.array(change, { minLength: 1, maxLength: 4 }).map(changes =>
       at[name] = below
       at = below
     }
-    at[path.at(-1) ?? ''] = given
+    // Of its own: a later change may put something into it.
+    at[path.at(-1) ?? ''] = structuredClone(given)
   }
   return spec
 })
