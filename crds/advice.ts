@@ -169,6 +169,11 @@ export const REASONS = {
     meaning: 'The API server refuses a pod, e.g. for a quota or a Pod Security level.',
     remedy: 'As the message says: raise the quota, or change what the namespace admits.',
   },
+  CreateFailed: {
+    states: [],
+    meaning: 'The API server fails (500) to make a pod, e.g. because an admission webhook does not answer.',
+    remedy: 'As the message says: mend or remove the webhook. It is tried again with back-off, up to 5 minutes apart.',
+  },
 } as const satisfies Record<string, Advice & { states: readonly State[] }>
 
 /** Conditions: when they are True, and what to do where one is not as it should be. */

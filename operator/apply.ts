@@ -104,6 +104,9 @@ export class Applier {
         throw new Stalled('SchedulerMissing', unknownKind(object), { cause: error })
       if (isCode(error, 400, 403, 409, 413, 422))
         throw new Stalled('CreateRefused', `${kind} ${name}: ${messageOf(error)}`, { cause: error })
+      // An admission webhook that does not answer looks like this, and may do so for days.
+      if (isCode(error, 500))
+        throw new Stalled('CreateFailed', `${kind} ${name}: ${messageOf(error)}`, { cause: error, mayPass: true })
       throw error
     }
   }

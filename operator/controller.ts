@@ -137,7 +137,8 @@ export class Controller {
     }
     if (error instanceof Stalled) {
       this.#log.warn({ job: key, reason: error.reason, error: error.message }, 'refused by the API server')
-      this.#queue.addAfter(key, STALLED_MILLISECONDS)
+      if (error.mayPass) this.#queue.retry(key)
+      else this.#queue.addAfter(key, STALLED_MILLISECONDS)
       return 'requeue_after'
     }
     const delayMilliseconds = Math.round(this.#queue.retry(key))

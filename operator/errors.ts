@@ -1,14 +1,21 @@
 // What happens next is in the type: Stalled waits for the user, Waiting for a time, anything else is retried with back-off.
 
-/** Nothing will change until the user changes something; the text goes into the job's status. */
+/** Nothing will change until somebody changes something; the text goes into the job's status. */
 export class Stalled extends Error {
   override readonly name = 'Stalled'
   /** One CamelCase word. */
   readonly reason: string
+  /** It may pass by itself, and is tried again with back-off. */
+  readonly mayPass: boolean
 
-  constructor(reason: string, message: string, options?: ErrorOptions) {
-    super(message, options)
+  constructor(
+    reason: string,
+    message: string,
+    { cause, mayPass = false }: { cause?: unknown; mayPass?: boolean } = {},
+  ) {
+    super(message, { cause })
     this.reason = reason
+    this.mayPass = mayPass
   }
 }
 

@@ -24,6 +24,8 @@ export class FaultProxy {
   readonly acts: { at: number; request: string }[] = []
   /** The pods that the server took, by name, with when: milliseconds since 1970. */
   readonly made: { at: number; name: string }[] = []
+  /** How long after a refusal the same request came again, in milliseconds. */
+  readonly waits: number[] = []
   /** Lists come in pages of so many, whatever was asked for. */
   pageSize: number | undefined
   /** Requests while nothing passed. */
@@ -35,6 +37,7 @@ export class FaultProxy {
   #mute = new Set<ServerResponse>()
   #delayMilliseconds = 0
   #isCut = false
+  readonly #refusedAt = new Map<string, number>()
   #last: { match: Match; reached: (request: string) => void } | undefined
 
   private constructor(server: Server) {
@@ -158,8 +161,12 @@ export class FaultProxy {
       return
     }
     this.requests.push(`${method} ${url}`)
+    const since = this.#refusedAt.get(`${method} ${url}`)
+    if (since !== undefined) this.waits.push(performance.now() - since)
+    this.#refusedAt.delete(`${method} ${url}`)
     const refusal = this.#take(method, url)
     if (refusal !== undefined) {
+      this.#refusedAt.set(`${method} ${url}`, performance.now())
       incoming.resume()
       outgoing
         .writeHead(refusal.code, { 'content-type': 'application/json', ...refusal.headers })

@@ -263,6 +263,25 @@ describe.concurrent('a job that cannot start says why', () => {
       'must be less than or equal to cpu limit',
     )
   })
+
+  it('an admission webhook that does not answer, until it is gone', async () => {
+    const ns = await api.namespace()
+    const path = '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations'
+    const rules = [{ apiGroups: [''], apiVersions: ['v1'], resources: ['pods'], operations: ['CREATE'] }]
+    const webhook = {
+      name: 'silent.example.com',
+      rules,
+      clientConfig: { url: 'https://127.0.0.1:1/' },
+      namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': ns.name } },
+      sideEffects: 'None',
+      admissionReviewVersions: ['v1'],
+    }
+    await api.kube.call({ method: 'POST', path, body: { metadata: { name: ns.name }, webhooks: [webhook] } })
+    await ns.createJob('gpt', { workers: { replicas: 1 } })
+    expect((await ns.state('gpt', 'Pending', 'CreateFailed')).message).toContain('failed calling webhook')
+    await api.kube.call({ method: 'DELETE', path: `${path}/${ns.name}` })
+    await ns.state('gpt', 'Starting')
+  })
 })
 
 describe('hands off', () => {
