@@ -44,7 +44,7 @@ export async function simulateCommand(file: string, options: SimulateOptions): P
 function demandMeasurable({ spec }: Job, { results, validate }: SimulateOptions): void {
   if (spec.training.precision === 'float32' || (results !== undefined && !validate)) return
   throw new JobFileError(
-    `training.precision is ${spec.training.precision}, which the CPUs that would measure here do not compute in: give --results of a run of the job, or use float32`,
+    `training.precision is ${spec.training.precision}, and what would be measured here are CPUs, which compute in float32 alone: give --results of a run of the job, without --validate, or use precision float32`,
   )
 }
 

@@ -1,4 +1,4 @@
-// scmoe simulate: its formulas, and one rank's program without the others. What it measures: tests/native/simulate.test.ts.
+// scmoe simulate: its formulas, and one rank's program without the others. The command: cli-simulate.test.ts.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
