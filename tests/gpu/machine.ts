@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { inspectHardware } from '../../worker/engine.ts'
+import { build } from '../native/build.ts'
 
 const root = join(import.meta.dirname, '../..')
 const run = (command: string, ...words: string[]) =>
@@ -14,13 +15,11 @@ const BUILT = join(root, 'build/cuda/libscmoe_cuda.so')
  * that takes minutes before a driver with a GPU was found.
  */
 export function findGpu(): { environment: Record<string, string> } | { missing: string } {
-  run('cmake', '-S', 'worker/native', '-B', 'build/native', '-G', 'Ninja')
-  run('ninja', '-C', 'build/native', '-j2', 'scmoe')
+  build('native', ['scmoe'])
   const { driver } = inspectHardware()
   if (driver.missing !== '') return { missing: driver.missing }
-  run('ninja', '-C', 'build/native', '-j2', 'cuda_device_test')
-  run('cmake', '-S', 'worker/native', '-B', 'build/cuda', '-G', 'Ninja', `-DCUDA_ROOT=${run('bash', 'tools/cuda.sh')}`)
-  run('ninja', '-C', 'build/cuda', '-j2', 'scmoe_cuda')
+  build('native', ['cuda_device_test'])
+  build('cuda', ['scmoe_cuda'], [`-DCUDA_ROOT=${run('bash', 'tools/cuda.sh')}`])
   // Ranks that share a GPU are hosts of their own to NCCL (tests/native/engine/ranks.ts), so they meet by a network: this one is everywhere.
   const network = { NCCL_SOCKET_IFNAME: process.env['NCCL_SOCKET_IFNAME'] ?? 'lo' }
   const installed = { SCMOE_CUDA_LIBRARY: BUILT, ...network }

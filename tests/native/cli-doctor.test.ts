@@ -6,9 +6,10 @@ import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { inspectHardware } from '../../worker/engine.ts'
 import { freePort } from '../free-port.ts'
+import { BUILD_DEADLINE } from './build.ts'
 import { buildStandIns, standInEnvironment } from './standin/standin.ts'
 
-beforeAll(() => buildStandIns(), 900_000)
+beforeAll(() => buildStandIns(), BUILD_DEADLINE)
 
 const scmoe = join(import.meta.dirname, '../../cli/scmoe.ts')
 function doctor(words: string[], environment: NodeJS.ProcessEnv = {}) {

@@ -1,8 +1,8 @@
-import { execFile, spawnSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { beforeEach, describe, expect, test } from 'vitest'
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { API_VERSION, KIND } from '../../crds/contract.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { createEngine } from '../../worker/engine.ts'
@@ -11,6 +11,7 @@ import { gradientOf, tensors } from '../../worker/model.ts'
 import { BUFFER, emitGradients } from '../../worker/program/emit.ts'
 import { assemble, schedule } from '../../worker/schedule/schedule.ts'
 import { modelOfSpec, readTensors, smallSpec, tokensFor, type Weights, weightsOf, writeTensors } from './eval-files.ts'
+import { findPython, run } from './python.ts'
 import { temporaryFolder, tinySpec, trainToEnd } from './worker-gang.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
@@ -172,12 +173,10 @@ async function engineGradients(spec: ScMoEJobSpec, weights: Weights): Promise<Ma
   }
 }
 
-/** Numpy and safetensors of this machine, or those that another test puts under build/. */
-const PYTHON = ['python3', join(ROOT, 'build/python/bin/python')].find(
-  program => spawnSync(program, ['-c', 'import numpy, safetensors.numpy']).status === 0,
-)
-const REASON = 'no Python with numpy and safetensors'
-if (PYTHON === undefined) console.log(`skipped: ${REASON}`)
+let found: ReturnType<typeof findPython>
+beforeAll(() => {
+  found = findPython()
+})
 const CONVERT = `
 import json, sys
 import numpy as np
@@ -201,25 +200,26 @@ describe('weights of another program', () => {
   })
 
   test("written by Python's safetensors give the same loss", async context => {
-    context.skip(PYTHON === undefined, REASON)
+    const { python = '', problem } = found
+    context.skip(problem !== undefined, problem)
     const spec = smallSpec()
     const weights = weightsOf(spec)
     const one = await evaluate(orderOf(spec, weights))
     const lists = [...weights].map(([name, { shape, values }]) => [name, [shape, [...values]]])
     const json = write('weights.json', JSON.stringify(Object.fromEntries(lists)))
     const checkpoint = join(folder, 'python.safetensors')
-    const { status, stderr } = spawnSync(PYTHON ?? '', ['-c', CONVERT, json, checkpoint], { encoding: 'utf8' })
-    expect([status, stderr]).toEqual([0, ''])
+    expect(run(python, '-c', CONVERT, json, checkpoint).problem).toBeUndefined()
     const order = { ...orderOf(spec, weights), checkpoint }
     expect(await evaluate(order)).toEqual({ ...one, checkpoint })
   })
 
   // Failed when the page's code had the value before the gate, and keys before queries.
   test("of Hugging Face's Llama, converted as docs/checkpoints.md says, give its loss", async context => {
-    context.skip(PYTHON === undefined, REASON)
+    const { python = '', problem } = found
+    context.skip(problem !== undefined, problem)
     const script = [join(ROOT, 'tests/native/eval-llama.py'), join(ROOT, 'docs/checkpoints.md'), folder]
-    const { stdout, stderr } = spawnSync(PYTHON ?? '', script, { encoding: 'utf8' })
-    expect(stderr).toBe('')
+    const { output, problem: failed } = run(python, ...script)
+    expect(failed).toBeUndefined()
     const model = {
       kind: 'Dense',
       blocks: 3,
@@ -231,7 +231,7 @@ describe('weights of another program', () => {
     const spec = smallSpec({ model, training: { sequenceLength: 16 } })
     const [checkpoint, tokens] = [join(folder, 'llama.safetensors'), join(folder, 'llama.tokens')]
     const { crossEntropy } = await evaluate({ checkpoint, tokens, spec, threads: 1 })
-    expect(Math.abs(crossEntropy - Number(stdout))).toBeLessThan(1e-5)
+    expect(Math.abs(crossEntropy - Number(output))).toBeLessThan(1e-5)
   })
 })
 

@@ -1,11 +1,12 @@
 // What a user reads when a GPU, or something it needs, is not there: driver, GPUs, the device library and NCCL are played by tests/native/standin.
 
 import { beforeAll, describe, expect, it } from 'vitest'
+import { BUILD_DEADLINE } from './build.ts'
 import { makeProgram, shapeOf } from './engine/programs.ts'
 import { failureOf, startWorld, World } from './engine/ranks.ts'
 import { buildStandIns, standInEnvironment } from './standin/standin.ts'
 
-beforeAll(() => buildStandIns(), 900_000)
+beforeAll(() => buildStandIns(), BUILD_DEADLINE)
 
 /** How creating an engine for a GPU ends with this environment. */
 async function refusal(environment: NodeJS.ProcessEnv, index = 0) {

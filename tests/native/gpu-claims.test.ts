@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { claimCheckpoints, claimOps, claimPrecision, claimRanks, claimTraining, type Machine } from '../gpu/claims.ts'
+import { BUILD_DEADLINE } from './build.ts'
 import { buildStandIns, emulatedEnvironment, standInEnvironment } from './standin/standin.ts'
 
 const root = join(import.meta.dirname, '../..')
@@ -13,7 +14,7 @@ let environment: Record<string, string> = {}
 beforeAll(() => {
   buildStandIns('cuda_device_test')
   environment = emulatedEnvironment()
-}, 900_000)
+}, BUILD_DEADLINE)
 
 const emulated = (): Machine => ({ environment, tolerance: 1e-5, opsWords: [], graphs: false })
 const threads = (): Machine => {

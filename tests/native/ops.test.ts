@@ -6,20 +6,11 @@ import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 
 import { OPS } from '../../worker/program/ops.ts'
-
-const BUILD_DEADLINE = 900_000 // a cold sanitizer build compiles every kernel three times
+import { BUILD_DEADLINE, build } from './build.ts'
 
 const root = join(import.meta.dirname, '../..')
 const specs = Object.entries(OPS).filter(([, spec]) => spec.queue === 'compute')
 const computeOps = specs.map(([op]) => op)
-
-function build(folder: string, sanitize: string) {
-  const path = join(root, 'build', folder)
-  const options = { cwd: root, encoding: 'utf8', stdio: 'pipe' } as const
-  execFileSync('cmake', ['-S', 'worker/native', '-B', path, '-G', 'Ninja', `-DSCMOE_SANITIZE=${sanitize}`], options)
-  execFileSync('ninja', ['-C', path, '-j2', 'ops_test'], options)
-  return path
-}
 
 function run(folder: string, ...words: string[]) {
   const program = join(root, 'build', folder, 'ops_test')
@@ -40,7 +31,7 @@ describe('the CPU backend', () => {
   let names: string[][] = []
   let checks: string[][] = []
   beforeAll(() => {
-    build('native', '')
+    build('native', ['ops_test'])
     names = run('native', '--names').lines
     checks = run('native').lines
   }, BUILD_DEADLINE)
@@ -136,7 +127,7 @@ describe.each([
   ['address,undefined', 'native-address'],
   ['thread', 'native-thread'],
 ])('under -fsanitize=%s', (sanitize, folder) => {
-  beforeAll(() => void build(folder, sanitize), BUILD_DEADLINE)
+  beforeAll(() => void build(folder, ['ops_test'], [`-DSCMOE_SANITIZE=${sanitize}`]), BUILD_DEADLINE)
 
   test('every check but the gradients, which run the same code, holds and nothing is reported', {
     timeout: BUILD_DEADLINE,

@@ -3,10 +3,11 @@
 
 import { beforeAll, expect, test } from 'vitest'
 import { ENV, EXIT } from '../../crds/contract.ts'
+import { BUILD_DEADLINE } from './build.ts'
 import { buildStandIns, standInEnvironment } from './standin/standin.ts'
 import { lossCurve, TestGang, temporaryFolder, tinySpec, trainToEnd } from './worker-gang.ts'
 
-beforeAll(() => buildStandIns(), 900_000)
+beforeAll(() => buildStandIns(), BUILD_DEADLINE)
 
 const leg = (steps: number, rest: object = {}) =>
   tinySpec({ steps, replicas: 2, everySteps: 1_000_000, warmupSteps: 60, rest })

@@ -1,8 +1,6 @@
-// A checkpoint's files are opened with Python's own safetensors library, in a virtual environment that is kept under build/.
+// A checkpoint's files are opened with Python's own safetensors library.
 
-import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { rmSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, expect, test } from 'vitest'
@@ -10,11 +8,8 @@ import { z } from 'zod'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { meanOf, modelConfig, type Tensor, tensors, varianceOf } from '../../worker/model.ts'
 import { readFloats, readHeader } from '../../worker/safetensors.ts'
+import { findPython, run } from './python.ts'
 import { temporaryFolder, tinySpec, trainToEnd } from './worker-gang.ts'
-
-const ENVIRONMENT = join(import.meta.dirname, '../../build/python')
-const PYTHON = join(ENVIRONMENT, 'bin/python')
-const PACKAGES = ['safetensors==0.8.0', 'numpy']
 
 /** What there is in every file named, as JSON. */
 const SCRIPT = `
@@ -38,25 +33,6 @@ const Found = z.array(
     ),
   }),
 )
-
-function run(program: string, ...args: string[]): { output: string; problem: string | undefined } {
-  const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: 'utf8', timeout: 90_000 })
-  const said = (error?.message ?? stderr ?? '').trim().split('\n').at(-1)
-  return {
-    output: stdout ?? '',
-    problem: status === 0 ? undefined : `${program} ${args.slice(0, 3).join(' ')}: ${said}`,
-  }
-}
-
-/** Makes the environment where there is none; why it cannot. */
-function environmentProblem(): string | undefined {
-  if (run(PYTHON, '-c', 'import safetensors, numpy').problem === undefined) return undefined
-  rmSync(ENVIRONMENT, { recursive: true, force: true })
-  return (
-    run('python3', '-m', 'venv', ENVIRONMENT).problem ??
-    run(PYTHON, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--retries', '1', ...PACKAGES).problem
-  )
-}
 
 /** Of every tensor and its two moments, what rank `rank` of `ranks` writes. */
 function expectedShapes(list: readonly Tensor[], rank: number, ranks: number): Record<string, number[]> {
@@ -90,10 +66,9 @@ const LLAMA = {
   keyValueHeads: 1,
 }
 
-let problem: string | undefined
+let found: ReturnType<typeof findPython>
 beforeAll(() => {
-  problem = environmentProblem()
-  if (problem !== undefined) console.log(`skipped: Python's safetensors cannot be had here: ${problem}`)
+  found = findPython()
 })
 
 // Broken once by moments with the shape of the whole model on every rank, by offsets that began with the header, and by an expert tensor's name.
@@ -103,18 +78,19 @@ test.for<[string, object]>([
 ])(
   "Python's safetensors opens a checkpoint, with the names, shapes and values of the model: %s",
   async ([, change], context) => {
+    const { python = '', problem } = found
     context.skip(problem !== undefined, problem)
     const output = temporaryFolder()
     const model = { blocks: 2, hiddenSize: 32, heads: 2, feedForwardSize: 64, experts: 4, ...change }
     const spec = tinySpec({ steps: 2, replicas: 2, rest: { model } })
     await trainToEnd(spec, output)
     const paths = [0, 1].map(rank => join(output, `checkpoints/step-00000002/shard-${rank}-of-2.safetensors`))
-    const { output: json, problem: failed } = run(PYTHON, '-c', SCRIPT, ...paths)
+    const { output: json, problem: failed } = run(python, '-c', SCRIPT, ...paths)
     expect(failed).toBeUndefined()
-    const found = Found.parse(JSON.parse(json))
+    const files = Found.parse(JSON.parse(json))
     const list = tensors(modelConfig(ScMoEJobSpec.parse(spec), 2))
     for (const [rank, path] of paths.entries()) {
-      const { metadata, tensors: inFile = {} } = found[rank] ?? {}
+      const { metadata, tensors: inFile = {} } = files[rank] ?? {}
       expect(metadata).toEqual({ format: 'scmoe-1', step: '2', experts: rank === 0 ? '0-1 of 4' : '2-3 of 4' })
       const column = (pick: (tensor: (typeof inFile)[string]) => unknown) =>
         Object.fromEntries(Object.entries(inFile).map(([name, tensor]) => [name, pick(tensor)]))

@@ -1,16 +1,14 @@
 // Builds the stand-ins of a GPU's software (this folder) and says how a process is started with them.
 
-import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
+import { build } from '../build.ts'
 
 const root = join(import.meta.dirname, '../../..')
 export const standIns = join(root, 'build/native/standin')
 
 /** A device made of threads, a driver and an NCCL that are none, and other programs by name. Built once; cheap when nothing changed. */
 export function buildStandIns(...programs: string[]): void {
-  const options = { cwd: root, encoding: 'utf8', stdio: 'pipe' } as const
-  execFileSync('cmake', ['-S', 'worker/native', '-B', 'build/native', '-G', 'Ninja'], options)
-  execFileSync('ninja', ['-C', 'build/native', '-j2', 'standin', 'scmoe', ...programs], options)
+  build('native', ['standin', 'scmoe', ...programs])
 }
 
 /** The CUDA backend with its kernels emulated on the host (tests/native/cuda/emulator), as the device library. */
