@@ -170,7 +170,7 @@ function capacityOf({ capacityFactor, topK, experts }: ResolvedModel, tokens: nu
 
 /** Blocks of a unit, and which of the model's blocks they are. */
 export function blocksOf(
-  { blocksPerUnit }: ModelConfig,
+  { blocksPerUnit }: Pick<ModelConfig, 'blocksPerUnit'>,
   unit: number,
 ): { dense: number[]; preceding: number | undefined; last: number } {
   const first = unit * blocksPerUnit
@@ -189,7 +189,7 @@ export function blocksOf(
  *     blocks.i.moe.experts.up.{weight [E,U,d], bias [E,U]}, .down.{weight [E,d,F], bias [E,d]};
  *     with a shared expert blocks.i.shared.up.*, .down.*, its coefficient gate blocks.i.shared.gate.weight [d] (CG1) or [2,d] (CG2); ScMoE also
  *     blocks.i.shared.norm.*.
- * RMSNorm has no beta; `bias: false` leaves out all biases. Rank r holds experts floor(r % P) * E/P .. + E/P - 1 of the expert tensors and all of the others.
+ * RMSNorm has no beta; `bias: false` leaves out all biases. Rank r holds experts (r % P) * E/P .. + E/P - 1 of the expert tensors and all of the others.
  */
 export function tensors(config: ModelConfig): Tensor[] {
   const { dim, vocabulary, sequence, units, tieEmbeddings } = config

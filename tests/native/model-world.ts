@@ -39,7 +39,10 @@ export function wholeModel(config: ModelConfig, spread = 1) {
 export type WholeModel = ReturnType<typeof wholeModel>
 
 /** Tokens of all micro-batches and ranks in step `step`, [sequences, T+1], micro-batch by micro-batch; a pattern that can be learned. */
-export function tokensOf(config: ModelConfig, step: number): Int32Array {
+export function tokensOf(
+  config: Pick<ModelConfig, 'batch' | 'worldSize' | 'microBatches' | 'sequence'>,
+  step: number,
+): Int32Array {
   const sequences = config.batch * config.worldSize * config.microBatches
   const width = config.sequence + 1
   return Int32Array.from({ length: sequences * width }, (_, i) => {

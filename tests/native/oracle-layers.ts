@@ -1,6 +1,5 @@
 // Layers of the oracle, [rows, width] in and out. A layer is named by its scope: its parameters are `<scope>.weight`, `<scope>.bias`, ...
 
-import type { ModelConfig } from '../../worker/model.ts'
 import {
   add,
   constant,
@@ -9,6 +8,7 @@ import {
   get,
   matmul,
   multiply,
+  type OracleConfig,
   type Parameters,
   reshape,
   scale,
@@ -26,7 +26,7 @@ import {
 const EPSILON = 1e-5
 
 /** LayerNorm, or RMSNorm (arXiv 1910.07467), which neither centres nor shifts. */
-export function norm(p: Parameters, scope: string, x: Tensor, config: ModelConfig): Tensor {
+export function norm(p: Parameters, scope: string, x: Tensor, config: OracleConfig): Tensor {
   const width = x.shape.at(-1) ?? 1
   const isRms = config.norm === 'RMSNorm'
   const centred = isRms ? x : subtract(x, scale(sum(x, -1), 1 / width))
@@ -61,7 +61,7 @@ export function feedForward(p: Parameters, scope: string, x: Tensor, { config, o
   return linear(p, `${scope}.down`, config.activation === 'SwiGLU' ? swiglu(hidden) : gelu(hidden), of)
 }
 interface Expert {
-  config: ModelConfig
+  config: OracleConfig
   of?: string
 }
 
@@ -99,7 +99,7 @@ function rotate(x: Tensor, base: number): Tensor {
 }
 
 /** x + Attn(N(x)); each key and value head serves heads / keyValueHeads query heads in a row (arXiv 2305.13245). */
-export function attention(p: Parameters, scope: string, x: Tensor, config: ModelConfig): Tensor {
+export function attention(p: Parameters, scope: string, x: Tensor, config: OracleConfig): Tensor {
   const { sequence, heads, keyValueHeads, dim, positions, ropeBase } = config
   const rows = x.shape[0] ?? 0
   const width = dim / heads
@@ -129,7 +129,7 @@ export function coefficients(
   p: Parameters,
   scope: string,
   x: Tensor,
-  { coefficientGate, dim }: ModelConfig,
+  { coefficientGate, dim }: OracleConfig,
 ): { shared?: Tensor; routed?: Tensor } {
   if (coefficientGate === 'DirectAdd') return {}
   const weight = get(p, `${scope}.weight`)

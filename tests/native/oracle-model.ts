@@ -2,7 +2,7 @@
 // All ranks' tokens in one batch; every expert sees all tokens and its result is weighted, so no dispatch exists that could be wrong.
 
 import { defaultDevice, init, valueAndGrad } from '@jax-js/jax'
-import { blocksOf, type ModelConfig } from '../../worker/model.ts'
+import { blocksOf } from '../../worker/model.ts'
 import { attention, coefficients, feedForward, linear, norm } from './oracle-layers.ts'
 import { type Routing, routing } from './oracle-routing.ts'
 import {
@@ -15,6 +15,7 @@ import {
   log,
   matmul,
   multiply,
+  type OracleConfig,
   type Parameters,
   reshape,
   rowsOf,
@@ -48,7 +49,7 @@ export interface OracleResult {
 const wayName = (micro: number, unit: number, way: string) => `micro-batch ${micro}, unit ${unit}, ${way}`
 
 interface Model {
-  config: ModelConfig
+  config: OracleConfig
   micro: number
   /** Found by the first forward pass, given to the second. */
   routings: Map<string, Routing>
@@ -177,7 +178,7 @@ function forward(p: Parameters, tokens: Int32Array, model: Model) {
 }
 
 /** Means over the micro-batches of a step. */
-function step(p: Parameters, tokens: Int32Array, config: ModelConfig, routings: Map<string, Routing>) {
+function step(p: Parameters, tokens: Int32Array, config: OracleConfig, routings: Map<string, Routing>) {
   const { microBatches } = config
   const size = tokens.length / microBatches
   const parts = Array.from({ length: microBatches }, (_, micro) =>
@@ -190,7 +191,7 @@ function step(p: Parameters, tokens: Int32Array, config: ModelConfig, routings: 
 }
 
 /** Global values of every tensor by name; `tokens` of all micro-batches and ranks, micro-batch by micro-batch, rank by rank. */
-export async function oracle(config: ModelConfig, values: Values, tokens: Int32Array): Promise<OracleResult> {
+export async function oracle(config: OracleConfig, values: Values, tokens: Int32Array): Promise<OracleResult> {
   await init('cpu')
   defaultDevice('cpu')
   const p = toParameters(values)

@@ -1,7 +1,6 @@
 // Which expert each token goes to, from concrete probabilities.
 
-import type { ModelConfig } from '../../worker/model.ts'
-import { constant, type Tensor } from './oracle-tensor.ts'
+import { constant, type OracleConfig, type Tensor } from './oracle-tensor.ts'
 
 /** Of N tokens, all ranks' of one micro-batch, rank by rank. */
 export interface Routing {
@@ -20,7 +19,7 @@ export interface Routing {
  * The k largest of every row, ties to the lower index, but not the expert that is `taken`; places counted rank by rank, first choices of all
  * tokens before second ones.
  */
-export function routing(probs: readonly number[][], config: ModelConfig, taken: readonly number[] = []): Routing {
+export function routing(probs: readonly number[][], config: OracleConfig, taken: readonly number[] = []): Routing {
   const { experts, topK, capacity, batch, sequence } = config
   const rows = probs.length
   const perRank = batch * sequence

@@ -1,9 +1,12 @@
 // Arithmetic of the oracle. jax-js counts references and every use but the last needs one of its own: every function here borrows its arguments.
 
 import { numpy as np } from '@jax-js/jax'
+import type { ModelConfig } from '../../worker/model.ts'
 
 export type Tensor = np.Array
 export type Parameters = Record<string, Tensor>
+/** All that the oracle is told of a model: not how its experts are spread over ranks. */
+export type OracleConfig = Omit<ModelConfig, 'expertParallelSize'>
 /** Parameters, or their gradients, of the whole model by name. */
 export type Values = ReadonlyMap<string, { shape: readonly number[]; values: ArrayLike<number> }>
 

@@ -34,6 +34,15 @@ const withBalance = (config: ModelConfig): ModelConfig => ({
   zCoefficient: config.zCoefficient > 0 ? 0.05 : 0,
 })
 
+/** By all that the oracle is given; how experts are spread over ranks it is not told, and worlds of one size share it. */
+const known = new Map<string, ReturnType<typeof oracle>>()
+function expectedOf({ expertParallelSize: _, ...config }: ModelConfig, model: WholeModel): ReturnType<typeof oracle> {
+  const key = JSON.stringify([config, [...model.values()].map(({ values }) => values.reduce((sum, x) => sum + x))])
+  const found = known.get(key) ?? oracle(config, model, tokensOf(config, 1))
+  known.set(key, found)
+  return found
+}
+
 async function compare(shape: Case, change: (model: WholeModel) => void = () => {}) {
   const config = withBalance(configOf(jobOf(shape)))
   const model = wholeModel(config, SPREAD)
@@ -41,7 +50,7 @@ async function compare(shape: Case, change: (model: WholeModel) => void = () => 
   const world = await ModelWorld.start(processes, config, { model })
   const steps = await world.step(1, 0)
   const found = await world.gradients()
-  const expected = await oracle(config, model, tokensOf(config, 1))
+  const expected = await expectedOf(config, model)
   const wrong = [...expected.gradients].flatMap(([name, gradient]) => {
     const off = distance(gradient, found.get(name) ?? [])
     return off < TOLERANCE ? [] : [`${name} is off by ${off.toExponential(1)}`]
