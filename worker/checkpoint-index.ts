@@ -74,7 +74,8 @@ export const CheckpointIndex = z.object({
   expertParallelSize: count,
   model: ModelFields,
   losses: Losses,
-  files: z.array(z.object({ name: z.string(), bytes: count, sha256: z.string() })),
+  /** In the same folder. */
+  files: z.array(z.object({ name: z.string().regex(/^[\w.-]+$/), bytes: count, sha256: z.string() })),
   /** Where the elements start .. start + count - 1 of a global tensor lie: index into files. */
   tensors: z.record(z.string(), z.array(z.object({ file: count, start: count, count }))),
 })

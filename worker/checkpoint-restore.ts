@@ -155,6 +155,9 @@ async function readSlices(
   const entry = header.entries.get(item.name)
   if (entry === undefined) throw new Error(`tensor ${item.name} is not in it`)
   for (const part of parts) {
+    const values = (entry.end - entry.start) / 4
+    if (values !== part.count)
+      throw new Error(`tensor ${item.name} has ${values} values in it instead of ${part.count}`)
     const from = Math.max(part.start, item.slice.start)
     const count = overlap(part, item.slice)
     const target = item.data.subarray(from - item.slice.start, from - item.slice.start + count)

@@ -6,6 +6,7 @@ import * as fc from 'fast-check'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { type CheckpointPlace, type Held, heldTensors, Saving } from '../../worker/checkpoint.ts'
+import { encodeIndex, readIndex } from '../../worker/checkpoint-index.ts'
 import { restoreCheckpoint } from '../../worker/checkpoint-restore.ts'
 import { type ModelConfig, modelConfig, sliceOf, tensors } from '../../worker/model.ts'
 import { hashFile, readFloats, readHeader, writeSafetensors } from '../../worker/safetensors.ts'
@@ -168,7 +169,8 @@ test('ranks that train on advance a save step by step, and the next one takes it
       all.map((place, rank) => Saving.start(place, step, { ...state(rank, step), memory: memory[rank] })),
     )
     const advanced = async (seen: string) => {
-      await vi.waitFor(() => expect(saving.map(({ pending }) => pending)).toEqual([false, false]))
+      const done = () => expect(saving.map(({ pending }) => pending)).toEqual([false, false])
+      await vi.waitFor(done, { timeout: 20_000 })
       expect(readdirSync(join(folder, 'checkpoints'))).toContain(seen)
       return Promise.all(saving.map(one => one.advance()))
     }
@@ -221,6 +223,19 @@ test('a damaged one is put aside, so that it does not count as kept', async () =
   await save(model(2, 2), 6, { keep: 1 })
   const left = readdirSync(join(folder, 'checkpoints')).toSorted()
   expect(left).toEqual(['step-00000006', expect.stringMatching(/^unusable-00000010-\d+$/)])
+})
+
+// Seen failing without the comparison: the values after the tensor's own were read as part of it.
+test('a tensor of which the index says more than its file has makes a checkpoint unusable', async () => {
+  for (const step of [5, 10]) await save(model(2, 2), step)
+  const at = join(folder, 'checkpoints/step-00000010')
+  const index = await readIndex(at)
+  const parts = (index.tensors['norm.gamma'] ?? []).map(part => ({ ...part, count: part.count + 1 }))
+  const changed = { ...index, tensors: { ...index.tensors, 'norm.gamma': parts } }
+  writeFileSync(join(at, 'index.json'), encodeIndex(changed))
+  const { ranks, warnings } = await restore(model(2, 2))
+  expect(ranks.map(({ restored }) => restored?.index.step)).toEqual([5, 5])
+  expect(warnings.join('\n')).toContain('tensor norm.gamma has 16 values in it instead of 17')
 })
 
 // Broken once by a checksum that nobody looked at.
