@@ -11,7 +11,7 @@ interface Project {
 
 // Five projects, from "needs nothing" to "needs a kubelet" and "needs a GPU". tools/test.ts runs them, some beside each other, and adds up the counts.
 const PROJECTS: Project[] = [
-  { name: 'unit', timeout: 30_000 },
+  { name: 'unit', timeout: 60_000 },
   { name: 'native', timeout: 120_000, files: 1 },
   // They wait for servers and deadlines most of their time, not for processors.
   { name: 'api', timeout: 120_000, files: 3, globalSetup: ['tests/api/prepare.ts'] },

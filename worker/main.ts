@@ -103,7 +103,6 @@ async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
   })
 }
 
-/** A gang that meets on the loopback interface is all on this machine, and so are its observers. */
 /** How a GPU is to exchange rows; of CPUs nobody asks. */
 function exchangeOf({ overlap: { exchange, nccl = {} } }: ScMoEJobSpec): Partial<DeviceOptions> {
   const { maxCTAs, ctaPolicy } = nccl
@@ -113,6 +112,8 @@ function exchangeOf({ overlap: { exchange, nccl = {} } }: ScMoEJobSpec): Partial
     ...(ctaPolicy !== undefined && { ctaPolicy: CTA_POLICIES.indexOf(ctaPolicy) }),
   }
 }
+
+/** A gang that meets on the loopback interface is all on this machine, and so are its observers. */
 function localOnly({ rendezvous: { host } }: WorkerConfig): { host?: string } {
   return isLoopback(host) ? { host } : {}
 }

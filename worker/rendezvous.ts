@@ -32,6 +32,8 @@ const MAGIC = 'scmoe-rendezvous-1'
 const MAX_ANNOUNCEMENT = 4096
 const MAX_ANSWER = 1 << 20
 const ANNOUNCE_TIMEOUT = 10_000
+/** A name may still stand for a pod that is gone, whose address answers nothing at all: then it is looked up again. */
+const CONNECT_TIMEOUT = 10_000
 
 const Announcement = z.object({
   magic: z.literal(MAGIC),
@@ -241,12 +243,15 @@ async function announce(meeting: Meeting, timeoutMilliseconds: number): Promise<
   const socket = connect({ ...meeting.rendezvous, keepAlive: true, keepAliveInitialDelay: 5000 })
   const abort = () => socket.destroy(stopped())
   const late = setTimeout(() => socket.destroy(new Error('no answer: other ranks are missing')), timeoutMilliseconds)
+  const mute = () => socket.destroy(new Error(`no connection within ${CONNECT_TIMEOUT / 1000} s`))
+  const connecting = setTimeout(mute, CONNECT_TIMEOUT)
   signal.addEventListener('abort', abort)
   try {
     await new Promise<void>((resolve, reject) => {
       socket.once('error', reject)
       socket.once('connect', resolve)
     })
+    clearTimeout(connecting)
     const hostOfRank0 = plainHost(socket.remoteAddress)
     const announcement: Announcement = { magic: MAGIC, jobUid, attempt, worldSize, rank, port: meeting.enginePort }
     socket.write(`${JSON.stringify(announcement)}\n`)
@@ -261,6 +266,7 @@ async function announce(meeting: Meeting, timeoutMilliseconds: number): Promise<
     return { token, peers: [{ host: hostOfRank0, port: peers[0]?.port ?? 0 }, ...peers.slice(1)] }
   } finally {
     clearTimeout(late)
+    clearTimeout(connecting)
     signal.removeEventListener('abort', abort)
     socket.destroy()
   }
@@ -270,13 +276,17 @@ async function announce(meeting: Meeting, timeoutMilliseconds: number): Promise<
 function readLine(socket: Socket, limit: number): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = ''
-    socket.setEncoding('utf8')
-    socket.on('data', (chunk: string) => {
+    const take = (chunk: string) => {
       text += chunk
       const end = text.indexOf('\n')
+      if (end < 0 && text.length <= limit) return
+      // What else it sends is dropped, however much that is.
+      socket.off('data', take)
       if (end >= 0) resolve(text.slice(0, end))
-      else if (text.length > limit) reject(new Error(`more than ${limit} bytes without an end of line`))
-    })
+      else reject(new Error(`more than ${limit} bytes without an end of line`))
+    }
+    socket.setEncoding('utf8')
+    socket.on('data', take)
     socket.once('error', reject)
     socket.once('end', () => reject(new Error('the connection ended before a whole line had come')))
     socket.once('close', () => reject(new Error('the connection was closed')))
@@ -303,7 +313,8 @@ function parseJson(line: string): unknown {
   }
 }
 
-export const isLoopback = (host: string) => host === '127.0.0.1' || host === '::1'
+/** Of a rendezvous: all ranks are on this machine. */
+export const isLoopback = (host: string) => ['127.0.0.1', '::1', 'localhost'].includes(host)
 
 /** An address without the prefix of IPv4 in IPv6. */
 function plainHost(address: string | undefined): string {

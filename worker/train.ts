@@ -16,6 +16,7 @@ import { Plans } from './plans.ts'
 import { Plan } from './profile.ts'
 import { BUFFER } from './program/emit.ts'
 import type { RunRecord, StepFigures } from './record.ts'
+import { isLoopback } from './rendezvous.ts'
 import { isSummarised, LossLog, writeResults, writeTrace } from './results.ts'
 import type { Sharing } from './schedule/schedule.ts'
 import { defaultThreads } from './threads.ts'
@@ -61,8 +62,7 @@ function placeOf({ config, model, engine }: Job): CheckpointPlace | undefined {
 
 /** Ranks that meet on the loopback address share this machine; others are taken to have theirs to themselves. */
 function sharingOf({ rendezvous, worldSize, computeThreads }: WorkerConfig): Sharing {
-  const together = rendezvous.host === '127.0.0.1' || rendezvous.host === 'localhost'
-  return together
+  return isLoopback(rendezvous.host)
     ? { computeThreads, ranks: worldSize, processors: availableParallelism() }
     : { computeThreads, ranks: 1, processors: defaultThreads() }
 }
