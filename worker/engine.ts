@@ -63,6 +63,7 @@ export type EngineErrorCode =
   | 'DEVICE_MISSING'
   | 'DEVICE_FAILED'
   | 'ABORTED'
+  | 'INTERNAL'
 
 /** What went wrong, in which op, with which peer; `worker/main.ts` maps `code` to an exit code. */
 export class EngineError extends Error {
@@ -194,6 +195,7 @@ const CODES: ReadonlySet<string> = new Set<EngineErrorCode>([
   'DEVICE_MISSING',
   'DEVICE_FAILED',
   'ABORTED',
+  'INTERNAL',
 ])
 
 const toEngineError = (error: unknown): unknown => {

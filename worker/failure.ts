@@ -29,6 +29,7 @@ const REASON_OF_ENGINE: Record<EngineErrorCode, Reason> = {
   DEVICE_MISSING: 'deviceMissing',
   DEVICE_FAILED: 'deviceFailed',
   ABORTED: 'terminated',
+  INTERNAL: 'internal',
 }
 
 /** Errors of the pure part: the spec asks for what cannot be. */

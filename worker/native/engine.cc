@@ -265,7 +265,7 @@ void Engine::guard(const std::function<void()>& step) {
   } catch (const std::bad_alloc&) {
     fail(Error(kOutOfMemory, "no memory for the engine's own use"));
   } catch (const std::exception& error) {
-    fail(Error(kAborted, error.what()));
+    fail(Error(kInternal, error.what()));
   }
 }
 

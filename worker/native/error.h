@@ -18,6 +18,7 @@ inline constexpr const char* kListenFailed = "LISTEN_FAILED";
 inline constexpr const char* kDeviceMissing = "DEVICE_MISSING";  // no GPU, or not what it needs
 inline constexpr const char* kDeviceFailed = "DEVICE_FAILED";    // an error of the device, its driver or NCCL
 inline constexpr const char* kAborted = "ABORTED";
+inline constexpr const char* kInternal = "INTERNAL";  // what no other code says
 
 struct Error : std::runtime_error {
   Error(const char* code, const std::string& message, int peer = -1)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <ctime>
+#include <new>
 
 #include "error.h"
 #include "executor.h"
@@ -15,6 +16,12 @@ double thread_cpu() {
   timespec time{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
   return double(time.tv_sec) * 1e6 + double(time.tv_nsec) * 1e-3;
+}
+
+Error failure_of(const ProgramOp& op, const char* code, const std::string& message) {
+  Error failure(code, message);
+  failure.op = op.label;
+  return failure;
 }
 
 class HostExecutor final : public Executor {
@@ -106,10 +113,11 @@ Clock::time_point HostExecutor::run_op(const ProgramOp& op, int index) {
   if (op.queue == Queue::kComm) return communicator_.run(op, uint32_t(index));
   try {
     op.run(call_of(op), stream_);
+  } catch (const std::bad_alloc&) {
+    throw failure_of(op, kOutOfMemory,
+                     "no memory for the op's own use; raise the memory limit, or use a smaller model");
   } catch (const std::exception& error) {
-    Error failure(kBadProgram, error.what());
-    failure.op = op.label;
-    throw failure;
+    throw failure_of(op, kBadProgram, error.what());
   }
   return {};
 }

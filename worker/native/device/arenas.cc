@@ -4,14 +4,16 @@
 #include <new>
 #include <utility>
 
-#include "error.h"
+#include "device/errors.h"
 
 namespace scmoe {
 
 int64_t DeviceMemory::available() const {
-  device_.use(index_);
   DeviceInfo info{};
-  device_.describe(&info);
+  on_device(name_, [&] {
+    device_.use(index_);
+    device_.describe(&info);
+  });
   return info.free_bytes + std::max<int64_t>(transient_bytes_, 0);
 }
 
@@ -28,12 +30,12 @@ void DeviceMemory::make_room(int64_t persistent_bytes, int64_t transient_bytes) 
   const bool first = persistent_bytes_ < 0;
   const bool grow = transient_bytes > transient_bytes_;
   if (!first && !grow) return;
-  device_.use(index_);
   require((first ? persistent_bytes : 0) + (grow ? transient_bytes : 0));
   try {
+    on_device(name_, [this] { device_.use(index_); });
     if (first) {
       const auto image = std::make_shared<Arena>(persistent_bytes);
-      persistent_ = device_.allocate(persistent_bytes);
+      persistent_ = on_device(name_, [&] { return device_.allocate(persistent_bytes); });
       image_ = image;
       persistent_bytes_ = persistent_bytes;
     }
@@ -41,7 +43,7 @@ void DeviceMemory::make_room(int64_t persistent_bytes, int64_t transient_bytes) 
       // What lay there has ended with its run, so the old region goes first: two may not fit.
       device_.release(std::exchange(transient_, nullptr));
       transient_bytes_ = -1;
-      transient_ = device_.allocate(transient_bytes);
+      transient_ = on_device(name_, [&] { return device_.allocate(transient_bytes); });
       transient_bytes_ = transient_bytes;
     }
   } catch (const std::bad_alloc&) {
@@ -50,14 +52,19 @@ void DeviceMemory::make_room(int64_t persistent_bytes, int64_t transient_bytes) 
   }
 }
 
+void DeviceMemory::copy(char* to, const char* from, int64_t bytes) const {
+  on_device(name_, [&] {
+    device_.use(index_);
+    device_.copy_now(to, from, bytes);
+  });
+}
+
 void DeviceMemory::upload(int64_t offset, int64_t bytes) {
-  device_.use(index_);
-  device_.copy_now(persistent() + offset, image_->data() + offset, bytes);
+  copy(persistent() + offset, image_->data() + offset, bytes);
 }
 
 void DeviceMemory::download(int64_t offset, int64_t bytes) {
-  device_.use(index_);
-  device_.copy_now(image_->data() + offset, persistent() + offset, bytes);
+  copy(image_->data() + offset, persistent() + offset, bytes);
 }
 
 void DeviceMemory::release() {

@@ -28,6 +28,7 @@ class DeviceMemory final : public Memory {
 
  private:
   void require(int64_t needed) const;
+  void copy(char* to, const char* from, int64_t bytes) const;
 
   const Device& device_;
   const int index_;

@@ -6,8 +6,8 @@
 
 #include "device/arenas.h"
 #include "device/arrivals.h"
+#include "device/errors.h"
 #include "device/prepared.h"
-#include "error.h"
 
 namespace scmoe {
 namespace {
@@ -19,10 +19,13 @@ constexpr std::chrono::microseconds kSpin{200};  // counts are mostly there by t
 constexpr milliseconds kWitness{1000};           // for the watch to say which peer an error of NCCL comes from
 
 std::string name_of(const Device& device, int index) {
-  device.use(index);
+  const std::string place = std::string(device.backend->name) + ":" + std::to_string(index);
   DeviceInfo info{};
-  device.describe(&info);
-  return std::string(device.backend->name) + ":" + std::to_string(index) + " (" + info.name + ")";
+  on_device(place, [&] {
+    device.use(index);
+    device.describe(&info);
+  });
+  return place + " (" + info.name + ")";
 }
 
 class DeviceExecutor final : public Executor {
@@ -44,9 +47,11 @@ class DeviceExecutor final : public Executor {
   Memory& memory() override { return memory_; }
 
   void open() override {
-    device_.use(options_.index);
-    streams_[int(Queue::kCompute)] = device_.backend->stream_create(1);
-    streams_[int(Queue::kComm)] = device_.stream_create(true);
+    on_device(name_, [this] {
+      device_.use(options_.index);
+      streams_[int(Queue::kCompute)] = device_.backend->stream_create(1);
+      streams_[int(Queue::kComm)] = device_.stream_create(true);
+    });
   }
   void close() override {
     collectives_.abort();
@@ -55,18 +60,24 @@ class DeviceExecutor final : public Executor {
     streams_[0] = streams_[1] = nullptr;
   }
   void connected() override {
-    device_.use(options_.index);
-    collectives_.connect(control_, timeout_);
+    on_device(name_, [this] {
+      device_.use(options_.index);
+      collectives_.connect(control_, timeout_);
+    });
   }
   void prepare(LoadedProgram& loaded) override {
-    device_.use(options_.index);
-    collectives_.prepare(loaded.program);
-    loaded.prepared = std::make_shared<Prepared>(device_, options_.index, loaded.program);
+    on_device(name_, [&] {
+      device_.use(options_.index);
+      collectives_.prepare(loaded.program);
+      loaded.prepared = std::make_shared<Prepared>(device_, options_.index, loaded.program);
+    });
   }
 
   void begin(const LoadedProgram& loaded, RunTimes& times) override;
   void run_compute(const LoadedProgram& loaded) override;
-  void run_comm(const LoadedProgram& loaded) override;
+  void run_comm(const LoadedProgram& loaded) override {
+    on_device(name_, [&] { watch(loaded); });
+  }
   void stop() override { collectives_.abort(); }
 
  private:
@@ -89,6 +100,7 @@ class DeviceExecutor final : public Executor {
   void issue_next(Issue& issue, Queue queue);
   void run_op(const ProgramOp& op, Stream* stream);
   void collect_times(const LoadedProgram& loaded);
+  void watch(const LoadedProgram& loaded);
   void await_witness() const;
   std::vector<Journeys> roll_call(const LoadedProgram& loaded, bool through, milliseconds timeout);
   void collect_arrivals(const LoadedProgram& loaded);
@@ -235,13 +247,10 @@ void DeviceExecutor::issue_next(Issue& issue, Queue queue) {
 void DeviceExecutor::run_op(const ProgramOp& op, Stream* stream) {
   if (op.queue == Queue::kComm) return collectives_.issue(op, stream);
   try {
-    op.run(call_of(op), stream);
-  } catch (const std::bad_alloc&) {
+    on_device(name_, [&] { op.run(call_of(op), stream); });
+  } catch (Error& error) {
+    error.op = op.label;
     throw;
-  } catch (const std::exception& error) {
-    Error failure(kDeviceFailed, name_ + ": " + error.what());
-    failure.op = op.label;
-    throw failure;
   }
 }
 
@@ -263,7 +272,7 @@ void DeviceExecutor::collect_times(const LoadedProgram& loaded) {
 
 // Beside the run: sees a peer hang up, and a collective that does not end. A graph's ops are not seen one by one: the
 // deadline is that of the whole.
-void DeviceExecutor::run_comm(const LoadedProgram& loaded) {
+void DeviceExecutor::watch(const LoadedProgram& loaded) {
   device_.use(options_.index);
   const Prepared& prepared = prepared_of(loaded);
   const std::vector<int>& comm = loaded.program.queues[int(Queue::kComm)];

@@ -1,0 +1,26 @@
+// What a device's own runtime says, as an error of the engine.
+#pragma once
+
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "error.h"
+
+namespace scmoe {
+
+// Makes calls of device.h: what they throw becomes DEVICE_FAILED with the device's name before it.
+template <typename Calls>
+auto on_device(const std::string& name, Calls calls) {
+  try {
+    return calls();
+  } catch (const Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw Error(kDeviceFailed, name + ": " + error.what());
+  }
+}
+
+}  // namespace scmoe
