@@ -15,18 +15,25 @@ namespace {
 using nlohmann::json;
 using Object = JsonObject;
 
-double number(const Object& from, const char* field) {
-  const json& value = from.at(field);
+constexpr int64_t kMax = int64_t{1} << 53;  // what a JSON number can say
+
+double number(const Object& from, const char* field, const json& value) {
   if (!value.is_number()) from.fail(field, value, "a number");
   return value.get<double>();
 }
 
+double number(const Object& from, const char* field) {
+  return number(from, field, from.at(field));
+}
+
+std::string name_in(const Object& from, const char* field, const json& value) {
+  if (!value.is_string()) from.fail(field, value, "a name");
+  return value.get<std::string>();
+}
+
 std::vector<std::string> names(const Object& from, const char* field) {
   std::vector<std::string> list;
-  for (const json& value : from.list(field)) {
-    if (!value.is_string()) from.fail(field, value, "a name");
-    list.push_back(value.get<std::string>());
-  }
+  for (const json& value : from.list(field)) list.push_back(name_in(from, field, value));
   return list;
 }
 
@@ -34,13 +41,15 @@ Fill parse_fill(const Object& from) {
   Fill fill;
   fill.buffer = from.text("buffer");
   fill.kind = Fill::Kind(from.word("kind", from.at("kind"), {"normal", "constant", "integers", "values"}));
-  fill.seed = uint64_t(from.value.value("seed", 0));
-  fill.first = from.value.value("first", int64_t{0});
+  if (fill.kind == Fill::Kind::kNormal || fill.kind == Fill::Kind::kIntegers) {
+    fill.seed = uint64_t(from.integer("seed", 0, kMax));
+    fill.first = from.integer("first", 0, kMax);
+  }
   if (fill.kind == Fill::Kind::kNormal) fill.scale = number(from, "std");
   if (fill.kind == Fill::Kind::kConstant) fill.scale = number(from, "value");
   if (fill.kind == Fill::Kind::kIntegers) fill.below = from.integer("below", 1, int64_t{1} << 31);
   if (fill.kind == Fill::Kind::kValues) {
-    for (const json& value : from.list("values")) fill.values.push_back(value.get<double>());
+    for (const json& value : from.list("values")) fill.values.push_back(number(from, "values", value));
     if (fill.values.empty()) from.fail("values", from.at("values"), "at least one");
   }
   return fill;
@@ -97,7 +106,8 @@ File read_file(const std::string& path) {
   file.step = names(from, "step");
   file.report = names(from, "report");
   for (const json& value : from.list("fills")) file.fills.push_back(parse_fill(Object(value, path + ", a fill")));
-  for (const auto& [label, part] : from.at("parts").items()) file.parts[label] = part.get<std::string>();
+  const Object parts(from.at("parts"), path + ", parts");
+  for (const auto& [label, part] : parts.value.items()) file.parts[label] = name_in(parts, label.c_str(), part);
   file.tokens = number(from, "tokens");
   file.flops = number(from, "flops");
   return file;

@@ -25,6 +25,15 @@ int integer(const std::string& name, const std::string& text) {
   return int(value);
 }
 
+double share(const std::string& name, const std::string& text) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != '\0' || !(value >= 0 && value < 1)) {
+    throw std::invalid_argument(name + " is '" + text + "', wants a number from 0 to less than 1");
+  }
+  return value;
+}
+
 std::vector<PeerAddress> peers_from(const std::string& text) {
   std::vector<PeerAddress> peers;
   for (size_t begin = 0; begin <= text.size();) {
@@ -59,7 +68,7 @@ Command parse(int count, char** words) {
       {"--max-ctas", number(device.collectives.max_ctas)},
       {"--cta-policy", number(device.collectives.cta_policy)},
       {"--peers", [&](auto&, auto& value) { options.peers = peers_from(value); }},
-      {"--transfer-share", [&](auto&, auto& value) { options.transfer_share = std::strtod(value.c_str(), nullptr); }},
+      {"--transfer-share", [&](auto& name, auto& value) { options.transfer_share = share(name, value); }},
       {"--timeout-seconds",
        [&](auto& name, auto& value) { options.timeout = std::chrono::seconds(integer(name, value)); }},
   };
@@ -80,7 +89,6 @@ Command parse(int count, char** words) {
     }
   }
   if (command.file.empty()) throw std::invalid_argument("a file is missing: bench/gpu/export.ts writes some");
-  if (options.transfer_share >= 1) throw std::invalid_argument("--transfer-share wants less than 1");
   return command;
 }
 
