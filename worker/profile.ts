@@ -14,6 +14,7 @@ import {
   describe,
   durations,
   estimate,
+  latencyOf,
   type Machine,
   makespan,
   type Overlap,
@@ -255,14 +256,6 @@ export class Plan {
 }
 
 const lastOf = ({ end }: RunTimes) => end.reduce((latest, time) => Math.max(latest, time), 0)
-
-/** What the smallest collective takes once all ranks are there: that of the counts. */
-function latencyOf({ ops }: Scheduled, { start, end, ready }: RunTimes): number {
-  const counts = ops.flatMap(({ op }, i) =>
-    op === 'all_gather_counts' ? [(end[i] ?? 0) - Math.max(start[i] ?? 0, ready[i] ?? 0)] : [],
-  )
-  return counts.length > 0 ? median(counts) : 0
-}
 
 /** Of the micro-batches of a step together. */
 function sum(list: readonly Overlap[]): Overlap {

@@ -8,6 +8,7 @@ import {
   contentionOf,
   durations,
   estimate,
+  latencyOf,
   type Profile,
   type Sharing,
   type Spans,
@@ -65,12 +66,4 @@ function profileFrom(
     return Float64Array.from(emitted.ops, (_, op) => median(all.map(one => one[op] ?? 0)))
   })
   return { times, ...common }
-}
-
-/** What the smallest collective takes once all ranks are there: that of the counts. */
-function latencyOf({ ops }: Scheduled, { start, end, ready }: Spans): number {
-  const counts = ops.flatMap(({ op }, i) =>
-    op === 'all_gather_counts' ? [(end[i] ?? 0) - Math.max(start[i] ?? 0, ready?.[i] ?? 0)] : [],
-  )
-  return counts.length > 0 ? median(counts) : 0
 }

@@ -61,6 +61,14 @@ export function durations(
   return result.map(time => Math.max(time, 0))
 }
 
+/** What the smallest collective takes once all ranks are there, that of the counts: the median; 0 where there is none. */
+export function latencyOf({ ops }: Scheduled, { start, end, ready }: Spans): number {
+  const counts = ops.flatMap(({ op }, i) =>
+    op === 'all_gather_counts' ? [(end[i] ?? 0) - Math.max(start[i] ?? 0, ready?.[i] ?? 0)] : [],
+  )
+  return counts.toSorted((a, b) => a - b)[counts.length >> 1] ?? 0
+}
+
 interface Interval {
   start: number
   end: number

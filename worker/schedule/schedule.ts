@@ -9,7 +9,7 @@ export { planMemory } from '../program/memory.ts'
 export { choices, choose, describe, schedule } from './choose.ts'
 export { contenders, Trial } from './contenders.ts'
 export { estimate, type Machine, makespan } from './makespan.ts'
-export { contentionOf, durations, type Sharing } from './measured.ts'
+export { contentionOf, durations, latencyOf, type Sharing } from './measured.ts'
 export { type Overlap, overlap } from './overlap.ts'
 export { timeline } from './timeline.ts'
 export {
