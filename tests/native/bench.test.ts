@@ -29,7 +29,9 @@ interface Result {
 
 async function bench(name: string, ...words: string[]): Promise<Result> {
   const file = join(folder, `${name}.json`)
-  await promisify(execFile)(process.execPath, [join(root, 'bench', `${name}.ts`), '--quick', '--json', file, ...words])
+  const command = [join(root, 'bench', `${name}.ts`), '--quick', '--json', file, ...words]
+  // Told to stop, it takes its ranks and their networks with it.
+  await promisify(execFile)(process.execPath, command, { timeout: DEADLINE - 5000 })
   return JSON.parse(readFileSync(file, 'utf8')) as Result
 }
 

@@ -75,9 +75,15 @@ export class TestGang {
   readonly children: ChildProcess[] = []
   readonly httpPort: number
   readonly #ends: Promise<RankEnd>[] = []
+  readonly #logs: (() => string)[] = []
 
   private constructor(httpPort: number) {
     this.httpPort = httpPort
+  }
+
+  /** Of all ranks so far. */
+  get log(): string {
+    return this.#logs.map(log => log()).join('\n')
   }
 
   static async start(spec: SpecInput, output: string, env: Record<string, string> = {}): Promise<TestGang> {
@@ -127,6 +133,7 @@ export class TestGang {
     children.add(child)
     this.children.push(child)
     let log = ''
+    this.#logs.push(() => log)
     child.stdout.on('data', chunk => {
       log += String(chunk)
     })
@@ -198,9 +205,11 @@ export async function until(holds: () => boolean | Promise<boolean>): Promise<vo
   while (!(await holds())) await sleep(5)
 }
 
-/** Waits until rank 0 has done this many steps. */
+/** Waits until rank 0 has done this many steps; throws where a rank ends before. */
 export async function untilStep(gang: TestGang, step: number): Promise<void> {
   await until(async () => {
+    const ended = gang.children.find(({ exitCode, signalCode }) => exitCode !== null || signalCode !== null)
+    if (ended) throw new Error(`a rank ended early, with ${ended.exitCode ?? ended.signalCode}:\n${gang.log}`)
     const answer: unknown = await gang.get('/progress').then(
       response => response.json(),
       () => undefined,
