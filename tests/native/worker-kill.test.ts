@@ -21,6 +21,8 @@ const STEPS = 5
 const LATER = 60
 /** Milliseconds after its start in which it is killed at times: it imports, meets, reads and does first steps. */
 const STARTING = 600
+/** For all kills of a test, on a slow machine. */
+const DEADLINE = 300_000
 
 /** Numbers in [0, 1). */
 function numbersFrom(seed: number): () => number {
@@ -78,6 +80,7 @@ test.each([
   { replicas: 2, kills: 14 },
 ])(
   'killed $kills times on $replicas ranks, training ends where it ends when left alone',
+  { timeout: DEADLINE },
   async ({ replicas, kills }) => {
     const seed = Number(process.env['SCMOE_TEST_SEED'] ?? Date.now() % 1_000_000)
     console.log(`SCMOE_TEST_SEED=${seed} kills at the same instants`)
