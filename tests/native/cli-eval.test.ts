@@ -173,9 +173,9 @@ async function engineGradients(spec: ScMoEJobSpec, weights: Weights): Promise<Ma
   }
 }
 
-let found: ReturnType<typeof findPython>
+let interpreter: ReturnType<typeof findPython>
 beforeAll(() => {
-  found = findPython()
+  interpreter = findPython()
 })
 const CONVERT = `
 import json, sys
@@ -200,7 +200,7 @@ describe('weights of another program', () => {
   })
 
   test("written by Python's safetensors give the same loss", async context => {
-    const { python = '', problem } = found
+    const { python = '', problem } = interpreter
     context.skip(problem !== undefined, problem)
     const spec = smallSpec()
     const weights = weightsOf(spec)
@@ -215,7 +215,7 @@ describe('weights of another program', () => {
 
   // Failed when the page's code had the value before the gate, and keys before queries.
   test("of Hugging Face's Llama, converted as docs/checkpoints.md says, give its loss", async context => {
-    const { python = '', problem } = found
+    const { python = '', problem } = interpreter
     context.skip(problem !== undefined, problem)
     const script = [join(ROOT, 'tests/native/eval-llama.py'), join(ROOT, 'docs/checkpoints.md'), folder]
     const { output, problem: failed } = run(python, ...script)

@@ -36,9 +36,10 @@ const withBalance = (config: ModelConfig): ModelConfig => ({
 
 /** By all that the oracle is given; how experts are spread over ranks it is not told, and worlds of one size share it. */
 const known = new Map<string, ReturnType<typeof oracle>>()
-function expectedOf({ expertParallelSize: _, ...config }: ModelConfig, model: WholeModel): ReturnType<typeof oracle> {
-  const key = JSON.stringify([config, [...model.values()].map(({ values }) => values.reduce((sum, x) => sum + x))])
-  const found = known.get(key) ?? oracle(config, model, tokensOf(config, 1))
+function expectedOf(config: ModelConfig, model: WholeModel): ReturnType<typeof oracle> {
+  const { expertParallelSize: _, ...told } = config
+  const key = JSON.stringify([told, [...model.values()].map(({ values }) => values.reduce((sum, x) => sum + x))])
+  const found = known.get(key) ?? oracle(told, model, tokensOf(told, 1))
   known.set(key, found)
   return found
 }
