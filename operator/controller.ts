@@ -20,7 +20,7 @@ const STALLED_MILLISECONDS = 15_000
 export class Controller {
   readonly #options: Options
   readonly #log: Logger
-  readonly #queue = new Queue({ ...metrics.queue, isUrgent: key => this.#caches.isUrgent(key, clock.now()) })
+  readonly #queue = new Queue({ ...metrics.queue, isUrgent: key => this.#caches.isUrgent(key) })
   readonly #caches: Caches
   readonly #applier: Applier
   readonly #scraper: Scraper
@@ -121,7 +121,7 @@ export class Controller {
         this.#log.info({ job: key, state: wanted.status.state, reason: wanted.status.reason }, 'status')
       if (wanted.requeueAt !== undefined) {
         this.#queue.forget(key)
-        this.#queue.addAfter(key, wanted.requeueAt - now)
+        this.#queue.addAfter(key, wanted.requeueAt - clock.now())
         return 'requeue_after'
       }
     }

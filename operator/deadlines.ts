@@ -1,6 +1,6 @@
 // What may take only so long: getting nodes for the whole gang, becoming ready, finishing a step. Pure: `now` is part of the view.
 
-import { type Decision, deletions, earliest, instant, type Policy, timestamp } from './decision.ts'
+import { type Decision, deletions, earliest, exactTime, instant, type Policy, timestamp } from './decision.ts'
 import { resizePause, smallerSize } from './elastic.ts'
 import { type Blow, isReady } from './gang.ts'
 import { podName } from './objects.ts'
@@ -169,19 +169,19 @@ export const queued: Policy = view => {
       changes: {
         attempt: view.attempt + 1,
         size,
-        nextRestartTime: timestamp(view.now),
+        nextRestartTime: exactTime(view.now),
         nextResizeTime: resizePause(view),
       },
-      requeueAt: Date.parse(timestamp(view.now)),
+      requeueAt: view.now,
     }
   if (held === 0) return { state: 'Queued', reason, message }
   const pause = seconds(view.spec.failurePolicy.backoff.initialSeconds) + spread(view)
-  const next = Math.ceil((view.now + pause) / 1000) * 1000
+  const next = Math.ceil(view.now + pause)
   return {
     state: 'Queued',
     reason: 'SchedulingTimeout',
     message: `${count} had nodes for ${timeoutSeconds} s and gave them back; ${message}`,
-    changes: { attempt: view.attempt + 1, nextRestartTime: timestamp(next) },
+    changes: { attempt: view.attempt + 1, nextRestartTime: exactTime(next) },
     actions: deletions(view.gang, 'the gang is queued again'),
     requeueAt: next,
   }

@@ -45,6 +45,10 @@ export type Policy = (view: View) => Decision | undefined
 export const timestamp = (milliseconds: number): string =>
   new Date(Math.ceil(milliseconds / 1000) * 1000).toISOString().replace('.000Z', 'Z')
 
+/** The same to the millisecond, for what is waited for and not only read: a second at most is nothing to a person, but much of a short back-off. */
+export const exactTime = (milliseconds: number): string =>
+  new Date(Math.ceil(milliseconds)).toISOString().replace('.000Z', 'Z')
+
 /** Milliseconds since 1970; undefined where there is no time or it is none. */
 export function instant(time: string | undefined): number | undefined {
   const value = Date.parse(time ?? '')

@@ -2,7 +2,7 @@
 
 import type { FailureStatus } from '../crds/status.ts'
 import { overdue } from './deadlines.ts'
-import { asBefore, type Changes, instant, type Policy, timestamp } from './decision.ts'
+import { asBefore, type Changes, exactTime, instant, type Policy, timestamp } from './decision.ts'
 import { type Blow, firstBlow, isDisruption, outcomeOf } from './gang.ts'
 import { clip } from './objects.ts'
 import type { View } from './view.ts'
@@ -64,17 +64,17 @@ function restart(view: View, blow: Blow, { message, count }: { message: string; 
   const consecutive = consecutiveRestarts(view) + 1
   const { initialSeconds, maxSeconds } = view.spec.failurePolicy.backoff
   const delay = Math.min(initialSeconds * 2 ** (consecutive - 1), maxSeconds) * 1000
-  const nextRestartTime = timestamp(view.now + delay)
+  const next = view.now + delay
   const changes: Changes = {
     attempt: view.attempt + 1,
     restarts: (view.status.restarts ?? 0) + 1,
     restartsCountTowardsMax: count,
     consecutiveRestarts: consecutive,
-    nextRestartTime,
+    nextRestartTime: exactTime(next),
     lastFailure: recordOf(blow, view.attempt),
   }
   const reason = blow.deleted ? 'PodDeleted' : blow.deadline ? blow.reason : 'WorkerFailed'
-  return { state: 'Restarting' as const, reason, message, changes, requeueAt: Date.parse(nextRestartTime) }
+  return { state: 'Restarting' as const, reason, message, changes, requeueAt: next }
 }
 
 /** Restarts since the gang last ran for long enough: what ran for an hour is not a storm. */

@@ -41,8 +41,10 @@ const THROTTLE_RETRIES = 5
 const THROTTLE_LONGEST = 30_000
 const FENCED_MILLISECONDS = 1000
 const CREDENTIALS_MILLISECONDS = 10_000
-/** For requests; a watch has a connection to itself. */
-const CONNECTIONS = 128
+/** For requests; a watch has a connection to itself. More of them are a burst of handshakes before anything is sent faster. */
+const CONNECTIONS = 32
+/** Of a connection that is not used: the server keeps one for 90 s. */
+const KEPT_MILLISECONDS = 60_000
 
 type Pool = 'requests' | 'watches'
 type Credentials = { headers: Record<string, string>; dispatcher: Dispatcher | undefined; until: number }
@@ -208,7 +210,7 @@ function memoiseDispatcher(config: KubeConfig, connections: number | null): Kube
   const dispatcherOf: Create = (cluster, options) => {
     const { type, connect } = describe.call(config, cluster, options)
     return type === 'agent' && connect !== undefined
-      ? new Agent({ connect, allowH2: false, connections })
+      ? new Agent({ connect, allowH2: false, connections, keepAliveTimeout: KEPT_MILLISECONDS })
       : create.call(config, cluster, options)
   }
   let last: { key: string; dispatcher: Dispatcher | undefined } | undefined

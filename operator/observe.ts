@@ -104,9 +104,9 @@ export class Caches {
     }
   }
 
-  isUrgent(key: string, now: number): boolean {
+  isUrgent(key: string): boolean {
     const job = this.#get('ScMoEJob', key)
-    return job !== undefined && isUrgent(job, this.#pods.of(key), now)
+    return job !== undefined && isUrgent(job, this.#pods.of(key))
   }
 
   /** What there is of a job, also of one that is gone. */

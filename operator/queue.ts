@@ -86,13 +86,13 @@ export class Queue {
     const waiting = this.#delayed.get(key)
     if (waiting !== undefined && waiting.at <= at) return
     clearTimeout(waiting?.timer)
-    // setTimeout counts in 32 bits; a key that comes too early is put back by whoever works on it.
+    // A timer may be almost a millisecond early, and it counts in 32 bits; a key that comes too early is put back by whoever works on it.
     const timer = setTimeout(
       () => {
         this.#delayed.delete(key)
         this.add(key)
       },
-      Math.min(milliseconds, 2_147_483_647),
+      Math.min(milliseconds + 1, 2_147_483_647),
     )
     this.#delayed.set(key, { at, timer })
   }

@@ -79,6 +79,21 @@ describe('a pod that is taken away', () => {
 })
 
 describe('the back-off', () => {
+  // Seen to fail: where its end was rounded to whole seconds.
+  it('ends to the millisecond so long after the failure was seen', () => {
+    const world = runningWorld(policy(10))
+    world.wait(0.321)
+    world.end('gpt-worker-0', { exitCode: 70 })
+    expect(world.plan().requeueAt).toBe(world.now + 10_000)
+    world.settle()
+    expect(world.status.nextRestartTime).toBe('2026-01-01T00:00:10.321Z')
+    world.gone()
+    world.wait(9.999)
+    expect(world.settle()).toEqual([])
+    world.wait(0.001)
+    expect(world.settle()).toContain('create Pod gpt-worker-0')
+  })
+
   it('starts again after the gang ran for resetAfterSeconds, and not before', () => {
     const world = runningWorld(policy(10))
     const delays = [1, 599, 600, 1].map(ran => {

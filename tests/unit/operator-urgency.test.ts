@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { isUrgent } from '../../operator/urgency.ts'
 import { runningWorld, World } from './operator-world.ts'
 
-const urgent = (world: World) => isUrgent(world.job, [...world.pods.values()], world.now)
+const urgent = (world: World) => isUrgent(world.job, [...world.pods.values()])
 
 describe('a job is looked at first', () => {
   it('until it has its pods, and not while it just waits for them or runs', () => {
@@ -13,8 +13,8 @@ describe('a job is looked at first', () => {
     expect(urgent(runningWorld())).toBe(false)
   })
 
-  // Seen to fail: where only jobs without pods were urgent.
-  it('from a failure until its old pods are told to stop, and again when the back-off is over', () => {
+  // Seen to fail: where only jobs without pods were urgent, and where one in its back-off was not.
+  it('from a failure until its old pods are told to stop, and again from their end, to wait for the end of the back-off', () => {
     const world = runningWorld()
     world.end('gpt-worker-1', { exitCode: 70 })
     expect(urgent(world)).toBe(true)
@@ -22,10 +22,10 @@ describe('a job is looked at first', () => {
     expect(world.status.state).toBe('Restarting')
     expect(urgent(world)).toBe(true)
     world.step()
-    world.gone()
     expect(urgent(world)).toBe(false)
-    world.wait(10)
+    world.gone()
     expect(urgent(world)).toBe(true)
+    expect(world.plan()).toMatchObject({ actions: [], requeueAt: world.now + 10_000 })
   })
 
   it('never where it is suspended, finished, deleted, or left to another controller', () => {
