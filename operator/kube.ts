@@ -175,6 +175,8 @@ export class Kube {
           ...(req.body === undefined ? {} : { 'content-type': req.contentType ?? 'application/json' }),
         },
         ...(req.body === undefined ? {} : { body: JSON.stringify(req.body) }),
+        // Else a connection is closed after each DELETE that has a body.
+        reset: false,
         ...(dispatcher === undefined ? {} : { dispatcher }),
       })
       count(String(response.statusCode))
