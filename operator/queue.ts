@@ -30,8 +30,8 @@ export class Queue {
   readonly #delayed = new Map<string, { at: number; timer: NodeJS.Timeout }>()
   readonly #failures = new Map<string, number>()
   readonly #hooks: QueueHooks
-  /** When the last BURST_KEYS urgent keys came. */
-  readonly #came: number[] = []
+  /** When the last BURST_KEYS urgent keys came, each for the last time. */
+  readonly #came = new Map<string, number>()
   /** Whether the last key taken had waited too long: the next is an urgent one. */
   #wasOverdue = false
   #wake: (() => void)[] = []
@@ -70,8 +70,7 @@ export class Queue {
     if (this.#hooks.isUrgent?.(key) === true) {
       this.#ready.delete(key)
       this.#urgent.set(key, waiting ?? performance.now())
-      this.#came.push(performance.now())
-      if (this.#came.length > BURST_KEYS) this.#came.shift()
+      this.#note(key)
     } else if (waiting === undefined) this.#ready.set(key, performance.now())
     if (waiting !== undefined) return
     this.#hooks.onAdd?.()
@@ -124,7 +123,7 @@ export class Queue {
     this.#urgent.clear()
     this.#ready.clear()
     clearTimeout(this.#pause)
-    this.#came.length = 0
+    this.#came.clear()
     for (const wake of this.#wake.splice(0)) wake()
   }
 
@@ -164,8 +163,15 @@ export class Queue {
 
   /** Zero: there is no burst. */
   #burstEnd(): number {
-    const [first] = this.#came
-    return first === undefined || this.#came.length < BURST_KEYS ? 0 : first + BURST_MILLISECONDS
+    const [first] = this.#came.values()
+    return first === undefined || this.#came.size < BURST_KEYS ? 0 : first + BURST_MILLISECONDS
+  }
+
+  #note(urgent: string): void {
+    this.#came.delete(urgent)
+    this.#came.set(urgent, performance.now())
+    const [oldest] = this.#came.keys()
+    if (oldest !== undefined && this.#came.size > BURST_KEYS) this.#came.delete(oldest)
   }
 
   #wakeIn(milliseconds: number): void {

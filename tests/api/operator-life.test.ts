@@ -52,6 +52,8 @@ describe.concurrent('a job that goes well', () => {
     const pods = await ns.gang(2)
     expect(pods.map(({ metadata }) => metadata.name)).toEqual(['gpt-worker-0', 'gpt-worker-1'])
     expect(pods[1]?.metadata.ownerReferences?.[0]).toMatchObject({ uid: job.metadata.uid, controller: true })
+    const starting = await ns.status('gpt', ({ workers }) => workers?.active === 2)
+    expect(starting).toMatchObject({ state: 'Starting', workers: { desired: 2, ready: 0 } })
     expect((await ns.list<KubeObject & { spec: object }>('Service'))[0]?.spec).toMatchObject({
       clusterIP: 'None',
       publishNotReadyAddresses: true,
@@ -59,8 +61,6 @@ describe.concurrent('a job that goes well', () => {
     expect((await ns.list<KubeObject & { spec: object }>('PodDisruptionBudget'))[0]?.spec).toMatchObject({
       minAvailable: 1,
     })
-    const starting = await ns.status('gpt', ({ workers }) => workers?.active === 2)
-    expect(starting).toMatchObject({ state: 'Starting', workers: { desired: 2, ready: 0 } })
 
     for (const pod of pods) await kubelet.ready(pod)
     const status = await ns.status('gpt', ({ state, workers }) => state === 'Running' && workers?.ready === 2)

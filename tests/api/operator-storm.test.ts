@@ -81,10 +81,7 @@ it('of gangs that fail together all are made anew before anything but their fail
 })
 
 it('gangs that fail as soon as they run are made as often as the policy says, no faster than back-off and limit let', async () => {
-  const ns = await place(
-    `--api-writes-per-second=${WRITES.perSecond}`,
-    `--api-writes-at-once=${WRITES.atOnce}`,
-  )
+  const ns = await place(`--api-writes-per-second=${WRITES.perSecond}`, `--api-writes-at-once=${WRITES.atOnce}`)
   const madeBefore = proxy.made.length
   const failurePolicy = { maxRestarts: RESTARTS, backoff: { initialSeconds: BACKOFF_SECONDS } }
   const names = Array.from({ length: JOBS }, (_, i) => `job-${i}`)

@@ -83,10 +83,15 @@ describe('Queue', () => {
     expect(performance.now() - start).toBeLessThan(4100)
   })
 
-  it('lets nobody wait for a few urgent keys', async () => {
+  // Seen to fail: where a key that came often counted as many.
+  it('lets nobody wait for a few urgent keys, also where they come often', async () => {
     const queue = new Queue({ isUrgent: key => key !== 'a' })
     const { done } = collect(queue)
-    for (const key of ['u1', 'u2', 'u3', 'a']) queue.add(key)
+    for (let i = 0; i < 10; i++) {
+      for (const key of ['u1', 'u2', 'u3']) queue.add(key)
+      await vi.advanceTimersByTimeAsync(10)
+    }
+    queue.add('a')
     await vi.advanceTimersByTimeAsync(10)
     expect(done.at(-1)).toBe('end a')
   })
