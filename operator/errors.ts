@@ -1,4 +1,4 @@
-// What happens next is in the type: Stalled waits for the user, Waiting for a time, anything else is retried with back-off.
+// What happens next is in the type: Stalled waits for the user, Waiting for a time, Unusable ends the operator, anything else is retried with back-off.
 
 /** Nothing will change until somebody changes something; the text goes into the job's status. */
 export class Stalled extends Error {
@@ -28,6 +28,11 @@ export class Waiting extends Error {
     super(message)
     this.delayMilliseconds = delayMilliseconds
   }
+}
+
+/** It cannot run as it was started; the text says which flag or file has to be changed. */
+export class Unusable extends Error {
+  override readonly name = 'Unusable'
 }
 
 /** The API server said no. */

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
 import { Agent, type buildConnector, type Dispatcher, request } from 'undici'
 import { clock } from './clock.ts'
-import { ApiError, Waiting } from './errors.ts'
+import { ApiError, messageOf, Unusable, Waiting } from './errors.ts'
 import { isRecord, type Json } from './objects.ts'
 import { Pace, type PaceOptions } from './pace.ts'
 import { restRequests } from './telemetry.ts'
@@ -68,7 +68,9 @@ export class Kube {
     }
     const cluster = this.#config.getCurrentCluster()
     if (cluster === null)
-      throw new Error(`kubeconfig ${kubeconfig ?? '(default)'} has no current cluster: set current-context`)
+      throw new Unusable(
+        `kubeconfig ${fileOf(kubeconfig)} has no cluster for its current-context: set it, or give another file with --kubeconfig`,
+      )
     this.#server = new URL(cluster.server.endsWith('/') ? cluster.server : `${cluster.server}/`)
   }
 
@@ -192,12 +194,21 @@ export class Kube {
 
 function load(kubeconfig: string | undefined): KubeConfig {
   const config = new KubeConfig()
-  if (kubeconfig !== undefined) config.loadFromFile(kubeconfig)
-  else if (process.env['KUBERNETES_SERVICE_HOST'] !== undefined && process.env['KUBECONFIG'] === undefined)
-    config.loadFromCluster()
-  else config.loadFromDefault()
+  try {
+    if (kubeconfig !== undefined) config.loadFromFile(kubeconfig)
+    else if (process.env['KUBERNETES_SERVICE_HOST'] !== undefined && process.env['KUBECONFIG'] === undefined)
+      config.loadFromCluster()
+    else config.loadFromDefault()
+  } catch (error) {
+    throw new Unusable(
+      `kubeconfig ${fileOf(kubeconfig)} cannot be read (${messageOf(error)}): correct it, or give another file with --kubeconfig`,
+      { cause: error },
+    )
+  }
   return config
 }
+
+const fileOf = (kubeconfig: string | undefined) => kubeconfig ?? process.env['KUBECONFIG'] ?? '(default)'
 
 /**
  * The client makes a new dispatcher, so a new TCP and TLS connection, for each call. One per set of credentials is

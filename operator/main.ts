@@ -4,7 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Controller } from './controller.ts'
 import { Elector } from './elector.ts'
-import { messageOf } from './errors.ts'
+import { messageOf, Unusable } from './errors.ts'
 import { type Options, parseOptions } from './options.ts'
 import { type Logger, makeLogger, metrics, serveHealth, serveMetrics } from './telemetry.ts'
 
@@ -33,13 +33,14 @@ async function main({ healthPort, metricsPort, ...rest }: Options, logger: Logge
   }
   const watching = controller.watch(stop.signal)
   while (!controller.synced && !stop.signal.aborted) await sleep(50)
-  logger.info({ identity: rest.identity }, 'caches are full')
-
-  const kept =
-    elector === undefined
-      ? await acting(rest, controller, stop.signal)
-      : await elected(rest, { controller, elector, logger }, stop.signal)
-  if (!kept) return 1
+  if (controller.synced) {
+    logger.info({ identity: rest.identity }, 'caches are full')
+    const kept =
+      elector === undefined
+        ? await acting(rest, controller, stop.signal)
+        : await elected(rest, { controller, elector, logger }, stop.signal)
+    if (!kept) return 1
+  }
   stop.abort()
   await watching
   return 0
@@ -51,6 +52,8 @@ async function acting(
   controller: Controller,
   signal: AbortSignal,
 ): Promise<true> {
+  // Of a signal that was sent before, nobody would hear.
+  if (signal.aborted) return true
   const work = controller.lead(signal)
   await new Promise<void>(resolve => signal.addEventListener('abort', () => resolve(), { once: true }))
   await Promise.race([work, sleep(shutdownSeconds * 1000)])
@@ -84,4 +87,10 @@ async function elected(
   return true
 }
 
-process.exit(await main(given, log))
+function unusable(error: unknown): number {
+  if (!(error instanceof Unusable)) throw error
+  log.fatal(error.message)
+  return 1
+}
+
+process.exit(await main(given, log).catch(unusable))

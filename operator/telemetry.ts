@@ -3,6 +3,7 @@
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import { type Logger, pino } from 'pino'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { messageOf, Unusable } from './errors.ts'
 
 export type { Logger } from 'pino'
 
@@ -111,8 +112,12 @@ const NOT_FOUND: Answer = { status: 404, body: 'not found\n' }
 const reply = (response: ServerResponse, { status, body, type = 'text/plain; charset=utf-8' }: Answer) =>
   response.writeHead(status, { 'content-type': type }).end(body)
 
-/** Serves GET on the given paths; port 0: nothing. */
-async function serve(port: number, paths: Record<string, () => Answer | Promise<Answer>>): Promise<Server | undefined> {
+/** Serves GET on the given paths; port 0: nothing. `flag` is where the port comes from. */
+async function serve(
+  flag: string,
+  port: number,
+  paths: Record<string, () => Answer | Promise<Answer>>,
+): Promise<Server | undefined> {
   if (port === 0) return undefined
   const server = createServer((request, response) => {
     const name = request.url?.split('?')[0] ?? ''
@@ -123,12 +128,16 @@ async function serve(port: number, paths: Record<string, () => Answer | Promise<
       (error: unknown) => reply(response, { status: 500, body: `${String(error)}\n` }),
     )
   })
-  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(port, resolve))
+  await new Promise<void>((resolve, reject) => {
+    const refused = (cause: Error) =>
+      reject(new Unusable(`${flag} ${port}: ${messageOf(cause)}; give another, or 0 for none`, { cause }))
+    server.once('error', refused).listen(port, resolve)
+  })
   return server
 }
 
 export async function serveMetrics(port: number, snapshot: () => Snapshot): Promise<Server | undefined> {
-  return serve(port, {
+  return serve('--metrics-port', port, {
     '/metrics': async () => {
       take(snapshot())
       return { status: 200, body: await registry.metrics(), type: registry.contentType }
@@ -138,7 +147,7 @@ export async function serveMetrics(port: number, snapshot: () => Snapshot): Prom
 
 /** Ready: the caches are full, so a standby is ready too. */
 export async function serveHealth(port: number, ready: () => boolean): Promise<Server | undefined> {
-  return serve(port, {
+  return serve('--health-port', port, {
     '/healthz': () => ({ status: 200, body: 'ok\n' }),
     '/readyz': () => (ready() ? { status: 200, body: 'ok\n' } : { status: 503, body: 'caches are not full yet\n' }),
   })

@@ -204,6 +204,9 @@ export class Namespace {
 export class Operator {
   readonly child: ChildProcess
   readonly metricsPort: number
+  /** Once it has ended and all that it had to say is in the log: the exit code, null after SIGKILL. */
+  readonly ended: Promise<number | null>
+  #hasEnded = false
   #log = ''
 
   private constructor(child: ChildProcess, metricsPort: number) {
@@ -212,9 +215,25 @@ export class Operator {
     const collect = (chunk: unknown) => (this.#log += String(chunk))
     child.stdout?.on('data', collect)
     child.stderr?.on('data', collect)
+    this.ended = new Promise(resolve =>
+      child.once('close', code => {
+        this.#hasEnded = true
+        resolve(code)
+      }),
+    )
   }
 
+  /** Resolves when its caches are full. */
   static async start(kubeconfig: string, ...flags: string[]): Promise<Operator> {
+    const operator = await Operator.spawn(kubeconfig, ...flags)
+    await operator.logged('caches are full').catch(async (error: unknown) => {
+      await operator.stop()
+      throw error
+    })
+    return operator
+  }
+
+  static async spawn(kubeconfig: string, ...flags: string[]): Promise<Operator> {
     const port = await freePort()
     const fixed = [
       'operator/main.ts',
@@ -223,18 +242,13 @@ export class Operator {
       '--health-port=0',
       '--log-level=debug',
     ]
-    const operator = new Operator(
+    return new Operator(
       spawn(process.execPath, [...fixed, ...flags], {
         stdio: ['ignore', 'pipe', 'pipe'],
         env: { ...process.env, ...COMPILED },
       }),
       port,
     )
-    await operator.logged('caches are full').catch(async (error: unknown) => {
-      await operator.stop()
-      throw error
-    })
-    return operator
   }
 
   get log(): string {
@@ -243,7 +257,7 @@ export class Operator {
 
   async logged(text: string, milliseconds?: number): Promise<void> {
     const look = async () =>
-      this.#log.includes(text) || (this.child.exitCode === null ? undefined : Promise.reject(new Error('it has ended')))
+      this.#log.includes(text) || (this.#hasEnded ? Promise.reject(new Error('it has ended')) : undefined)
     await waitFor(`the operator to log "${text}"`, look, milliseconds).catch((error: unknown) => {
       throw new Error(`operator's log: ${this.#log.slice(-4000)}`, { cause: error })
     })
@@ -258,9 +272,7 @@ export class Operator {
 
   /** The exit code; null after SIGKILL. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
-    if (this.child.exitCode !== null || this.child.signalCode !== null) return this.child.exitCode
-    const end = new Promise<number | null>(resolve => this.child.once('exit', code => resolve(code)))
     this.child.kill(signal)
-    return end
+    return this.ended
   }
 }

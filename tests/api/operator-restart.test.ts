@@ -1,14 +1,20 @@
 // Operators die, and there may be two of them: the jobs must not notice.
 
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { parse } from 'yaml'
 import { freePort } from '../free-port.ts'
-import { Api, type Namespace, Operator, waitFor } from './harness.ts'
+import { Api, type Namespace, Operator } from './harness.ts'
 import { Kubelet } from './harness-kubelet.ts'
 
 let api: Api
 let kubelet: Kubelet
 const operators: Operator[] = []
+const folder = mkdtempSync(join(tmpdir(), 'scmoe-restart-'))
 
 beforeAll(async () => {
   api = await Api.start()
@@ -18,6 +24,7 @@ afterAll(async () => {
   await Promise.all(operators.map(async operator => operator.stop('SIGKILL')))
   await kubelet?.stop()
   await api?.stop()
+  rmSync(folder, { recursive: true })
 })
 
 /** One for the jobs of a test alone, so that all tests of this file can run at once. */
@@ -27,7 +34,7 @@ async function start({ name }: Namespace, ...flags: string[]): Promise<Operator>
   return operator
 }
 
-const spec = { workers: { replicas: 4 }, failurePolicy: { backoff: { initialSeconds: 1, maxSeconds: 1 } } }
+const spec = { workers: { replicas: 4 }, failurePolicy: { backoff: { initialSeconds: 3, maxSeconds: 3 } } }
 const uids = async (ns: Namespace) => (await ns.gang(4)).map(({ metadata }) => metadata.uid)
 
 describe.concurrent('an operator that is killed', () => {
@@ -130,8 +137,30 @@ describe.concurrent('an operator', () => {
     expect(await operator.metric('workqueue_depth')).toBe(0)
   })
 
-  it('says what is wrong with a flag', async () => {
+  it('says what is wrong with a flag, a file or a port', async () => {
     await expect(Operator.start(api.kubeconfig, '--concurrency=0')).rejects.toThrow('Give a whole number from 1 to 256')
+    await expect(Operator.start('/nowhere')).rejects.toThrow(
+      /"kubeconfig \/nowhere cannot be read \(ENOENT.*--kubeconfig"/,
+    )
+    const port = await freePort()
+    const taken = createServer().listen(port)
+    await expect(Operator.start(api.kubeconfig, `--health-port=${port}`)).rejects.toThrow(
+      new RegExp(`"--health-port ${port}: listen EADDRINUSE.*give another, or 0 for none"`),
+    )
+    taken.close()
+  })
+
+  // Seen to fail: it said that its caches were full, and stayed until it was killed.
+  it('that is told to stop before the API server has answered ends', async () => {
+    const config: { clusters: { cluster: { server: string } }[] } = parse(readFileSync(api.kubeconfig, 'utf8'))
+    for (const { cluster } of config.clusters) cluster.server = `https://127.0.0.1:${await freePort()}`
+    const file = join(folder, 'dead')
+    writeFileSync(file, JSON.stringify(config))
+    const operator = await Operator.spawn(file)
+    operators.push(operator)
+    await operator.logged('ECONNREFUSED')
+    expect(await operator.stop('SIGTERM')).toBe(0)
+    expect(operator.log).not.toContain('caches are full')
   })
 })
 
@@ -171,8 +200,7 @@ describe.concurrent('two replicas', () => {
     const path = `/apis/coordination.k8s.io/v1/namespaces/${ns.name}/leases/scmoe-operator`
     const body = { spec: { holderIdentity: 'thief' } }
     await api.kube.call({ method: 'PATCH', path, body, contentType: 'application/merge-patch+json' })
-    await waitFor('the end of the leader', async () => a.child.exitCode !== null)
-    expect(a.child.exitCode).toBe(1)
+    expect(await a.ended).toBe(1)
     expect(a.log).toContain('the lease is lost')
   })
 })
