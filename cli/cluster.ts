@@ -51,7 +51,11 @@ export class Cluster {
     const current = config.getCurrentContext()
     const cluster = config.getCurrentCluster()
     if (cluster === null)
-      throw new ClusterError(`the kubeconfig has no cluster for context "${current}": choose one with --context`)
+      throw new ClusterError(
+        current
+          ? `the kubeconfig has no cluster for context "${current}": choose another with --context`
+          : 'the kubeconfig has no current context: choose one with --context',
+      )
     this.#server = new URL(cluster.server.endsWith('/') ? cluster.server : `${cluster.server}/`)
     this.namespace = namespace ?? config.getContextObject(current)?.namespace ?? 'default'
   }
