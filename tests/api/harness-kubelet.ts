@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Progress } from '../../crds/contract.ts'
-import { isCode } from '../../operator/errors.ts'
+import { ApiError, isCode } from '../../operator/errors.ts'
 import type { Kube } from '../../operator/kube.ts'
 import { type Pod, pathOf } from '../../operator/objects.ts'
 import { waitFor } from './harness.ts'
@@ -40,7 +40,9 @@ export class Kubelet {
     await this.#loop
   }
 
+  /** Bound first, as a pod without a node does not run. */
   async ready(pod: Pod, address = this.#address(pod) ?? '127.0.0.1'): Promise<void> {
+    if (pod.spec?.nodeName === undefined) await this.#bind(pod)
     const containerStatuses = [status(pod, { running: { startedAt: seconds(Date.now()) } }, true)]
     await this.#patch(pod, {
       phase: 'Running',
@@ -102,26 +104,29 @@ export class Kubelet {
       const { items } = await this.#kube
         .call<{ items: Pod[] }>({ method: 'GET', path: pathOf('Pod') })
         .catch(() => ({ items: [] as Pod[] }))
-      await Promise.all(items.map(async pod => this.#look(pod)))
+      await Promise.all(items.map(async pod => this.#look(pod).catch(ignored)))
       await sleep(50)
     }
   }
 
   async #look(pod: Pod): Promise<void> {
     const { namespace, name, uid, deletionTimestamp } = pod.metadata
-    const path = pathOf('Pod', namespace, name)
-    try {
-      if (deletionTimestamp !== undefined) {
-        const body = { gracePeriodSeconds: 0, preconditions: { uid } }
-        if (!this.hanging.has(namespace)) await this.#kube.call({ method: 'DELETE', path, body })
-      } else if (pod.spec?.nodeName === undefined) {
-        const target = { apiVersion: 'v1', kind: 'Node', name: 'node-1' }
-        const body = { apiVersion: 'v1', kind: 'Binding', metadata: { name }, target }
-        await this.#kube.call({ method: 'POST', path: `${path}/binding`, body })
-      } else if (this.#autoReady && pod.status?.phase === 'Pending') await this.ready(pod)
-    } catch (error) {
-      if (!isCode(error, 404, 409)) throw error
-    }
+    if (deletionTimestamp !== undefined) {
+      const body = { gracePeriodSeconds: 0, preconditions: { uid } }
+      if (!this.hanging.has(namespace))
+        await this.#kube.call({ method: 'DELETE', path: pathOf('Pod', namespace, name), body })
+    } else if (pod.spec?.nodeName === undefined) await this.#bind(pod)
+    else if (this.#autoReady && pod.status?.phase === 'Pending') await this.ready(pod)
+  }
+
+  async #bind({ metadata: { namespace, name } }: Pod): Promise<void> {
+    const target = { apiVersion: 'v1', kind: 'Node', name: 'node-1' }
+    const body = { apiVersion: 'v1', kind: 'Binding', metadata: { name }, target }
+    await this.#kube
+      .call({ method: 'POST', path: `${pathOf('Pod', namespace, name)}/binding`, body })
+      .catch((error: unknown) => {
+        if (!isCode(error, 404, 409)) throw error
+      })
   }
 
   async #patch({ metadata: { namespace, name } }: Pod, body: object): Promise<void> {
@@ -133,6 +138,12 @@ export class Kubelet {
       contentType: 'application/strategic-merge-patch+json',
     })
   }
+}
+
+/** It is looked at again soon: the pod may be gone, and the server may be away. */
+function ignored(error: unknown): void {
+  const answered = error instanceof ApiError && error.code < 500
+  if (answered && !isCode(error, 404, 409)) throw error
 }
 
 const ready = (holds: boolean) => ({

@@ -81,7 +81,7 @@ const podsOf = async (name: string) =>
 const uids = async (name: string) =>
   (await podsOf(name)).map(({ metadata }) => metadata.uid ?? '').toSorted((a, b) => a.localeCompare(b))
 
-/** Ever made, by the words of the operator's proxy: a pod made a second time would be one more. */
+/** Ever made, by the words of the operator's proxy: a pod made a second time would be one more. One whose server was killed before it answered is not among them. */
 const made = (name: string) => proxy.created.filter(each => each.startsWith(`${name}-worker-`)).length
 
 const runs = async (name: string) => ns.status(name, ({ state }) => state === 'Running', 60_000)
@@ -98,7 +98,7 @@ describe.each(['kube-apiserver', 'etcd'] as const)('%s is killed', program => {
       const status = await waitFor('the server to be back', async () => runs(name).catch(() => undefined), 90_000)
       expect(status).toMatchObject({ attempt: 1, restarts: 0, workers: { ready: WORKERS } })
       expect(await uids(name)).toHaveLength(WORKERS)
-      expect(made(name)).toBe(WORKERS)
+      expect(made(name)).toBeLessThanOrEqual(WORKERS)
     }
     expect(await uids(old)).toEqual(before)
     expect((await ns.job(old)).status).toMatchObject({ state: 'Running', attempt: 1, restarts: 0 })
