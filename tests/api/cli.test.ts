@@ -1,7 +1,7 @@
 // The commands that speak to a cluster, as processes of their own against a real API server: jobs in states that the operator brought them into.
 // Logs and traces need a kubelet: tests/cluster.
 
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve as resolvePath } from 'node:path'
@@ -45,18 +45,20 @@ interface Answer {
 const CI = { CI: 'true', FORCE_COLOR: undefined }
 
 /** `kubectl scmoe …` as users start it, in a CI as well. */
-function scmoe(args: readonly string[], kubeconfig = api.kubeconfig, milliseconds = 0, own = {}): Promise<Answer> {
+function scmoe(args: readonly string[], kubeconfig = api.kubeconfig, own = {}): Promise<Answer> {
   return new Promise(resolve => {
-    const env = { ...process.env, ...COMPILED, ...CI, KUBECONFIG: kubeconfig, ...own }
-    execFile(PROGRAM, args, { env, timeout: milliseconds }, (failure, out, error) =>
+    execFile(PROGRAM, args, { env: { ...environment(kubeconfig), ...own } }, (failure, out, error) =>
       resolve({ code: typeof failure?.code === 'number' ? failure.code : failure ? -1 : 0, out, error }),
     )
   })
 }
+const environment = (kubeconfig: string) => ({ ...process.env, ...COMPILED, ...CI, KUBECONFIG: kubeconfig })
 const here = async (...args: string[]) => scmoe([...args, '--namespace', ns.name])
 
 async function running(name: string): Promise<void> {
-  const job = await ns.createJob(name, { workers: { replicas: 2 }, failurePolicy: { maxRestarts: 1 } })
+  // Once it has failed it stays as it is for as long as a test looks at it.
+  const backoff = { initialSeconds: 300, maxSeconds: 300 }
+  const job = await ns.createJob(name, { workers: { replicas: 2 }, failurePolicy: { maxRestarts: 1, backoff } })
   for (const rank of [0, 1]) {
     const pod = await waitFor(`pod ${rank} of ${name}`, async () =>
       (await ns.list<Pod>('Pod')).find(({ metadata }) => metadata.name === `${name}-worker-${rank}`),
@@ -109,7 +111,7 @@ aside  Suspended  0/0    -       -      -         -        -      -
 1 Running, 1 Suspended; 4000 tokens/s
 `)
     // With colours wherever CI is set, as some libraries have it, the text above would begin with an escape code.
-    const forced = await scmoe(['top', '-n', ns.name], api.kubeconfig, 0, { FORCE_COLOR: '1' })
+    const forced = await scmoe(['top', '-n', ns.name], api.kubeconfig, { FORCE_COLOR: '1' })
     expect(forced.out.replaceAll('\u001B', 'ESC')).toMatch(/^ESC\[1mNAME .*\ngpt +ESC\[32mRunning/)
     const everywhere = await scmoe(['top', '--all-namespaces'])
     expect(everywhere.out).toMatch(new RegExp(`^NAMESPACE +NAME[^]*\\n${ns.name} +gpt +Running`))
@@ -117,8 +119,16 @@ aside  Suspended  0/0    -       -      -         -        -      -
 
   it('shows them again and again where told so, with their trend', async () => {
     await running('gpt')
-    const { out } = await scmoe(['top', '--watch', '--interval', '0.2', '-n', ns.name], api.kubeconfig, 6000)
-    expect(out.match(/^NAME .*TREND\ngpt .* 90 s +█$/gm)?.length).toBeGreaterThan(2)
+    const args = ['top', '--watch', '--interval', '0.2', '-n', ns.name]
+    const watching = spawn(PROGRAM, args, { env: environment(api.kubeconfig), stdio: ['ignore', 'pipe', 'inherit'] })
+    try {
+      let shown = ''
+      watching.stdout.on('data', chunk => (shown += String(chunk)))
+      const tables = () => shown.match(/^NAME .*TREND\ngpt .* 90 s +█$/gm)?.length ?? 0
+      await waitFor('three tables', async () => tables() > 2)
+    } finally {
+      watching.kill('SIGKILL')
+    }
   })
 
   it('says so where there are none', async () => {

@@ -68,6 +68,7 @@ describe('a watch', () => {
     proxy.refuse(isWatch, 410, { times: 2 })
     proxy.resetWatches()
     await waitFor('two lists', async () => lists() >= before + 2)
+    await waitFor('all watches', async () => proxy.watches === WATCHES)
     proxy.expireWatches()
     await waitFor('more lists', async () => lists() > before + 2)
     await jobRuns()
@@ -120,6 +121,7 @@ describe('a list', () => {
     ['expires', 410],
   ])('that is throttled, refused or expires half way through its pages: %s', async (_, code) => {
     await Promise.all([jobRuns(), jobRuns()])
+    await waitFor('all watches', async () => proxy.watches === WATCHES)
     proxy.pageSize = 1
     const [before, waits] = [pages(), proxy.waits.length]
     proxy.refuse(isNextPage, code, { times: 2, retryAfter: code === 429 ? 2 : undefined })

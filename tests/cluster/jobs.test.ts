@@ -139,7 +139,8 @@ describe('a job on a real node', () => {
     ['worker has lost its network link', 'cut', cutOff],
   ])('restarts a gang that hangs, found by its step: one %s', async (_, name, harm) => {
     const template = { spec: { terminationGracePeriodSeconds: 1 } }
-    await apply({ name, spec: { ...LONG, progressDeadlineSeconds: 10, workers: { replicas: 2, template } } })
+    // The kubelet takes up to 8 s to call the worker that is stopped unready, by which it is told from those that wait for it.
+    await apply({ name, spec: { ...LONG, progressDeadlineSeconds: 15, workers: { replicas: 2, template } } })
     await until(world.kubectl, name, s => (s.progress?.step ?? 0) > 5)
     await harm(workerPid(name, 1))
     const restarting = await until(world.kubectl, name, s => s.restarts === 1)
@@ -186,7 +187,9 @@ describe('a job on a real node', () => {
     await chips(1)
     const container = { name: 'worker', resources: { limits: { [CHIP]: 1 } } }
     const workers = { replicas: 2, minReplicas: 1, template: { spec: { containers: [container] } } }
-    const spec = { ...LONG, training: { ...LONG.training, steps: 100_000 }, workers, scheduling: { timeoutSeconds: 3 } }
+    // A pod that asks for room has to be started within it.
+    const scheduling = { timeoutSeconds: 6 }
+    const spec = { ...LONG, training: { ...LONG.training, steps: 100_000 }, workers, scheduling }
     await apply({ name: 'elastic', spec, checkpointEverySteps: 50 })
     const alone = await until(world.kubectl, 'elastic', s => (s.lastCheckpoint?.step ?? 0) >= 50)
     expect(alone).toMatchObject({ restarts: 0, workers: { desired: 1, ready: 1 } })
