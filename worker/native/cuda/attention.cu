@@ -25,13 +25,58 @@ __host__ __device__ int padded(int64_t head_dim) {
   return static_cast<int>(head_dim | 1);
 }
 
-template <class T>
-__device__ void read_tile(const TileOf& tile, const T* from, int64_t first, const Heads& s, int64_t stride) {
-  for (int64_t i = threadIdx.x; i < kTile * s.head_dim; i += kThreads) {
-    const int64_t r = i / s.head_dim, c = i % s.head_dim;
-    tile.row(static_cast<int>(r))[c] = first + r < s.sequence ? load(from[(first + r) * stride + c]) : 0;
+// A block of (tile, head, sequence of the batch): its own rows are those from `first` on.
+struct Block {
+  const Heads& s;
+  const int width, lane, warp;
+  const int64_t b, head, first;
+
+  __device__ explicit Block(const Heads& heads)
+      : s(heads),
+        width(padded(heads.head_dim)),
+        lane(static_cast<int>(threadIdx.x % kWarp)),
+        warp(static_cast<int>(threadIdx.x / kWarp)),
+        b(blockIdx.z),
+        head(blockIdx.y),
+        first(static_cast<int64_t>(blockIdx.x) * kTile) {}
+
+  // Of the launch's shared memory.
+  __device__ TileOf tile(int i) const { return {shared_memory<float>() + i * kTile * width, width}; }
+
+  // Rows from `base` on; zeros where there are no more.
+  template <class T>
+  __device__ void read(const TileOf& tile, const HeadRows<T>& from, int64_t base) const {
+    for (int64_t i = threadIdx.x; i < kTile * s.head_dim; i += kThreads) {
+      const int64_t r = i / s.head_dim, c = i % s.head_dim;
+      tile.row(static_cast<int>(r))[c] = base + r < from.count ? load(from.row(base + r)[c]) : 0;
+    }
   }
-}
+
+  // body(row within the tile, among kOwn of this warp; position) for the own rows that there are.
+  template <class Body>
+  __device__ void each_own(const Body& body) const {
+#pragma unroll
+    for (int r = 0; r < kOwn; r++) {
+      const int64_t t = first + warp * kOwn + r;
+      if (t < s.sequence) body(r, t);
+    }
+  }
+};
+
+// Two tiles against which a block works, of the same rows of two heads.
+template <class T>
+struct Others {
+  const Block& block;
+  TileOf one, other;
+
+  // When all threads have done with what was there before; all see it then.
+  __device__ void read(const HeadRows<const T>& of_one, const HeadRows<const T>& of_other, int64_t base) const {
+    __syncthreads();
+    block.read(one, of_one, base);
+    block.read(other, of_other, base);
+    __syncthreads();
+  }
+};
 
 __device__ float inner(const float* a, const float* b, int64_t head_dim) {
   float sum = 0;
@@ -52,29 +97,36 @@ __device__ void add_weighted(float (&sum)[kPer], float weight, const TileOf& til
   }
 }
 
+// A lane's values of a row: those at lane + 32 j.
+template <int kPer, class T>
+__device__ void write_row(T* row, const float (&value)[kPer], int64_t head_dim) {
+#pragma unroll
+  for (int j = 0; j < kPer; j++) {
+    const int64_t c = threadIdx.x % kWarp + j * kWarp;
+    if (c < head_dim) row[c] = rounded<T>(value[j]);
+  }
+}
+
 // Blocks (query tile, head, sequence of the batch).
 template <int kPer, class T>
 __global__ void forward_kernel(AttentionForward<T> p) {
   const Heads& s = p.s;
-  const int width = padded(s.head_dim), lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  float* memory = shared_memory<float>();
-  const TileOf q{memory, width}, k{memory + kTile * width, width}, v{memory + 2 * kTile * width, width};
-  const int64_t b = blockIdx.z, h = blockIdx.y, first = static_cast<int64_t>(blockIdx.x) * kTile;
-  read_tile(q, p.qkv + s.query(b, h), first, s, s.row);
+  const Block block(s);
+  const int64_t b = block.b, h = block.head, first = block.first;
+  const TileOf q = block.tile(0), k = block.tile(1), v = block.tile(2);
+  const Others<T> keys{block, k, v};
+  block.read(q, s.queries(p.qkv, b, h), first);
 
   float o[kOwn][kPer] = {}, top[kOwn], total[kOwn] = {};
 #pragma unroll
   for (int r = 0; r < kOwn; r++) top[r] = -INFINITY;
   for (int64_t base = 0; base <= first; base += kTile) {
-    __syncthreads();
-    read_tile(k, p.qkv + s.key(b, h / s.group), base, s, s.row);
-    read_tile(v, p.qkv + s.value(b, h / s.group), base, s, s.row);
-    __syncthreads();
+    keys.read(s.keys(p.qkv, b, h / s.group), s.values(p.qkv, b, h / s.group), base);
 #pragma unroll
     for (int r = 0; r < kOwn; r++) {
-      const int own = warp * kOwn + r;
-      const bool seen = base + lane <= first + own;
-      const float score = seen ? inner(q.row(own), k.row(lane), s.head_dim) * s.scale() : -INFINITY;
+      const int own = block.warp * kOwn + r;
+      const bool seen = base + block.lane <= first + own;
+      const float score = seen ? inner(q.row(own), k.row(block.lane), s.head_dim) * s.scale() : -INFINITY;
       const float higher = greatest(top[r], warp_max(score)), shrink = expf(top[r] - higher);
       const float weight = expf(score - higher);
       top[r] = higher;
@@ -84,17 +136,13 @@ __global__ void forward_kernel(AttentionForward<T> p) {
       add_weighted(o[r], weight, v, s.head_dim);
     }
   }
+  const HeadRows<T> out = s.outputs(p.o, b, h);
+  block.each_own([&](int r, int64_t t) {
 #pragma unroll
-  for (int r = 0; r < kOwn; r++) {
-    const int64_t t = first + warp * kOwn + r;
-    if (t >= s.sequence) continue;
-#pragma unroll
-    for (int j = 0; j < kPer; j++) {
-      const int64_t c = lane + j * kWarp;
-      if (c < s.head_dim) p.o[((b * s.sequence + t) * s.heads + h) * s.head_dim + c] = rounded<T>(o[r][j] / total[r]);
-    }
-    if (lane == 0 && t < s.sequence) p.lse[(b * s.heads + h) * s.sequence + t] = top[r] + logf(total[r]);
-  }
+    for (int j = 0; j < kPer; j++) o[r][j] /= total[r];
+    write_row(out.row(t), o[r], s.head_dim);
+    if (block.lane == 0) p.lse[(b * s.heads + h) * s.sequence + t] = top[r] + logf(total[r]);
+  });
 }
 
 // A warp for each row of a head.
@@ -114,41 +162,30 @@ __global__ void delta_kernel(float* delta, const T* dout, const T* o, Heads s, i
 template <int kPer, class T>
 __global__ void query_gradient_kernel(AttentionBackward<T> p) {
   const Heads& s = p.s;
-  const int width = padded(s.head_dim), lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  float* memory = shared_memory<float>();
-  const TileOf q{memory, width}, dout{memory + kTile * width, width}, k{memory + 2 * kTile * width, width},
-      v{memory + 3 * kTile * width, width};
-  const int64_t b = blockIdx.z, h = blockIdx.y, first = static_cast<int64_t>(blockIdx.x) * kTile;
-  read_tile(q, p.qkv + s.query(b, h), first, s, s.row);
-  read_tile(dout, p.dout_of(b, h), first, s, s.heads * s.head_dim);
+  const Block block(s);
+  const int64_t b = block.b, h = block.head, first = block.first;
+  const TileOf q = block.tile(0), dout = block.tile(1), k = block.tile(2), v = block.tile(3);
+  const Others<T> keys{block, k, v};
+  block.read(q, s.queries(p.qkv, b, h), first);
+  block.read(dout, s.outputs(p.dout, b, h), first);
   const float *lse = p.of(p.lse, b, h), *delta = p.of(p.delta, b, h);
   float dq[kOwn][kPer] = {};
   for (int64_t base = 0; base <= first; base += kTile) {
-    __syncthreads();
-    read_tile(k, p.qkv + s.key(b, h / s.group), base, s, s.row);
-    read_tile(v, p.qkv + s.value(b, h / s.group), base, s, s.row);
-    __syncthreads();
+    keys.read(s.keys(p.qkv, b, h / s.group), s.values(p.qkv, b, h / s.group), base);
 #pragma unroll
     for (int r = 0; r < kOwn; r++) {
-      const int own = warp * kOwn + r;
+      const int own = block.warp * kOwn + r;
       const int64_t t = first + own;
       float ds = 0;
-      if (t < s.sequence && base + lane <= t) {
-        const float weight = expf(inner(q.row(own), k.row(lane), s.head_dim) * s.scale() - lse[t]);
-        ds = weight * (inner(dout.row(own), v.row(lane), s.head_dim) - delta[t]) * s.scale();
+      if (t < s.sequence && base + block.lane <= t) {
+        const float weight = expf(inner(q.row(own), k.row(block.lane), s.head_dim) * s.scale() - lse[t]);
+        ds = weight * (inner(dout.row(own), v.row(block.lane), s.head_dim) - delta[t]) * s.scale();
       }
       add_weighted(dq[r], ds, k, s.head_dim);
     }
   }
-#pragma unroll
-  for (int r = 0; r < kOwn; r++) {
-    const int64_t t = first + warp * kOwn + r;
-#pragma unroll
-    for (int j = 0; j < kPer; j++) {
-      const int64_t c = lane + j * kWarp;
-      if (c < s.head_dim && t < s.sequence) p.dqkv[s.query(b, h) + t * s.row + c] = rounded<T>(dq[r][j]);
-    }
-  }
+  const HeadRows<T> out = s.queries(p.dqkv, b, h);
+  block.each_own([&](int r, int64_t t) { write_row(out.row(t), dq[r], s.head_dim); });
 }
 
 // dK = dS^T Q / sqrt(head_dim), dV = P^T dO, summed over the query heads of a group in their order. Blocks (key tile,
@@ -156,46 +193,36 @@ __global__ void query_gradient_kernel(AttentionBackward<T> p) {
 template <int kPer, class T>
 __global__ void key_gradient_kernel(AttentionBackward<T> p) {
   const Heads& s = p.s;
-  const int width = padded(s.head_dim), lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  float* memory = shared_memory<float>();
-  const TileOf q{memory, width}, dout{memory + kTile * width, width}, k{memory + 2 * kTile * width, width},
-      v{memory + 3 * kTile * width, width};
-  const int64_t b = blockIdx.z, kv = blockIdx.y, first = static_cast<int64_t>(blockIdx.x) * kTile;
-  read_tile(k, p.qkv + s.key(b, kv), first, s, s.row);
-  read_tile(v, p.qkv + s.value(b, kv), first, s, s.row);
+  const Block block(s);
+  const int64_t b = block.b, kv = block.head, first = block.first;
+  const TileOf q = block.tile(0), dout = block.tile(1), k = block.tile(2), v = block.tile(3);
+  const Others<T> queries{block, q, dout};
+  block.read(k, s.keys(p.qkv, b, kv), first);
+  block.read(v, s.values(p.qkv, b, kv), first);
   float dk[kOwn][kPer] = {}, dv[kOwn][kPer] = {};
   for (int64_t h = kv * s.group; h < (kv + 1) * s.group; h++) {
     const float *lse = p.of(p.lse, b, h), *delta = p.of(p.delta, b, h);
     for (int64_t base = first; base < s.sequence; base += kTile) {
-      __syncthreads();
-      read_tile(q, p.qkv + s.query(b, h), base, s, s.row);
-      read_tile(dout, p.dout_of(b, h), base, s, s.heads * s.head_dim);
-      __syncthreads();
+      queries.read(s.queries(p.qkv, b, h), s.outputs(p.dout, b, h), base);
 #pragma unroll
       for (int r = 0; r < kOwn; r++) {
-        const int own = warp * kOwn + r;
-        const int64_t t = base + lane;
+        const int own = block.warp * kOwn + r;
+        const int64_t t = base + block.lane;
         float weight = 0, ds = 0;
         if (t < s.sequence && first + own <= t) {
-          weight = expf(inner(q.row(lane), k.row(own), s.head_dim) * s.scale() - lse[t]);
-          ds = weight * (inner(dout.row(lane), v.row(own), s.head_dim) - delta[t]) * s.scale();
+          weight = expf(inner(q.row(block.lane), k.row(own), s.head_dim) * s.scale() - lse[t]);
+          ds = weight * (inner(dout.row(block.lane), v.row(own), s.head_dim) - delta[t]) * s.scale();
         }
         add_weighted(dk[r], ds, q, s.head_dim);
         add_weighted(dv[r], weight, dout, s.head_dim);
       }
     }
   }
-#pragma unroll
-  for (int r = 0; r < kOwn; r++) {
-    const int64_t t = first + warp * kOwn + r;
-#pragma unroll
-    for (int j = 0; j < kPer; j++) {
-      const int64_t c = lane + j * kWarp;
-      if (c >= s.head_dim || t >= s.sequence) continue;
-      p.dqkv[s.key(b, kv) + t * s.row + c] = rounded<T>(dk[r][j]);
-      p.dqkv[s.value(b, kv) + t * s.row + c] = rounded<T>(dv[r][j]);
-    }
-  }
+  const HeadRows<T> keys = s.keys(p.dqkv, b, kv), values = s.values(p.dqkv, b, kv);
+  block.each_own([&](int r, int64_t t) {
+    write_row(keys.row(t), dk[r], s.head_dim);
+    write_row(values.row(t), dv[r], s.head_dim);
+  });
 }
 
 // body(number of values a lane holds of a head's row)
@@ -208,9 +235,8 @@ void with_width(int64_t head_dim, const Body& body) {
 }
 
 Grid tiles_of(const Attrs& a, int64_t heads, int tiles) {
-  const dim3 blocks(static_cast<unsigned>(ceil_div(a.sequence, kTile)), static_cast<unsigned>(heads),
-                    static_cast<unsigned>(a.batch));
-  return {blocks, dim3(kThreads), sizeof(float) * kTile * static_cast<size_t>(tiles * padded(a.dim / a.heads))};
+  return {head_tiles(a, heads, kTile), dim3(kThreads),
+          sizeof(float) * kTile * static_cast<size_t>(tiles * padded(a.dim / a.heads))};
 }
 
 }  // namespace

@@ -1,18 +1,40 @@
-// Heads as they lie in qkv, and the walk over tiles that forward and backward share.
+// Heads as they lie in qkv, and what the two sets of kernels (attention.cu, attention_tensor.cu) share.
 #pragma once
 
 #include "device.cuh"
 
 namespace scmoe::cuda {
 
+// One head's rows, in qkv or in the output.
+template <class T>
+struct HeadRows {
+  T* data;
+  int64_t stride, count;
+  __device__ T* row(int64_t t) const { return data + t * stride; }
+};
+
 // A row of qkv is `heads` query heads, then key heads, then value heads, each shared by `group` query heads.
 struct Heads {
   int64_t sequence, heads, group, head_dim, row;
 
   __host__ __device__ int64_t shared_heads() const { return heads / group; }
-  __device__ int64_t query(int64_t b, int64_t h) const { return b * sequence * row + h * head_dim; }
-  __device__ int64_t key(int64_t b, int64_t kv) const { return b * sequence * row + (heads + kv) * head_dim; }
-  __device__ int64_t value(int64_t b, int64_t kv) const { return key(b, kv) + shared_heads() * head_dim; }
+  // Of query head h, or of key and value head kv.
+  template <class T>
+  __device__ HeadRows<T> queries(T* qkv, int64_t b, int64_t h) const {
+    return {qkv + b * sequence * row + h * head_dim, row, sequence};
+  }
+  template <class T>
+  __device__ HeadRows<T> keys(T* qkv, int64_t b, int64_t kv) const {
+    return queries(qkv, b, heads + kv);
+  }
+  template <class T>
+  __device__ HeadRows<T> values(T* qkv, int64_t b, int64_t kv) const {
+    return {keys(qkv, b, kv).data + shared_heads() * head_dim, row, sequence};
+  }
+  template <class T>
+  __device__ HeadRows<T> outputs(T* o, int64_t b, int64_t h) const {
+    return {o + (b * sequence * heads + h) * head_dim, heads * head_dim, sequence};
+  }
   __device__ float scale() const { return rsqrtf(static_cast<float>(head_dim)); }
 };
 
@@ -32,7 +54,6 @@ struct AttentionBackward {
   const float* delta;   // [batch, heads, sequence] <dO, O>
   Heads s;
 
-  __device__ const T* dout_of(int64_t b, int64_t h) const { return dout + (b * s.sequence * s.heads + h) * s.head_dim; }
   __device__ const float* of(const float* rows, int64_t b, int64_t h) const {
     return rows + (b * s.heads + h) * s.sequence;
   }
@@ -46,6 +67,12 @@ void tensor_attention_backward(Stream* stream, const Attrs& attrs, const Attenti
 inline Heads heads_of(const Attrs& a) {
   const int64_t head_dim = a.dim / a.heads;
   return {a.sequence, a.heads, a.heads / a.keyValueHeads, head_dim, (a.heads + 2 * a.keyValueHeads) * head_dim};
+}
+
+// Blocks (tile of `rows` rows, head, sequence of the batch).
+inline dim3 head_tiles(const Attrs& a, int64_t heads, int rows) {
+  return dim3(static_cast<unsigned>(ceil_div(a.sequence, rows)), static_cast<unsigned>(heads),
+              static_cast<unsigned>(a.batch));
 }
 
 }  // namespace scmoe::cuda

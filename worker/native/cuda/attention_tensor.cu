@@ -11,21 +11,54 @@ constexpr int kOwn = 64, kWarps = kOwn / 16, kThreads = kWarps * kWarp;  // rows
 constexpr int kStep = 32;                                                // rows against which backward works at a time
 constexpr float kLog2E = 1.4426950408889634f;
 
-// Rows of a head, as they lie in qkv or in its output.
-struct HeadRows {
-  const bf16* data;
-  int64_t stride, count;
-};
+using Source = HeadRows<const bf16>;
 
 template <int kD>
-__device__ void copy_rows(const SharedTile<kD>& tile, const HeadRows& from, int64_t first, int rows) {
+__device__ void copy_rows(const SharedTile<kD>& tile, const Source& from, int64_t first, int rows) {
   constexpr int kPieces = kD / kPiece;
   for (int i = threadIdx.x; i < rows * kPieces; i += kThreads) {
     const int row = i / kPieces, p = i % kPieces;
-    const bf16* at = first + row < from.count ? from.data + (first + row) * from.stride + p * kPiece : nullptr;
+    const bf16* at = first + row < from.count ? from.row(first + row) + p * kPiece : nullptr;
     copy_late(tile.piece(row, p), at, from.data);
   }
 }
+
+// Two tiles against which a block works step by step, in four tiles of shared memory: the next step's rows are on their
+// way meanwhile.
+template <int kD, int kRows>
+struct Walk {
+  bf16* memory;
+
+  __device__ SharedTile<kD> one(int64_t step) const { return {memory + step % 2 * kRows * kD}; }
+  __device__ SharedTile<kD> other(int64_t step) const { return {memory + (2 + step % 2) * kRows * kD}; }
+
+  // body(step, one, other). from(step) is {rows of one, rows of other, the first of them}. What the block copied before
+  // has landed by then too.
+  template <class From, class Body>
+  __device__ void steps(int64_t count, const From& from, const Body& body) const {
+    const auto copy = [&](int64_t step) {
+      if (step < count) {
+        const auto [of_one, of_other, first] = from(step);
+        copy_rows<kD>(one(step), of_one, first, kRows);
+        copy_rows<kD>(other(step), of_other, first, kRows);
+      }
+      commit_copies();
+    };
+    copy(0);
+    for (int64_t step = 0; step < count; step++) {
+      copy(step + 1);
+      await_copies<1>();
+      __syncthreads();
+      body(step, one(step), other(step));
+      __syncthreads();  // the tiles have been read, before the next copy but one fills them
+    }
+  }
+};
+
+struct Step {
+  Source one, other;
+  int64_t first;
+};
 
 // s[2n], s[2n + 1] += rows `row` to + 15 of `left` times rows 16 n to 16 n + 15 of `right`, both kD wide.
 template <int kD, int kColumns>
@@ -72,21 +105,41 @@ __device__ float row_sum(float x) {
   return x + __shfl_xor_sync(kAllLanes, x, 2);
 }
 
-// The 16 rows a warp holds, written to row `first` + 0 to 15 of `to` where they are below `count`.
+// The 16 rows a warp holds, written to rows `first` to + 15 of `to` where there are any.
 template <int kD>
-__device__ void write_rows(bf16* to, int64_t stride, int64_t first, int64_t count, const float (&sum)[kD / 8][4],
-                           float by0, float by1) {
+__device__ void write_rows(const HeadRows<bf16>& to, int64_t first, const float (&sum)[kD / 8][4],
+                           const float (&by)[2] = {1, 1}) {
   const int l = threadIdx.x % kWarp;
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int64_t row = first + l / 4 + 8 * half;
-    if (row >= count) continue;
-    const float by = half == 0 ? by0 : by1;
+    if (row >= to.count) continue;
 #pragma unroll
     for (int n = 0; n < kD / 8; n++)
-      *reinterpret_cast<uint32_t*>(to + row * stride + 8 * n + l % 4 * 2) =
-          packed(sum[n][2 * half] * by, sum[n][2 * half + 1] * by);
+      *reinterpret_cast<uint32_t*>(to.row(row) + 8 * n + l % 4 * 2) =
+          packed(sum[n][2 * half] * by[half], sum[n][2 * half + 1] * by[half]);
   }
+}
+
+// A block's place. Its own rows lie in shared memory from the start, those against which it works behind them.
+struct Block {
+  int64_t b, head, first;
+
+  __device__ explicit Block(int64_t tile) : b(blockIdx.z), head(blockIdx.y), first(tile * kOwn) {}
+
+  template <int kD>
+  __device__ SharedTile<kD> own(int i) const {
+    return {shared_memory<bf16>() + i * kOwn * kD};
+  }
+  template <int kD, int kRows>
+  __device__ Walk<kD, kRows> walk(int own_tiles) const {
+    return {shared_memory<bf16>() + own_tiles * kOwn * kD};
+  }
+};
+
+// The longest rows first.
+__device__ Block last_first() {
+  return Block(gridDim.x - 1 - static_cast<int64_t>(blockIdx.x));
 }
 
 // One tile of keys, already in shared memory, seen by the rows of a warp.
@@ -125,30 +178,19 @@ struct Softmax {
 template <int kD>
 __global__ __launch_bounds__(kThreads) void tensor_forward_kernel(AttentionForward<bf16> p) {
   const Heads& s = p.s;
-  const int64_t b = blockIdx.z, h = blockIdx.y, first = static_cast<int64_t>(gridDim.x - 1 - blockIdx.x) * kOwn;
+  const Block block = last_first();
+  const int64_t b = block.b, h = block.head, kv = h / s.group, first = block.first;
   const int row = threadIdx.x / kWarp * 16, l = threadIdx.x % kWarp;
-  bf16* const memory = shared_memory<bf16>();
-  const SharedTile<kD> q{memory};
-  const auto k = [&](int64_t j) { return SharedTile<kD>{memory + (1 + j % 2) * kOwn * kD}; };
-  const auto v = [&](int64_t j) { return SharedTile<kD>{memory + (3 + j % 2) * kOwn * kD}; };
-  const int64_t kv = h / s.group, tiles = first / kOwn + 1;
-  const auto copy = [&](int64_t j) {
-    if (j < tiles) {
-      copy_rows<kD>(k(j), {p.qkv + s.key(b, kv), s.row, s.sequence}, j * kOwn, kOwn);
-      copy_rows<kD>(v(j), {p.qkv + s.value(b, kv), s.row, s.sequence}, j * kOwn, kOwn);
-    }
-    commit_copies();
-  };
-  copy_rows<kD>(q, {p.qkv + s.query(b, h), s.row, s.sequence}, first, kOwn);
-  copy(0);
+  const SharedTile<kD> q = block.own<kD>(0);
+  copy_rows<kD>(q, s.queries(p.qkv, b, h), first, kOwn);
   Softmax<kD> softmax;
   softmax.scale = s.scale() * kLog2E;
-  for (int64_t j = 0; j < tiles; j++) {
-    copy(j + 1);
-    await_copies<1>();
-    __syncthreads();
+  const int64_t tiles = first / kOwn + 1;
+  const Source keys = s.keys(p.qkv, b, kv), values = s.values(p.qkv, b, kv);
+  const auto from = [&](int64_t j) { return Step{keys, values, j * kOwn}; };
+  block.walk<kD, kOwn>(1).steps(tiles, from, [&](int64_t j, const SharedTile<kD>& k, const SharedTile<kD>& v) {
     float scores[kOwn / 8][4] = {};
-    add_scores<kD, kOwn>(scores, q, row, k(j));
+    add_scores<kD, kOwn>(scores, q, row, k);
     if (j == tiles - 1) {  // on the diagonal: first is j * kOwn
 #pragma unroll
       for (int n = 0; n < kOwn / 8; n++)
@@ -156,12 +198,10 @@ __global__ __launch_bounds__(kThreads) void tensor_forward_kernel(AttentionForwa
         for (int i = 0; i < 4; i++)
           if (8 * n + l % 4 * 2 + i % 2 > row + l / 4 + i / 2 * 8) scores[n][i] = -INFINITY;
     }
-    softmax.add(scores, v(j));
-    __syncthreads();  // the tile has been read, before the next copy but one fills it
-  }
+    softmax.add(scores, v);
+  });
   const float total0 = row_sum(softmax.total[0]), total1 = row_sum(softmax.total[1]);
-  bf16* o = p.o + (b * s.sequence * s.heads + h) * kD;
-  write_rows<kD>(o, s.heads * kD, first + row, s.sequence, softmax.o, 1 / total0, 1 / total1);
+  write_rows<kD>(s.outputs(p.o, b, h), first + row, softmax.o, {1 / total0, 1 / total1});
   if (l % 4 != 0) return;
   float* lse = p.lse + (b * s.heads + h) * s.sequence;
   const int64_t t = first + row + l / 4;
@@ -182,36 +222,24 @@ struct Gradient {
 template <int kD>
 __global__ __launch_bounds__(kThreads) void tensor_query_gradient_kernel(AttentionBackward<bf16> p) {
   const Heads& s = p.s;
-  const int64_t b = blockIdx.z, h = blockIdx.y, first = static_cast<int64_t>(gridDim.x - 1 - blockIdx.x) * kOwn;
+  const Block block = last_first();
+  const int64_t b = block.b, h = block.head, kv = h / s.group, first = block.first;
   const int row = threadIdx.x / kWarp * 16, l = threadIdx.x % kWarp;
-  bf16* const memory = shared_memory<bf16>();
-  const SharedTile<kD> q{memory}, dout{memory + kOwn * kD};
-  const auto k = [&](int64_t j) { return SharedTile<kD>{memory + 2 * kOwn * kD + j % 2 * kStep * kD}; };
-  const auto v = [&](int64_t j) { return SharedTile<kD>{memory + 2 * kOwn * kD + (2 + j % 2) * kStep * kD}; };
-  const int64_t kv = h / s.group, steps = least(ceil_div(s.sequence, kStep), (first + kOwn) / kStep);
-  const auto copy = [&](int64_t j) {
-    if (j < steps) {
-      copy_rows<kD>(k(j), {p.qkv + s.key(b, kv), s.row, s.sequence}, j * kStep, kStep);
-      copy_rows<kD>(v(j), {p.qkv + s.value(b, kv), s.row, s.sequence}, j * kStep, kStep);
-    }
-    commit_copies();
-  };
-  copy_rows<kD>(q, {p.qkv + s.query(b, h), s.row, s.sequence}, first, kOwn);
-  copy_rows<kD>(dout, {p.dout_of(b, h), s.heads * kD, s.sequence}, first, kOwn);
-  copy(0);
+  const SharedTile<kD> q = block.own<kD>(0), dout = block.own<kD>(1);
+  copy_rows<kD>(q, s.queries(p.qkv, b, h), first, kOwn);
+  copy_rows<kD>(dout, s.outputs(p.dout, b, h), first, kOwn);
   const int64_t t0 = first + row + l / 4, t1 = t0 + 8;
   const float *lse = p.of(p.lse, b, h), *delta = p.of(p.delta, b, h);
   const float lse0 = t0 < s.sequence ? lse[t0] : 0, lse1 = t1 < s.sequence ? lse[t1] : 0;
   const float delta0 = t0 < s.sequence ? delta[t0] : 0, delta1 = t1 < s.sequence ? delta[t1] : 0;
   const Gradient gradient{s.scale()};
   float dq[kD / 8][4] = {};
-  for (int64_t j = 0; j < steps; j++) {
-    copy(j + 1);
-    await_copies<1>();
-    __syncthreads();
+  const int64_t steps = least(ceil_div(s.sequence, kStep), (first + kOwn) / kStep);
+  const auto from = [&](int64_t j) { return Step{s.keys(p.qkv, b, kv), s.values(p.qkv, b, kv), j * kStep}; };
+  block.walk<kD, kStep>(2).steps(steps, from, [&](int64_t j, const SharedTile<kD>& k, const SharedTile<kD>& v) {
     float scores[kStep / 8][4] = {}, d[kStep / 8][4] = {};
-    add_scores<kD, kStep>(scores, q, row, k(j));
-    add_scores<kD, kStep>(d, dout, row, v(j));
+    add_scores<kD, kStep>(scores, q, row, k);
+    add_scores<kD, kStep>(d, dout, row, v);
 #pragma unroll
     for (int n = 0; n < kStep / 8; n++) {
 #pragma unroll
@@ -220,45 +248,34 @@ __global__ __launch_bounds__(kThreads) void tensor_query_gradient_kernel(Attenti
         gradient(scores[n][i], d[n][i], key <= t && t < s.sequence, i < 2 ? lse0 : lse1, i < 2 ? delta0 : delta1);
       }
     }
-    add_weighted<kD, kStep>(dq, d, k(j));
-    __syncthreads();  // the step's tiles have been read
-  }
-  write_rows<kD>(p.dqkv + s.query(b, h), s.row, first + row, s.sequence, dq, 1, 1);
+    add_weighted<kD, kStep>(dq, d, k);
+  });
+  write_rows<kD>(s.queries(p.dqkv, b, h), first + row, dq);
 }
 
 // Scores turned: a warp's rows are keys. Blocks (key tile, key head, sequence of the batch).
 template <int kD>
 __global__ __launch_bounds__(kThreads) void tensor_key_gradient_kernel(AttentionBackward<bf16> p) {
   const Heads& s = p.s;
-  const int64_t b = blockIdx.z, kv = blockIdx.y, first = static_cast<int64_t>(blockIdx.x) * kOwn;
+  const Block block(blockIdx.x);
+  const int64_t b = block.b, kv = block.head, first = block.first;
   const int row = threadIdx.x / kWarp * 16, l = threadIdx.x % kWarp;
-  bf16* const memory = shared_memory<bf16>();
-  const SharedTile<kD> k{memory}, v{memory + kOwn * kD};
-  const auto q = [&](int64_t j) { return SharedTile<kD>{memory + 2 * kOwn * kD + j % 2 * kStep * kD}; };
-  const auto dout = [&](int64_t j) { return SharedTile<kD>{memory + 2 * kOwn * kD + (2 + j % 2) * kStep * kD}; };
-  const int64_t of_head = ceil_div(s.sequence - first, kStep), steps = s.group * of_head;
-  const auto head = [&](int64_t j) { return kv * s.group + j / of_head; };
-  const auto base = [&](int64_t j) { return first + j % of_head * kStep; };
-  const auto copy = [&](int64_t j) {
-    if (j < steps) {
-      copy_rows<kD>(q(j), {p.qkv + s.query(b, head(j)), s.row, s.sequence}, base(j), kStep);
-      copy_rows<kD>(dout(j), {p.dout_of(b, head(j)), s.heads * kD, s.sequence}, base(j), kStep);
-    }
-    commit_copies();
-  };
-  copy_rows<kD>(k, {p.qkv + s.key(b, kv), s.row, s.sequence}, first, kOwn);
-  copy_rows<kD>(v, {p.qkv + s.value(b, kv), s.row, s.sequence}, first, kOwn);
-  copy(0);
+  const SharedTile<kD> k = block.own<kD>(0), v = block.own<kD>(1);
+  copy_rows<kD>(k, s.keys(p.qkv, b, kv), first, kOwn);
+  copy_rows<kD>(v, s.values(p.qkv, b, kv), first, kOwn);
   const Gradient gradient{s.scale()};
   float dk[kD / 8][4] = {}, dv[kD / 8][4] = {};
-  for (int64_t j = 0; j < steps; j++) {
-    copy(j + 1);
-    await_copies<1>();
-    __syncthreads();
+  const int64_t of_head = ceil_div(s.sequence - first, kStep);
+  const auto head = [&](int64_t j) { return kv * s.group + j / of_head; };
+  const auto base = [&](int64_t j) { return first + j % of_head * kStep; };
+  const auto from = [&](int64_t j) {
+    return Step{s.queries(p.qkv, b, head(j)), s.outputs(p.dout, b, head(j)), base(j)};
+  };
+  const auto add = [&](int64_t j, const SharedTile<kD>& q, const SharedTile<kD>& dout) {
     const float *lse = p.of(p.lse, b, head(j)), *delta = p.of(p.delta, b, head(j));
     float scores[kStep / 8][4] = {}, d[kStep / 8][4] = {};
-    add_scores<kD, kStep>(scores, k, row, q(j));
-    add_scores<kD, kStep>(d, v, row, dout(j));
+    add_scores<kD, kStep>(scores, k, row, q);
+    add_scores<kD, kStep>(d, v, row, dout);
 #pragma unroll
     for (int n = 0; n < kStep / 8; n++) {
 #pragma unroll
@@ -268,18 +285,16 @@ __global__ __launch_bounds__(kThreads) void tensor_key_gradient_kernel(Attention
         gradient(scores[n][i], d[n][i], is && key <= t, is ? lse[t] : 0, is ? delta[t] : 0);
       }
     }
-    add_weighted<kD, kStep>(dv, scores, dout(j));
-    add_weighted<kD, kStep>(dk, d, q(j));
-    __syncthreads();  // the step's tiles have been read
-  }
-  write_rows<kD>(p.dqkv + s.key(b, kv), s.row, first + row, s.sequence, dk, 1, 1);
-  write_rows<kD>(p.dqkv + s.value(b, kv), s.row, first + row, s.sequence, dv, 1, 1);
+    add_weighted<kD, kStep>(dv, scores, dout);
+    add_weighted<kD, kStep>(dk, d, q);
+  };
+  block.walk<kD, kStep>(2).steps(s.group * of_head, from, add);
+  write_rows<kD>(s.keys(p.dqkv, b, kv), first + row, dk);
+  write_rows<kD>(s.values(p.dqkv, b, kv), first + row, dv);
 }
 
 Grid tiles_of(const Attrs& a, int64_t heads, int64_t rows) {
-  const dim3 blocks(static_cast<unsigned>(ceil_div(a.sequence, kOwn)), static_cast<unsigned>(heads),
-                    static_cast<unsigned>(a.batch));
-  return {blocks, dim3(kThreads), static_cast<size_t>(rows * (a.dim / a.heads)) * sizeof(bf16)};
+  return {head_tiles(a, heads, kOwn), dim3(kThreads), static_cast<size_t>(rows * (a.dim / a.heads)) * sizeof(bf16)};
 }
 
 }  // namespace
