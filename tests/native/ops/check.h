@@ -34,9 +34,13 @@ struct Difference {
   std::string first;  // what and where; empty when there is none
 };
 
-// Equal within `tolerance`, relative to the element or to the buffer's root mean square, whichever is larger; integers
-// exactly.
-Difference difference(const std::string& name, const Value& got, const Value& want, double tolerance);
+// Equal within `tolerance`, relative to the element or to the buffer's root mean square, whichever is larger, beyond
+// the element's `bound` where there are bounds; integers exactly.
+Difference difference(const std::string& name, const Value& got, const Value& want, double tolerance,
+                      const std::vector<double>& bound = {});
+
+// How far rounding to bf16 may take each element of what attention, or its gradient, makes from `want`.
+std::vector<double> attention_bound(const Call& call, const std::vector<double>& want);
 
 // Null where there is none.
 const Value* find(const std::vector<std::pair<std::string, Value>>& values, const std::string& name);
