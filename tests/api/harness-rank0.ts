@@ -31,7 +31,7 @@ export class Rank0 {
   }
 
   async untilAsked(times: number): Promise<void> {
-    await waitFor(`it to be asked ${times} times`, async () => this.asked.length >= times, 60_000)
+    await waitFor(`it to be asked ${times} times`, async () => this.asked.length >= times)
   }
 }
 

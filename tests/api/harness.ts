@@ -21,7 +21,7 @@ export type StoredJob = Job & { spec: Record<string, unknown>; status?: ScMoEJob
 type Patch = { readonly [key: string]: unknown }
 
 /** Much longer than anything takes, also where everything else runs at the same time. */
-const WAIT_MILLISECONDS = 60_000
+const WAIT_MILLISECONDS = 120_000
 
 /** Waits until `check` gives something; says what it waited for, and for what it last saw, when it does not. */
 export async function waitFor<T>(

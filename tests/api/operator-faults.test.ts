@@ -101,7 +101,7 @@ describe('a watch', () => {
     await ns.deleteJob(name)
     const second = await ns.createJob(name, { workers: { replicas: 2 } })
     expect(second.metadata.uid).not.toBe(first.metadata.uid)
-    const status = await ns.status(name, ({ state }) => state === 'Running', 60_000)
+    const status = await ns.status(name, ({ state }) => state === 'Running')
     expect(status).toMatchObject({ attempt: 1, restarts: 0 })
     const pods = (await ns.list<Pod>('Pod')).filter(({ metadata }) => metadata.name.startsWith(`${name}-`))
     expect(pods.map(({ metadata }) => metadata.labels?.['scmoe.dev/job-uid'])).toEqual([

@@ -11,7 +11,7 @@ import { Api, type Namespace, Operator, waitFor } from './harness.ts'
 import { Kubelet } from './harness-kubelet.ts'
 import { FaultProxy } from './harness-proxy.ts'
 
-const LEASE_SECONDS = 3
+const LEASE_SECONDS = 6
 const JOBS = 6
 const WORKERS = 4
 

@@ -317,16 +317,12 @@ describe('hands off', () => {
     await running(ns)
     await api.collectGarbage()
     await ns.deleteJob('gpt')
-    await waitFor(
-      'everything to be gone',
-      async () => {
-        const left = await Promise.all(
-          (['Pod', 'Service', 'PodDisruptionBudget'] as const).map(async kind => ns.list(kind)),
-        )
-        return left.flat().length === 0
-      },
-      60_000,
-    )
+    await waitFor('everything to be gone', async () => {
+      const left = await Promise.all(
+        (['Pod', 'Service', 'PodDisruptionBudget'] as const).map(async kind => ns.list(kind)),
+      )
+      return left.flat().length === 0
+    })
     await sleep(1000)
     expect(await ns.podNames()).toEqual([])
     expect(operator.log).not.toContain('defect in the operator')

@@ -177,16 +177,16 @@ describe.concurrent('two replicas', () => {
       1, 0,
     ])
     expect(await a.stop('SIGTERM')).toBe(0)
-    await b.logged('leads', 20_000)
+    await b.logged('leads', 40_000)
     await ns.createJob('two', { workers: { replicas: 2 } })
     await ns.state('two', 'Running')
   })
 
   it('after the leader was killed the other takes over when the lease is over', async () => {
     const ns = await api.namespace()
-    const a = await start(ns, ...elect(ns, 3), '--identity=a')
+    const a = await start(ns, ...elect(ns, 6), '--identity=a')
     await a.logged('leads')
-    const b = await start(ns, ...elect(ns, 3), '--identity=b')
+    const b = await start(ns, ...elect(ns, 6), '--identity=b')
     await a.stop('SIGKILL')
     await ns.createJob('gpt', { workers: { replicas: 2 } })
     await b.logged('leads')
@@ -195,7 +195,7 @@ describe.concurrent('two replicas', () => {
 
   it('a leader that finds its lease taken ends at once with an exit code that says so', async () => {
     const ns = await api.namespace()
-    const a = await start(ns, ...elect(ns, 3), '--identity=a')
+    const a = await start(ns, ...elect(ns, 6), '--identity=a')
     await a.logged('leads')
     const path = `/apis/coordination.k8s.io/v1/namespaces/${ns.name}/leases/scmoe-operator`
     const body = { spec: { holderIdentity: 'thief' } }
