@@ -39,7 +39,13 @@ export function nextStatus(view: View, decision: Decision): Controlled | undefin
 export function refusedStatus(job: Job, refusal: { reason: string; message: string }): Controlled | undefined {
   const old = controlled(readStatus(job))
   const before = old.state === undefined || old.state === 'Suspended' ? 'Pending' : old.state
-  const status = { ...old, state: before, reason: refusal.reason, message: clip(refusal.message) }
+  const status: Controlled = {
+    ...old,
+    ...defined({ observedGeneration: job.metadata.generation }),
+    state: before,
+    reason: refusal.reason,
+    message: clip(refusal.message),
+  }
   return same(status, old) ? undefined : status
 }
 

@@ -5,6 +5,7 @@ import { why } from '../../cli/why.ts'
 import { FAILURES, REASONS } from '../../crds/advice.ts'
 import { EXIT } from '../../crds/contract.ts'
 import { ScMoEJobStatus, State } from '../../crds/status.ts'
+import { refusedStatus } from '../../operator/status.ts'
 import { failure, maxRestarts, runningWorld, T0, World } from './operator-world.ts'
 
 const said = (world: World): string => why({ job: world.job, pods: [...world.pods.values()], now: world.now })
@@ -44,6 +45,17 @@ describe('a job that waits', () => {
     expect(said(world)).toBe(
       'gpt is Starting (WorkersStarting): created the workers of attempt 1, waiting for all to be ready. Not ready of 2 workers: gpt-worker-1 (ContainerCreating). If it stays so: `scmoe logs gpt`; rank 0 names the ranks it waits for.',
     )
+  })
+
+  // Seen to fail: the generation that was refused was not on record, so the operator was said not to run.
+  it('for pods that the API server refuses once it is resumed', () => {
+    const world = new World({ suspend: true })
+    world.settle()
+    world.edit({ suspend: false })
+    const refusal = { reason: 'CreateRefused', message: 'Pod gpt-worker-0: exceeded quota' }
+    world.job.status = { ...world.status, ...refusedStatus(world.job, refusal) }
+    expect(said(world)).toMatch(/^gpt is Pending \(CreateRefused\): Pod gpt-worker-0: exceeded quota\. /)
+    expect(said(world)).not.toContain('not acted on')
   })
 
   it('for an image, a Secret, or a node', () => {
