@@ -10,7 +10,7 @@ import type { Gang, Subject } from './subjects.ts'
 import type { World } from './world.ts'
 
 export type Burst = { podsPerSecond: number; createToLastPodMs: { p50: number; p99: number } }
-/** From the first failure to the last new pod; the rate is over that time without the back-off that the policy demands. */
+/** From the first failure to the last new pod, the back-off included: failures are recorded and old pods deleted meanwhile. */
 export type Recovery = { podsPerSecond: number; seconds: number }
 
 const WORKER_ERROR = 70
@@ -75,7 +75,7 @@ export async function recovery(
   const fresh = () => world.pods.in(namespace).filter(({ pod }) => !old.has(pod.metadata.uid))
   await until(`${failing} gangs to be made anew`, () => fresh().length === failing * workers)
   const seconds = (Math.max(...fresh().map(({ at }) => at)) - start) / 1000
-  return { podsPerSecond: (failing * workers) / (seconds - subject.backoffSeconds), seconds }
+  return { podsPerSecond: (failing * workers) / seconds, seconds }
 }
 
 /** Pods per second of the bare client loop. */

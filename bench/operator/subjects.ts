@@ -17,8 +17,6 @@ import type { World } from './world.ts'
 export type Gang = { namespace: string; name: string; workers: number }
 export interface Subject {
   readonly name: string
-  /** Between the end of a failed gang and the next one, by its policy. */
-  readonly backoffSeconds: number
   start(): Promise<void>
   stop(): Promise<void>
   /** What is sent to the API server for one gang. */
@@ -33,8 +31,6 @@ export interface Subject {
 /** Started as its image starts it: one file, the same flags of Node, the same environment. */
 export class Operator implements Subject {
   readonly name = 'scmoe'
-  /** The shortest there is. */
-  readonly backoffSeconds = 1
   readonly #world: World
   readonly #options: { flags: readonly string[]; interval: number }
   #program: Program | undefined
@@ -69,7 +65,8 @@ export class Operator implements Subject {
   }
 
   request({ namespace, name, workers }: Gang): { path: string; body: object } {
-    const backoff = { initialSeconds: this.backoffSeconds, maxSeconds: this.backoffSeconds }
+    // The shortest there is.
+    const backoff = { initialSeconds: 1, maxSeconds: 1 }
     const reporting = { intervalSeconds: this.#options.interval }
     const spec = { training: { steps: 100 }, workers: { replicas: workers }, failurePolicy: { backoff }, reporting }
     const body = { apiVersion: API_VERSION, kind: KIND, metadata: { name, namespace }, spec }
@@ -97,7 +94,6 @@ const JOBSETS = '/apis/jobset.x-k8s.io/v1alpha2'
  */
 export class JobSet implements Subject {
   readonly name = 'jobset'
-  readonly backoffSeconds = 0
   readonly #world: World
   readonly #ports: readonly number[]
   #programs: Program[] = []
