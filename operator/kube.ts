@@ -43,8 +43,8 @@ const FENCED_MILLISECONDS = 1000
 const CREDENTIALS_MILLISECONDS = 10_000
 /** For requests; a watch has a connection to itself. More of them are a burst of handshakes before anything is sent faster. */
 const CONNECTIONS = 32
-/** Of a connection that is not used: the server keeps one for 90 s. */
-const KEPT_MILLISECONDS = 60_000
+/** Of a connection that is not used: the server keeps one for 90 s; what was cut off meanwhile is noticed only when it is used. */
+const KEPT_MILLISECONDS = 30_000
 
 type Pool = 'requests' | 'watches'
 type Credentials = { headers: Record<string, string>; dispatcher: Dispatcher | undefined; until: number }
