@@ -60,8 +60,9 @@ function placeOf({ config, model, engine }: Job): CheckpointPlace | undefined {
   }
 }
 
-/** Ranks that meet on the loopback address share this machine; others are taken to have theirs to themselves. */
-function sharingOf({ rendezvous, worldSize, computeThreads }: WorkerConfig): Sharing {
+/** Ranks that meet on the loopback address share this machine; others are taken to have theirs to themselves. A GPU is its rank's own. */
+function sharingOf({ backend, rendezvous, worldSize, computeThreads }: WorkerConfig): Sharing {
+  if (backend === 'cuda') return 'device'
   return isLoopback(rendezvous.host)
     ? { computeThreads, ranks: worldSize, processors: availableParallelism() }
     : { computeThreads, ranks: 1, processors: defaultThreads() }

@@ -19,7 +19,7 @@ export interface Spans {
 export interface Profile {
   /** By rank. */
   times: readonly Times[]
-  /** Share of a processor that communication takes from compute while it runs, 0 to 1. */
+  /** Share of its speed that compute loses while its rank's communication transfers, 0 to 1. */
   contention: number
   /** Microseconds that splitting adds per further chunk of a collective. */
   latency: number
