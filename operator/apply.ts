@@ -1,6 +1,7 @@
 // Carries a plan out: objects first, then the status, once and last; if that was written, the event is told beside the work.
 
 import { API_VERSION, KIND, LABEL, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
+import { clock } from './clock.ts'
 import type { Action } from './decision.ts'
 import { isCode, messageOf, Stalled, Waiting } from './errors.ts'
 import { Events } from './events.ts'
@@ -65,7 +66,7 @@ export class Applier {
   }
 
   async #refused(job: Job, { reason, message }: Stalled): Promise<void> {
-    const status = refusedStatus(job, { reason, message })
+    const status = refusedStatus(job, { reason, message }, clock.now())
     if (status !== undefined)
       await this.#status(job, status, { type: 'Warning', reason, action: 'Create', note: message })
   }

@@ -84,10 +84,7 @@ export class Kube {
     for (let tries = 0; ; tries++) {
       const timeout = Math.min(req.timeoutMilliseconds ?? REQUEST_TIMEOUT, await this.#turn(req))
       const { response, text } = await this.#exchange(req, timeout)
-      if (response.statusCode < 300) {
-        const value: T = JSON.parse(text)
-        return value
-      }
+      if (response.statusCode < 300) return parse(req, text)
       const error = refusal(req, response, text)
       if (error.code !== 429 || tries === THROTTLE_RETRIES) throw error
       await sleep(
@@ -235,6 +232,16 @@ function memoiseDispatcher(config: KubeConfig, connections: number | null): Kube
     return last.dispatcher
   }
   return Object.defineProperty(config, 'createDispatcher', { value: createDispatcher })
+}
+
+/** A proxy on the way may answer with a page of its own. */
+function parse<T>({ method, path }: Request, text: string): T {
+  try {
+    const value: T = JSON.parse(text)
+    return value
+  } catch (cause) {
+    throw new Error(`${method} ${path}: the answer is not JSON: ${text.slice(0, 512)}`, { cause })
+  }
 }
 
 function refusal(req: Request, response: Dispatcher.ResponseData, text: string): ApiError {

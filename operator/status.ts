@@ -35,16 +35,23 @@ export function nextStatus(view: View, decision: Decision): Controlled | undefin
   return same(status, controlled(old)) ? undefined : status
 }
 
+type Refusal = { reason: string; message: string }
+
 /** When the API server refuses what the job needs: back to Pending, with its words. Undefined where it already says so. */
-export function refusedStatus(job: Job, refusal: { reason: string; message: string }): Controlled | undefined {
+export function refusedStatus(job: Job, { reason, message }: Refusal, now: number): Controlled | undefined {
   const old = controlled(readStatus(job))
-  const before = old.state === undefined || old.state === 'Suspended' ? 'Pending' : old.state
+  const { generation } = job.metadata
+  const state = old.state === undefined || old.state === 'Suspended' ? 'Pending' : old.state
+  const judged: Judgement[] = [{ type: 'Suspended', status: 'False', reason: state, message: '' }]
+  if (state !== 'Running' && state !== 'Stalled')
+    judged.push({ type: 'WorkersReady', status: 'False', reason, message })
   const status: Controlled = {
     ...old,
-    ...defined({ observedGeneration: job.metadata.generation }),
-    state: before,
-    reason: refusal.reason,
-    message: clip(refusal.message),
+    ...defined({ observedGeneration: generation }),
+    state,
+    reason,
+    message: clip(message),
+    conditions: merge(old.conditions ?? [], judged, { now, generation }),
   }
   return same(status, old) ? undefined : status
 }

@@ -53,7 +53,7 @@ describe('a job that waits', () => {
     world.settle()
     world.edit({ suspend: false })
     const refusal = { reason: 'CreateRefused', message: 'Pod gpt-worker-0: exceeded quota' }
-    world.job.status = { ...world.status, ...refusedStatus(world.job, refusal) }
+    world.job.status = { ...world.status, ...refusedStatus(world.job, refusal, world.now) }
     expect(said(world)).toMatch(/^gpt is Pending \(CreateRefused\): Pod gpt-worker-0: exceeded quota\. /)
     expect(said(world)).not.toContain('not acted on')
   })

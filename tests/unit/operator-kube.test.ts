@@ -9,7 +9,7 @@ const folder = mkdtempSync(join(tmpdir(), 'scmoe-kube-'))
 const kubeconfig = join(folder, 'kubeconfig')
 let connections = 0
 const server = createServer((request, response) => {
-  request.resume().on('end', () => response.end('{}'))
+  request.resume().on('end', () => response.end(request.url === '/login' ? '<html>sign in' : '{}'))
 }).on('connection', () => connections++)
 
 beforeAll(async () => {
@@ -37,4 +37,10 @@ it('requests go through connections that are there, also deletes with a body', a
   for (let i = 0; i < 20; i++) await kube.call({ method: 'DELETE', path: '/api/v1/pods/a', body })
   // The pool may open a second before it sees that the first is free again.
   expect(connections).toBeLessThanOrEqual(2)
+})
+
+it('an answer that is not JSON is shown, with what was asked', async () => {
+  await expect(new Kube(kubeconfig).call({ method: 'GET', path: '/login' })).rejects.toThrow(
+    'GET /login: the answer is not JSON: <html>sign in',
+  )
 })

@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest'
+import { refusedStatus } from '../../operator/status.ts'
 import { maxRestarts, runningWorld, World } from './operator-world.ts'
 
 const condition = (world: World, type: string) => world.status.conditions?.find(each => each.type === type)?.status
@@ -24,6 +25,17 @@ describe('why a job does not start', () => {
     world.settle()
     world.unschedulable('gpt-worker-0', '0/3 nodes are available')
     expect(world.settle()[0]).toBe('write Queued, Unschedulable: gpt-worker-0: 0/3 nodes are available')
+  })
+
+  it("repeats the API server's words for pods that it refuses after a resume, and is suspended no more", () => {
+    const world = new World({ suspend: true })
+    world.settle()
+    world.edit({ suspend: false })
+    const refused = () => refusedStatus(world.job, { reason: 'CreateRefused', message: 'exceeded quota' }, world.now)
+    world.job.status = { ...world.status, ...refused() }
+    expect(world.status).toMatchObject({ state: 'Pending', reason: 'CreateRefused', message: 'exceeded quota' })
+    expect(['Suspended', 'WorkersReady'].map(type => condition(world, type))).toEqual(['False', 'False'])
+    expect(refused()).toBeUndefined()
   })
 
   it('names the field of a spec that cannot be read, and leaves what runs alone', () => {
