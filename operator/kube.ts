@@ -84,7 +84,10 @@ export class Kube {
     for (let tries = 0; ; tries++) {
       const timeout = Math.min(req.timeoutMilliseconds ?? REQUEST_TIMEOUT, await this.#turn(req))
       const { response, text } = await this.#exchange(req, timeout)
-      if (response.statusCode < 300) return parse(req, text)
+      if (response.statusCode < 300) {
+        const value: T = jsonOf(req, text)
+        return value
+      }
       const error = refusal(req, response, text)
       if (error.code !== 429 || tries === THROTTLE_RETRIES) throw error
       await sleep(
@@ -235,10 +238,9 @@ function memoiseDispatcher(config: KubeConfig, connections: number | null): Kube
 }
 
 /** A proxy on the way may answer with a page of its own. */
-function parse<T>({ method, path }: Request, text: string): T {
+function jsonOf({ method, path }: Request, text: string): ReturnType<typeof JSON.parse> {
   try {
-    const value: T = JSON.parse(text)
-    return value
+    return JSON.parse(text)
   } catch (cause) {
     throw new Error(`${method} ${path}: the answer is not JSON: ${text.slice(0, 512)}`, { cause })
   }
