@@ -11,7 +11,7 @@ export async function suspendCommand(cluster: Cluster, name: string, suspend: bo
   if (state === 'Complete' || state === 'Failed')
     throw new ClusterError(`${name} is ${state}, which is final: there is nothing to ${suspend ? 'suspend' : 'resume'}`)
   const { suspend: before = false, checkpoint }: { suspend?: boolean; checkpoint?: object } = job.spec ?? {}
-  if (before === suspend) return `${name} is ${suspend ? 'suspended' : 'not suspended'} already`
+  if (before === suspend) return `${name} is ${suspend ? 'already' : 'not'} suspended`
   await patchJob(cluster, name, { suspend })
   if (!suspend)
     return lastCheckpoint === undefined

@@ -143,10 +143,10 @@ describe('scmoe suspend and resume', () => {
       'gpt is suspended; it has no volume for checkpoints, so that it will start at the first step again\n',
     )
     await ns.status('gpt', ({ state, workers }) => state === 'Suspended' && workers?.active === 0)
-    expect((await here('suspend', 'gpt')).out).toBe('gpt is suspended already\n')
+    expect((await here('suspend', 'gpt')).out).toBe('gpt is already suspended\n')
     expect((await here('resume', 'gpt')).out).toBe('gpt is resumed; it starts at the first step\n')
     await ns.gang(2, 2)
-    expect((await here('resume', 'gpt')).out).toBe('gpt is not suspended already\n')
+    expect((await here('resume', 'gpt')).out).toBe('gpt is not suspended\n')
   })
 
   it('refuse a job that has ended', async () => {
