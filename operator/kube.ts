@@ -51,7 +51,6 @@ type Credentials = { headers: Record<string, string>; dispatcher: Dispatcher | u
 
 /** Connection pools of its own to one API server. */
 export class Kube {
-  readonly #config: KubeConfig
   readonly #pools: Record<Pool, KubeConfig>
   readonly #server: URL
   readonly #pace: Pace | undefined
@@ -61,12 +60,11 @@ export class Kube {
   constructor(kubeconfig?: string, { pace, budget = () => Number.POSITIVE_INFINITY }: WriteLimits = {}) {
     this.#pace = pace === undefined || pace.perSecond === 0 ? undefined : new Pace(pace)
     this.#budget = budget
-    this.#config = load(kubeconfig)
     this.#pools = {
       requests: memoiseDispatcher(load(kubeconfig), CONNECTIONS),
       watches: memoiseDispatcher(load(kubeconfig), null),
     }
-    const cluster = this.#config.getCurrentCluster()
+    const cluster = this.#pools.requests.getCurrentCluster()
     if (cluster === null)
       throw new Unusable(
         `kubeconfig ${fileOf(kubeconfig)} has no cluster for its current-context: set it, or give another file with --kubeconfig`,
@@ -76,7 +74,7 @@ export class Kube {
 
   /** Namespace of the service account or of the kubeconfig's context. */
   get namespace(): string | undefined {
-    return this.#config.getContextObject(this.#config.getCurrentContext())?.namespace
+    return this.#pools.requests.getContextObject(this.#pools.requests.getCurrentContext())?.namespace
   }
 
   /** Waits as told where the server throttles (429); any other refusal is an ApiError. */
