@@ -14,9 +14,9 @@ const PROJECTS: Project[] = [
   { name: 'unit', timeout: 60_000 },
   { name: 'native', timeout: 120_000, files: 1 },
   // They wait for servers and deadlines most of their time, not for processors.
-  { name: 'api', timeout: 300_000, files: 3, globalSetup: ['tests/api/prepare.ts'] },
+  { name: 'api', timeout: 300_000, files: 3, globalSetup: ['tests/support/api/prepare.ts'] },
   { name: 'cluster', timeout: 600_000, files: 1 },
-  { name: 'gpu', timeout: 120_000, files: 1, globalSetup: ['tests/gpu/prepare.ts'] },
+  { name: 'gpu', timeout: 120_000, files: 1, globalSetup: ['tests/support/gpu/prepare.ts'] },
 ]
 
 export default defineConfig({

@@ -5,7 +5,7 @@
 //   node bench/operator.ts [--json FILE] [--quick] [--rounds N] [--without-jobset] [--rates]
 
 import { parseArgs } from 'node:util'
-import { pathOf } from '../operator/objects.ts'
+import { pathOf } from '../operator/objects/wire.ts'
 import { type Burst, burst, clear, loop, median, memory, type Recovery, recovery, send } from './operator/phases.ts'
 import { freePorts } from './operator/ports.ts'
 import { processorPercent, takeover, Workers, writes, writesPerJob } from './operator/rest.ts'

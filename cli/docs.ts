@@ -1,4 +1,4 @@
-// node cli/docs.ts: writes docs/cli.md from the commands' own help. tests/unit/docs-cli.test.ts compares.
+// node cli/docs.ts: writes docs/cli.md from the commands' own help. tests/unit/docs/cli.test.ts compares.
 
 import { writeFileSync } from 'node:fs'
 import { program } from './program.ts'

@@ -1,4 +1,4 @@
-// scmoe eval: losses of a checkpoint over a file of tokens. The work is done by a process of its own (worker/evaluate.ts).
+// scmoe eval: losses of a checkpoint over a file of tokens. The work is done by a process of its own (worker/evaluate/process.ts).
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { join, resolve } from 'node:path'
@@ -23,9 +23,9 @@ export interface EvalOptions {
 }
 
 const LINE_EVERY_MILLISECONDS = 100
-const EVALUATE = join(import.meta.dirname, '../worker/evaluate.ts')
+const EVALUATE = join(import.meta.dirname, '../worker/evaluate/process.ts')
 
-/** What worker/evaluate.ts sends. */
+/** What worker/evaluate/process.ts sends. */
 const Evaluated = z.looseObject({
   checkpoint: z.string(),
   step: z.number().optional(),

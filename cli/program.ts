@@ -2,12 +2,12 @@
 
 import { Command, InvalidArgumentError, Option } from 'commander'
 import packageFile from '../package.json' with { type: 'json' }
-import { addClusterCommands } from './cluster-commands.ts'
+import { addClusterCommands } from './cluster/commands.ts'
 import { type DoctorOptions, doctorCommand } from './doctor.ts'
 import { type EvalOptions, evalCommand } from './eval.ts'
-import { type PlanOptions, planCommand } from './plan.ts'
-import { type RunOptions, runCommand } from './run.ts'
-import { type SimulateOptions, simulateCommand } from './simulate.ts'
+import { type PlanOptions, planCommand } from './plan/plan.ts'
+import { type RunOptions, runCommand } from './run/run.ts'
+import { type SimulateOptions, simulateCommand } from './simulate/simulate.ts'
 import { validateCommand } from './validate.ts'
 
 const wholeNumber =

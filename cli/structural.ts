@@ -1,5 +1,5 @@
 // What the API server does with an object before it asks the CEL rules: refuse unknown fields, fill in defaults, check types and bounds;
-// in the server's own words. tests/api/crd-refusals.test.ts holds the two together.
+// in the server's own words. tests/api/crds/refusals.test.ts holds the two together.
 
 import type { Schema } from '../crds/definition.ts'
 

@@ -1,4 +1,4 @@
-// npm run generate: writes what is derived from the schemas. tests/unit/crds-schema.test.ts compares.
+// npm run generate: writes what is derived from the schemas. tests/unit/crds/schema.test.ts compares.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { Document, isMap, visit } from 'yaml'

@@ -64,7 +64,7 @@ function rule(field: string, cel: string, message: string, holds: (spec: ScMoEJo
   }
 }
 
-/** What holds wherever none of these fields is given, as presets and defaults fit together (tests/unit/crds-rules.test.ts), is asked only where one is. */
+/** What holds wherever none of these fields is given, as presets and defaults fit together (tests/unit/crds/rules.test.ts), is asked only where one is. */
 const given = (fields: readonly string[], cel: string) =>
   `${fields.map(field => `!has(self.${field})`).join(' && ')} || ${cel}`
 

@@ -1,19 +1,19 @@
 // Carries a plan out: objects first, then the status, once and last; if that was written, the event is told beside the work.
 
 import { API_VERSION, KIND, LABEL, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
-import { clock } from './clock.ts'
-import type { Action } from './decision.ts'
-import { isCode, messageOf, Stalled, Waiting } from './errors.ts'
+import { clock } from './api/clock.ts'
+import { isCode, messageOf, Stalled, Waiting } from './api/errors.ts'
+import { APPLY_PATCH, Kube, METADATA_ONLY, type WriteLimits } from './api/kube.ts'
 import { Events } from './events.ts'
-import { APPLY_PATCH, Kube, METADATA_ONLY, type WriteLimits } from './kube.ts'
-import { type Job, type KubeObject, keyOf, kindOf, type Pod, pathOf } from './objects.ts'
+import type { Wanted } from './objects/owned.ts'
+import { type Job, type KubeObject, keyOf, kindOf, type Pod, pathOf } from './objects/wire.ts'
 import type { Caches } from './observe.ts'
-import type { Wanted } from './owned.ts'
-import type { Note, Plan } from './plan.ts'
-import type { Report } from './report.ts'
-import { type Controlled, refusedStatus } from './status.ts'
+import type { Action } from './plan/decision.ts'
+import type { Note, Plan } from './plan/plan.ts'
+import type { Report } from './plan/report.ts'
+import { type Controlled, refusedStatus } from './plan/status.ts'
+import { isOwnedBy, readStatus } from './plan/view.ts'
 import { type Logger, metrics } from './telemetry.ts'
-import { isOwnedBy, readStatus } from './view.ts'
 
 export type ApplierOptions = {
   kubeconfig: string | undefined

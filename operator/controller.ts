@@ -1,16 +1,16 @@
 // The loop: whatever changes puts a job's key into the queue; for each key observe, plan, apply.
 
+import { clock } from './api/clock.ts'
+import { messageOf, Stalled, Waiting } from './api/errors.ts'
 import { Applier } from './apply.ts'
-import { clock } from './clock.ts'
-import { messageOf, Stalled, Waiting } from './errors.ts'
+import { abandoned } from './objects/providers.ts'
 import { Caches } from './observe.ts'
 import type { Options } from './options.ts'
-import { describe, plan, podsFirst } from './plan.ts'
+import { describe, plan, podsFirst } from './plan/plan.ts'
+import { managedElsewhere, readStatus } from './plan/view.ts'
 import { Scraper } from './progress.ts'
-import { abandoned } from './providers.ts'
 import { Queue } from './queue.ts'
 import { type Logger, metrics, type ReconcileResult, type Snapshot } from './telemetry.ts'
-import { managedElsewhere, readStatus } from './view.ts'
 
 /** Pods of one gang change together; what the kubelets report within this time is looked at once. */
 const GATHER_MILLISECONDS = 50

@@ -3,10 +3,10 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { API_VERSION, CONTROLLER, KIND } from '../crds/contract.ts'
-import { isCode } from './errors.ts'
-import type { Kube } from './kube.ts'
-import { clip, type Job, type KubeObject } from './objects.ts'
-import type { Note } from './plan.ts'
+import { isCode } from './api/errors.ts'
+import type { Kube } from './api/kube.ts'
+import { clip, type Job, type KubeObject } from './objects/wire.ts'
+import type { Note } from './plan/plan.ts'
 
 type Told = { name: string; count: number; at: number }
 type Owed = { job: Job; note: Note; time: string }

@@ -2,10 +2,10 @@
 // What `helm test` runs: node follow.mjs NAMESPACE/NAME SECONDS prints how a job goes until it has ended; exit code 0 if it is Complete.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { isCode, messageOf } from './errors.ts'
-import { Kube } from './kube.ts'
-import { type Job, pathOf } from './objects.ts'
-import { readStatus } from './view.ts'
+import { isCode, messageOf } from './api/errors.ts'
+import { Kube } from './api/kube.ts'
+import { type Job, pathOf } from './objects/wire.ts'
+import { readStatus } from './plan/view.ts'
 
 const LOOK_MILLISECONDS = 1000
 

@@ -2,9 +2,9 @@
 // Table of contents of the operator: flags, logs, metrics and health, caches, election, control loop, end.
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import { Elector } from './api/elector.ts'
+import { messageOf, Unusable } from './api/errors.ts'
 import { Controller } from './controller.ts'
-import { Elector } from './elector.ts'
-import { messageOf, Unusable } from './errors.ts'
 import { type Options, parseOptions } from './options.ts'
 import { type Logger, makeLogger, metrics, serveHealth, serveMetrics } from './telemetry.ts'
 

@@ -1,13 +1,13 @@
 // The world as far as the operator knows it: copies of the collections it watches. Deciding reads only from here.
 
 import { LABEL } from '../crds/contract.ts'
-import { isCode } from './errors.ts'
-import { Kube } from './kube.ts'
-import { type GroupKind, type Job, type Kind, type KubeObject, keyOf, type Pod, pathOf } from './objects.ts'
-import { groupKind, jobOfGroup } from './providers.ts'
-import { Reflector } from './reflector.ts'
-import { isUrgent } from './urgency.ts'
-import type { Observed, Settings } from './view.ts'
+import { isCode } from './api/errors.ts'
+import { Kube } from './api/kube.ts'
+import { Reflector } from './api/reflector.ts'
+import { groupKind, jobOfGroup } from './objects/providers.ts'
+import { type GroupKind, type Job, type Kind, type KubeObject, keyOf, type Pod, pathOf } from './objects/wire.ts'
+import { isUrgent } from './plan/urgency.ts'
+import type { Observed, Settings } from './plan/view.ts'
 
 export type CacheOptions = {
   kubeconfig: string | undefined

@@ -3,7 +3,7 @@
 import { hostname } from 'node:os'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { PORT } from '../crds/contract.ts'
-import { PROVIDERS, type ProviderName } from './providers.ts'
+import { PROVIDERS, type ProviderName } from './objects/providers.ts'
 
 export type Options = {
   kubeconfig: string | undefined

@@ -3,7 +3,7 @@
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import { type Logger, pino } from 'pino'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import { messageOf, Unusable } from './errors.ts'
+import { messageOf, Unusable } from './api/errors.ts'
 
 export type { Logger } from 'pino'
 

@@ -1,4 +1,4 @@
-// node tools/chart-docs.ts: writes docs/chart.md from the chart's values and their schema. tests/unit/chart-values.test.ts compares.
+// node tools/chart-docs.ts: writes docs/chart.md from the chart's values and their schema. tests/unit/chart/values.test.ts compares.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

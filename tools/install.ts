@@ -1,11 +1,11 @@
 // Puts this checkout's images and chart into a cluster: what a release pipeline and `helm install` do elsewhere.
 
 import { join } from 'node:path'
-import { binaries, type Progress } from './cluster/binaries.ts'
 import type { Cluster } from './cluster/cluster.ts'
 import { helm } from './cluster/helm.ts'
-import { run } from './cluster/process.ts'
+import { binaries, type Progress } from './cluster/programs/binaries.ts'
 import { operatorImage, workerImage } from './images/images.ts'
+import { run } from './process.ts'
 
 export const ROOT = join(import.meta.dirname, '..')
 export const SYSTEM_NAMESPACE = 'scmoe-system'

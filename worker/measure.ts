@@ -4,11 +4,11 @@
 import { z } from 'zod'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { createEngine, type Engine } from './engine.ts'
-import { hyperParameters } from './learning-rate.ts'
 import { initialise, type ModelConfig, modelConfig, sliceOf, tensors } from './model.ts'
 import { alone, balancedCounts, countBuffers, ONES } from './program/alone.ts'
 import { BUFFER, emitMicroBatch, emitTrain } from './program/emit.ts'
 import { assemble } from './schedule/schedule.ts'
+import { hyperParameters } from './train/learning-rate.ts'
 
 const Order = z.object({
   spec: ScMoEJobSpec,

@@ -4,9 +4,9 @@
 //   node bench/operator/loop.ts KUBECONFIG NAMESPACE JOBS WORKERS create|replace      tells its parent when it began
 
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { Kube } from '../../operator/kube.ts'
-import { pathOf } from '../../operator/objects.ts'
-import { pod } from '../../operator/resources.ts'
+import { Kube } from '../../operator/api/kube.ts'
+import { pathOf } from '../../operator/objects/wire.ts'
+import { pod } from '../../operator/objects/workers.ts'
 import { inParallel } from './parallel.ts'
 
 const [kubeconfig, namespace = '', jobs, workers, mode] = process.argv.slice(2)

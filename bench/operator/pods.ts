@@ -1,9 +1,9 @@
 // Scheduler and kubelet of a cluster without nodes: every new pod becomes Running and Ready as soon as it is seen, until it is told to end.
 
-import { isCode } from '../../operator/errors.ts'
-import type { Kube } from '../../operator/kube.ts'
-import { type Pod, pathOf } from '../../operator/objects.ts'
-import { Reflector } from '../../operator/reflector.ts'
+import { isCode } from '../../operator/api/errors.ts'
+import type { Kube } from '../../operator/api/kube.ts'
+import { Reflector } from '../../operator/api/reflector.ts'
+import { type Pod, pathOf } from '../../operator/objects/wire.ts'
 import { until } from './parallel.ts'
 
 /** When this process saw a pod come, and what it says of itself. */

@@ -3,7 +3,7 @@
 import { createServer, type Server } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { LABEL, type Progress } from '../../crds/contract.ts'
-import { readStatus } from '../../operator/view.ts'
+import { readStatus } from '../../operator/plan/view.ts'
 import { inParallel, until } from './parallel.ts'
 import type { Gang, Operator } from './subjects.ts'
 import type { World } from './world.ts'

@@ -1,15 +1,15 @@
 // The chart's life on a real cluster, with a job that trains through all of it: installed, upgraded with Helm 3 and 4 so that the operator is
 // replaced, `helm test`, removal, return. The same job serves the commands that need a kubelet: logs and trace.
-// The first chart there was is upgraded in tests/api/crd-chart.test.ts: its operator is not there to run any more.
+// The first chart there was is upgraded in tests/api/chart/upgrade.test.ts: its operator is not there to run any more.
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { helm } from '../../tools/cluster/helm.ts'
-import { run } from '../../tools/cluster/process.ts'
 import { ROOT, SYSTEM_NAMESPACE } from '../../tools/install.ts'
-import { manifest, NAMESPACE, startWorld, status, until, type World, workerPid } from './harness.ts'
+import { run } from '../../tools/process.ts'
+import { manifest, NAMESPACE, startWorld, status, until, type World, workerPid } from '../support/node.ts'
 
 const CHART = join(ROOT, 'charts', 'scmoe')
 const BUILD_MILLISECONDS = 900_000

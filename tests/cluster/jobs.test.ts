@@ -5,8 +5,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { run } from '../../tools/cluster/process.ts'
 import { installChart, ROOT } from '../../tools/install.ts'
+import { run } from '../../tools/process.ts'
 import {
   type JobOptions,
   manifest,
@@ -17,7 +17,7 @@ import {
   until,
   type World,
   workerPid,
-} from './harness.ts'
+} from '../support/node.ts'
 
 let world: World
 const folder = mkdtempSync(join(tmpdir(), 'scmoe-jobs-'))

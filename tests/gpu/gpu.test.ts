@@ -1,7 +1,14 @@
-// On the GPU of this machine. Without one all of it is skipped, and tests/gpu/prepare.ts says why.
+// On the GPU of this machine. Without one all of it is skipped, and tests/support/gpu/prepare.ts says why.
 
 import { describe, inject } from 'vitest'
-import { claimCheckpoints, claimOps, claimPrecision, claimRanks, claimTraining, type Machine } from './claims.ts'
+import {
+  claimCheckpoints,
+  claimOps,
+  claimPrecision,
+  claimRanks,
+  claimTraining,
+  type Machine,
+} from '../support/gpu/claims.ts'
 
 const gpu = inject('gpu')
 

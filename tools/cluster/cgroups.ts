@@ -3,7 +3,7 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { errorCode } from './process.ts'
+import { errorCode } from '../process.ts'
 
 export type Hierarchy = { readonly path: string; readonly version: 1 | 2 }
 

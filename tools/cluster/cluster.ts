@@ -2,12 +2,12 @@
 
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Progress } from './binaries.ts'
+import { withLock } from '../lock.ts'
+import { killTree } from '../process.ts'
 import type { Mode } from './config.ts'
 import { embeddedStatus, prepareEmbedded, upEmbedded } from './embedded.ts'
 import { kindDown, kindIsUsable, kindStatus, upKind } from './kind.ts'
-import { withLock } from './lock.ts'
-import { killTree } from './process.ts'
+import type { Progress } from './programs/binaries.ts'
 import { checkedStateDir, clean, defaultStateDir, readRecord } from './state.ts'
 
 export type Provider = 'existing' | 'kind' | 'embedded'

@@ -1,8 +1,8 @@
 // The cluster's programs as data: their command lines and the files they read. Pure.
 
 import { join } from 'node:path'
-import type { BinaryName } from './modules.ts'
 import { NODE_ADDRESS, SERVICE_RANGE } from './namespaces.ts'
+import type { BinaryName } from './programs/modules.ts'
 
 export type Mode = 'api' | 'node'
 

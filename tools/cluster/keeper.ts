@@ -4,6 +4,7 @@
 import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { Server } from 'node:net'
 import { join } from 'node:path'
+import { run } from '../process.ts'
 import { ApiClient, waitUntil } from './api-client.ts'
 import { bootstrapObjects, VOLUMES, volumeFolder } from './bootstrap.ts'
 import { makeCgroups } from './cgroups.ts'
@@ -11,7 +12,6 @@ import { apiserver, etcd, type Layout, NODE_NAME, nodeComponents, nodeFiles, SER
 import { forward } from './forward.ts'
 import { enterMounts, enterNetwork, INSIDE_ROOT, NODE_ADDRESS } from './namespaces.ts'
 import { kubeconfig, leaves, writePki } from './pki.ts'
-import { run } from './process.ts'
 import { Supervisor } from './supervisor.ts'
 
 /** `layout.root` is left out: it follows from the mode. `pauseImage` is a docker-archive. */

@@ -1,10 +1,10 @@
 // kind, where a Docker engine runs: https://kind.sigs.k8s.io
 
 import { join } from 'node:path'
+import { run } from '../process.ts'
 import type { Status } from './cluster.ts'
 import type { ClusterParts, UpRequest } from './embedded.ts'
-import { findProgram } from './packages.ts'
-import { run } from './process.ts'
+import { findProgram } from './programs/packages.ts'
 import { type ClusterRecord, clean, clusterId, readRecord, writeRecord } from './state.ts'
 
 /** The command lines of what is asked of kind. Pure. */

@@ -3,10 +3,10 @@
 
 import { existsSync } from 'node:fs'
 import { Command, Option } from 'commander'
-import { binaries, type Progress } from './binaries.ts'
 import { down, kubeconfigPath, type Provider, status, up } from './cluster.ts'
 import { helm } from './helm.ts'
-import { API_BINARIES, NODE_BINARIES } from './modules.ts'
+import { binaries, type Progress } from './programs/binaries.ts'
+import { API_BINARIES, NODE_BINARIES } from './programs/modules.ts'
 import { defaultStateDir } from './state.ts'
 
 type StateOptions = { state?: string; apiOnly?: true }

@@ -3,7 +3,7 @@
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { run } from './process.ts'
+import { run } from '../process.ts'
 
 /** Where the state folder is seen from inside, whatever its path outside: socket paths stay short. */
 export const INSIDE_ROOT = '/run/scmoe'

@@ -2,7 +2,7 @@
 
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { run } from './process.ts'
+import { run } from '../process.ts'
 
 /** `names` are DNS names and addresses that a server answers to; a certificate without any is a client's. */
 export type Leaf = {

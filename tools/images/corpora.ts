@@ -1,8 +1,8 @@
 // The texts that the worker image carries, written to build/data for local use as well.
 
 import { join } from 'node:path'
-import { extractCorpus } from '../../worker/data.ts'
-import type { CorpusName } from '../../worker/data-builtin.ts'
+import type { CorpusName } from '../../worker/data/corpora.ts'
+import { extractCorpus } from '../../worker/data/data.ts'
 
 const CORPORA: readonly CorpusName[] = ['moby-dick', 'sotu']
 

@@ -3,9 +3,9 @@
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { cacheRoot, writeAtomically } from '../cluster/cache.ts'
 import { PAUSE_IMAGE } from '../cluster/config.ts'
-import { run } from '../cluster/process.ts'
+import { cacheRoot, writeAtomically } from '../cluster/programs/cache.ts'
+import { run } from '../process.ts'
 import { dockerArchive } from './archive.ts'
 
 const SOURCE = join(import.meta.dirname, 'pause.c')

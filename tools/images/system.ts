@@ -4,7 +4,7 @@
 import { existsSync, realpathSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { basename, dirname, join } from 'node:path'
-import { run } from '../cluster/process.ts'
+import { run } from '../process.ts'
 
 /** A file of this machine and its place in the image, or text, or a symbolic link; paths without a leading slash. */
 export type ImageFile = { readonly path: string; readonly mode: number } & (

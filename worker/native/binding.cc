@@ -6,7 +6,7 @@
 
 #include "engine.h"
 #include "hardware.h"
-#include "op_table.h"
+#include "program/op_table.h"
 
 namespace scmoe {
 namespace {

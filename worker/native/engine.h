@@ -12,14 +12,14 @@
 #include <string_view>
 #include <vector>
 
-#include "communicator.h"
 #include "error.h"
 #include "executor.h"
 #include "host_thread.h"
 #include "interrupt.h"
 #include "memory.h"
-#include "mesh.h"
-#include "program.h"
+#include "mesh/communicator.h"
+#include "mesh/mesh.h"
+#include "program/program.h"
 
 namespace scmoe {
 

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "communicator.h"
 #include "interrupt.h"
 #include "memory.h"
-#include "program.h"
+#include "mesh/communicator.h"
+#include "program/program.h"
 
 namespace scmoe {
 

@@ -4,12 +4,12 @@
 //   const { scheduled } = choose(emitted, estimate(emitted, machine), { strategy: 'Auto' })
 //   engine.load(assemble(scheduled, config, rank))
 
-export { assemble } from '../program/assemble.ts'
-export { planMemory } from '../program/memory.ts'
+export { assemble } from './assemble.ts'
 export { choices, choose, describe, schedule } from './choose.ts'
 export { contenders, Trial } from './contenders.ts'
 export { estimate, type Machine, makespan } from './makespan.ts'
 export { contentionOf, durations, latencyOf, type Sharing } from './measured.ts'
+export { planMemory } from './memory.ts'
 export { type Overlap, overlap } from './overlap.ts'
 export { timeline } from './timeline.ts'
 export {

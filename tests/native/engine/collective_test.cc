@@ -1,5 +1,5 @@
 // Collectives of several ranks in one process: what the sanitizers look at. Numbers are compared with an oracle in
-// tests/native/collectives.test.ts.
+// tests/native/engine/collectives.test.ts.
 #include <random>
 
 #include "world.h"

@@ -1,5 +1,5 @@
 // The loader meets files it did not expect.
-#include "program.h"
+#include "program/program.h"
 
 #include <random>
 

@@ -6,7 +6,7 @@
 #include <chrono>
 #include <thread>
 
-#include "socket.h"
+#include "mesh/socket.h"
 
 namespace scmoe::test {
 

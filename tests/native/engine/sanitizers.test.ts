@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { BUILD_DEADLINE, build } from '../build.ts'
+import { BUILD_DEADLINE, build } from '../../support/build.ts'
 
 /** Builds the engine's C++ tests with these sanitizers, in a folder of their own, and runs them; a finding ends them with an error. */
 function engineTest(folder: string, sanitizers: string): string {

@@ -1,6 +1,6 @@
 #include "world.h"
 
-#include "op_table.h"
+#include "program/op_table.h"
 
 namespace scmoe::test {
 

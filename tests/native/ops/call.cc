@@ -7,7 +7,7 @@
 #include <random>
 #include <stdexcept>
 
-#include "cpu/reference.h"
+#include "cpu/reference/reference.h"
 
 namespace scmoe::test {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstdio>
 
 #include "check.h"
-#include "cpu/reference.h"
+#include "cpu/reference/reference.h"
 
 namespace scmoe::test {
 namespace {

@@ -11,8 +11,8 @@
 
 #include "call.h"
 #include "check.h"
-#include "cpu/reference.h"
-#include "op_table.h"
+#include "cpu/reference/reference.h"
+#include "program/op_table.h"
 
 namespace {
 

@@ -1,8 +1,8 @@
-// What the op table (worker/native/op_table.h) says of an op, taken apart.
+// What the op table (worker/native/program/op_table.h) says of an op, taken apart.
 #include <stdexcept>
 
 #include "case.h"
-#include "op_table.h"
+#include "program/op_table.h"
 
 namespace scmoe::test {
 namespace {

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "check.h"
-#include "cpu/reference.h"
+#include "cpu/reference/reference.h"
 
 namespace scmoe::test {
 namespace {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <optional>
 
-#include "columns.cuh"
+#include "cuda/kernels/columns.cuh"
 #include "stream.h"
 
 namespace scmoe::cuda {

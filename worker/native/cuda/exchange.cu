@@ -1,7 +1,7 @@
 // Routed rows to and from the buffers of an exchange whose size no count decides (device.h).
+#include "cuda/kernels/rows.cuh"
 #include "device.cuh"
 #include "exchange.h"
-#include "rows.cuh"
 
 namespace scmoe::cuda {
 namespace {

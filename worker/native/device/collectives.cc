@@ -3,9 +3,9 @@
 #include <cstring>
 #include <thread>
 
-#include "all_reduce.h"
 #include "error.h"
-#include "row_exchange.h"
+#include "mesh/all_reduce.h"
+#include "mesh/row_exchange.h"
 
 namespace scmoe {
 namespace {

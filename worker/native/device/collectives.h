@@ -7,11 +7,11 @@
 #include <map>
 #include <mutex>
 
-#include "communicator.h"
 #include "device.h"
 #include "device/nccl.h"
 #include "interrupt.h"
-#include "program.h"
+#include "mesh/communicator.h"
+#include "program/program.h"
 
 namespace scmoe {
 

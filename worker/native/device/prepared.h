@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "device.h"
-#include "program.h"
+#include "program/program.h"
 
 namespace scmoe {
 

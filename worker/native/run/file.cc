@@ -7,7 +7,7 @@
 #include <sstream>
 
 #include "error.h"
-#include "json_object.h"
+#include "program/json_object.h"
 
 namespace scmoe::run {
 namespace {

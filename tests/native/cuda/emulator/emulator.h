@@ -54,7 +54,7 @@ void copy_async(void* to, const void* from, size_t bytes, size_t valid_bytes);
 void copy_async_commit();
 void copy_async_wait(int groups_left);
 
-// Tensor cores (worker/native/cuda/matrix.cuh says which lane holds what).
+// Tensor cores (worker/native/cuda/products/matrix.cuh says which lane holds what).
 extern int64_t matrices_multiplied;  // so far, by all lanes
 void multiply_matrices(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void read_matrices(uint32_t (&r)[4], const void* row, bool turned);

@@ -1,0 +1,114 @@
+// The commands that speak to a cluster, as a user of it: top, why, logs, trace, suspend, resume. Also as `kubectl scmoe …`.
+
+import { type Command, InvalidArgumentError } from 'commander'
+import { wrapped } from '../sentence.ts'
+import { Cluster, type ClusterOptions } from './cluster.ts'
+import { findJob, podsOf } from './jobs.ts'
+import { type LogsOptions, logsCommand } from './logs.ts'
+import { suspendCommand } from './suspend.ts'
+import { type TopOptions, topCommand } from './top.ts'
+import { type TraceOptions, traceCommand } from './trace.ts'
+import { why } from './why.ts'
+
+export interface Wiring {
+  exit: (code: number) => void
+  print: (text: string) => void
+}
+
+const wholeNumber = (text: string): number => {
+  const value = Number(text)
+  if (!Number.isSafeInteger(value) || value < 0) throw new InvalidArgumentError('Give a whole number from 0.')
+  return value
+}
+
+const seconds = (text: string): number => {
+  const value = Number(text)
+  if (!(value >= 0.2 && value <= 3600)) throw new InvalidArgumentError('Give a number from 0.2 to 3600.')
+  return value
+}
+
+/** Options that kubectl has under the same names. */
+const ofCluster = (command: Command) =>
+  command
+    .option('-n, --namespace <name>', "default: the context's")
+    .option('--context <name>', 'context of the kubeconfig (default: the current one)')
+    .option('--kubeconfig <file>', 'default: $KUBECONFIG or ~/.kube/config')
+
+const WIDTH = 100
+
+export function addClusterCommands(scmoe: Command, wiring: Wiring): void {
+  const { exit, print } = wiring
+  addTop(scmoe, wiring)
+  ofCluster(scmoe.command('why').summary('what a job waits for, or why it failed'))
+    .description('Say in one paragraph what a job waits for or why it failed, and what to do about it.')
+    .argument('<job>', 'name of the ScMoEJob')
+    .action(async (name: string, options: ClusterOptions) => {
+      const cluster = await Cluster.connect(options)
+      const job = await findJob(cluster, name)
+      const text = why({ job, pods: await podsOf(cluster, job), now: Date.now() })
+      print(wrapped(text, Math.min(process.stdout.columns ?? WIDTH, WIDTH)))
+      exit(0)
+    })
+  addLogs(scmoe, wiring)
+  addTrace(scmoe, wiring)
+  for (const [verb, suspend, summary] of [
+    ['suspend', true, 'give the pods of a job back'],
+    ['resume', false, 'let a suspended job continue'],
+  ] as const)
+    ofCluster(scmoe.command(verb).summary(summary))
+      .description(
+        suspend
+          ? 'Set spec.suspend: the workers write a checkpoint, where the job has a volume for it, and their pods go.'
+          : 'Clear spec.suspend: the workers start again, from the newest checkpoint if there is one.',
+      )
+      .argument('<job>', 'name of the ScMoEJob')
+      .action(async (name: string, options: ClusterOptions) => {
+        print(await suspendCommand(await Cluster.connect(options), name, suspend))
+        exit(0)
+      })
+}
+
+function addTop(scmoe: Command, { exit, print }: Wiring): void {
+  ofCluster(scmoe.command('top').summary('jobs with their speed'))
+    .description(
+      'Show jobs with step, tokens per second (of all ranks, and per rank), overlap and time left, the fastest first. On a terminal the table stays and changes until Ctrl-C, with the trend of the tokens per second; elsewhere it is printed once.',
+    )
+    .option('-A, --all-namespaces', 'jobs of all namespaces')
+    .option('-w, --watch', 'print it again and again, also where there is no terminal')
+    .option('--once', 'print it once, also on a terminal')
+    .option('--interval <seconds>', 'between two looks', seconds, 2)
+    .action(async (options: TopOptions & ClusterOptions) => {
+      await topCommand(await Cluster.connect(options), options, print)
+      exit(0)
+    })
+}
+
+function addLogs(scmoe: Command, { exit, print }: Wiring): void {
+  ofCluster(scmoe.command('logs').summary('logs of the workers, the first that failed first'))
+    .description(
+      "Print the logs of a job's workers: of the one that failed first, then of the others that failed, then by rank.",
+    )
+    .argument('<job>', 'name of the ScMoEJob')
+    .option('--rank <n>', 'of this rank alone', wholeNumber)
+    .option('--tail <n>', 'last lines of each worker', wholeNumber, 40)
+    .option('--all', 'of all workers, not only of the first eight')
+    .option('-f, --follow', 'go on with new lines until Ctrl-C')
+    .option('--raw', 'as the workers write them: one JSON object a line')
+    .action(async (name: string, options: LogsOptions & ClusterOptions) =>
+      exit(await logsCommand(await Cluster.connect(options), { ...options, name }, print)),
+    )
+}
+
+function addTrace(scmoe: Command, { exit, print }: Wiring): void {
+  ofCluster(scmoe.command('trace').summary('the last profiled step, for Perfetto'))
+    .description(
+      'Fetch the Chrome trace of the last profiled step from rank 0 of a running job, through the API server. Open it in ui.perfetto.dev.',
+    )
+    .argument('<job>', 'name of the ScMoEJob')
+    .option('-o, --output <file>', 'default: <job>-trace.json')
+    .option('--all-ranks', 'the steps of all ranks beside each other')
+    .action(async (name: string, options: TraceOptions & ClusterOptions) => {
+      print(await traceCommand(await Cluster.connect(options), name, options))
+      exit(0)
+    })
+}

@@ -1,0 +1,123 @@
+// What a step would take in a world that is not there: measured times of compute, formulas for communication, and the scheduler. Pure.
+
+import type { ModelConfig } from '../../worker/model.ts'
+import { groupSize } from '../../worker/program/cost.ts'
+import { emitTrain } from '../../worker/program/emit.ts'
+import type { Emitted, Op } from '../../worker/program/program.ts'
+import {
+  type Choice,
+  choose,
+  describe,
+  makespan,
+  overlap,
+  type Profile,
+  schedule,
+  type Wish,
+} from '../../worker/schedule/schedule.ts'
+import { JobFileError } from '../job-file.ts'
+import { microBatches } from '../plan/programs.ts'
+
+/** Of one rank; both directions at once. */
+export interface Network {
+  bytesPerSecond: number
+  /** Of the smallest message. */
+  latencyMicroseconds: number
+  /** Processor time of one more peer in a collective: its calls to the kernel. */
+  peerMicroseconds: number
+}
+
+/** Microseconds of compute ops by label, by program; of an all-to-all, the copy of a rank's own rows. */
+export type Computed = ReadonlyMap<string, ReadonlyMap<string, number>>
+
+export interface World {
+  model: ModelConfig
+  computed: Computed
+  network: Network
+  /** Share of a processor that communication takes from compute while it runs. */
+  contention: number
+}
+
+export interface Prediction {
+  ranks: number
+  expertParallelSize: number
+  schedule: string
+  stepMilliseconds: number
+  /** With every all-to-all waited for. */
+  sequentialMilliseconds: number
+  /** Of the whole world. */
+  tokensPerSecond: number
+  /** All-to-alls and counts of a step: how long they take, and how much of that is hidden. */
+  communicationMilliseconds: number
+  hiddenPercent: number
+}
+
+/**
+ * Microseconds of a collective once all ranks are there, in a group of G ranks of which each reaches all others directly:
+ *   all-to-all   latency + (G-1) peer + bytes (1 - 1/G) / bandwidth      bytes: rows of this rank before dispatch, evenly over the group
+ *   all-reduce   2 (latency + (G-1) peer) + 2 bytes (1 - 1/G) / bandwidth  reduce-scatter, then all-gather
+ *   counts       latency + (G-1) peer + bytes (G-1) / bandwidth          bytes: counts of one rank
+ * The bytes are those of `Op.cost`. Undefined in a group of one, where nothing travels.
+ */
+export function collectiveTime(op: Op, { model, network }: Pick<World, 'model' | 'network'>): number | undefined {
+  const group = op.op === 'all_to_all' ? 'ep' : String(op.attrs['group'] ?? 'world')
+  const peers = groupSize(group, model) - 1
+  if (peers === 0) return undefined
+  const rounds = op.op === 'all_reduce' ? 2 : 1
+  const start = network.latencyMicroseconds + peers * network.peerMicroseconds
+  return rounds * start + (op.cost / network.bytesPerSecond) * 1e6
+}
+
+/** Throws JobFileError where an op of the program has not been measured. */
+export function profileOf(emitted: Emitted, world: World): Profile {
+  const { model, network, contention, computed } = world
+  const measured = computed.get(emitted.name)
+  const times = Float64Array.from(emitted.ops, op => {
+    const known = measured?.get(op.label)
+    // Alone, an all-to-all is a copy; its time has been measured as one.
+    if (op.queue === 'comm') return collectiveTime(op, world) ?? (op.op === 'all_to_all' ? (known ?? 0) : 0)
+    if (known === undefined)
+      throw new JobFileError(
+        `${op.label} of program ${emitted.name} has not been measured: the times are of another job`,
+      )
+    return known
+  })
+  const latency = network.latencyMicroseconds + (model.expertParallelSize - 1) * network.peerMicroseconds
+  return { times: [times], contention, latency: model.expertParallelSize > 1 ? latency : 0 }
+}
+
+/** The best schedule that the wish allows, chosen as a worker does, and what an optimizer step takes with it. */
+export function predict(world: World, wish: Wish): Prediction {
+  const { model } = world
+  // Most of a step is micro-batches without sums of gradients.
+  const main = microBatches(model, 0).at(-1)?.emitted ?? emitTrain(model, 0)
+  const { choice } = choose(main, profileOf(main, world), wish)
+  const { total, communication, waited } = step(world, choice)
+  return {
+    ranks: model.worldSize,
+    expertParallelSize: model.expertParallelSize,
+    schedule: describe(choice),
+    stepMilliseconds: total / 1000,
+    sequentialMilliseconds: step(world, { strategy: 'Sequential' }).total / 1000,
+    tokensPerSecond: (model.worldSize * model.microBatches * model.batch * model.sequence * 1e6) / total,
+    communicationMilliseconds: communication / 1000,
+    hiddenPercent: communication > 0 ? 100 * Math.max(0, 1 - waited / communication) : 100,
+  }
+}
+
+/** Microseconds of an optimizer step: all of it, what its all-to-alls and counts take, and how long compute stands still for those. */
+export function step(world: World, choice: Choice): { total: number; communication: number; waited: number } {
+  const sums = { total: 0, communication: 0, waited: 0 }
+  for (const { emitted, runs } of programsOf(world.model)) {
+    const profile = profileOf(emitted, world)
+    const scheduled = schedule(emitted, choice, profile)
+    const spans = makespan(scheduled, emitted, profile)
+    const { communication, waited } = overlap(scheduled, spans)
+    sums.total += runs * spans.total
+    sums.communication += runs * communication
+    sums.waited += runs * waited
+  }
+  return sums
+}
+
+/** The programs of a step, and how often each runs; train is the last. */
+const programsOf = (model: ModelConfig) => [...microBatches(model, 0), { emitted: emitTrain(model, 0), runs: 1 }]

@@ -1,0 +1,145 @@
+// scmoe simulate: what a step of a job would take in larger worlds, each rank with the tokens it has now: compute measured on this machine,
+// communication by formula (simulate-predict.ts), the schedule chosen as a worker would choose it.
+
+import { availableParallelism } from 'node:os'
+import { worldSizeOf } from '../../crds/ranks.ts'
+import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { modelConfig } from '../../worker/model.ts'
+import { type Job, JobFileError, readJob } from '../job-file.ts'
+import { computedOfRun, measureCompute } from './measure.ts'
+import { type Computed, type Network, type Prediction, predict } from './predict.ts'
+import { type Validation, validateWorld } from './validate.ts'
+
+export interface SimulateOptions {
+  ranks?: number[] | undefined
+  /** MB/s. */
+  bandwidth: number
+  /** Microseconds. */
+  latency: number
+  peer: number
+  contention: number
+  threads?: number | undefined
+  results?: string | undefined
+  validate?: boolean | undefined
+  json?: boolean | undefined
+}
+
+const RANKS = [8, 64, 512]
+const VALIDATED = [2, 4]
+
+/** The text, or the figures as JSON. Throws JobFileError, and ScheduleError or ModelError of the worker. */
+export async function simulateCommand(file: string, options: SimulateOptions): Promise<string> {
+  const job = readJob(file)
+  demandMeasurable(job, options)
+  if (options.validate) {
+    const found: Validation[] = []
+    for (const ranks of options.ranks ?? VALIDATED) found.push(await validateWorld(job.name, specOf(job, ranks)))
+    return options.json ? JSON.stringify(found, undefined, 2) : validationText(found)
+  }
+  const found = await predictions(job, options)
+  return options.json ? JSON.stringify(found, undefined, 2) : text(job, found, options)
+}
+
+/** What is measured here is computed by CPUs. */
+function demandMeasurable({ spec }: Job, { results, validate }: SimulateOptions): void {
+  if (spec.training.precision === 'float32' || (results !== undefined && !validate)) return
+  throw new JobFileError(
+    `training.precision is ${spec.training.precision}, and what would be measured here are CPUs, which compute in float32 alone: give --results of a run of the job, without --validate, or use precision float32`,
+  )
+}
+
+async function predictions(job: Job, options: SimulateOptions): Promise<Prediction[]> {
+  const network: Network = {
+    bytesPerSecond: options.bandwidth * 1e6,
+    latencyMicroseconds: options.latency,
+    peerMicroseconds: options.peer,
+  }
+  const computeThreads = options.threads ?? availableParallelism()
+  const ofRun = options.results === undefined ? undefined : computedOfRun(options.results)
+  // Worlds with as many experts on a rank compute the same.
+  const measured = new Map<number, Computed>()
+  const found: Prediction[] = []
+  for (const ranks of options.ranks ?? RANKS) {
+    const spec = specOf(job, ranks)
+    const model = modelConfig(spec, ranks)
+    const computed =
+      ofRun ??
+      measured.get(model.expertParallelSize) ??
+      (await measureCompute({ spec, worldSize: ranks, computeThreads, processes: 1 }))
+    measured.set(model.expertParallelSize, computed)
+    found.push(predict({ model, computed, network, contention: options.contention }, job.spec.overlap))
+  }
+  return found
+}
+
+/** The same work for each rank; experts on as many ranks as the job says, or else on as many as divide both them and the ranks. */
+function specOf({ spec }: Job, ranks: number): ScMoEJobSpec {
+  const perRank = spec.training.globalBatchSequences / worldSizeOf(spec)
+  if (!Number.isInteger(perRank))
+    throw new JobFileError(
+      `training.globalBatchSequences is ${spec.training.globalBatchSequences}, not a multiple of its ${worldSizeOf(spec)} ranks`,
+    )
+  const { experts } = modelConfig(spec, worldSizeOf(spec))
+  const expertParallelSize = spec.parallelism.expertParallelSize ?? greatestCommonDivisor(experts, ranks)
+  return {
+    ...spec,
+    training: { ...spec.training, globalBatchSequences: perRank * ranks },
+    parallelism: { ...spec.parallelism, expertParallelSize },
+    workers: { ...spec.workers, replicas: ranks, gpusPerWorker: 0 },
+  }
+}
+
+const greatestCommonDivisor = (a: number, b: number): number => (b === 0 ? a : greatestCommonDivisor(b, a % b))
+
+const milliseconds = (value: number) => `${value.toFixed(1)} ms`
+
+function text({ name, spec }: Job, found: readonly Prediction[], options: SimulateOptions): string {
+  const perRank = spec.training.globalBatchSequences / worldSizeOf(spec)
+  const source = options.results === undefined ? 'measured on this machine' : `from ${options.results}`
+  const rows = found.map(each => [
+    String(each.ranks),
+    String(each.expertParallelSize),
+    milliseconds(each.stepMilliseconds),
+    String(Math.round(each.tokensPerSecond)),
+    milliseconds(each.communicationMilliseconds),
+    `${each.hiddenPercent.toFixed(0)} %`,
+    `${(each.sequentialMilliseconds / each.stepMilliseconds).toFixed(2)} x`,
+    each.schedule,
+  ])
+  const head = ['ranks', 'experts over', 'step', 'tokens/s', 'all-to-all', 'hidden', 'vs sequential', 'schedule']
+  return [
+    `${name}: ${perRank} sequences of ${spec.training.sequenceLength} tokens per rank and step; compute ${source},`,
+    `network of ${options.bandwidth} MB/s each way, ${options.latency} us, and ${options.peer} us per further peer`,
+    '',
+    ...table([head, ...rows]),
+  ].join('\n')
+}
+
+function validationText(found: readonly Validation[]): string {
+  const rows = found.map(each => [
+    String(each.ranks),
+    milliseconds(each.predictedMilliseconds),
+    milliseconds(each.measuredMilliseconds),
+    `${each.errorPercent >= 0 ? '+' : ''}${each.errorPercent.toFixed(1)} %`,
+    `${each.megabytesPerSecond.toFixed(0)} MB/s`,
+    `${each.latencyMicroseconds.toFixed(0)} us`,
+    each.schedule,
+  ])
+  const head = ['ranks', 'predicted', 'measured', 'error', 'bandwidth', 'latency', 'schedule']
+  return [
+    'Ranks as processes of this machine, one step of each, predicted and run',
+    '',
+    ...table([head, ...rows]),
+  ].join('\n')
+}
+
+/** Columns right-aligned, but for the last. */
+function table(rows: readonly string[][]): string[] {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map(row => row[column]?.length ?? 0)))
+  return rows.map(row =>
+    row
+      .map((cell, column) => (column === row.length - 1 ? cell : cell.padStart(widths[column] ?? 0)))
+      .join('  ')
+      .trimEnd(),
+  )
+}

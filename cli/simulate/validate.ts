@@ -1,0 +1,94 @@
+// The predictor against reality: worlds small enough for this machine are run, and predicted from what their collectives took and from compute
+// measured with as many neighbours on the machine, but no network.
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { availableParallelism, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { worldSizeOf } from '../../crds/ranks.ts'
+import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { modelConfig } from '../../worker/model.ts'
+import { emitTrain } from '../../worker/program/emit.ts'
+import type { Emitted } from '../../worker/program/program.ts'
+import { choices, describe, type Profile } from '../../worker/schedule/schedule.ts'
+import { JobFileError } from '../job-file.ts'
+import { type Measured, readMeasured } from '../plan/results.ts'
+import { Gang } from '../run/gang.ts'
+import { measureCompute } from './measure.ts'
+import { type Network, step, type World } from './predict.ts'
+
+export interface Validation {
+  ranks: number
+  /** That of the run. */
+  schedule: string
+  /** One optimizer step, without the evaluations and reports between steps. */
+  predictedMilliseconds: number
+  measuredMilliseconds: number
+  /** Predicted less measured, as a share of measured. */
+  errorPercent: number
+  megabytesPerSecond: number
+  latencyMicroseconds: number
+}
+
+/** Enough for the worker to choose its schedule and to measure that. */
+const STEPS = 30
+
+/** Throws JobFileError where the run fails. */
+export async function validateWorld(name: string, spec: ScMoEJobSpec): Promise<Validation> {
+  const ranks = worldSizeOf(spec)
+  const model = modelConfig(spec, ranks)
+  const emitted = emitTrain(model, 0)
+  const measured = await runWorld(name, spec)
+  const computeThreads = Math.max(1, Math.floor(availableParallelism() / ranks))
+  const computed = await measureCompute({ spec, worldSize: ranks, computeThreads, processes: ranks })
+  const { contention } = measured.profile
+  const network = networkOf(emitted, measured.profile)
+  const predicted = predictedAs(measured.schedule, { model, computed, network, contention }) / 1000
+  const milliseconds = measured.milliseconds ?? Number.NaN
+  return {
+    ranks,
+    schedule: measured.schedule ?? 'unknown',
+    predictedMilliseconds: predicted,
+    measuredMilliseconds: milliseconds,
+    errorPercent: 100 * (predicted / milliseconds - 1),
+    megabytesPerSecond: network.bytesPerSecond / 1e6,
+    latencyMicroseconds: network.latencyMicroseconds,
+  }
+}
+
+/** Microseconds of a step with the schedule that ran. */
+function predictedAs(ran: string | undefined, world: World): number {
+  const emitted = emitTrain(world.model, 0)
+  const choice = choices(emitted, { strategy: 'Auto' }).find(each => describe(each) === ran)
+  if (!choice) throw new JobFileError(`the run reports the schedule ${ran ?? 'none'}, which this program does not have`)
+  return step(world, choice).total
+}
+
+/** Latency is what the counts take; the rest of the all-to-alls' time is their bytes over the bandwidth. Peers cost nothing of their own here. */
+export function networkOf(emitted: Emitted, { times }: Pick<Profile, 'times'>): Network {
+  const mean = (op: number) => times.reduce((sum, rank) => sum + (rank[op] ?? 0), 0) / times.length
+  const ops = emitted.ops.map(({ op, cost }, index) => ({ op, cost, time: mean(index) }))
+  const counts = ops.filter(({ op }) => op === 'all_gather_counts').map(({ time }) => time)
+  const latency = counts.toSorted((a, b) => a - b)[counts.length >> 1] ?? 0
+  const exchanges = ops.filter(({ op, cost }) => op === 'all_to_all' && cost > 0)
+  const bytes = exchanges.reduce((sum, { cost }) => sum + cost, 0)
+  const travel = exchanges.reduce((sum, { time }) => sum + Math.max(time - latency, 0), 0)
+  const bytesPerSecond = travel > 0 ? (bytes / travel) * 1e6 : Number.POSITIVE_INFINITY
+  return { bytesPerSecond, latencyMicroseconds: latency, peerMicroseconds: 0 }
+}
+
+async function runWorld(name: string, written: ScMoEJobSpec): Promise<Measured> {
+  const scratch = mkdtempSync(join(tmpdir(), 'scmoe-validate-'))
+  const output = join(scratch, 'output')
+  const { training } = written
+  const evaluation = { ...training.evaluation, everySteps: STEPS, batches: 1 }
+  const spec = { ...written, training: { ...training, steps: STEPS, evaluation }, suspend: false }
+  try {
+    const gang = await Gang.start({ name, spec, output, scratch })
+    const [first] = await gang.finished()
+    if (!first || first.code !== 0)
+      throw new JobFileError(`the run failed: rank ${first?.rank}: ${first?.failure?.message ?? `code ${first?.code}`}`)
+    return readMeasured(output)
+  } finally {
+    rmSync(scratch, { recursive: true, force: true })
+  }
+}

@@ -1,0 +1,51 @@
+// Everything the operator asks the API server for, as data. The chart's roles are compared with it by a test.
+
+import { GROUP, PLURAL } from '../../crds/contract.ts'
+import type { ProviderName } from './providers.ts'
+
+/** One rule of a Role or ClusterRole. */
+export type Rule = {
+  readonly apiGroups: readonly string[]
+  readonly resources: readonly string[]
+  readonly verbs: readonly string[]
+}
+
+/** In every watched namespace (or the whole cluster). */
+export const NAMESPACE_RULES: readonly Rule[] = [
+  { apiGroups: [GROUP], resources: [PLURAL], verbs: ['get', 'list', 'watch', 'delete'] },
+  { apiGroups: [GROUP], resources: [`${PLURAL}/status`], verbs: ['patch'] },
+  // Owner references that block deletion need it where the OwnerReferencesPermissionEnforcement admission plugin is on.
+  { apiGroups: [GROUP], resources: [`${PLURAL}/finalizers`], verbs: ['update'] },
+  { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list', 'watch', 'create', 'delete'] },
+  { apiGroups: [''], resources: ['services'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
+  { apiGroups: ['policy'], resources: ['poddisruptionbudgets'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
+  { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create', 'patch'] },
+]
+
+/** In the same namespaces: what the chosen provider needs. */
+export const PROVIDER_RULES: Readonly<Record<ProviderName, readonly Rule[]>> = {
+  none: [],
+  kueue: [{ apiGroups: ['kueue.x-k8s.io'], resources: ['workloads'], verbs: ['get', 'list', 'watch', 'delete'] }],
+  coscheduling: [
+    {
+      apiGroups: ['scheduling.x-k8s.io'],
+      resources: ['podgroups'],
+      verbs: ['get', 'list', 'watch', 'create', 'patch'],
+    },
+  ],
+  volcano: [
+    {
+      apiGroups: ['scheduling.volcano.sh'],
+      resources: ['podgroups'],
+      verbs: ['get', 'list', 'watch', 'create', 'patch'],
+    },
+  ],
+  kubernetes: [
+    { apiGroups: ['scheduling.k8s.io'], resources: ['workloads'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
+  ],
+}
+
+/** In the operator's own namespace, for leader election. */
+export const LEADER_ELECTION_RULES: readonly Rule[] = [
+  { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: ['get', 'create', 'update'] },
+]

@@ -1,0 +1,199 @@
+// The objects that a job owns, as data: headless Service, PodDisruptionBudget, pods. Pure.
+
+import { CONTAINER, ENV, LABEL, OUTPUT_DIRECTORY, PORT } from '../../crds/contract.ts'
+import { backendOf, ranksPerWorker, worldSizeOf } from '../../crds/ranks.ts'
+import type { View } from '../plan/view.ts'
+import { gpuContainer, gpuMounts, gpuPod, gpuVolumes } from './gpu.ts'
+import { list, metadata, type Named, record, strings, type Wanted } from './owned.ts'
+import { type Gang, type PodParts, partsOf } from './providers.ts'
+import { type Json, podName } from './wire.ts'
+
+const USER = 65_532
+const GRACE_SECONDS = 60
+const TERMINATION_LOG = '/dev/termination-log'
+const REQUIRED = 'requiredDuringSchedulingIgnoredDuringExecution'
+const VOLUME = { output: 'scmoe-output', temporary: 'scmoe-tmp' } as const
+/** Where the user's value holds if there is one; all other variables of the contract are the operator's. */
+const TUNING: ReadonlySet<string> = new Set([ENV.computeThreads, ENV.dataDirectory])
+
+type Subject = Pick<View, 'name' | 'namespace' | 'uid' | 'spec' | 'workerImage' | 'gpuWorkerImage'>
+type Worker = Subject & Gang
+
+/** Every worker's name resolves before it is ready, so that ranks find each other while they start. */
+export function service(subject: Subject): Wanted<'Service'> {
+  return {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: metadata(subject, subject.name),
+    spec: {
+      clusterIP: 'None',
+      publishNotReadyAddresses: true,
+      selector: { [LABEL.jobUid]: subject.uid },
+      ports: [
+        { name: 'rendezvous', port: subject.spec.network.port, targetPort: subject.spec.network.port, protocol: 'TCP' },
+      ],
+    },
+  }
+}
+
+/**
+ * One worker may be evicted at a time. A drain then costs one restart of the gang, away from the drained node: while the
+ * gang is on its way back no second eviction can hit it, and none is needed. A budget of zero would block every drain
+ * for as long as the job runs. Broken workers never block one (AlwaysAllow). An absolute minAvailable, as maxUnavailable
+ * needs a controller that the disruption controller can scale.
+ */
+export function budget(subject: Subject): Wanted<'PodDisruptionBudget'> {
+  return {
+    apiVersion: 'policy/v1',
+    kind: 'PodDisruptionBudget',
+    metadata: metadata(subject, subject.name),
+    spec: {
+      minAvailable: subject.spec.workers.replicas - 1,
+      unhealthyPodEvictionPolicy: 'AlwaysAllow',
+      selector: { matchLabels: { [LABEL.jobUid]: subject.uid } },
+    },
+  }
+}
+
+/** The template wins wherever it sets something, except for identity, restartPolicy and the worker's own variables. */
+export function pod(view: Worker, worker: number): Wanted<'Pod'> {
+  const template = record(view.spec.workers.template)
+  const meta = record(template['metadata'])
+  const spec = record(template['spec'])
+  const own = metadata(view, podName(view.name, worker))
+  const parts = partsOf(view)
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      ...own,
+      labels: {
+        ...strings(meta['labels']),
+        ...parts.labels,
+        ...own.labels,
+        [LABEL.attempt]: String(view.attempt),
+        [LABEL.rank]: String(worker * ranksPerWorker(view.spec)),
+        [LABEL.worldSize]: String(worldSizeOf(view.spec)),
+      },
+      annotations: { ...strings(meta['annotations']), ...parts.annotations },
+    },
+    spec: {
+      terminationGracePeriodSeconds: GRACE_SECONDS,
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      ...parts.spec,
+      ...spec,
+      ...affinity(parts, spec),
+      ...gpuPod(view.spec, spec),
+      hostname: podName(view.name, worker),
+      subdomain: view.name,
+      restartPolicy: 'Never',
+      securityContext: {
+        runAsNonRoot: true,
+        runAsUser: USER,
+        runAsGroup: USER,
+        fsGroup: USER,
+        fsGroupChangePolicy: 'OnRootMismatch',
+        seccompProfile: { type: 'RuntimeDefault' },
+        ...record(spec['securityContext']),
+      },
+      volumes: merged(volumes(view), spec['volumes'], 'name'),
+      containers: containers(view, worker, list(spec['containers'])),
+    },
+  }
+}
+
+/** Both have to hold: the template's and the one that keeps the gang together. */
+function affinity({ spec: own = {} }: PodParts, template: Json): Json {
+  const [ours, theirs] = [record(own['affinity']), record(template['affinity'])]
+  const [near, given] = [record(ours['podAffinity']), record(theirs['podAffinity'])]
+  const terms = [...list(given[REQUIRED]), ...list(near[REQUIRED])]
+  return terms.length === 0 ? {} : { affinity: { ...theirs, podAffinity: { ...given, [REQUIRED]: terms } } }
+}
+
+function containers(view: Worker, index: number, given: Named[]): Named[] {
+  const template = given.find(({ name }) => name === CONTAINER) ?? { name: CONTAINER }
+  const worker: Named = {
+    image: backendOf(view.spec) === 'cuda' ? view.gpuWorkerImage : view.workerImage,
+    ports: [
+      ...Array.from({ length: ranksPerWorker(view.spec) }, (_, local) => ({
+        name: local === 0 ? 'http' : `http-${local}`,
+        containerPort: PORT.http + local,
+        protocol: 'TCP',
+      })),
+      { name: 'rendezvous', containerPort: view.spec.network.port, protocol: 'TCP' },
+    ],
+    readinessProbe: {
+      httpGet: { path: '/readyz', port: PORT.http },
+      periodSeconds: 2,
+      timeoutSeconds: 2,
+      failureThreshold: 3,
+    },
+    terminationMessagePolicy: 'FallbackToLogsOnError',
+    ...template,
+    ...gpuContainer(view.spec, template),
+    terminationMessagePath: TERMINATION_LOG,
+    env: environment(view, index, template),
+    volumeMounts: merged(mounts(view), template['volumeMounts'], 'mountPath'),
+    securityContext: {
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      runAsNonRoot: true,
+      capabilities: { drop: ['ALL'] },
+      seccompProfile: { type: 'RuntimeDefault' },
+      ...record(template['securityContext']),
+    },
+  }
+  return [worker, ...given.filter(({ name }) => name !== CONTAINER)]
+}
+
+function environment(view: Worker, index: number, template: Named): Named[] {
+  const { template: _, ...workers } = view.spec.workers
+  const fixed: Record<string, string> = {
+    [ENV.jobName]: view.name,
+    [ENV.jobUid]: view.uid,
+    [ENV.attempt]: String(view.attempt),
+    [ENV.rank]: String(index * ranksPerWorker(view.spec)),
+    [ENV.worldSize]: String(worldSizeOf(view.spec)),
+    [ENV.localWorldSize]: String(ranksPerWorker(view.spec)),
+    [ENV.backend]: backendOf(view.spec),
+    [ENV.rendezvous]: `${podName(view.name, 0)}.${view.name}.${view.namespace}.svc:${view.spec.network.port}`,
+    [ENV.spec]: JSON.stringify({ ...view.spec, workers }),
+    [ENV.httpPort]: String(PORT.http),
+    [ENV.terminationLog]: TERMINATION_LOG,
+    ...(view.spec.checkpoint === undefined ? {} : { [ENV.outputDirectory]: OUTPUT_DIRECTORY }),
+  }
+  const given = list(template['env']).filter(({ name }) => TUNING.has(name) || !Object.hasOwn(fixed, name))
+  const limited = record(record(template['resources'])['limits'])['cpu'] !== undefined
+  const resource = { containerName: CONTAINER, resource: 'limits.cpu', divisor: '1' }
+  const threads: Named = { name: ENV.computeThreads, valueFrom: { resourceFieldRef: resource } }
+  const wanted = limited && !given.some(({ name }) => name === ENV.computeThreads)
+  return [...Object.entries(fixed).map(([name, value]) => ({ name, value })), ...(wanted ? [threads] : []), ...given]
+}
+
+function volumes({ spec }: Subject): Named[] {
+  const own: Named[] = [{ name: VOLUME.temporary, emptyDir: {} }, ...gpuVolumes(spec)]
+  return spec.checkpoint === undefined ? own : [...own, { ...spec.checkpoint.volume, name: VOLUME.output }]
+}
+
+function mounts({ spec, namespace, name }: Subject): Json[] {
+  const own = [{ name: VOLUME.temporary, mountPath: '/tmp' }, ...gpuMounts(spec)]
+  if (spec.checkpoint === undefined) return own
+  const subPath = spec.checkpoint.subPath ?? `${namespace}/${name}`
+  return [...own, { name: VOLUME.output, mountPath: OUTPUT_DIRECTORY, ...(subPath === '' ? {} : { subPath }) }]
+}
+
+/** Ours, unless the template has one under the same key, then the template's. */
+function merged(ours: Json[], given: unknown, key: string): Json[] {
+  const theirs = list(given)
+  return [...ours.filter(each => !theirs.some(other => other[key] === each[key])), ...theirs]
+}
+
+/** Whether everything in `wanted` is in `actual`, which may hold more: defaults, status, others' fields. */
+export function holds(actual: unknown, wanted: unknown): boolean {
+  if (Array.isArray(wanted))
+    return Array.isArray(actual) && actual.length === wanted.length && wanted.every((each, i) => holds(actual[i], each))
+  if (typeof wanted === 'object' && wanted !== null)
+    return Object.entries(wanted).every(([key, value]) => holds(record(actual)[key], value))
+  return actual === wanted
+}

@@ -1,0 +1,127 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { fill } from '../../../crds/rules.ts'
+import { TRANSITIONS } from '../../../crds/transitions.ts'
+import { refusalLines, Server } from '../../support/api/crd-server.ts'
+
+const VOLUME = 'checkpoint: {volume: {emptyDir: {}}}'
+
+let server: Server
+let job = ''
+let jobs = 0
+beforeAll(async () => {
+  server = await Server.start({ crd: true })
+})
+beforeEach(async () => {
+  job = `job-${++jobs}`
+  await server.create(job, `${VOLUME}\n  workers: {replicas: 2, gpusPerWorker: 1}`)
+})
+afterAll(() => server?.stop())
+
+/** What is said against a merge patch of spec; empty if it is taken. */
+async function update(spec: object, ...more: string[]): Promise<string[]> {
+  const patch = JSON.stringify({ spec })
+  const { ok, error } = await server.kubectl('patch', 'scmoejob', job, '--type=merge', '--patch', patch, ...more)
+  return ok ? [] : refusalLines(error)
+}
+
+const scale = () => server.kubectl('scale', 'scmoejob', job, '--replicas=4')
+
+describe('an update', () => {
+  it.each([
+    ['suspend', { suspend: true }],
+    ['steps upward', { training: { steps: 11 } }],
+    ['the checkpoint interval', { checkpoint: { everySteps: 7, keep: 1 } }],
+    ['the reporting interval', { reporting: { intervalSeconds: 60 } }],
+    ['deadlines', { startupDeadlineSeconds: 60, progressDeadlineSeconds: 60, scheduling: { timeoutSeconds: 60 } }],
+  ])('may change %s', async (_, spec) => {
+    expect(await update(spec)).toEqual([])
+  })
+
+  it.each([
+    ['managedBy', { managedBy: 'example.com/other' }],
+    ['model', { model: { experts: 16 } }],
+    ['training.globalBatchSequences', { training: { globalBatchSequences: 16 } }],
+    ['training.sequenceLength', { training: { sequenceLength: 128 } }],
+    ['training.microBatches', { training: { microBatches: 2 } }],
+    ['training.recompute', { training: { recompute: true } }],
+    ['training.precision', { training: { precision: 'bfloat16' } }],
+    ['training.seed', { training: { seed: 2 } }],
+    ['training.optimizer', { training: { optimizer: { warmupSteps: 1 } } }],
+    ['training.evaluation', { training: { evaluation: { batches: 1 } } }],
+    ['data', { data: { builtin: 'sotu' } }],
+    ['parallelism', { parallelism: { expertParallelSize: 1 } }],
+    ['overlap', { overlap: { strategy: 'Sequential' } }],
+    ['network', { network: { port: 30_000 } }],
+    ['failurePolicy', { failurePolicy: { maxRestarts: 0 } }],
+    ['checkpoint.volume', { checkpoint: { volume: { emptyDir: { medium: 'Memory' } } } }],
+    ['checkpoint.subPath', { checkpoint: { subPath: 'a' } }],
+    ['checkpoint', { checkpoint: null }],
+    ['training.steps', { training: { steps: 9 } }],
+    ['workers.replicas', { workers: { replicas: 1 } }],
+    ['workers.gpusPerWorker', { workers: { gpusPerWorker: 2 } }],
+    ['workers.gpuResourceName', { workers: { gpuResourceName: 'amd.com/gpu' } }],
+    ['scheduling.queueName', { scheduling: { queueName: 'b' } }],
+    ['scheduling.constraints', { scheduling: { constraints: { topology: [{ key: 'rack' }] } } }],
+    ['workers.minReplicas', { workers: { minReplicas: 1 } }],
+    ['workers.template', { workers: { template: { spec: { nodeSelector: { a: 'b' } } } } }],
+  ])('may not change %s', async (field, spec) => {
+    const rule = TRANSITIONS.find(transition => transition.field === `spec.${field}`)
+    const message = fill(rule?.message ?? 'no such rule', name => ({ old: '10', new: '9' })[name] ?? '')
+    // A scalar's own value is named too.
+    const said = await update(spec)
+    expect(said.map(line => line.replace(/Invalid value: ("[^"]*"|\d+|true): /, 'Invalid value: '))).toEqual([
+      `spec.${field}: Invalid value: ${message}`,
+    ])
+  })
+
+  it('is tried for every rule', () => {
+    expect(TRANSITIONS).toHaveLength(26)
+  })
+
+  it('may change workers of a suspended job, and resume it at once', async () => {
+    expect(await update({ suspend: true })).toEqual([])
+    expect(
+      await update({ suspend: false, workers: { replicas: 4, template: { spec: { nodeSelector: { a: 'b' } } } } }),
+    ).toEqual([])
+    expect(await update({ workers: { template: null } })).toHaveLength(1)
+  })
+
+  it('may change the precision of a suspended job, and take it back to CPUs in float32 alone', async () => {
+    expect(await update({ suspend: true })).toEqual([])
+    expect(await update({ training: { precision: 'bfloat16' } })).toEqual([])
+    expect(await update({ workers: { gpusPerWorker: 0 } })).toEqual([
+      expect.stringContaining('training.precision is bfloat16, but workers.gpusPerWorker is 0'),
+    ])
+    expect(await update({ training: { precision: 'float32' }, workers: { gpusPerWorker: 0 } })).toEqual([])
+  })
+
+  it('of a suspended job still has to fit together', async () => {
+    expect(await update({ suspend: true })).toEqual([])
+    expect(await update({ workers: { replicas: 3 } })).toEqual([
+      'spec.training.globalBatchSequences: Invalid value: training.globalBatchSequences is 8, which is not a multiple of 3 ranks (workers.replicas, times workers.gpusPerWorker with GPUs) times training.microBatches 1: every rank takes an equal share, so change one of them',
+      'spec.parallelism.expertParallelSize: Invalid value: 3 ranks (parallelism.expertParallelSize, or by default all) cannot share model.experts 8 equally: use a size that divides model.experts',
+    ])
+  })
+
+  it('by kubectl scale obeys the same rules', async () => {
+    expect((await scale()).error).toContain('workers.replicas can change only while the job is suspended')
+    await update({ suspend: true })
+    expect((await scale()).ok).toBe(true)
+  })
+
+  it('by kubectl scale needs no suspension where the job is elastic', async () => {
+    await update({ suspend: true })
+    expect(await update({ suspend: false, workers: { minReplicas: 2 } })).toEqual([])
+    expect((await scale()).ok).toBe(true)
+    expect(await update({ workers: { replicas: 1 } })).toEqual([
+      'spec.workers.minReplicas: Invalid value: workers.minReplicas is 2, more than workers.replicas 1: change one of them',
+    ])
+  })
+
+  it('of the status alone is not judged by the rules for spec', async () => {
+    const patch = '{"status":{"state":"Pending"}}'
+    expect(
+      (await server.kubectl('patch', 'scmoejob', job, '--subresource=status', '--type=merge', '--patch', patch)).ok,
+    ).toBe(true)
+  })
+})

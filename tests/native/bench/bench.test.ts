@@ -1,0 +1,82 @@
+// The benchmarks in their quick form: that they run to the end, compute the right thing, and write the rows they promise. Nothing about speed.
+
+import { execFile } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, describe, expect, it } from 'vitest'
+import { obstacle } from '../../../bench/world/network.ts'
+
+const root = join(import.meta.dirname, '../../..')
+const folder = mkdtempSync(join(tmpdir(), 'scmoe-bench-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+const DEADLINE = 90_000
+const EXPECTED = [
+  'Top2  Sequential',
+  'Top2  Pipelined',
+  'Top1  Sequential',
+  'SharedExpert  Sequential',
+  'ScMoE 1 Auto',
+  'ScMoE 2 Auto',
+  'ScMoE 3 Auto',
+  'ScMoE 2 Shortcut',
+]
+
+interface Result {
+  rows: Record<string, string | number | null>[]
+}
+
+async function bench(name: string, ...words: string[]): Promise<Result> {
+  const file = join(folder, `${name}.json`)
+  const command = [join(root, 'bench', `${name}.ts`), '--quick', '--json', file, ...words]
+  // Told to stop, it takes its ranks and their networks with it.
+  await promisify(execFile)(process.execPath, command, { timeout: DEADLINE - 5000 })
+  return JSON.parse(readFileSync(file, 'utf8')) as Result
+}
+
+const reason = obstacle()
+if (reason !== undefined) console.warn(`skipped: ${reason}`)
+
+describe.skipIf(reason !== undefined)('benchmarks', { timeout: DEADLINE }, () => {
+  // Itself it fails when ranks disagree or a schedule changes a bit of loss or gradient norm.
+  it('overlap has a row for every kind and schedule of a regime and phase', async () => {
+    const { rows } = await bench('overlap', '--regimes', '50', '--phases', 'train,forward')
+    for (const phase of ['train', 'forward']) {
+      const own = rows.filter(row => row['phase'] === phase)
+      const strategies = own.map(row => `${row['kind']} ${row['position'] ?? ''} ${row['strategy']}`)
+      expect(strategies).toEqual(expect.arrayContaining(EXPECTED))
+      expect(own.filter(row => row['strategy'] === 'Pipelined').map(row => row['chunks'])).toEqual([2, 4, 8])
+      const slots = own.filter(row => row['strategy'] === 'Shortcut' && row['chunks'] === 1).map(row => row['slot'])
+      // A slot that Auto takes too stands beside Auto's row.
+      expect(new Set(slots)).toEqual(new Set([1, 2, 3, 4]))
+    }
+    for (const row of rows)
+      for (const column of [
+        'tokensPerSecond',
+        'ratioToTop2',
+        'ratioToBound',
+        'predictedOverMeasured',
+        'commShareOfMoe',
+      ])
+        expect(Number.isFinite(row[column]), `${column} of ${row['model']}`).toBe(true)
+    const [first] = rows
+    expect(first).toMatchObject({ regime: 50, kind: 'Top2', strategy: 'Sequential', ratioToTop2: 1 })
+  })
+
+  it('step has a row for both kinds with and without a limit', async () => {
+    const { rows } = await bench('step')
+    expect(rows.map(row => `${row['kind']} ${row['strategy']} ${row['linkMbit']}`)).toEqual(
+      [null, 300].flatMap(link =>
+        ['Top2', 'ScMoE'].flatMap(kind => ['Sequential', 'Auto'].map(strategy => `${kind} ${strategy} ${link}`)),
+      ),
+    )
+    for (const row of rows) expect(row['percentOfGemmPeak']).toBeGreaterThan(0)
+  })
+
+  it('exchange has a rate for every size', async () => {
+    const { rows } = await bench('exchange')
+    expect(rows.length).toBe(1)
+    expect(rows[0]?.['megabytesPerSecond']).toBeGreaterThan(0)
+  })
+})

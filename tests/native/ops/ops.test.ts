@@ -1,0 +1,138 @@
+// Kernels of every op: the C++ program tests/native/ops checks them, this file builds and runs it, plain and under sanitizers.
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeAll, describe, expect, test } from 'vitest'
+
+import { OPS } from '../../../worker/program/ops.ts'
+import { BUILD_DEADLINE, build } from '../../support/build.ts'
+
+const root = join(import.meta.dirname, '../../..')
+const specs = Object.entries(OPS).filter(([, spec]) => spec.queue === 'compute')
+const computeOps = specs.map(([op]) => op)
+
+function run(folder: string, ...words: string[]) {
+  const program = join(root, 'build', folder, 'ops_test')
+  const { status, stdout, stderr } = spawnSync(program, words, { encoding: 'utf8', maxBuffer: 1 << 26 })
+  return {
+    status,
+    stderr,
+    lines: stdout
+      .split('\n')
+      .filter(Boolean)
+      .map(line => line.split('\t')),
+  }
+}
+
+const wrong = (lines: string[][]) => lines.filter(line => line.at(-1) !== 'ok').map(line => line.join(' | '))
+
+describe('the CPU backend', () => {
+  let names: string[][] = []
+  let checks: string[][] = []
+  beforeAll(() => {
+    build('native', ['ops_test'])
+    names = run('native', '--names').lines
+    checks = run('native').lines
+  }, BUILD_DEADLINE)
+
+  test('has exactly the compute ops of the op table, in its order, fast and as reference', () => {
+    const tables = Map.groupBy(
+      names.filter(([kind]) => kind === 'table'),
+      ([, backend]) => backend,
+    )
+    expect(tables.size).toBe(3)
+    for (const [backend, lines] of tables) {
+      expect([backend, ...lines.map(([, , op]) => op)]).toEqual([backend, ...computeOps])
+    }
+  })
+
+  test('is tested with the inputs, outputs and attributes the op table gives', () => {
+    const signatures = names.filter(([kind]) => kind === 'signature').map(([, ...fields]) => fields)
+    expect(signatures).toEqual(
+      specs.map(([op, spec]) => [op, spec.inputs.join(' '), spec.outputs.join(' '), spec.attrs.join(' ')]),
+    )
+  })
+
+  // Seen failing, for each op named: loss += without `accumulate` (z_loss, cross_entropy), key heads dealt out in turn (attention), c[n,0] for c[n,1]
+  // (scale_rows), 1 for it (gated_add), residual looked for behind a bias that is not there (linear), rows beyond the capacity (grouped_linear).
+  test.each(computeOps)(
+    '%s agrees with its reference on every instruction set, with equal bits for 1, 2, 3 threads',
+    op => {
+      const lines = checks.filter(([what, name]) => what === 'kernel' && name === op)
+      expect(lines.length).toBeGreaterThan(0)
+      expect(wrong(lines)).toEqual([])
+    },
+  )
+
+  const backwardOps = computeOps.filter(
+    op => /_(?:backward|dgrad|wgrad)$/.test(op) || op === 'cross_entropy' || op === 'rope',
+  )
+  // Seen failing with these slips in the loops that define the ops: mean left out (rmsnorm), wrong slope (swiglu), half the z-loss (router), a sign
+  // (shared_gate with two coefficients), key heads dealt out in turn (attention), a turn that ignores `inverse` (rope).
+  test.each(backwardOps)('%s agrees with central differences of the forward op', op => {
+    const lines = checks.filter(([what, name]) => what === 'gradient' && name === op)
+    expect(new Set(lines.map(([, , where]) => where)).size).toBe(2)
+    expect(wrong(lines)).toEqual([])
+  })
+
+  // Seen failing, whether the slip was in the kernels or in the reference: key heads dealt out in turn; `inverse` ignored; `taken` ignored; a chunk
+  // one row short, in both at once. In the kernels: all rows in every chunk; chunks from the last to the first.
+  test.each([
+    [
+      'chunks',
+      'gives rows in chunks, and weight gradients over chunks, the bits of the whole, and touches no other row',
+    ],
+    ['shared heads', 'attends with shared keys and values as with copies of them for each head'],
+    ['turn back', 'undoes a turn with its inverse'],
+    ['in place', 'puts the gradient of logits in their place as it does beside them'],
+    ['taken', 'lets no token choose the expert taken from it, and changes no other choice'],
+  ])('%s: %s', what => {
+    const lines = checks.filter(([name]) => name === what)
+    expect(lines.length).toBeGreaterThan(0)
+    expect(wrong(lines)).toEqual([])
+  })
+
+  test('refuses an instruction set it does not know, and says which there are', () => {
+    const program = join(root, 'build/native/ops_test')
+    const env = { ...process.env, SCMOE_CPU_ISA: 'mmx' }
+    const { status, stderr } = spawnSync(program, ['--names'], { encoding: 'utf8', env })
+    expect(status).toBe(2)
+    expect(stderr).toContain('SCMOE_CPU_ISA is mmx: use avx512, avx2 or baseline')
+  })
+
+  test('compiles nothing that kernels of different instruction sets would share', () => {
+    for (const isa of ['baseline', 'avx2', 'avx512']) {
+      const folder = join(root, `build/native/CMakeFiles/scmoe_kernels_${isa}.dir/cpu/kernels`)
+      const objects = readdirSync(folder).filter(name => name.endsWith('.o'))
+      expect(objects.length).toBeGreaterThan(5)
+      const symbols = execFileSync(
+        'nm',
+        ['-C', '--defined-only', '--extern-only', '--format=just-symbols', ...objects],
+        {
+          cwd: folder,
+          encoding: 'utf8',
+        },
+      )
+      const foreign = symbols
+        .split('\n')
+        .filter(line => line && !line.endsWith(':') && !line.includes(`scmoe::${isa}::`))
+      expect(foreign).toEqual([])
+    }
+  })
+})
+
+// Seen failing: swiglu_backward reads the last vector of a row whole; every thread adds to all columns of db.
+describe.each([
+  ['address,undefined', 'native-address'],
+  ['thread', 'native-thread'],
+])('under -fsanitize=%s', (sanitize, folder) => {
+  beforeAll(() => void build(folder, ['ops_test'], [`-DSCMOE_SANITIZE=${sanitize}`]), BUILD_DEADLINE)
+
+  test('every check but the gradients, which run the same code, holds and nothing is reported', {
+    timeout: BUILD_DEADLINE,
+  }, () => {
+    const { status, stderr, lines } = run(folder, '--kernels')
+    expect({ status, stderr, wrong: wrong(lines) }).toEqual({ status: 0, stderr: '', wrong: [] })
+  })
+})

@@ -1,0 +1,173 @@
+// The part of scheduler and kubelet in tests that have none: it says of pods what a test wants to be true of them.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Progress } from '../../../crds/contract.ts'
+import { ApiError, isCode } from '../../../operator/api/errors.ts'
+import type { Kube } from '../../../operator/api/kube.ts'
+import { type Pod, pathOf } from '../../../operator/objects/wire.ts'
+import { waitFor } from './operator.ts'
+
+export type End = { exitCode: number; message?: string; reason?: string; at?: number }
+
+export type KubeletOptions = {
+  /** New pods become ready by themselves. */
+  autoReady?: boolean
+  /** Of a pod that becomes ready. */
+  address?: (pod: Pod) => string | undefined
+}
+
+const seconds = (at: number) => new Date(at).toISOString().replace(/\.\d+Z/, 'Z')
+
+export class Kubelet {
+  readonly #kube: Kube
+  readonly #stop = new AbortController()
+  readonly #loop: Promise<void>
+  /** New pods become ready by themselves. */
+  readonly #autoReady: boolean
+  readonly #address: (pod: Pod) => string | undefined
+  /** Namespaces whose pods do not stop when they are told to: on a dead node. */
+  readonly hanging = new Set<string | undefined>()
+
+  constructor(kube: Kube, { autoReady = false, address = () => '127.0.0.1' }: KubeletOptions = {}) {
+    this.#kube = kube
+    this.#autoReady = autoReady
+    this.#address = address
+    this.#loop = this.#run()
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort()
+    await this.#loop
+  }
+
+  /** Bound first, as a pod without a node does not run. */
+  async ready(pod: Pod, address = this.#address(pod) ?? '127.0.0.1'): Promise<void> {
+    if (pod.spec?.nodeName === undefined) await this.#bind(pod)
+    const containerStatuses = [status(pod, { running: { startedAt: seconds(Date.now()) } }, true)]
+    await this.#patch(pod, {
+      phase: 'Running',
+      podIP: address,
+      podIPs: [{ ip: address }],
+      conditions: [ready(true)],
+      containerStatuses,
+    })
+  }
+
+  async unready(pod: Pod): Promise<void> {
+    await this.#patch(pod, { conditions: [ready(false)] })
+  }
+
+  async waiting(pod: Pod, reason: string, message: string): Promise<void> {
+    await this.#patch(pod, {
+      phase: 'Pending',
+      containerStatuses: [status(pod, { waiting: { reason, message } }, false)],
+    })
+  }
+
+  /** Says so of a pod that is already bound, as binding one would take it back. */
+  async unschedulable(pod: Pod, message: string): Promise<void> {
+    await waitFor('the pod to be bound', async () => {
+      const { namespace, name } = pod.metadata
+      const { spec } = await this.#kube.call<Pod>({ method: 'GET', path: pathOf('Pod', namespace, name) })
+      return spec?.nodeName !== undefined
+    })
+    const conditions = [
+      {
+        type: 'PodScheduled',
+        status: 'False',
+        reason: 'Unschedulable',
+        message,
+        lastTransitionTime: seconds(Date.now()),
+      },
+    ]
+    await this.#patch(pod, { phase: 'Pending', conditions })
+  }
+
+  async end(pod: Pod, { exitCode, message, reason, at = Date.now() }: End): Promise<void> {
+    const terminated = {
+      exitCode,
+      message,
+      reason: reason ?? (exitCode === 0 ? 'Completed' : 'Error'),
+      finishedAt: seconds(at),
+    }
+    // Like the real one: the end of the container is known a moment before the pod's phase is.
+    const containerStatuses = [status(pod, { terminated }, false)]
+    await this.#patch(pod, { conditions: [ready(false)], containerStatuses })
+    await sleep(150)
+    await this.#patch(pod, { phase: exitCode === 0 ? 'Succeeded' : 'Failed' }).catch((error: unknown) => {
+      if (!isCode(error, 404)) throw error
+    })
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      const { items } = await this.#kube
+        .call<{ items: Pod[] }>({ method: 'GET', path: pathOf('Pod') })
+        .catch(() => ({ items: [] as Pod[] }))
+      await Promise.all(items.map(async pod => this.#look(pod).catch(ignored)))
+      await sleep(50)
+    }
+  }
+
+  async #look(pod: Pod): Promise<void> {
+    const { namespace, name, uid, deletionTimestamp } = pod.metadata
+    if (deletionTimestamp !== undefined) {
+      const body = { gracePeriodSeconds: 0, preconditions: { uid } }
+      if (!this.hanging.has(namespace))
+        await this.#kube.call({ method: 'DELETE', path: pathOf('Pod', namespace, name), body })
+    } else if (pod.spec?.nodeName === undefined) await this.#bind(pod)
+    else if (this.#autoReady && pod.status?.phase === 'Pending') await this.ready(pod)
+  }
+
+  async #bind({ metadata: { namespace, name } }: Pod): Promise<void> {
+    const target = { apiVersion: 'v1', kind: 'Node', name: 'node-1' }
+    const body = { apiVersion: 'v1', kind: 'Binding', metadata: { name }, target }
+    await this.#kube
+      .call({ method: 'POST', path: `${pathOf('Pod', namespace, name)}/binding`, body })
+      .catch((error: unknown) => {
+        if (!isCode(error, 404, 409)) throw error
+      })
+  }
+
+  async #patch({ metadata: { namespace, name } }: Pod, body: object): Promise<void> {
+    const path = `${pathOf('Pod', namespace, name)}/status`
+    await this.#kube.call({
+      method: 'PATCH',
+      path,
+      body: { status: body },
+      contentType: 'application/strategic-merge-patch+json',
+    })
+  }
+}
+
+/** It is looked at again soon: the pod may be gone, and the server may be away. */
+function ignored(error: unknown): void {
+  const answered = error instanceof ApiError && error.code < 500
+  if (answered && !isCode(error, 404, 409)) throw error
+}
+
+const ready = (holds: boolean) => ({
+  type: 'Ready',
+  status: holds ? 'True' : 'False',
+  lastTransitionTime: seconds(Date.now()),
+})
+
+const status = (pod: Pod, state: object, isReady: boolean) => ({
+  name: 'worker',
+  image: 'scmoe-worker:test',
+  imageID: '',
+  ready: isReady,
+  restartCount: 0,
+  containerID: `containerd://${pod.metadata.uid}`,
+  state,
+})
+
+export const progressOf = (jobUid: string, extra: Partial<Progress> = {}): Progress => ({
+  jobUid,
+  attempt: 1,
+  rank: 0,
+  step: 10,
+  totalSteps: 100,
+  observedTime: new Date().toISOString(),
+  ...extra,
+})

@@ -1,0 +1,15 @@
+// Before any test of the project: programs that take minutes to build the first time, which no test's deadline should have to allow for.
+
+import { prepareEmbedded } from '../../../tools/cluster/embedded.ts'
+import { binaries } from '../../../tools/cluster/programs/binaries.ts'
+import { builtProgram } from '../../../tools/cluster/programs/built.ts'
+
+export default async function prepare(): Promise<void> {
+  const report = (line: string, update = false) => {
+    if (!update) console.log(line)
+  }
+  await prepareEmbedded('api', report)
+  await binaries(['kubectl', 'kube-controller-manager'], report)
+  await builtProgram('promtool', report)
+  await builtProgram('jobset', report)
+}

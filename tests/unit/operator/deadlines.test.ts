@@ -1,0 +1,207 @@
+import { describe, expect, it } from 'vitest'
+import { maxRestarts, runningWorld, T0, World } from '../../support/operator-world.ts'
+
+const conditionOf = (world: World, type: string) => world.status.conditions?.find(each => each.type === type)
+const lookAgain = (world: World) => ((world.plan().requeueAt ?? 0) - T0) / 1000
+
+describe('the deadline on progress', () => {
+  const spec = { ...maxRestarts(1), progressDeadlineSeconds: 600 }
+
+  it('is half over: the job is Stalled, and runs again with the next step', () => {
+    const world = runningWorld(spec)
+    world.wait(30)
+    world.answers(7)
+    world.settle()
+    expect(lookAgain(world)).toBe(330)
+    world.wait(300)
+    world.answers(7)
+    expect(world.settle()).toEqual([
+      'report step 7 of 100',
+      'write Stalled, NoStep: no step was finished since 2026-01-01T00:00:30Z (step 7); without one the gang fails at 2026-01-01T00:10:30Z',
+      'look again at 2026-01-01T00:10:30.000Z',
+    ])
+    expect(['Running', 'Progressing', 'WorkersReady'].map(type => conditionOf(world, type)?.status)).toEqual([
+      'True',
+      'False',
+      'True',
+    ])
+    world.wait(1)
+    world.answers(8)
+    expect(world.settle()[0]).toBe('write Running, AllWorkersReady: all workers are ready')
+    expect(conditionOf(world, 'Progressing')?.status).toBe('True')
+  })
+
+  it('is over: the gang restarts by failurePolicy, and fails when that is used up', () => {
+    const world = runningWorld(spec)
+    world.answers(7)
+    world.settle()
+    world.wait(600)
+    world.answers(7)
+    expect(world.settle()[1]).toBe(
+      'write Restarting, ProgressDeadlineExceeded: gpt-worker-0 failed in attempt 1: ProgressDeadlineExceeded: no step was finished for 600 s after step 7; all workers are ready; restart 1 of 1',
+    )
+    expect(conditionOf(world, 'Progressing')?.status).toBe('False')
+    world.wait(10)
+    world.gone()
+    world.settle()
+    for (const name of world.pods.keys()) world.ready(name)
+    world.settle()
+    // The step of the attempt before says nothing about this one.
+    world.wait(1)
+    world.answers(7)
+    world.settle()
+    expect(world.status.state).toBe('Running')
+    world.wait(598)
+    world.answers(7)
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Stalled', restarts: 1 })
+    world.wait(1)
+    world.answers(7)
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Failed', reason: 'MaxRestartsExceeded', restarts: 1 })
+  })
+
+  it('names the worker that is not ready: one that hangs does not answer its probe either', () => {
+    const world = runningWorld(spec)
+    world.unready('gpt-worker-1')
+    world.wait(600)
+    world.answers(0)
+    world.wait(600)
+    world.answers(0)
+    world.settle()
+    expect(world.status.lastFailure).toEqual({
+      attempt: 1,
+      podName: 'gpt-worker-1',
+      nodeName: 'node-1',
+      reason: 'ProgressDeadlineExceeded',
+      message: 'no step was finished for 600 s after step 0; gpt-worker-1 is not ready',
+    })
+  })
+
+  it('holds for a rank 0 that answers neither the operator nor its own node', () => {
+    const world = runningWorld(spec)
+    world.answers(3)
+    world.unready('gpt-worker-0')
+    world.wait(599)
+    world.settle()
+    expect(world.status.state).toBe('Stalled')
+    world.wait(1)
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Restarting', lastFailure: { podName: 'gpt-worker-0' } })
+  })
+
+  // Broken once by counting from the last step alone: every job restarted when the operator could not reach the pods.
+  it('proves nothing while this operator cannot reach a rank 0 that is ready', () => {
+    const world = runningWorld(spec)
+    world.answers(3)
+    world.wait(100_000)
+    expect(world.settle()).toEqual([
+      "write Running, ProgressUnknown: gpt-worker-0 is ready, but its progress cannot be read since 2026-01-01T00:00:00Z: look at the operator's log",
+      'look again at 2026-01-02T03:46:55.000Z',
+    ])
+    expect(conditionOf(world, 'Progressing')?.status).toBe('Unknown')
+    world.answers(90)
+    expect(world.settle()[0]).toBe('write Running, AllWorkersReady: all workers are ready')
+  })
+
+  it("does not believe an earlier attempt's step", () => {
+    const world = runningWorld(spec)
+    world.answers(3)
+    world.wait(700)
+    world.heard = { attempt: 0, step: 3, at: world.now }
+    world.settle()
+    expect(world.status.reason).toBe('ProgressUnknown')
+  })
+})
+
+describe('the deadline on a start', () => {
+  const spec = { ...maxRestarts(1), startupDeadlineSeconds: 60 }
+
+  it('counts from the first node and names what holds up the worst pod', () => {
+    const world = new World(spec)
+    world.settle()
+    world.ready('gpt-worker-0')
+    world.waiting('gpt-worker-1', 'ImagePullBackOff', 'ErrImagePull: manifest unknown')
+    world.settle()
+    expect(lookAgain(world)).toBe(60)
+    world.wait(60)
+    expect(world.settle()[0]).toBe(
+      'write Restarting, StartupDeadlineExceeded: gpt-worker-1 failed in attempt 1: StartupDeadlineExceeded: 1 of 2 workers were ready 60 s after the first got its node; gpt-worker-1 cannot pull image "worker:1": manifest unknown; restart 1 of 1',
+    )
+    expect(world.status.lastFailure).toMatchObject({ podName: 'gpt-worker-1', reason: 'StartupDeadlineExceeded' })
+  })
+
+  it('does not count while no worker has a node: that is a queue', () => {
+    const world = new World(spec)
+    world.room = 0
+    world.settle()
+    world.wait(100_000)
+    expect(world.settle()).toEqual([])
+    expect(world.status).toMatchObject({ state: 'Queued', restarts: 0 })
+  })
+
+  it('does not count for a gang that was ready once', () => {
+    const world = runningWorld(spec)
+    world.unready('gpt-worker-1')
+    world.wait(61)
+    world.answers(1)
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Running', reason: 'WorkersNotReady' })
+  })
+})
+
+describe('a gang of which only some find nodes', () => {
+  const spec = { ...maxRestarts(0), scheduling: { timeoutSeconds: 100 } }
+
+  it('gives them back when its time is over, and is queued again without a restart on its account', () => {
+    const world = new World(spec)
+    world.room = 1
+    expect(world.settle().slice(-2)).toEqual([
+      'write Queued, Unschedulable: gpt-worker-1: 0/1 nodes are available',
+      'look again at 2026-01-01T00:01:40.000Z',
+    ])
+    world.wait(100)
+    const [first, second, sentence] = world.settle()
+    expect([first, second]).toEqual([
+      'delete Pod gpt-worker-0: the gang is queued again',
+      'delete Pod gpt-worker-1: the gang is queued again',
+    ])
+    expect(sentence).toBe(
+      'write Queued, SchedulingTimeout: 1 of 2 workers had nodes for 100 s and gave them back; gpt-worker-1: 0/1 nodes are available',
+    )
+    expect(world.status).toMatchObject({ attempt: 2, restarts: 0, workers: { active: 0 } })
+    const pause = Date.parse(world.status.nextRestartTime ?? '') - world.now
+    expect(pause).toBeGreaterThanOrEqual(10_000)
+    expect(pause).toBeLessThanOrEqual(61_000)
+    world.gone()
+    expect(world.settle()).toEqual([])
+    world.wait(61)
+    world.room = 2
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Starting', attempt: 2 })
+    expect(world.status.nextRestartTime).toBeUndefined()
+  })
+
+  it('does not come back at the same moment as another that gave way with it', () => {
+    const pauses = ['a-4dc1', 'b-93e0', 'c-77a2', 'd-0b15'].map(uid => {
+      const world = new World(spec)
+      world.job.metadata.uid = uid
+      world.room = 1
+      world.settle()
+      world.wait(100)
+      world.settle()
+      return world.status.nextRestartTime
+    })
+    expect(new Set(pauses).size).toBeGreaterThan(1)
+  })
+
+  it('waits for as long as it takes where it holds no node', () => {
+    const world = new World(spec)
+    world.room = 0
+    world.settle()
+    const { attempt } = world.status
+    world.wait(1_000_000)
+    expect(world.settle()).toEqual([])
+    expect(world.status.attempt).toBe(attempt)
+  })
+})

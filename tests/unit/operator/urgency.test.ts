@@ -1,0 +1,43 @@
+import { describe, expect, it } from 'vitest'
+import { isUrgent } from '../../../operator/plan/urgency.ts'
+import { runningWorld, World } from '../../support/operator-world.ts'
+
+const urgent = (world: World) => isUrgent(world.job, [...world.pods.values()])
+
+describe('a job is looked at first', () => {
+  it('until it has its pods, and not while it just waits for them or runs', () => {
+    const world = new World()
+    expect(urgent(world)).toBe(true)
+    world.settle()
+    expect(urgent(world)).toBe(false)
+    expect(urgent(runningWorld())).toBe(false)
+  })
+
+  // Seen to fail: where only jobs without pods were urgent, and where one in its back-off was not.
+  it('from a failure until its old pods are told to stop, and again from their end, to wait for the end of the back-off', () => {
+    const world = runningWorld()
+    world.end('gpt-worker-1', { exitCode: 70 })
+    expect(urgent(world)).toBe(true)
+    world.step()
+    expect(world.status.state).toBe('Restarting')
+    expect(urgent(world)).toBe(true)
+    world.step()
+    expect(urgent(world)).toBe(false)
+    world.gone()
+    expect(urgent(world)).toBe(true)
+    expect(world.plan()).toMatchObject({ actions: [], requeueAt: world.now + 10_000 })
+  })
+
+  it('never where it is suspended, finished, deleted, or left to another controller', () => {
+    expect(urgent(new World({ suspend: true }))).toBe(false)
+    expect(urgent(new World({ managedBy: 'kueue.x-k8s.io/multikueue' }))).toBe(false)
+    const failed = runningWorld({ failurePolicy: { maxRestarts: 0 } })
+    failed.end('gpt-worker-1', { exitCode: 70 })
+    failed.settle()
+    expect(failed.status.state).toBe('Failed')
+    expect(urgent(failed)).toBe(false)
+    const deleted = new World()
+    deleted.job.metadata.deletionTimestamp = new Date(deleted.now).toISOString()
+    expect(urgent(deleted)).toBe(false)
+  })
+})

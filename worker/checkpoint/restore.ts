@@ -1,0 +1,182 @@
+// Reading checkpoints. All ranks load the same step or none: rank 0 proposes, everyone verifies what it would read, and one unusable file
+// anywhere makes all of them go on to the next older checkpoint.
+
+import { open, rename, stat } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { errnoCode, errnoText, WorkerFailure } from '../failure.ts'
+import { everywhere } from '../ranks/together.ts'
+import { type CheckpointIndex, folderOf, INDEX, listSteps, modelDifference, readIndex } from './contents.ts'
+import { type Header, hashFile, readFloats, readHeader } from './safetensors.ts'
+import { type CheckpointPlace, type Held, removeLeftovers } from './saving.ts'
+
+export interface Restored {
+  index: CheckpointIndex
+  folder: string
+}
+
+interface Problem {
+  folder: string
+  text: string
+}
+
+/** What one rank finds out about one checkpoint; of several, the last named decides. */
+interface Finding {
+  index?: CheckpointIndex
+  /** Damaged or incomplete: an older one is tried. */
+  problem?: string
+  /** Another model: permanent. */
+  difference?: string
+  /** Perhaps whole, but not to be read from here: giving it up would lose work. */
+  unreadable?: string
+}
+
+/**
+ * Fills `held` from the newest checkpoint that every rank can read; collective. Undefined: there is none, and `held` may hold anything.
+ * Throws `badConfig` when the newest readable one is of another model.
+ */
+export async function restoreCheckpoint(
+  place: CheckpointPlace,
+  held: readonly Held[],
+  warn: (message: string) => void,
+): Promise<Restored | undefined> {
+  const steps = place.rank === 0 ? await candidates(place) : []
+  const problems: Problem[] = []
+  for (let i = 0; ; i++) {
+    const proposal = await place.reduce(Float64Array.of(place.rank === 0 ? (steps[i] ?? -1) : 0))
+    const step = proposal[0] ?? -1
+    if (step < 0) return conclude(place, problems, { warn, restored: undefined })
+    const folder = join(place.directory, folderOf(step))
+    const outcome = await everywhere(place.reduce, () => examine(place, folder, held))
+    const found: Finding = 'value' in outcome ? outcome.value : { unreadable: errnoText(outcome.error) }
+    const verdict = await agree(place, found)
+    if (verdict.difference) {
+      throw new WorkerFailure(
+        'badConfig',
+        `The checkpoint ${folder} was made with ${found.difference ?? 'another model'}: use another output folder or volume, or the model it was made with.`,
+      )
+    }
+    if (verdict.unreadable) {
+      const reason = found.unreadable ?? 'another rank cannot; its log says why'
+      throw new WorkerFailure('checkpoint', `The checkpoint ${folder} cannot be read: ${reason}.`)
+    }
+    if (!verdict.problem && found.index)
+      return conclude(place, problems, { warn, restored: { index: found.index, folder } })
+    problems.push({ folder, text: found.problem ?? 'another rank cannot read it; its log says why' })
+  }
+}
+
+async function candidates(place: CheckpointPlace): Promise<number[]> {
+  await removeLeftovers(place.directory)
+  return listSteps(place.directory).catch((error: unknown) => {
+    throw new WorkerFailure(
+      'checkpoint',
+      `The checkpoint folder ${place.directory} cannot be listed: ${errnoText(error)}.`,
+    )
+  })
+}
+
+/** How many ranks found what. */
+async function agree(
+  place: CheckpointPlace,
+  found: Finding,
+): Promise<{ problem: number; difference: number; unreadable: number }> {
+  const flags = [found.problem, found.difference, found.unreadable].map(text => (text === undefined ? 0 : 1))
+  const [problem = 0, difference = 0, unreadable = 0] = await place.reduce(Float64Array.from(flags))
+  return { problem, difference, unreadable }
+}
+
+async function examine(place: CheckpointPlace, folder: string, held: readonly Held[]): Promise<Finding> {
+  let file = INDEX
+  try {
+    await stat(folder)
+  } catch (error) {
+    return { unreadable: `${errnoText(error)}; rank 0 sees it, so every worker must mount the same volume` }
+  }
+  try {
+    const index = await readIndex(folder)
+    if (folderOf(index.step) !== basename(folder)) throw new Error(`it is of step ${index.step}`)
+    const difference = modelDifference(index.model, place.model)
+    if (difference !== undefined) return { difference }
+    await readHeld(folder, { index, held }, name => {
+      file = name
+    })
+    return { index }
+  } catch (error) {
+    const text = `${file}: ${errnoText(error).replaceAll(/\s+/g, ' ').slice(0, 300)}`
+    const code = errnoCode(error)
+    return code === undefined || code === 'ENOENT' ? { problem: text } : { unreadable: text }
+  }
+}
+
+/** Verifies every file that has a part of `held` and copies it there. `opening`: called with the file that an error is about. */
+export async function readHeld(
+  folder: string,
+  { index, held }: { index: CheckpointIndex; held: readonly Held[] },
+  opening: (file: string) => void,
+): Promise<void> {
+  for (const [number, { name, bytes, sha256 }] of index.files.entries()) {
+    const needed = held.filter(item => overlaps(index, number, item).length > 0)
+    if (needed.length === 0) continue
+    opening(name)
+    const file = await open(join(folder, name), 'r')
+    try {
+      const found = await hashFile(file)
+      if (found.bytes !== bytes) throw new Error(`it has ${found.bytes} bytes instead of ${bytes}`)
+      if (found.sha256 !== sha256) throw new Error('its checksum differs: the file was changed or damaged')
+      const header = await readHeader(file)
+      for (const item of needed) await readSlices(file, header, { item, parts: overlaps(index, number, item) })
+    } finally {
+      await file.close()
+    }
+  }
+  for (const { name, slice } of held) {
+    const covered = (index.tensors[name] ?? []).reduce((sum, part) => sum + overlap(part, slice), 0)
+    if (covered !== slice.count) throw new Error(`tensor ${name} is not complete in it`)
+  }
+}
+
+interface Range {
+  start: number
+  count: number
+}
+
+const overlap = (a: Range, b: Range) =>
+  Math.max(0, Math.min(a.start + a.count, b.start + b.count) - Math.max(a.start, b.start))
+
+function overlaps(index: CheckpointIndex, file: number, { name, slice }: Held): Range[] {
+  return (index.tensors[name] ?? []).filter(part => part.file === file && overlap(part, slice) > 0)
+}
+
+async function readSlices(
+  file: Parameters<typeof readFloats>[0],
+  header: Header,
+  { item, parts }: { item: Held; parts: readonly Range[] },
+): Promise<void> {
+  const entry = header.entries.get(item.name)
+  if (entry === undefined) throw new Error(`tensor ${item.name} is not in it`)
+  for (const part of parts) {
+    const values = (entry.end - entry.start) / 4
+    if (values !== part.count)
+      throw new Error(`tensor ${item.name} has ${values} values in it instead of ${part.count}`)
+    const from = Math.max(part.start, item.slice.start)
+    const count = overlap(part, item.slice)
+    const target = item.data.subarray(from - item.slice.start, from - item.slice.start + count)
+    await readFloats(file, entry.start + 4 * (from - part.start), target)
+  }
+}
+
+/** Says which checkpoints were skipped and what is used instead; rank 0 puts them aside, so that they do not count as kept ones. */
+async function conclude(
+  place: CheckpointPlace,
+  problems: readonly Problem[],
+  { warn, restored }: { warn: (message: string) => void; restored: Restored | undefined },
+): Promise<Restored | undefined> {
+  const instead =
+    restored === undefined ? 'there is no older one, so training starts over' : `${restored.folder} is used instead`
+  for (const { folder, text } of problems) {
+    warn(`checkpoint ${folder} is not usable (${text}); ${instead}`)
+    if (place.rank === 0)
+      await rename(folder, folder.replace(/step-(\d+)$/, `unusable-$1-${Date.now()}`)).catch(() => undefined)
+  }
+  return restored
+}

@@ -1,0 +1,98 @@
+// A file of tokens: text, of which each byte is one, or little-endian numbers. Read by position; every token that is read is checked.
+
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { errnoText, WorkerFailure } from '../failure.ts'
+
+export type TokenType = ScMoEJobSpec['data']['tokens']
+
+const BYTES: Readonly<Record<TokenType, 1 | 2 | 4>> = { bytes: 1, uint16: 2, uint32: 4 }
+
+/** Failures are `badData` and name the file, the byte and the value. */
+export class TokenFile {
+  readonly path: string
+  /** Tokens in it. */
+  readonly length: number
+  readonly #file: number
+  readonly #type: TokenType
+  readonly #vocabulary: number
+
+  constructor(path: string, { tokens, vocabulary }: { tokens: TokenType; vocabulary: number }) {
+    this.path = path
+    this.#type = tokens
+    this.#vocabulary = vocabulary
+    let bytes: number
+    try {
+      this.#file = openSync(path, 'r')
+      const stat = fstatSync(this.#file)
+      if (!stat.isFile()) throw new Error(stat.isDirectory() ? 'it is a folder' : 'it is not a regular file')
+      bytes = stat.size
+      readSync(this.#file, new Uint8Array(1), { position: 0 })
+    } catch (error) {
+      throw new WorkerFailure(
+        'badData',
+        `The data ${path} cannot be read: ${errnoText(error)}. Check spec.data and what is mounted there.`,
+      )
+    }
+    const width = BYTES[tokens]
+    if (bytes % width !== 0) {
+      throw new WorkerFailure(
+        'badData',
+        `The data ${path} has ${bytes} bytes, which is not a multiple of the ${width} that spec.data.tokens ${tokens} needs for each: the file was cut short, or holds something else.`,
+      )
+    }
+    this.length = bytes / width
+  }
+
+  /** What `length` counts. */
+  get unit(): string {
+    return this.#type === 'bytes' ? 'bytes' : `${this.#type} tokens`
+  }
+
+  /** Fills `tokens` with those from `start` on. */
+  read(tokens: Int32Array, start: number): void {
+    const width = BYTES[this.#type]
+    const bytes = new Uint8Array(tokens.length * width)
+    this.#readBytes(bytes, start * width)
+    const view = new DataView(bytes.buffer)
+    for (let i = 0; i < tokens.length; i++) {
+      const token = tokenAt(view, i * width, width)
+      if (token >= this.#vocabulary) this.#refuse(token, (start + i) * width)
+      tokens[i] = token
+    }
+  }
+
+  close(): void {
+    closeSync(this.#file)
+  }
+
+  #readBytes(bytes: Uint8Array, position: number): void {
+    let got = 0
+    try {
+      while (got < bytes.length) {
+        const more = readSync(this.#file, bytes, got, bytes.length - got, position + got)
+        if (more === 0) break
+        got += more
+      }
+    } catch (error) {
+      throw new WorkerFailure('badData', `Reading ${this.path} at byte ${position} failed: ${errnoText(error)}.`)
+    }
+    if (got === bytes.length) return
+    throw new WorkerFailure(
+      'badData',
+      `${this.path} ended at byte ${position + got}: it was shortened while it was being read.`,
+    )
+  }
+
+  #refuse(token: number, byte: number): never {
+    throw new WorkerFailure(
+      'badData',
+      `The data ${this.path} holds the token ${token} at byte ${byte}, but spec.model.vocabularySize is ${this.#vocabulary}: raise it, or check that spec.data.tokens ${this.#type} is what the file holds.`,
+    )
+  }
+}
+
+function tokenAt(view: DataView, byte: number, width: 1 | 2 | 4): number {
+  if (width === 1) return view.getUint8(byte)
+  return width === 2 ? view.getUint16(byte, true) : view.getUint32(byte, true)
+}

@@ -1,0 +1,84 @@
+// What there is to evaluate at a path: a checkpoint of ours, written by any number of ranks, or weights of another program.
+
+import { readdir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type CheckpointIndex, folderOf, INDEX, listSteps, modelDifference, readIndex } from '../checkpoint/contents.ts'
+import { readHeld } from '../checkpoint/restore.ts'
+import { errnoText, WorkerFailure } from '../failure.ts'
+import { type ModelConfig, sliceOf, tensors } from '../model.ts'
+import { readWeights } from './weights.ts'
+
+export type Source =
+  | { kind: 'checkpoint'; folder: string; index: CheckpointIndex }
+  | { kind: 'weights'; files: string[] }
+
+const bad = (message: string) => new WorkerFailure('badConfig', message)
+const short = (error: unknown) => errnoText(error).replaceAll(/\s+/g, ' ').slice(0, 300)
+
+/**
+ * A folder with an index, else the newest checkpoint of a folder of checkpoints or of an output folder, else a folder's safetensors files, or one
+ * such file. Throws `badConfig` where there is none of them, or an index that cannot be read.
+ */
+export async function locate(path: string): Promise<Source> {
+  const found = await stat(path).catch((error: unknown) => {
+    throw bad(`The checkpoint ${path} cannot be read: ${short(error)}. Give the folder of a checkpoint or of weights.`)
+  })
+  if (!found.isDirectory()) return { kind: 'weights', files: [path] }
+  const names = await readdir(path).catch((error: unknown) => {
+    throw bad(`The checkpoint ${path} cannot be listed: ${short(error)}.`)
+  })
+  if (names.includes(INDEX)) return ownCheckpoint(path)
+  for (const folder of [path, join(path, 'checkpoints')]) {
+    const [newest] = await listSteps(folder).catch(() => [])
+    if (newest !== undefined) return ownCheckpoint(join(folder, folderOf(newest)))
+  }
+  const files = names.filter(name => name.endsWith('.safetensors')).toSorted()
+  if (files.length > 0) return { kind: 'weights', files: files.map(name => join(path, name)) }
+  throw bad(
+    `${path} holds no checkpoint: give a folder with ${INDEX}, the output folder of a run, or a folder with .safetensors files.`,
+  )
+}
+
+async function ownCheckpoint(folder: string): Promise<Source> {
+  try {
+    return { kind: 'checkpoint', folder, index: await readIndex(folder) }
+  } catch (error) {
+    throw bad(`The checkpoint ${folder} is not usable: ${INDEX}: ${short(error)}. Give the folder of another step.`)
+  }
+}
+
+/** Throws `badConfig` where a checkpoint's index says another model than the job. */
+export function demandModel(source: Source, model: ModelConfig): void {
+  if (source.kind === 'weights') return
+  const difference = modelDifference(source.index.model, model)
+  if (difference === undefined) return
+  throw bad(
+    `The checkpoint ${source.folder} was made with ${difference}: give the job it was made with, or leave --job out.`,
+  )
+}
+
+/** Fills the parameters of the whole model, whose memory `view` gives. Throws `badConfig` with what is wrong and what to do. */
+export async function readParameters(
+  source: Source,
+  model: ModelConfig,
+  view: (name: string) => Float32Array,
+): Promise<void> {
+  const expected = tensors(model)
+  if (source.kind === 'weights') return readWeights(source.files, expected, view)
+  const held = expected.map(tensor => ({
+    name: tensor.name,
+    tensor,
+    slice: sliceOf(tensor, model, 0),
+    data: view(tensor.name),
+  }))
+  let file = INDEX
+  try {
+    await readHeld(source.folder, { index: source.index, held }, name => {
+      file = name
+    })
+  } catch (error) {
+    throw bad(
+      `The checkpoint ${source.folder} is not usable: ${file}: ${short(error)}. Give the folder of another step.`,
+    )
+  }
+}

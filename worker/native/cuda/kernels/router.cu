@@ -1,0 +1,227 @@
+// The router: scores, softmax, choice, and the places of choices in token order.
+#include <stdexcept>
+#include <string>
+
+#include "columns.cuh"
+#include "cuda/ops.cuh"
+#include "cuda/products/tile.cuh"
+#include "loss.cuh"
+
+namespace scmoe::cuda {
+namespace {
+
+constexpr int kPlaces = 256;  // choices whose places one block finds
+
+struct Choice {
+  float *probs, *weight, *lse;  // [rows, experts], which holds the scores before; [rows, k]; [rows] or null
+  int32_t* expert;              // [rows, k]
+  const int32_t* taken;         // [rows] or null
+  int64_t rows, experts, k;
+};
+
+// The lane that scores highest, ties to the lower index; all lanes get it.
+__device__ int best_of_warp(float score, int index) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    const float other = __shfl_xor_sync(kAllLanes, score, distance);
+    const int at = __shfl_xor_sync(kAllLanes, index, distance);
+    if (other > score || (other == score && at < index)) score = other, index = at;
+  }
+  return index;
+}
+
+// A warp for each token.
+__global__ void choose_kernel(Choice p) {
+  const int64_t n = global_warp(), lane = threadIdx.x % kWarp;
+  if (n >= p.rows) return;
+  float* probs = p.probs + n * p.experts;
+  float top = -INFINITY, total = 0;
+  for (int64_t e = lane; e < p.experts; e += kWarp) top = greatest(top, probs[e]);
+  top = warp_max(top);
+  for (int64_t e = lane; e < p.experts; e += kWarp) total += expf(probs[e] - top);
+  total = warp_sum(total);
+  if (p.lse && lane == 0) p.lse[n] = top + logf(total);
+  for (int64_t e = lane; e < p.experts; e += kWarp) probs[e] = expf(probs[e] - top) / total;
+
+  const int taken = p.taken ? p.taken[n] : -1;
+  float weight[2] = {0, 0};
+  int pick[2] = {-1, -1};
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    if (i >= p.k) break;
+    float score = -1;
+    int index = static_cast<int>(p.experts) - 1;  // where no score is a number
+    for (int64_t e = lane; e < p.experts; e += kWarp) {
+      const bool open = e != taken && e != pick[0];
+      if (open && probs[e] > score) score = probs[e], index = static_cast<int>(e);
+    }
+    pick[i] = best_of_warp(score, index);
+    weight[i] = __shfl_sync(kAllLanes, lane == pick[i] % kWarp ? probs[pick[i]] : 0.0f, pick[i] % kWarp);
+  }
+  if (lane >= p.k) return;
+  p.expert[n * p.k + lane] = lane == 0 ? pick[0] : pick[1];
+  p.weight[n * p.k + lane] = (lane == 0 ? weight[0] : weight[1]) / (p.k > 1 ? weight[0] + weight[1] : 1);
+}
+
+// Choice c in the order in which places are given: i = 0 of all tokens, then i = 1.
+__device__ int64_t choice_at(int64_t c, int64_t rows, int64_t k) {
+  return c % rows * k + c / rows;
+}
+
+// tallies[block, e] = choices of e among a block's kPlaces
+__global__ void tally_kernel(int32_t* tallies, const int32_t* expert, int64_t rows, int64_t k, int64_t experts) {
+  __shared__ int32_t here[kPlaces];
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * kPlaces + threadIdx.x;
+  here[threadIdx.x] = c < rows * k ? expert[choice_at(c, rows, k)] : -1;
+  __syncthreads();
+  for (int64_t e = threadIdx.x; e < experts; e += kPlaces) {
+    int32_t count = 0;
+    for (int i = 0; i < kPlaces; i++) count += here[i] == e;
+    tallies[blockIdx.x * experts + e] = count;
+  }
+}
+
+// Turns tallies into what blocks before have, and adds all up: a thread for each expert.
+__global__ void count_kernel(int32_t* tallies, int32_t* counts, int64_t blocks, int64_t experts) {
+  const int64_t e = global_thread();
+  if (e >= experts) return;
+  int32_t before = 0;
+  for (int64_t b = 0; b < blocks; b++) {
+    const int32_t here = tallies[b * experts + e];
+    tallies[b * experts + e] = before;
+    before += here;
+  }
+  counts[e] = before;
+}
+
+struct Places {
+  int32_t* slot;                   // [rows, k]
+  const int32_t *expert, *before;  // [rows, k]; [blocks, experts]
+  int64_t rows, k, experts, capacity;
+};
+
+__global__ void place_kernel(Places p) {
+  __shared__ int32_t here[kPlaces];
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * kPlaces + threadIdx.x;
+  const bool is = c < p.rows * p.k;
+  const int64_t choice = choice_at(is ? c : 0, p.rows, p.k);
+  const int32_t mine = p.expert[choice];
+  here[threadIdx.x] = is ? mine : -1;
+  __syncthreads();
+  if (!is) return;
+  int32_t place = p.before[blockIdx.x * p.experts + mine];
+  for (unsigned i = 0; i < threadIdx.x; i++) place += here[i] == mine;
+  p.slot[choice] = place < p.capacity ? place : -1;
+}
+
+struct Backward {
+  float* dlogits;                      // [rows, experts]
+  const float *dweight, *probs, *lse;  // [rows, k]; [rows, experts]; [rows] or null
+  const float* share;                  // [experts]
+  const int32_t *expert, *slot;        // [rows, k]
+  int64_t rows, experts, k;
+  float balance, z;  // of a share; of a log-sum-exp
+
+  // d loss / d probs[e] of a token
+  __device__ float of_prob(int64_t n, int64_t e) const {
+    float dp = balance * share[e];
+    const float* p = probs + n * experts;
+    const int32_t* chosen = expert + n * k;
+    const float total = k > 1 ? p[chosen[0]] + p[chosen[1]] : 1;
+    // weight_i = p_i / total, so d weight_i / d p_j = ((i == j) - weight_i) / total; for k = 1 weight = p.
+    for (int64_t j = 0; j < k; j++) {
+      for (int64_t i = 0; i < k && chosen[j] == e; i++) {
+        const float slope = k > 1 ? ((i == j ? 1.0f : 0.0f) - p[chosen[i]] / total) / total : 1;
+        if (slot[n * k + i] >= 0) dp += dweight[n * k + i] * slope;
+      }
+    }
+    return dp;
+  }
+};
+
+// A warp for each token.
+__global__ void dlogits_kernel(Backward p) {
+  const int64_t n = global_warp(), lane = threadIdx.x % kWarp;
+  if (n >= p.rows) return;
+  float inner = 0;
+  for (int64_t e = lane; e < p.experts; e += kWarp) inner += p.probs[n * p.experts + e] * p.of_prob(n, e);
+  inner = warp_sum(inner);
+  const float of_lse = p.lse ? p.z * p.lse[n] : 0;
+  for (int64_t e = lane; e < p.experts; e += kWarp)
+    p.dlogits[n * p.experts + e] = p.probs[n * p.experts + e] * (p.of_prob(n, e) - inner + of_lse);
+}
+
+// dw[e, j] of a slice of tokens: partials[slice, experts, dim]
+template <class T>
+struct Slice {
+  float* partials;
+  const float* dlogits;                // [rows, experts]
+  const T* x;                          // [rows, dim]
+  int64_t rows, experts, dim, length;  // rows of a slice
+};
+
+template <class T>
+__global__ void dw_kernel(Slice<T> p) {
+  const int64_t m0 = static_cast<int64_t>(blockIdx.y) * kTile, n0 = static_cast<int64_t>(blockIdx.x) * kTile;
+  const int64_t first = blockIdx.z * p.length, count = least(p.length, p.rows - first);
+  float sum[kSide][kSide] = {};
+  multiply_tile(sum, Left<float, false>{{p.dlogits + first * p.experts, p.experts, m0, p.experts}},
+                Right<T, false>{{p.x + first * p.dim, p.dim, n0, p.dim}}, count);
+  each_element(sum, [&](int m, int n, float value) {
+    if (m0 + m < p.experts && n0 + n < p.dim) p.partials[(blockIdx.z * p.experts + m0 + m) * p.dim + n0 + n] = value;
+  });
+}
+
+}  // namespace
+
+void router(const OpCall& call, Stream* stream) {
+  const Attrs& a = *call.attrs;
+  if (a.topK > 2) throw std::runtime_error("topK is " + std::to_string(a.topK) + "; the CUDA backend knows 1 and 2");
+  with_type(call.in_types[0], [&](auto type) {
+    using T = decltype(type);
+    multiply<true, true>(stream, Product<T, float, float>{out<float>(call, 0), in<T>(call, 0), in<float>(call, 1),
+                                                          nullptr, nullptr, a.rows, a.experts, a.dim, false});
+  });
+  const Choice choice{out<float>(call, 0),
+                      out<float>(call, 2),
+                      out_if<float>(call, 5),
+                      out<int32_t>(call, 1),
+                      in_if<int32_t>(call, 2),
+                      a.rows,
+                      a.experts,
+                      a.topK};
+  launch(stream, warp_per_row(a.rows), choose_kernel, choice);
+  const int64_t blocks = ceil_div(a.rows * a.topK, kPlaces);
+  int32_t *tallies = scratch_of<int32_t>(stream, blocks * a.experts), *expert = out<int32_t>(call, 1);
+  const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(kPlaces)};
+  launch(stream, grid, tally_kernel, tallies, expert, a.rows, a.topK, a.experts);
+  launch(stream, grid_of(a.experts), count_kernel, tallies, out<int32_t>(call, 4), blocks, a.experts);
+  launch(stream, grid, place_kernel,
+         Places{out<int32_t>(call, 3), expert, tallies, a.rows, a.topK, a.experts, a.capacity});
+}
+
+void router_backward(const OpCall& call, Stream* stream) {
+  const Attrs& a = *call.attrs;
+  const int64_t length = greatest<int64_t>(256, ceil_div(a.rows, 32)), slices = ceil_div(a.rows, length);
+  const int64_t weights = a.experts * a.dim;
+  float* share = scratch_of<float>(stream, a.experts + a.rows * a.experts + slices * weights);
+  float *dlogits = share + a.experts, *partials = dlogits + a.rows * a.experts;
+  load_share(stream, a, in<int32_t>(call, 5), share);
+  const float tokens = static_cast<float>(a.worldSize * a.rows);
+  launch(stream, warp_per_row(a.rows), dlogits_kernel,
+         Backward{dlogits, in<float>(call, 0), in<float>(call, 1), in_if<float>(call, 8), share, in<int32_t>(call, 2),
+                  in<int32_t>(call, 4), a.rows, a.experts, a.topK,
+                  a.auxCoefficient * static_cast<float>(a.experts) / tokens, 2 * a.zCoefficient / tokens});
+  with_type(call.out_types[0], [&](auto type) {
+    using T = decltype(type);
+    multiply<true, false>(stream, Product<float, float, T>{out<T>(call, 0), dlogits, in<float>(call, 7), nullptr,
+                                                           nullptr, a.rows, a.dim, a.experts, a.accumulate != 0});
+    const dim3 blocks(static_cast<unsigned>(ceil_div(a.dim, kTile)), static_cast<unsigned>(ceil_div(a.experts, kTile)),
+                      static_cast<unsigned>(slices));
+    launch(stream, {blocks, dim3(kTileThreads)}, dw_kernel<T>,
+           Slice<T>{partials, dlogits, in<T>(call, 6), a.rows, a.experts, a.dim, length});
+  });
+  launch(stream, grid_of(weights), add_partials, static_cast<const float*>(partials), slices, weights,
+         out<float>(call, 1));
+}
+
+}  // namespace scmoe::cuda

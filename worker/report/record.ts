@@ -1,0 +1,154 @@
+// What a run has to say for itself, as plain data: the progress record of the contract, kept up to date by the training loop.
+
+import type { Progress } from '../../crds/contract.ts'
+import type { Losses } from '../checkpoint/contents.ts'
+import type { WorkerConfig } from '../config.ts'
+
+/** One optimizer step. Times in milliseconds; those of communication averaged over the ranks. */
+export interface StepFigures {
+  loss: number
+  milliseconds: number
+  /** What the all-to-alls took, and for how much of that the compute queue stood still. */
+  communication: number
+  waited: number
+  /** All-to-alls as a share of the MoE layers' time, 0 to 1. */
+  shareOfMoe: number
+}
+
+/** Steps that the reported rates are taken over. */
+const WINDOW = 20
+
+const milli = (value: number | undefined) => (value === undefined ? undefined : Math.round(value * 1000))
+
+export interface Rates {
+  /** Median. */
+  stepMilliseconds: number
+  /** Of all ranks together. */
+  tokensPerSecond: number
+  /** All-to-alls, per step. */
+  communicationMilliseconds?: number
+  /** Share of it during which computation went on. */
+  overlapPercent?: number
+  /** All-to-alls as a share of the MoE layers' time, gate to decode. */
+  communicationShareOfMoePercent?: number
+}
+
+export class RunRecord {
+  readonly #config: WorkerConfig
+  readonly #tokensPerStep: number
+  #step = 0
+  #window: StepFigures[] = []
+  #schedule: string | undefined
+  #checkpoint: { step: number; time: string } | undefined
+  /** The first ones are of step 0, also in a run that was resumed. */
+  #losses: Losses = { first: {}, last: {} }
+
+  constructor(config: WorkerConfig) {
+    this.#config = config
+    this.#tokensPerStep = config.spec.training.globalBatchSequences * config.spec.training.sequenceLength
+  }
+
+  resumeAt(step: number, losses: Losses, savedTime: string): void {
+    this.#step = step
+    this.#losses = structuredClone(losses)
+    this.#checkpoint = { step, time: savedTime }
+  }
+
+  /** `step` counts steps done. */
+  stepDone(step: number, figures: StepFigures): void {
+    this.#step = step
+    this.#losses.last.loss = figures.loss
+    this.#losses.first.loss ??= figures.loss
+    this.#window.push(figures)
+    if (this.#window.length > WINDOW) this.#window.shift()
+  }
+
+  evaluated(loss: number): void {
+    this.#losses.last.evaluationLoss = loss
+    this.#losses.first.evaluationLoss ??= loss
+  }
+
+  /** A new schedule: rates of the old one no longer count. */
+  scheduled(description: string): void {
+    if (description !== this.#schedule) this.#window = []
+    this.#schedule = description
+  }
+
+  checkpointed(step: number): void {
+    this.#checkpoint = { step, time: new Date().toISOString() }
+  }
+
+  get step(): number {
+    return this.#step
+  }
+
+  get losses(): Losses {
+    return structuredClone(this.#losses)
+  }
+
+  get schedule(): string | undefined {
+    return this.#schedule
+  }
+
+  get checkpointStep(): number | undefined {
+    return this.#checkpoint?.step
+  }
+
+  /** Rates over the window; what concerns communication only where experts are on more than one rank. */
+  rates(): Rates | undefined {
+    if (this.#window.length === 0) return undefined
+    const stepMilliseconds = median(this.#window.map(step => step.milliseconds))
+    const rates = { stepMilliseconds, tokensPerSecond: (1000 * this.#tokensPerStep) / stepMilliseconds }
+    const communication = sum(this.#window.map(step => step.communication))
+    if (this.#config.expertParallelSize === 1 || communication === 0) return rates
+    const waited = sum(this.#window.map(step => step.waited))
+    return {
+      ...rates,
+      communicationMilliseconds: communication / this.#window.length,
+      overlapPercent: Math.min(100, Math.max(0, 100 * (1 - waited / communication))),
+      communicationShareOfMoePercent: (100 * sum(this.#window.map(step => step.shareOfMoe))) / this.#window.length,
+    }
+  }
+
+  progress(): Progress {
+    const { jobUid, attempt, rank, spec } = this.#config
+    const { first, last } = this.#losses
+    const rates = this.rates()
+    const optional = {
+      lossMilli: milli(last.loss),
+      initialLossMilli: milli(first.loss),
+      evaluationLossMilli: milli(last.evaluationLoss),
+      initialEvaluationLossMilli: milli(first.evaluationLoss),
+      ...(rates && {
+        tokensPerSecond: Math.round(rates.tokensPerSecond),
+        stepTimeMilliseconds: Math.round(rates.stepMilliseconds),
+        communicationMilliseconds: rounded(rates.communicationMilliseconds),
+        overlapPercent: rounded(rates.overlapPercent),
+        communicationShareOfMoePercent: rounded(rates.communicationShareOfMoePercent),
+        estimatedRemainingSeconds: Math.ceil(((spec.training.steps - this.#step) * rates.stepMilliseconds) / 1000),
+      }),
+      schedule: this.#schedule,
+      lastCheckpointStep: this.#checkpoint?.step,
+      lastCheckpointTime: this.#checkpoint?.time,
+    }
+    return {
+      jobUid,
+      attempt,
+      rank,
+      step: this.#step,
+      totalSteps: spec.training.steps,
+      ...Object.fromEntries(Object.entries(optional).filter(([, value]) => value !== undefined)),
+      observedTime: new Date().toISOString(),
+    }
+  }
+}
+
+const rounded = (value: number | undefined) => (value === undefined ? undefined : Math.round(value))
+const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  const middle = sorted.length >> 1
+  const upper = sorted[middle] ?? Number.NaN
+  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2
+}

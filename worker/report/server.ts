@@ -1,0 +1,117 @@
+// What a worker shows while it runs: /progress (rank 0), /trace, /metrics, /healthz and /readyz (every rank); and the last record it leaves.
+
+import { existsSync, writeFileSync } from 'node:fs'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { Progress, TerminationRecord } from '../../crds/contract.ts'
+import { errnoCode, errnoText, failureRecord, WorkerFailure } from '../failure.ts'
+import type { WorkerMetrics } from './metrics.ts'
+import type { RunRecord } from './record.ts'
+
+export interface Reported {
+  record: RunRecord
+  metrics: WorkerMetrics
+  rank: number
+  /** Rendezvous done. */
+  ready: boolean
+  /** Chrome trace of the last profiled step, made when asked for. */
+  trace: (() => string) | undefined
+}
+
+interface Page {
+  status: number
+  type: string
+  body: string
+}
+
+const text = (status: number, body: string): Page => ({ status, type: 'text/plain; charset=utf-8', body: `${body}\n` })
+const json = (body: string): Page => ({ status: 200, type: 'application/json', body })
+
+/** Serves `reported` until closed. Throws `portInUse` naming the port. */
+export async function serveReport(reported: Reported, at: { port: number; host?: string }): Promise<Server> {
+  const server = createServer((request, response) => {
+    answer(reported, request)
+      .catch((error: unknown) => text(500, errnoText(error)))
+      .then(page => send(response, page))
+      .catch(() => response.destroy())
+  })
+  server.requestTimeout = 5000
+  server.headersTimeout = 5000
+  server.maxConnections = 64
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(at, resolve)
+  }).catch((error: unknown) => {
+    const advice =
+      errnoCode(error) === 'EADDRINUSE'
+        ? 'another process listens there; stop it or set SCMOE_HTTP_PORT'
+        : 'set SCMOE_HTTP_PORT'
+    throw new WorkerFailure(
+      'portInUse',
+      `The worker cannot serve its reports on port ${at.port} (${errnoText(error)}): ${advice}.`,
+    )
+  })
+  // Reports alone must not keep the process alive.
+  server.unref()
+  return server
+}
+
+async function answer(reported: Reported, request: IncomingMessage): Promise<Page> {
+  if (request.method !== 'GET' && request.method !== 'HEAD') return text(405, 'only GET')
+  const path = new URL(request.url ?? '/', 'http://worker').pathname
+  switch (path) {
+    case '/healthz':
+      return text(200, 'ok')
+    case '/readyz':
+      return reported.ready ? text(200, 'ok') : text(503, 'waiting for the other ranks')
+    case '/metrics':
+      return {
+        status: 200,
+        type: reported.metrics.registry.contentType,
+        body: await reported.metrics.registry.metrics(),
+      }
+    case '/progress':
+      if (reported.rank !== 0) return text(404, `this is rank ${reported.rank}; rank 0 serves /progress`)
+      return json(JSON.stringify(reported.record.progress()))
+    case '/trace':
+      return reported.trace ? json(reported.trace()) : text(404, 'no step has been run yet')
+    default:
+      return text(404, 'there are /progress, /metrics, /healthz, /readyz and /trace')
+  }
+}
+
+function send(response: ServerResponse, { status, type, body }: Page): void {
+  response.writeHead(status, {
+    'content-type': type,
+    'content-length': Buffer.byteLength(body),
+    'cache-control': 'no-store',
+  })
+  response.end(response.req.method === 'HEAD' ? undefined : body)
+}
+
+const TERMINATION_BYTES = 4096
+
+/**
+ * Leaves the termination message. The default path exists in a container only; elsewhere nothing is written unless a path was given.
+ * Never throws: it is the last thing a failing worker does.
+ */
+export function writeTermination(
+  path: string,
+  ending: { progress?: Progress; failure?: WorkerFailure; rank: number },
+): void {
+  const { progress, failure, rank } = ending
+  const record: TerminationRecord = {
+    ...(progress && { progress }),
+    ...(failure && { failure: failureRecord(failure, rank) }),
+  }
+  let message = JSON.stringify(record)
+  // Only a long message can be too long: 1024 characters may be 4096 bytes.
+  for (let keep = 512; Buffer.byteLength(message) > TERMINATION_BYTES && record.failure; keep /= 2) {
+    record.failure.message = record.failure.message.slice(0, keep)
+    message = JSON.stringify(record)
+  }
+  try {
+    if (path !== '/dev/termination-log' || existsSync(path)) writeFileSync(path, message)
+  } catch {
+    // The same record is in the log.
+  }
+}
