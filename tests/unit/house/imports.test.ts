@@ -129,7 +129,9 @@ describe('TypeScript imports', () => {
     )
     expect(clients.map(({ path }) => path).toSorted()).toEqual(['cli/cluster/cluster.ts', 'operator/api/kube.ts'])
     const callers = new Set(
-      ['observe', 'apply', 'events', 'api/reflector', 'api/elector', 'main', 'follow'].map(name => `operator/${name}.ts`),
+      ['observe', 'apply', 'events', 'api/reflector', 'api/elector', 'main', 'follow'].map(
+        name => `operator/${name}.ts`,
+      ),
     )
     expect(
       refused(under('operator/'), (path, file) => path !== 'operator/api/kube.ts' || callers.has(file.path)),
