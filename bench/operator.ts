@@ -6,7 +6,8 @@
 
 import { parseArgs } from 'node:util'
 import { pathOf } from '../operator/objects/wire.ts'
-import { type Burst, burst, clear, loop, median, memory, type Recovery, recovery, send } from './operator/phases.ts'
+import { median } from '../worker/median.ts'
+import { type Burst, burst, clear, loop, memory, type Recovery, recovery, send } from './operator/phases.ts'
 import { freePorts } from './operator/ports.ts'
 import { processorPercent, takeover, Workers, writes, writesPerJob } from './operator/rest.ts'
 import { JobSet, Operator, type Subject } from './operator/subjects.ts'

@@ -1,7 +1,7 @@
 // From what was measured to the figures of a row, and whether they are as good as they should be. Pure.
 
+import { median } from '../../worker/median.ts'
 import type { Scheduled } from '../../worker/program/program.ts'
-import { median } from '../../worker/report/record.ts'
 import { overlap, type Spans } from '../../worker/schedule/schedule.ts'
 import { type ModelName, type Phase, PROPOSED } from './shape.ts'
 

@@ -1,5 +1,6 @@
 // Predictions that are too close to be believed: the schedules worth a few steps each, and the fastest of them as measured.
 
+import { median } from '../median.ts'
 import { better } from './choose.ts'
 import type { Candidate, Choice } from './types.ts'
 
@@ -65,9 +66,7 @@ export class Trial {
 
   /** Median time of each contender that has had its steps. */
   get medians(): number[] {
-    return this.#times
-      .filter(({ length }) => length === MEASURED)
-      .map(times => times.toSorted((a, b) => a - b)[MEASURED >> 1] ?? Number.NaN)
+    return this.#times.filter(({ length }) => length === MEASURED).map(median)
   }
 
   /** The fastest of those, the best predicted unless another is faster by over 1 %. */

@@ -1,5 +1,6 @@
 // From what a run measured to what the predictor works from: the ranks' skew and the slowdown by communication taken out.
 
+import { median } from '../median.ts'
 import type { Emitted, Op, Scheduled } from '../program/program.ts'
 import { extraOf, sources } from './makespan.ts'
 import type { Profile, Spans, Times } from './types.ts'
@@ -114,7 +115,7 @@ export function latencyOf({ ops }: Scheduled, { start, end, ready }: Spans): num
   const counts = ops.flatMap(({ op }, i) =>
     op === 'all_gather_counts' ? [(end[i] ?? 0) - Math.max(start[i] ?? 0, ready?.[i] ?? 0)] : [],
   )
-  return counts.toSorted((a, b) => a - b)[counts.length >> 1] ?? 0
+  return counts.length === 0 ? 0 : median(counts)
 }
 
 interface Interval {

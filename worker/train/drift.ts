@@ -1,6 +1,8 @@
 // When a schedule no longer fits: a link that slowed down, a neighbour that came or went. Pure; fed with the same numbers on every rank, it
 // decides the same on every rank.
 
+import { median } from '../median.ts'
+
 /** Steps that make the reference, and steps in a row that must differ from it. */
 const STEPS = 5
 const TOLERANCE = 0.2
@@ -22,7 +24,7 @@ export class Drift {
   /** Median of the reference steps, once there are enough. */
   get expected(): number | undefined {
     if (this.#reference.length < STEPS) return undefined
-    return this.#reference.toSorted((a, b) => a - b)[STEPS >> 1]
+    return median(this.#reference)
   }
 
   /** Takes the time of a step, any unit; true when the last steps have all differed by more than 20 %. */
