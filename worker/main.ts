@@ -3,7 +3,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { pino } from 'pino'
-import { EXIT } from '../crds/contract.ts'
+import { ENV, EXIT } from '../crds/contract.ts'
 import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { readConfig, type WorkerConfig } from './config.ts'
 import { dataPath, TokenData } from './data/data.ts'
@@ -14,14 +14,15 @@ import { hasSeveralRanks, runPod } from './ranks/pod.ts'
 import { isLoopback, meet } from './ranks/rendezvous.ts'
 import { WorkerMetrics } from './report/metrics.ts'
 import { RunRecord } from './report/record.ts'
-import { type Reported, serveReport, writeTermination } from './report/server.ts'
+import { type Reported, serveReport } from './report/server.ts'
+import { writeTermination } from './report/termination.ts'
 import { onStopSignals, type Stop } from './stop.ts'
 import { type Ending, train } from './train/train.ts'
 
 // Not a rank, but the parent of this pod's ranks.
 if (hasSeveralRanks(process.env)) process.exit(await runPod(import.meta.filename, process.env))
 
-const log = pino({ base: { rank: Number(process.env['SCMOE_RANK'] ?? 0) }, timestamp: pino.stdTimeFunctions.isoTime })
+const log = pino({ base: { rank: Number(process.env[ENV.rank] ?? 0) }, timestamp: pino.stdTimeFunctions.isoTime })
 /** In the order of NCCL's numbers. */
 const CTA_POLICIES = ['Default', 'Efficiency', 'Zero']
 const running: { engine?: Engine; record?: RunRecord } = {}
@@ -132,10 +133,10 @@ function makeOutputDirectory({ outputDirectory }: WorkerConfig): void {
 
 /** The only way out: says once why, leaves the termination message, exits with the code of the contract. */
 function end(failure: WorkerFailure | undefined): never {
-  const rank = Number(process.env['SCMOE_RANK'] ?? 0)
+  const rank = Number(process.env[ENV.rank] ?? 0)
   if (failure?.reason === 'terminated') log.info(failure.message)
   else if (failure) log.fatal({ reason: failure.reason, op: failure.op, peer: failure.peer }, failure.message)
-  writeTermination(process.env['SCMOE_TERMINATION_LOG'] || '/dev/termination-log', {
+  writeTermination(process.env[ENV.terminationLog], {
     rank: Number.isSafeInteger(rank) ? rank : 0,
     ...(running.record && { progress: running.record.progress() }),
     ...(failure && { failure }),

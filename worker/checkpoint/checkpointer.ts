@@ -1,9 +1,11 @@
 // A rank's checkpoints over the life of a run: what to start from, when one is begun, when it has become whole.
 
 import type { Logger } from 'pino'
-import { median, type RunRecord } from '../report/record.ts'
+import { median } from '../median.ts'
+import type { RunRecord } from '../report/record.ts'
+import type { CheckpointPlace, Held } from './place.ts'
 import { restoreCheckpoint } from './restore.ts'
-import { type CheckpointPlace, type Held, type Saved, Saving } from './saving.ts'
+import { type Saved, Saving } from './saving.ts'
 
 export interface Checkpoints {
   /** Absent: none are read or written. */

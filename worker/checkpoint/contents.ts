@@ -6,6 +6,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { ModelConfig } from '../model.ts'
+import { Losses } from '../report/losses.ts'
 
 export const INDEX = 'index.json'
 
@@ -55,12 +56,6 @@ const SPEC_FIELD: Record<keyof ModelFields, string> = {
   sequence: 'training.sequenceLength',
 }
 const FIELDS = ModelFields.keyof().options
-
-const LossPair = z.object({ loss: z.number().optional(), evaluationLoss: z.number().optional() })
-
-/** Of the very start of the job and of the step saved: what a resumed run could not know. */
-export const Losses = z.object({ first: LossPair, last: LossPair })
-export type Losses = z.infer<typeof Losses>
 
 export const CheckpointIndex = z.object({
   version: z.literal(2),

@@ -4,10 +4,10 @@
 import { open, rename, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { errnoCode, errnoText, WorkerFailure } from '../failure.ts'
-import { everywhere } from '../ranks/together.ts'
+import { everywhere, together } from '../ranks/together.ts'
 import { type CheckpointIndex, folderOf, INDEX, listSteps, modelDifference, readIndex } from './contents.ts'
+import { type CheckpointPlace, type Held, removeLeftovers } from './place.ts'
 import { type Header, hashFile, readFloats, readHeader } from './safetensors.ts'
-import { type CheckpointPlace, type Held, removeLeftovers } from './saving.ts'
 
 export interface Restored {
   index: CheckpointIndex
@@ -42,13 +42,17 @@ export async function restoreCheckpoint(
   const steps = place.rank === 0 ? await candidates(place) : []
   const problems: Problem[] = []
   for (let i = 0; ; i++) {
-    const proposal = await place.reduce(Float64Array.of(place.rank === 0 ? (steps[i] ?? -1) : 0))
-    const step = proposal[0] ?? -1
+    // Only rank 0 knows the steps; the others add 0.
+    const { step } = await together(place.reduce, { step: place.rank === 0 ? (steps[i] ?? -1) : 0 })
     if (step < 0) return conclude(place, problems, { warn, restored: undefined })
     const folder = join(place.directory, folderOf(step))
     const outcome = await everywhere(place.reduce, () => examine(place, folder, held))
     const found: Finding = 'value' in outcome ? outcome.value : { unreadable: errnoText(outcome.error) }
-    const verdict = await agree(place, found)
+    const verdict = await together(place.reduce, {
+      problem: found.problem !== undefined,
+      difference: found.difference !== undefined,
+      unreadable: found.unreadable !== undefined,
+    })
     if (verdict.difference) {
       throw new WorkerFailure(
         'badConfig',
@@ -73,16 +77,6 @@ async function candidates(place: CheckpointPlace): Promise<number[]> {
       `The checkpoint folder ${place.directory} cannot be listed: ${errnoText(error)}.`,
     )
   })
-}
-
-/** How many ranks found what. */
-async function agree(
-  place: CheckpointPlace,
-  found: Finding,
-): Promise<{ problem: number; difference: number; unreadable: number }> {
-  const flags = [found.problem, found.difference, found.unreadable].map(text => (text === undefined ? 0 : 1))
-  const [problem = 0, difference = 0, unreadable = 0] = await place.reduce(Float64Array.from(flags))
-  return { problem, difference, unreadable }
 }
 
 async function examine(place: CheckpointPlace, folder: string, held: readonly Held[]): Promise<Finding> {

@@ -7,7 +7,7 @@ import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ENV, EXIT, type Failure, PORT, TerminationRecord } from '../../crds/contract.ts'
 import { type Reason, WorkerFailure } from '../failure.ts'
-import { writeTermination } from '../report/server.ts'
+import { writeTermination } from '../report/termination.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
@@ -108,7 +108,7 @@ class Pod {
     if (end === undefined) return EXIT.internal.code
     const { progress } = this.#record(end.code === EXIT.ok.code ? Number(env[ENV.rank] ?? 0) : end.rank)
     const failure = end.code === EXIT.ok.code ? undefined : this.#failure(end)
-    writeTermination(env[ENV.terminationLog] || '/dev/termination-log', {
+    writeTermination(env[ENV.terminationLog], {
       rank: end.rank,
       ...(progress && { progress }),
       ...(failure && { failure }),

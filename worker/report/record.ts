@@ -1,8 +1,9 @@
 // What a run has to say for itself, as plain data: the progress record of the contract, kept up to date by the training loop.
 
 import type { Progress } from '../../crds/contract.ts'
-import type { Losses } from '../checkpoint/contents.ts'
 import type { WorkerConfig } from '../config.ts'
+import { median } from '../median.ts'
+import type { Losses } from './losses.ts'
 
 /** One optimizer step. Times in milliseconds; those of communication averaged over the ranks. */
 export interface StepFigures {
@@ -145,10 +146,3 @@ export class RunRecord {
 
 const rounded = (value: number | undefined) => (value === undefined ? undefined : Math.round(value))
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
-
-export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  const middle = sorted.length >> 1
-  const upper = sorted[middle] ?? Number.NaN
-  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2
-}

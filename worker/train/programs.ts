@@ -1,10 +1,10 @@
 // The programs of a job and their schedule: chosen by estimate first, then by what steps measured on all ranks, again when steps drift.
 
 import type { Engine, RunTimes } from '../engine.ts'
+import { median } from '../median.ts'
 import type { ModelConfig } from '../model.ts'
 import { emitEvaluate, emitMicroBatch, emitTrain } from '../program/emit.ts'
 import type { Emitted, Scheduled } from '../program/program.ts'
-import { median } from '../report/record.ts'
 import type { TracedRun } from '../report/trace.ts'
 import {
   assemble,

@@ -8,9 +8,11 @@ import { ENV, EXIT, Progress, TerminationRecord } from '../../../crds/contract.t
 import { readConfig } from '../../../worker/config.ts'
 import { EngineError } from '../../../worker/engine.ts'
 import { asFailure, WorkerFailure } from '../../../worker/failure.ts'
+import { median } from '../../../worker/median.ts'
 import { WorkerMetrics } from '../../../worker/report/metrics.ts'
-import { median, RunRecord } from '../../../worker/report/record.ts'
-import { type Reported, serveReport, writeTermination } from '../../../worker/report/server.ts'
+import { RunRecord } from '../../../worker/report/record.ts'
+import { type Reported, serveReport } from '../../../worker/report/server.ts'
+import { writeTermination } from '../../../worker/report/termination.ts'
 
 let folder: string
 const servers: Server[] = []
