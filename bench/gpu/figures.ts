@@ -1,6 +1,6 @@
 // From what bench/gpu/run.sh measured to what it says: shares of the device's peak, what was hidden, how well it was predicted. Pure.
 
-import { common } from '../../worker/schedule/measured.ts'
+import { common } from '../../worker/schedule/intervals.ts'
 import { durations, makespan, overlap } from '../../worker/schedule/schedule.ts'
 import type { Precision } from './cases.ts'
 import { isProduct, type OpShare, type Peaks, peaksOf, sharesOf } from './peaks.ts'

@@ -3,6 +3,7 @@
 import type { Progress } from '../../crds/contract.ts'
 import type { WorkerConfig } from '../config.ts'
 import { median } from '../median.ts'
+import { hiddenPercentOf } from '../schedule/schedule.ts'
 import type { Losses } from './losses.ts'
 
 /** One optimizer step. Times in milliseconds; those of communication averaged over the ranks. */
@@ -106,7 +107,7 @@ export class RunRecord {
     return {
       ...rates,
       communicationMilliseconds: communication / this.#window.length,
-      overlapPercent: Math.min(100, Math.max(0, 100 * (1 - waited / communication))),
+      overlapPercent: hiddenPercentOf({ waited, communication }),
       communicationShareOfMoePercent: (100 * sum(this.#window.map(step => step.shareOfMoe))) / this.#window.length,
     }
   }

@@ -2,6 +2,7 @@
 
 import { median } from '../median.ts'
 import type { Emitted, Op, Scheduled } from '../program/program.ts'
+import { type Interval, sweep } from './intervals.ts'
 import { extraOf, sources } from './makespan.ts'
 import type { Profile, Spans, Times } from './types.ts'
 
@@ -71,17 +72,13 @@ const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + 
 
 /** By op, of compute: microseconds of it in which data travelled. */
 function besideTransfers(scheduled: Scheduled, spans: Spans): Float64Array {
-  const travelling = transfers(scheduled, spans)
+  const travelling = sweep(transfers(scheduled, spans))
   const shared = new Float64Array(scheduled.ops.length)
-  let next = 0
   for (const [index, { queue }] of scheduled.ops.entries()) {
     if (queue === 'comm') continue
-    const span = { start: spans.start[index] ?? 0, end: spans.end[index] ?? 0 }
-    while ((travelling[next]?.end ?? Number.POSITIVE_INFINITY) <= span.start) next++
-    let sum = 0
-    for (let at = next; (travelling[at]?.start ?? Number.POSITIVE_INFINITY) < span.end; at++)
-      sum += common(span, travelling[at])
-    shared[index] = sum
+    travelling({ start: spans.start[index] ?? 0, end: spans.end[index] ?? 0 }, (_, time) => {
+      shared[index] = (shared[index] ?? 0) + time
+    })
   }
   return shared
 }
@@ -117,14 +114,6 @@ export function latencyOf({ ops }: Scheduled, { start, end, ready }: Spans): num
   )
   return counts.length === 0 ? 0 : median(counts)
 }
-
-interface Interval {
-  start: number
-  end: number
-}
-
-export const common = (a: Interval, b: Interval | undefined) =>
-  b === undefined ? 0 : Math.max(0, Math.min(a.end, b.end) - Math.max(a.start, b.start))
 
 /** When data travelled, in order. */
 function transfers({ ops }: Scheduled, { start, end, ready }: Spans): Interval[] {

@@ -65,15 +65,52 @@ interface Sums {
 const SHARES = [0, 0.5, 1, 1e9]
 
 /**
- * Guesses: each sum before the first exchange that it delays by no more than a share of the time that exchange has to spare. `base`: without
- * sums, watched where each is ready.
+ * Guesses, one for each of `SHARES`: every sum goes before the first exchange that it delays by no
+ * more than that share of the time which the exchange has to spare. `base` is the step without sums;
+ * its stops include the position at which each sum is ready.
  */
 function fitted(base: Course, { queues, sums, earliest }: Sums): number[][] {
+  const { reached, spare, complete } = observed(base, queues.comm)
+  const longest = (op: number) => Math.max(...base.times.map(times => times[op] ?? 0))
+  const readyAt = (sum: number) => complete[(queues.computeNeeded[sum] ?? -1) + 1] ?? 0
+  return SHARES.map(share => {
+    const gaps = sums.map(() => queues.comm.length)
+    // The first `placed` sums have their gap; all others go into the present gap or a later one.
+    let placed = 0
+    // The queue is free again after the exchanges before the present gap and the placed sums.
+    let free = 0
+    for (const [gap, exchange] of queues.comm.entries()) {
+      const start = reached[exchange] ?? 0
+      const latest = start + share * (spare[exchange] ?? 0)
+      for (; placed < sums.length && (earliest[placed] ?? 0) <= gap; placed++) {
+        const sum = sums[placed] ?? 0
+        const end = Math.max(free, readyAt(sum)) + longest(sum)
+        if (end > latest) break
+        gaps[placed] = gap
+        free = end
+      }
+      free = Math.max(free, start) + longest(exchange)
+    }
+    return gaps
+  })
+}
+
+/** What a simulated step without sums shows; microseconds. */
+interface Observed {
+  /** By op, the latest time at which an exchange begins to travel on any rank. */
+  reached: Float64Array
+  /** By op, the least time on any rank from the end of an exchange until compute needs it. */
+  spare: Float64Array
+  /** By compute position, the latest time at which all compute before it is done. */
+  complete: Float64Array
+}
+
+function observed(base: Course, comm: readonly number[]): Observed {
   const reached = new Float64Array(base.ops.length)
   const spare = new Float64Array(base.ops.length).fill(Number.MAX_VALUE)
   const complete = new Float64Array(base.compute.length + 1)
   const ends = base.times.map(() => new Float64Array(base.ops.length))
-  simulate(base, queues.comm, {
+  simulate(base, comm, {
     travelled(op, rank, { ready, end }) {
       reached[op] = Math.max(reached[op] ?? 0, ready)
       ends[rank]?.set([end], op)
@@ -84,27 +121,7 @@ function fitted(base: Course, { queues, sums, earliest }: Sums): number[][] {
       for (const op of needs) spare[op] = Math.min(spare[op] ?? 0, Math.max(0, at - (ends[rank]?.[op] ?? 0)))
     },
   })
-  const longest = (op: number) => Math.max(...base.times.map(times => times[op] ?? 0))
-  return SHARES.map(share => {
-    const gaps: number[] = []
-    let free = 0
-    for (const [gap, exchange] of queues.comm.entries()) {
-      const start = reached[exchange] ?? 0
-      for (
-        let sum = sums[gaps.length];
-        sum !== undefined && (earliest[gaps.length] ?? 0) <= gap;
-        sum = sums[gaps.length]
-      ) {
-        const end = Math.max(free, complete[(queues.computeNeeded[sum] ?? -1) + 1] ?? 0) + longest(sum)
-        if (end > start + share * (spare[exchange] ?? 0)) break
-        free = end
-        gaps.push(gap)
-      }
-      free = Math.max(free, start) + longest(exchange)
-    }
-    while (gaps.length < sums.length) gaps.push(queues.comm.length)
-    return gaps
-  })
+  return { reached, spare, complete }
 }
 
 interface Search {

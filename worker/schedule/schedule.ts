@@ -10,7 +10,7 @@ export { contenders, Trial } from './contenders.ts'
 export { estimate, type Machine, makespan } from './makespan.ts'
 export { contentionOf, durations, latencyOf, type Sharing } from './measured.ts'
 export { planMemory } from './memory.ts'
-export { type Overlap, overlap } from './overlap.ts'
+export { hiddenPercentOf, type Overlap, overlap, overlapOfAll } from './overlap.ts'
 export { timeline } from './timeline.ts'
 export {
   type Candidate,

@@ -20,6 +20,7 @@ import {
   makespan,
   type Overlap,
   overlap,
+  overlapOfAll,
   type Profile,
   type Sharing,
   schedule,
@@ -138,7 +139,7 @@ export class Plan {
       total += lastOf(spans)
       if (name === 'train') this.#observe(spans)
     }
-    return { runs, total, overlap: sum(overlaps) }
+    return { runs, total, overlap: overlapOfAll(overlaps) }
   }
 
   /** Steps are measured anew, and `due` comes true after the last. */
@@ -256,20 +257,3 @@ export class Plan {
 }
 
 const lastOf = ({ end }: RunTimes) => end.reduce((latest, time) => Math.max(latest, time), 0)
-
-/** Of the micro-batches of a step together. */
-function sum(list: readonly Overlap[]): Overlap {
-  const total = (value: (each: Overlap) => number) => list.reduce((all, each) => all + value(each), 0)
-  const waited = total(each => each.waited)
-  const communication = total(each => each.communication)
-  const hidden = communication > 0 ? 100 * (1 - waited / communication) : 100
-  return {
-    waited,
-    communication,
-    waitedForReduce: total(each => each.waitedForReduce),
-    waitedForRanks: total(each => each.waitedForRanks),
-    skew: total(each => each.skew),
-    hiddenPercent: Math.min(100, Math.max(0, hidden)),
-    communicationShareOfMoe: total(each => each.communicationShareOfMoe) / list.length,
-  }
-}
