@@ -14,8 +14,8 @@ export class Drift {
   #since = 0
   #away = 0
 
-  /** A new plan has been made: what follows is the reference. */
-  planned(): void {
+  /** Takes the steps that follow as the reference, because another schedule runs from now on. */
+  restart(): void {
     this.#reference = []
     this.#since = 0
     this.#away = 0

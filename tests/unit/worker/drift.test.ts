@@ -39,11 +39,11 @@ describe('drift', () => {
     expect(drift.expected).toBe(101)
   })
 
-  // Seen failing where `planned` left the reference or the number of steps as it was.
+  // Seen failing where `restart` left the reference or the number of steps as it was.
   it('starts from new times after a plan', () => {
     const drift = new Drift()
     expect(drifted([...repeated(20, 100), ...repeated(4, 200)], drift)).toEqual([])
-    drift.planned()
+    drift.restart()
     expect(drift.expected).toBeUndefined()
     expect(drifted([...repeated(5, 200), 100], drift)).toEqual([])
     expect(drift.expected).toBe(200)
