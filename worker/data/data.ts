@@ -3,6 +3,7 @@
 
 import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { ENV } from '../../crds/contract.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { errnoText, WorkerFailure } from '../failure.ts'
 import { type CorpusName, corpusText } from './corpora.ts'
@@ -42,7 +43,7 @@ export function extractCorpus(name: CorpusName, folder: string): void {
   } catch (error) {
     throw new WorkerFailure(
       'badData',
-      `The built-in text ${name} cannot be put into ${folder} (${errnoText(error)}): run npm ci, or set SCMOE_DATA_DIRECTORY to a folder with ${name}.txt.`,
+      `The built-in text ${name} cannot be put into ${folder} (${errnoText(error)}): run npm ci, or set ${ENV.dataDirectory} to a folder with ${name}.txt.`,
     )
   }
 }

@@ -1,8 +1,7 @@
 // A model over a file of tokens, on one rank without the worker around it: losses, and their gradient.
 
 import { closeSync, openSync, renameSync, rmSync } from 'node:fs'
-import { z } from 'zod'
-import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import type { Evaluation, EvaluationOrder } from '../../crds/evaluation.ts'
 import { writeSafetensors } from '../checkpoint/safetensors.ts'
 import { TokenFile } from '../data/token-file.ts'
 import { createEngine, type Engine } from '../engine.ts'
@@ -13,49 +12,6 @@ import { assemble, schedule } from '../schedule/schedule.ts'
 import { defaultThreads } from '../threads.ts'
 import { demandModel, locate, readParameters, type Source } from './checkpoint.ts'
 import { type Batch, batchesOf, batchOf, emitBatch, type ModelSpec, modelOf, specOfIndex } from './model.ts'
-
-export const EvaluationOrder = z.strictObject({
-  checkpoint: z.string(),
-  tokens: z.string(),
-  /** Weights of another program need it; a checkpoint's index holds all but the coefficients of the losses and the capacity. */
-  spec: ScMoEJobSpec.optional(),
-  /** Instead of what spec.data says, or bytes. */
-  type: ScMoEJobSpec.shape.data.unwrap().shape.tokens.unwrap().optional(),
-  /** The first so many; absent: all of the file. */
-  sequences: z.int().min(1).optional(),
-  /** Sequences at a time; absent: as many as a rank of the job has, or 8. */
-  batch: z.int().min(1).optional(),
-  /** Losses alone: no backward pass. */
-  lossOnly: z.boolean().optional(),
-  /** File for the gradients. */
-  gradients: z.string().optional(),
-  threads: z.int().min(1).optional(),
-})
-export type EvaluationOrder = z.infer<typeof EvaluationOrder>
-
-/** Means over all tokens predicted. */
-export const Evaluation = z.object({
-  /** The folder or file that was read. */
-  checkpoint: z.string(),
-  /** Optimizer steps done; of weights of another program nothing is known. */
-  step: z.number().optional(),
-  sequences: z.number(),
-  sequenceLength: z.number(),
-  batchSequences: z.number(),
-  /** What training minimises: crossEntropy + auxCoefficient * auxLoss + zCoefficient * zLoss. */
-  loss: z.number(),
-  crossEntropy: z.number(),
-  /** Load-balance losses of all MoE layers, added; absent without such. */
-  auxLoss: z.number().optional(),
-  auxCoefficient: z.number().optional(),
-  /** Router z-losses, added; absent where the coefficient is 0. */
-  zLoss: z.number().optional(),
-  zCoefficient: z.number().optional(),
-  /** Of the gradient of `loss`, before clipping; absent with lossOnly. */
-  gradientNorm: z.number().optional(),
-  gradients: z.string().optional(),
-})
-export type Evaluation = z.infer<typeof Evaluation>
 
 /** Throws `WorkerFailure`, `ModelError` or `EngineError`. `progress` is called with the sequences done. */
 export async function evaluate(
