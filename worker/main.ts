@@ -118,7 +118,7 @@ function exchangeOf({ overlap: { exchange, nccl = {} } }: ScMoEJobSpec): Partial
   }
 }
 
-/** If the ranks meet on the loopback address, whoever reads their reports is on this machine too. */
+/** If the ranks meet on the loopback address, the readers of reports are on this machine too. */
 function localOnly({ rendezvous: { host } }: WorkerConfig): { host?: string } {
   return isLoopback(host) ? { host } : {}
 }

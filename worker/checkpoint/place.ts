@@ -1,4 +1,4 @@
-// What the writer and the reader of checkpoints share: the place, and the tensors that a rank holds.
+// The place of checkpoints and the tensors that a rank holds, as writer and reader share them.
 
 import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -8,7 +8,7 @@ import type { Losses } from '../report/losses.ts'
 import { type CheckpointIndex, encodeIndex, folderOf, INDEX, listSteps, modelFields } from './contents.ts'
 import { type CheckpointPlace, type Held, TEMPORARY } from './place.ts'
 
-/** What the index says beside the place's own fields. */
+/** Fields of the index that the place does not give. */
 export interface Content {
   step: number
   files: CheckpointIndex['files']
@@ -61,7 +61,7 @@ export async function publish(place: CheckpointPlace, temporary: string, index: 
     await discard(join(place.directory, folderOf(step)))
 }
 
-/** Removes a folder. The rename first makes sure that half a removal never looks like a checkpoint. */
+/** Removes a folder. It is renamed first, so that half of it never looks like a checkpoint. */
 async function discard(folder: string): Promise<void> {
   const going = join(dirname(folder), `${TEMPORARY}old-${Date.now()}-${process.pid}`)
   try {

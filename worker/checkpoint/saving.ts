@@ -196,7 +196,9 @@ async function agreed(
 
 const SHA256_WORDS = 8
 
-/** A file as numbers that a sum over ranks keeps exactly: bytes, then the SHA-256 as 32-bit words. */
+/**
+ * A file as numbers that a sum over ranks keeps exactly: bytes, then the SHA-256 as 32-bit words.
+ */
 function numbersOf(written: Written = { bytes: 0, sha256: '0'.repeat(8 * SHA256_WORDS) }): number[] {
   const words = written.sha256.match(/.{8}/g) ?? []
   return [written.bytes, ...words.map(word => Number.parseInt(word, 16))]

@@ -36,7 +36,9 @@ export function copied(own: readonly Held[], memory: ArrayBuffer): Part {
 export const shardName = (rank: number, model: ModelConfig) =>
   `shard-${rank}-of-${model.expertParallelSize}.safetensors`
 
-/** Writes the file of this rank, on a thread if the tensors were copied; `body` is then the copy. */
+/**
+ * Writes the file of this rank, on a thread if the tensors were copied; `body` is then the copy.
+ */
 export async function writeShard(
   place: CheckpointPlace,
   folder: string,

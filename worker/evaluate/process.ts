@@ -1,5 +1,5 @@
-// The process that `scmoe eval` starts. It takes one order over its channel, sends how far it is, and
-// at the end the result or the reason why there is none.
+// The process that `scmoe eval` starts. It takes one order over its channel, sends how far it is,
+// and at the end the result or the reason why there is none.
 
 import { type EvaluationMessage, EvaluationOrder } from '../../crds/evaluation.ts'
 import { asFailure } from '../failure.ts'

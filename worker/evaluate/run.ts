@@ -1,4 +1,5 @@
-// A model over a file of tokens, on one rank without the worker around it: losses, and their gradient.
+// Evaluates a model over a file of tokens, on one rank in this process: its losses and their
+// gradient.
 
 import { closeSync, openSync, renameSync, rmSync } from 'node:fs'
 import type { Evaluation, EvaluationOrder } from '../../crds/evaluation.ts'
@@ -13,7 +14,10 @@ import { defaultThreads } from '../threads.ts'
 import { demandModel, locate, readParameters, type Source } from './checkpoint.ts'
 import { type Batch, batchesOf, batchOf, emitBatch, type ModelSpec, modelOf, specOfIndex } from './model.ts'
 
-/** Throws `WorkerFailure`, `ModelError` or `EngineError`. `progress` is called with the sequences done. */
+/**
+ * Does what `order` says. `progress` is called with the number of sequences that are done. Throws
+ * `WorkerFailure`, `ModelError` or `EngineError`.
+ */
 export async function evaluate(
   order: EvaluationOrder,
   progress: (done: number, sequences: number) => void = () => undefined,
@@ -62,7 +66,7 @@ function specOf({ spec }: EvaluationOrder, source: Source): ModelSpec {
   if (source.kind === 'checkpoint') return specOfIndex(source.index)
   throw new WorkerFailure(
     'badConfig',
-    `${source.files[0]} is no checkpoint of this program, so nothing says what model the weights are of: give a job with that model by --job.`,
+    `${source.files[0]} is no checkpoint of this program, so nothing says which model the weights belong to: give a job with that model by --job.`,
   )
 }
 
@@ -71,7 +75,7 @@ function tokenFile({ tokens, type, spec }: EvaluationOrder, { model, training }:
   return new TokenFile(tokens, { tokens: type ?? spec?.data.tokens ?? 'bytes', vocabulary })
 }
 
-/** Sequences lie end to end, each with the next one's first token as its last target. */
+/** Sequences lie end to end in the file. The last target of each is the first token of the next. */
 function sequencesOf({ sequences }: EvaluationOrder, file: TokenFile, sequenceLength: number): number {
   const most = Math.floor((file.length - 1) / sequenceLength)
   const wanted = sequences ?? Math.max(1, most)
@@ -89,12 +93,12 @@ interface Plan {
   gradients: boolean
 }
 
-/** Programs and memory of an evaluation, and what its batches have added up to. */
+/** The programs and memory of an evaluation, and the sums over its batches. */
 class Run {
   readonly model: ModelConfig
   readonly #engine: Engine
   readonly #plan: Plan
-  /** By sequences in a batch. */
+  /** Programs by the number of sequences in a batch. */
   readonly #programs = new Map<number, { name: string; weight: number }>()
   #crossEntropy = 0
   #aux = 0
@@ -114,7 +118,7 @@ class Run {
     if (gradients) for (const { name } of tensors(this.model)) this.floats(gradientOf(name)).fill(0)
   }
 
-  /** `read` fills tokens from one of the file on. */
+  /** Runs a batch; `read` fills tokens from position `start` of the file on. */
   async batch({ first, count }: Batch, read: (tokens: Int32Array, start: number) => void): Promise<void> {
     const program = this.#programs.get(count)
     const tokens = this.#engine.view(BUFFER.tokens)
@@ -152,7 +156,10 @@ class Run {
     }
   }
 
-  /** Under the names and in the shapes of the parameters; replaces a file of that name when it is whole. */
+  /**
+   * Writes the gradients under the names and in the shapes of the parameters. A file that was there
+   * is replaced only when the new one is complete.
+   */
   async writeGradients(path: string, found: Evaluation): Promise<void> {
     const list = tensors(this.model).map(({ name, shape }) => ({ name, shape, data: this.floats(gradientOf(name)) }))
     const metadata = {
@@ -206,7 +213,7 @@ class Run {
   }
 }
 
-/** Before hours of computing rather than after them. */
+/** Checked before the evaluation, which may take hours, rather than after it. */
 function demandWritable(path: string): void {
   const temporary = `${path}.tmp-${process.pid}`
   try {

@@ -1,4 +1,4 @@
-// What a rendezvous starts from, and what it ends with.
+// The input and the result of a rendezvous.
 
 import type { PeerAddress } from '../engine.ts'
 

@@ -53,7 +53,7 @@ function parseJson(line: string): unknown {
   }
 }
 
-/** The first line that a socket sends. Rejects if it is too long, or if the socket ends before it. */
+/** The first line that a socket sends. Rejects if it is too long or never ends. */
 export function readLine(socket: Socket, limit: number): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = ''

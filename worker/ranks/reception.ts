@@ -1,5 +1,6 @@
-// The rendezvous of rank 0: it listens for the announcements of all other ranks. A connection that does
-// not speak the protocol, or that is for another job or attempt, is turned away and never fatal.
+// The rendezvous of rank 0: it listens for the announcements of all other ranks. A connection that
+// does not speak the protocol, or that is for another job or attempt, is turned away and never
+// fatal.
 
 import { randomBytes } from 'node:crypto'
 import { createServer, type Server, type Socket } from 'node:net'

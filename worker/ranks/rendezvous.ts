@@ -1,5 +1,5 @@
-// How the ranks find each other: every rank announces itself to rank 0, which answers all of them with
-// the table of addresses once no rank is missing.
+// How the ranks find each other: every rank announces itself to rank 0, which answers all of them
+// with the table of addresses once no rank is missing.
 
 import { randomBytes } from 'node:crypto'
 import { join } from './join.ts'

@@ -1,4 +1,4 @@
-// What all ranks do or decide together outside the engine's programs. Every function here is
+// Decisions and work of all ranks together, outside the engine's programs. Every function here is
 // collective: all ranks call it at the same point, with the same fields or sizes.
 
 import { setTimeout as sleep } from 'node:timers/promises'

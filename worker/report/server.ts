@@ -1,4 +1,5 @@
-// What a worker shows while it runs: /progress (rank 0), /trace, /metrics, /healthz and /readyz (every rank); and the last record it leaves.
+// The HTTP server of a worker: /progress on rank 0; /trace, /metrics, /healthz and /readyz on every
+// rank.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { ENV } from '../../crds/contract.ts'
@@ -10,9 +11,9 @@ export interface Reported {
   record: RunRecord
   metrics: WorkerMetrics
   rank: number
-  /** Rendezvous done. */
+  /** True after the rendezvous. */
   ready: boolean
-  /** Chrome trace of the last profiled step, made when asked for. */
+  /** Makes the Chrome trace of the last step. */
   trace: (() => string) | undefined
 }
 
@@ -49,13 +50,13 @@ export async function serveReport(reported: Reported, at: { port: number; host?:
       `The worker cannot serve its reports on port ${at.port} (${errnoText(error)}): ${advice}.`,
     )
   })
-  // Reports alone must not keep the process alive.
+  // The server must not keep the process alive.
   server.unref()
   return server
 }
 
 async function answer(reported: Reported, request: IncomingMessage): Promise<Page> {
-  if (request.method !== 'GET' && request.method !== 'HEAD') return text(405, 'only GET')
+  if (request.method !== 'GET' && request.method !== 'HEAD') return text(405, 'use GET')
   const path = new URL(request.url ?? '/', 'http://worker').pathname
   switch (path) {
     case '/healthz':

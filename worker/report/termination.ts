@@ -5,7 +5,7 @@ import { existsSync, writeFileSync } from 'node:fs'
 import type { Progress, TerminationRecord } from '../../crds/contract.ts'
 import { failureRecord, type WorkerFailure } from '../failure.ts'
 
-/** Where Kubernetes looks for the message. The path exists only in a container. */
+/** The file that Kubernetes reads. It exists only in a container. */
 const DEFAULT_PATH = '/dev/termination-log'
 const MOST_BYTES = 4096
 

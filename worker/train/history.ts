@@ -1,5 +1,5 @@
-// The schedules of a run, one after another, with the time that a step was predicted to take and the
-// time that it then took.
+// The schedules of a run, one after another, with the time that a step was predicted to take and
+// the time that it then took.
 
 import type { Choices, Predicted } from './programs.ts'
 
@@ -11,7 +11,7 @@ export interface ScheduleFigures {
   predictedMilliseconds: number
   /** Predicted if every all-to-all is waited for. */
   sequentialMilliseconds: number | undefined
-  /** Median of the schedule's first five steps, or of its steps in a trial; undefined before that. */
+  /** Median of the schedule's first five steps, or of its trial; undefined before that. */
   measuredMilliseconds: number | undefined
 }
 
@@ -19,7 +19,7 @@ export class ScheduleHistory {
   readonly #list: ScheduleFigures[] = []
   #choices: Choices | undefined
 
-  /** Takes schedules that were found for a new profile; the first contender is in use from now on. */
+  /** Takes the schedules found for a new profile. The first contender is in use from now on. */
   chosen(step: number, choices: Choices): ScheduleFigures {
     this.#choices = choices
     return this.#add(step, choices.contenders[0])

@@ -72,8 +72,8 @@ export interface StepRun {
 }
 
 /**
- * All ranks make the same calls after the same steps, with the same profile. So all of them load the
- * same order of collectives.
+ * All ranks make the same calls after the same steps, with the same profile. So all of them load
+ * the same order of collectives.
  */
 export class Programs {
   /** The program that ends a step: the last micro-batch, sums of gradients and the update. */

@@ -1,5 +1,5 @@
-// What training says about itself: its record and metrics, losses.jsonl, the log, the trace of the
-// last step, and the summary at the end.
+// The reports of training: its record and metrics, losses.jsonl, the log, the trace of the last
+// step, and the summary at the end.
 
 import type { Logger } from 'pino'
 import type { WorkerConfig } from '../config.ts'
@@ -19,12 +19,12 @@ export interface ReportingOptions {
   traced: (trace: () => string) => void
 }
 
-/** What the summary says beside the record. */
+/** Parts of the summary that are not in the record. */
 interface Result {
   history: ScheduleHistory
   /** Backend and hardware. */
   engine: string
-  /** What a checkpoint cost. */
+  /** The cost of a checkpoint, if any was written. */
   checkpoint: object | undefined
 }
 
@@ -55,7 +55,7 @@ export class Reporting {
     traced(this.#trace)
   }
 
-  /** `auxLoss` is called only if the loss is written down: reading it may cost a copy from a GPU. */
+  /** Calls `auxLoss`, which may have to copy from a GPU, only if losses are written to a file. */
   stepDone(step: number, figures: StepFigures, more: { gradientNorm: number; auxLoss: () => number }): void {
     const { record, metrics } = this.#options
     record.stepDone(step, figures)
@@ -71,7 +71,7 @@ export class Reporting {
     if (config.rank === 0) log.info({ step, evaluationLoss }, 'evaluation')
   }
 
-  /** Logs the step if the last one that was logged is long enough ago, or if it is the last step. */
+  /** Logs the last step, and others at the interval of `spec.reporting`. */
   logStep(step: number): void {
     const { record, config, log } = this.#options
     if (config.rank !== 0) return

@@ -70,7 +70,9 @@ export class Rescheduler {
     if (length > 1) this.#trial = new Trial(length)
   }
 
-  /** Loads the next contender once the present one has had its steps, and the fastest at the end. */
+  /**
+   * Loads the next contender when the present one has had its steps, and the fastest at the end.
+   */
   #try(trial: Trial, step: number, milliseconds: number): void {
     const { programs, record, log } = this.#options
     const before = trial.current

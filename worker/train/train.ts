@@ -41,8 +41,8 @@ export interface Job {
 export type Ending = 'done' | 'stopped'
 
 /**
- * Trains from the newest checkpoint, or from the start, to the last step or until any rank is told to
- * stop; collective.
+ * Trains from the newest checkpoint, or from the start, to the last step or until any rank is told
+ * to stop; collective.
  */
 export async function train(job: Job): Promise<Ending> {
   const trainer = new Trainer(job)
