@@ -15,8 +15,8 @@ export const common = (a: Interval, b: Interval | undefined): number =>
 export type Sweep = (span: Interval, visit: (index: number, shared: number) => void) => void
 
 /**
- * Finds what spans share with `intervals`, which must be in ascending order. The spans must be asked
- * for in ascending order as well; then all of them together take linear time.
+ * Finds what spans share with `intervals`, which must be in ascending order. The spans must be
+ * asked for in ascending order as well, so that all of them together take linear time.
  */
 export function sweep(intervals: readonly Interval[]): Sweep {
   let first = 0

@@ -25,7 +25,9 @@ export interface Overlap extends Standing {
 interface Standing {
   /** The travel of exchanges. */
   waited: number
-  /** The travel of sums of gradients, also if an exchange that compute needs is queued behind one. */
+  /**
+   * The travel of sums of gradients, also if an exchange that compute needs is queued behind one.
+   */
   waitedForReduce: number
   /** Other ranks, which came later than this one to this collective or to an earlier one. */
   waitedForRanks: number
@@ -34,8 +36,9 @@ interface Standing {
 const BRANCH = new Set(['gate', 'counts', 'encode', 'dispatch', 'experts', 'combine', 'decode', 'wgrad', 'current'])
 
 /**
- * The share of communication that was hidden behind computation: 100 * (1 - waited / communication),
- * between 0 and 100; 100 if there was no communication. Both times in the same unit.
+ * The share of communication that was hidden behind computation: 100 * (1 - waited /
+ * communication), between 0 and 100; 100 if there was no communication. Both times in the same
+ * unit.
  */
 export function hiddenPercentOf({ waited, communication }: { waited: number; communication: number }): number {
   return communication > 0 ? Math.min(100, Math.max(0, 100 * (1 - waited / communication))) : 100
@@ -88,9 +91,9 @@ function journeysOf({ ops }: Scheduled, spans: Spans): Journey[] {
 }
 
 /**
- * When each collective would have travelled if the other ranks had come to all of them no later than
- * this rank: as late after compute, or after the collective before it, as it was issued, and for as
- * long.
+ * When each collective would have travelled if the other ranks had come to all of them no later
+ * than this rank: as late after compute, or after the collective before it, as it was issued, and
+ * for as long.
  */
 function unskewed({ ops }: Scheduled, spans: Spans, journeys: readonly Journey[]): Interval[] {
   let [issued, ended, end] = [0, 0, 0]
@@ -136,9 +139,9 @@ function standing(scheduled: Scheduled, spans: Spans, journeys: readonly Journey
 }
 
 /**
- * Attributes a pause. The part that would not have been without skew was for other ranks. The rest is
- * attributed to the collectives that would have travelled meanwhile and, if none would, to the one
- * that was waited for. Pauses must be given in ascending order.
+ * Attributes a pause. The part that would not have been without skew was for other ranks. The rest
+ * is attributed to the collectives that would have travelled meanwhile and, if none would, to the
+ * one that was waited for. Pauses must be given in ascending order.
  */
 function attribution(scheduled: Scheduled, spans: Spans, journeys: readonly Journey[]): (pause: Pause) => Standing {
   const travels = unskewed(scheduled, spans, journeys)
