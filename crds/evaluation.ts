@@ -1,4 +1,4 @@
-// What `scmoe eval` and the process that evaluates send each other.
+// The messages between `scmoe eval` and the process that evaluates.
 
 import { z } from 'zod'
 import { ScMoEJobSpec } from './scmoejob.ts'
@@ -13,7 +13,7 @@ export const EvaluationOrder = z.strictObject({
    * coefficients of the losses and the capacity.
    */
   spec: ScMoEJobSpec.optional(),
-  /** What the file of tokens holds. Default: as `spec.data.tokens` says, otherwise bytes. */
+  /** Type of the tokens in the file. Default: `spec.data.tokens`, otherwise bytes. */
   type: ScMoEJobSpec.shape.data.unwrap().shape.tokens.unwrap().optional(),
   /** Number of sequences from the beginning of the file. Default: all of the file. */
   sequences: z.int().min(1).optional(),
@@ -36,7 +36,7 @@ export const Evaluation = z.object({
   sequences: z.number(),
   sequenceLength: z.number(),
   batchSequences: z.number(),
-  /** What training minimises: crossEntropy + auxCoefficient * auxLoss + zCoefficient * zLoss. */
+  /** Minimised by training: crossEntropy + auxCoefficient * auxLoss + zCoefficient * zLoss. */
   loss: z.number(),
   crossEntropy: z.number(),
   /** Load-balance losses of all MoE layers, added; absent for a dense model. */
@@ -56,7 +56,7 @@ export type Evaluation = z.infer<typeof Evaluation>
 export const EvaluationProgress = z.object({ done: z.number(), sequences: z.number() })
 export type EvaluationProgress = z.infer<typeof EvaluationProgress>
 
-/** What the process sends: how far it is, and at the end the result or the reason why there is none. */
+/** Sent by the process: how far it is, and at the end the result or the reason why there is none. */
 export const EvaluationMessage = z.union([
   z.object({ result: Evaluation }),
   z.object({ error: z.string() }),

@@ -3,8 +3,8 @@
 //   rank 0 of 2   ScMoE   shortcut K=2, backward K=2, 1 chunk   predicted 774 ms   hidden 100 %
 //
 //   unit 1 forward, predicted 31.4 ms
-//   compute |attention ----|gate|enc|MLP ------------|experts -------|attention ---------|SE ------|dec|
-//   comm                        |dispatch ----|                      |combine ----|
+//   compute |attention ----|gate|enc|MLP ----------|experts ----|attention -----|SE ------|dec|
+//   comm                        |dispatch ----|                 |combine ----|
 
 import type { Part, Scheduled, ScheduledOp } from '../program/program.ts'
 import { overlap } from './overlap.ts'

@@ -75,7 +75,8 @@ const TIMES: Record<string, number> = { guess: 150, a: 110, b: 104, c: 107 }
 const steady = (schedule: string) => TIMES[schedule] ?? 0
 
 describe('schedules of a run', () => {
-  // Seen failing where the fastest is not loaded after the last, and where the first contender is kept.
+  // Seen failing where the fastest is not loaded after the last, and where the first contender is
+  // kept.
   it('try schedules with close predictions for four steps each, and go on with the fastest', async () => {
     const run = new Run(['a', 'b', 'c'], steady)
     await run.steps(20)
