@@ -56,7 +56,9 @@ export type Evaluation = z.infer<typeof Evaluation>
 export const EvaluationProgress = z.object({ done: z.number(), sequences: z.number() })
 export type EvaluationProgress = z.infer<typeof EvaluationProgress>
 
-/** Sent by the process: how far it is, and at the end the result or the reason why there is none. */
+/**
+ * Sent by the process: how far it is, and at the end the result or the reason why there is none.
+ */
 export const EvaluationMessage = z.union([
   z.object({ result: Evaluation }),
   z.object({ error: z.string() }),

@@ -29,7 +29,7 @@ const CTA_POLICIES = ['Default', 'Efficiency', 'Zero']
 /** Present as soon as they exist, so that `end` can use them. */
 const running: { engine?: Engine; record?: RunRecord } = {}
 
-const signal = onStopSignals(
+const stopSignal = onStopSignals(
   () => end(new WorkerFailure('terminated', 'Told to stop twice: ended at once, without a checkpoint.')),
   (name, again) =>
     log.warn(
@@ -44,7 +44,7 @@ process.on('uncaughtException', error => end(asFailure(error)))
 
 try {
   const config = readConfig(process.env)
-  const ending = await work(config, signal)
+  const ending = await work(config, stopSignal)
   end(
     ending === 'done'
       ? undefined

@@ -199,8 +199,8 @@ function step(p: Parameters, tokens: Int32Array, config: OracleConfig, routings:
 }
 
 /**
- * Computes a step. `values` has the global values of every tensor by name; `tokens` are those of all
- * micro-batches in order, and within each micro-batch those of all ranks in order.
+ * Computes a step. `values` has the global values of every tensor by name; `tokens` are those of
+ * all micro-batches in order, and within each micro-batch those of all ranks in order.
  */
 export async function oracle(config: OracleConfig, values: Values, tokens: Int32Array): Promise<OracleResult> {
   await init('cpu')

@@ -1,3 +1,5 @@
+// Tests of writing and reading checkpoints, and of the safetensors format.
+
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -11,29 +13,13 @@ import { restoreCheckpoint } from '../../../worker/checkpoint/restore.ts'
 import { hashFile, readFloats, readHeader, writeSafetensors } from '../../../worker/checkpoint/safetensors.ts'
 import { Saving } from '../../../worker/checkpoint/saving.ts'
 import { type ModelConfig, modelConfig, sliceOf, tensors } from '../../../worker/model.ts'
-import { everywhere, type Reduce } from '../../../worker/ranks/together.ts'
+import { reducers } from '../../support/reducers.ts'
 
 let folder: string
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'scmoe-checkpoint-'))
 })
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
-
-/**
- * Sums over ranks that are promises of this process. Each call waits for the calls of all ranks.
- */
-function reducers(worldSize: number): Reduce[] {
-  let round = { values: [] as Float64Array[], done: Promise.withResolvers<Float64Array>() }
-  return Array.from({ length: worldSize }, () => values => {
-    const own = round
-    own.values.push(values)
-    if (own.values.length === worldSize) {
-      round = { values: [], done: Promise.withResolvers() }
-      own.done.resolve(values.map((_, i) => own.values.reduce((sum, rank) => sum + (rank[i] ?? 0), 0)))
-    }
-    return own.done.promise
-  })
-}
 
 function model(worldSize: number, expertParallelSize: number, hiddenSize = 16): ModelConfig {
   const spec = ScMoEJobSpec.parse({
@@ -381,23 +367,3 @@ function safetensorsHeader(header: object): Buffer {
   length.writeBigUInt64LE(BigInt(json.length))
   return Buffer.concat([length, json])
 }
-
-test('work everywhere ends together, and its beat goes on while one rank is slow', async () => {
-  let beats = 0
-  const counted = reducers(2).map(
-    (reduce): Reduce =>
-      values => {
-        beats++
-        return reduce(values)
-      },
-  )
-  const slow = Promise.withResolvers<string>()
-  setTimeout(() => slow.resolve('slow'), 1200)
-  const outcomes = await Promise.all(
-    counted.map((reduce, rank) =>
-      everywhere(reduce, () => (rank === 0 ? Promise.reject(new Error('quick')) : slow.promise)),
-    ),
-  )
-  expect(outcomes).toEqual([{ error: new Error('quick') }, { value: 'slow' }])
-  expect(beats).toBeGreaterThanOrEqual(4)
-})
