@@ -1,6 +1,6 @@
-// The median, for times that a single slow run must not decide.
+// The median, which a single slow run does not change.
 
-/** Middle of the sorted values, the mean of both middles of an even number; NaN for none. */
+/** The middle of the sorted values, or the mean of the two middle ones; NaN without values. */
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b)
   const middle = sorted.length >> 1

@@ -90,7 +90,7 @@ async function examine(place: CheckpointPlace, folder: string, held: readonly He
   }
   try {
     const index = await readIndex(folder)
-    if (folderOf(index.step) !== basename(folder)) throw new Error(`it is of step ${index.step}`)
+    if (folderOf(index.step) !== basename(folder)) throw new Error(`its index is of step ${index.step}`)
     const difference = modelDifference(index.model, place.model)
     if (difference !== undefined) return { difference }
     await readHeld(folder, { index, held }, name => {
@@ -174,7 +174,7 @@ async function conclude(
   { warn, restored }: { warn: (message: string) => void; restored: Restored | undefined },
 ): Promise<Restored | undefined> {
   const instead =
-    restored === undefined ? 'there is no older one, so training starts over' : `${restored.folder} is used instead`
+    restored === undefined ? 'there is no older checkpoint, so training starts over' : `${restored.folder} is used instead`
   for (const { folder, text } of problems) {
     warn(`checkpoint ${folder} is not usable (${text}); ${instead}`)
     if (place.rank === 0)

@@ -120,8 +120,8 @@ class Pod {
   }
 
   /**
-   * Orders ends by how much they explain: first a rank's own failure, then a lost peer, then a rank
-   * that this process killed, then one that was told to stop, then success.
+   * Orders the ends of ranks by how much they explain: first a rank's own failure, then a lost
+   * peer, then a rank that this process killed, then one that was told to stop, then success.
    */
   #consequence({ rank, code, isVictim }: RankEnd): number {
     if (code === EXIT.ok.code) return 4

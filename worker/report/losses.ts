@@ -1,6 +1,6 @@
-// The losses of a run: those that a checkpoint keeps, and losses.jsonl in the output folder with a
-// line for each step, e.g. `{"step":12,"loss":2.31}`. A resumed run drops the lines of the steps
-// that it does again.
+// The losses of a run: the ones that a checkpoint keeps, and losses.jsonl in the output folder,
+// with a line such as `{"step":12,"loss":2.31}` for each step. A resumed run drops the lines of the
+// steps that it does again.
 
 import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -26,7 +26,7 @@ export interface LossLine {
 export class LossLog {
   readonly #path: string
 
-  /** Continues after `step`: keeps the lines up to it; from the start, none. */
+  /** Keeps the lines of an earlier run up to `step`; none if `step` is 0. */
   constructor(folder: string, step: number) {
     this.#path = join(folder, 'losses.jsonl')
     writing(this.#path, () => {
@@ -50,7 +50,7 @@ function readIfThere(path: string): string {
   }
 }
 
-/** Whole lines of steps 0 .. step; a line that a dying process left unfinished is dropped. */
+/** The lines of steps 0 .. step, without a line that a dying process did not finish. */
 function linesUpTo(text: string, step: number): string {
   return text
     .split('\n')

@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { writing } from './output.ts'
 
-/** Whether a run to this step has left its summary. */
+/** Whether a run that ended at this step has left its summary. */
 export function isSummarised(folder: string | undefined, step: number): boolean {
   try {
     const found: unknown = JSON.parse(readFileSync(join(folder ?? '', 'summary.json'), 'utf8'))
@@ -15,7 +15,7 @@ export function isSummarised(folder: string | undefined, step: number): boolean 
   }
 }
 
-/** `measured`: what the schedule was chosen from, for `scmoe plan --results`. */
+/** `measured` is the profile that the schedule was chosen from, for `scmoe plan --results`. */
 export function writeResults(folder: string, summary: object, measured: object | undefined): void {
   write(folder, 'summary.json', `${JSON.stringify(summary, null, 2)}\n`)
   if (measured !== undefined) write(folder, 'plan-times.json', `${JSON.stringify(measured)}\n`)

@@ -75,7 +75,7 @@ async function answer(reported: Reported, request: IncomingMessage): Promise<Pag
     case '/trace':
       return reported.trace ? json(reported.trace()) : text(404, 'no step has been run yet')
     default:
-      return text(404, 'there are /progress, /metrics, /healthz, /readyz and /trace')
+      return text(404, 'use /progress, /metrics, /healthz, /readyz or /trace')
   }
 }
 

@@ -78,7 +78,7 @@ async function restore(config: ModelConfig, change: { keep?: number } = {}) {
   return { ranks: await Promise.all(ranks), warnings }
 }
 
-test('what was saved at one size is read at any other, bit for bit', async () => {
+test('a checkpoint of any number of ranks is read on any other number, bit for bit', async () => {
   const sizes: [worldSize: number, expertParallelSize: number][] = [
     [1, 1],
     [2, 2],
@@ -103,7 +103,7 @@ test('what was saved at one size is read at any other, bit for bit', async () =>
   }
 })
 
-test('only the first replica writes, the dense tensors once', async () => {
+test('only the first replica writes, and only its rank 0 writes the dense tensors', async () => {
   await save(model(8, 2), 1)
   const at = join(folder, 'checkpoints/step-00000001')
   expect(readdirSync(at).toSorted()).toEqual(['index.json', 'shard-0-of-2.safetensors', 'shard-1-of-2.safetensors'])
@@ -115,7 +115,7 @@ test('only the first replica writes, the dense tensors once', async () => {
   expect(entries.get('blocks.1.moe.experts.up.weight.m')?.shape).toEqual([4, 16, 16])
 })
 
-test('the last ones are kept, older ones go', async () => {
+test('the last checkpoints are kept, and older ones are removed', async () => {
   for (const step of [5, 10, 15, 20]) await save(model(2, 2), step)
   expect(readdirSync(join(folder, 'checkpoints')).toSorted()).toEqual(['step-00000015', 'step-00000020'])
 })
@@ -129,7 +129,7 @@ test('leftovers of a dead process are removed and never read', async () => {
   expect(readdirSync(join(folder, 'checkpoints'))).toEqual(['step-00000005'])
 })
 
-test('what changes after the start of a save is not in it', async () => {
+test('tensors that change after the start of a save are saved as they were', async () => {
   const config = model(2, 2)
   const saved = await Promise.all(
     places(config).map(async place => {
@@ -152,7 +152,7 @@ test('what changes after the start of a save is not in it', async () => {
 
 // Broken once by tensors copied to the start of the memory, by a checkpoint that got its name
 // twice, and by memory that was made anew each time.
-test('ranks that train on advance a save step by step, and the next one takes its memory', async () => {
+test('ranks advance a save between steps, and the next save takes its memory', async () => {
   const config = model(2, 2)
   const all = places(config)
   const state = (rank: number, step: number) => ({ held: stateOf(config, rank, step), losses: { first: {}, last: {} } })
@@ -205,7 +205,7 @@ test('an empty or missing folder is a fresh start', async () => {
   expect(warnings).toEqual([])
 })
 
-test('a damaged one is put aside, so that it does not count as kept', async () => {
+test('a damaged checkpoint is put aside, so that it does not count as kept', async () => {
   for (const step of [5, 10]) await save(model(2, 2), step)
   writeFileSync(join(folder, 'checkpoints/step-00000010/shard-1-of-2.safetensors'), 'nothing')
   const { ranks, warnings } = await restore(model(2, 2))
@@ -219,7 +219,7 @@ test('a damaged one is put aside, so that it does not count as kept', async () =
 })
 
 // Seen failing without the comparison: the values after the tensor's own were read as part of it.
-test('a tensor of which the index says more than its file has makes a checkpoint unusable', async () => {
+test('a tensor that is longer in the index than in its file makes a checkpoint unusable', async () => {
   for (const step of [5, 10]) await save(model(2, 2), step)
   const at = join(folder, 'checkpoints/step-00000010')
   const index = await readIndex(at)
@@ -232,7 +232,7 @@ test('a tensor of which the index says more than its file has makes a checkpoint
 })
 
 // Broken once by a checksum that nobody looked at.
-test('whatever bit of a checkpoint is flipped and wherever it is cut, the one before it is used', async () => {
+test('if any bit of a checkpoint is flipped, or any file is cut, the checkpoint before it is used', async () => {
   for (const step of [5, 10]) await save(model(2, 2), step)
   const checkpoints = join(folder, 'checkpoints')
   const newest = join(checkpoints, 'step-00000010')

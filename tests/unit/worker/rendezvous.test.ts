@@ -46,7 +46,7 @@ test('all ranks get one table and one token, whoever comes first', async () => {
   }
 })
 
-test('a rank alone needs no one', async () => {
+test('a rank alone waits for nobody', async () => {
   const { enter } = await job(1)
   expect((await enter(0)).peers).toHaveLength(1)
 })
@@ -139,7 +139,7 @@ test('a rank that dies while waiting is missing again', async () => {
   expect(mesh.peers[1]?.port).toBe(7777)
 })
 
-test('told to stop, everyone stops waiting', async () => {
+test('ranks that are told to stop do not wait any longer', async () => {
   const { enter, controller } = await job(3)
   const waiting = [enter(0), enter(1)].map(meeting => expect(meeting).rejects.toMatchObject({ reason: 'terminated' }))
   await sleep(100)
@@ -149,7 +149,7 @@ test('told to stop, everyone stops waiting', async () => {
 
 // The kernel does not answer connections to a stopped program whose queue of waiting connections is
 // full. So its address is like that of a pod that is gone.
-test('an address that answers nothing is given up after ten seconds and tried again', async () => {
+test('an address that never answers is given up after ten seconds and tried again', async () => {
   const { enter, port, logs, controller } = await job(2)
   const listen = `require('node:net').createServer().listen({ port: ${port}, host: '127.0.0.1', backlog: 1 }, () => console.log('up'))`
   const mute = spawn(process.execPath, ['-e', listen], { stdio: ['ignore', 'pipe', 'inherit'] })

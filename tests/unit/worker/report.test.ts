@@ -60,7 +60,7 @@ async function serve(change: Partial<Reported> = {}): Promise<(path: string) => 
   return path => fetch(`http://127.0.0.1:${port}${path}`)
 }
 
-test('rank 0 serves progress as the contract has it; the others send you there', async () => {
+test('rank 0 serves progress as the contract says; the other ranks refer to rank 0', async () => {
   const zero = await serve()
   expect(Progress.parse(await (await zero('/progress')).json())).toMatchObject({ rank: 0, step: 0, totalSteps: 100 })
   const one = await serve({ rank: 1 })
@@ -76,14 +76,14 @@ test('every rank serves the trace of its own step, once there is one', async () 
   expect(await (await made('/trace')).json()).toEqual({ traceEvents: [] })
 })
 
-test('alive from the start, ready after the rendezvous', async () => {
+test('a worker is alive from the start, and ready after the rendezvous', async () => {
   const waiting = await serve()
   expect((await waiting('/healthz')).status).toBe(200)
   expect((await waiting('/readyz')).status).toBe(503)
   expect((await (await serve({ ready: true }))('/readyz')).status).toBe(200)
 })
 
-test('only what is there is answered, only to GET', async () => {
+test('unknown paths are refused, and so are methods other than GET', async () => {
   const get = await serve()
   expect((await get('/')).status).toBe(404)
   expect((await get('/trace')).status).toBe(404)
@@ -129,7 +129,7 @@ test('rates are medians and sums over the last 20 steps', () => {
   })
 })
 
-test('one rank alone has no communication to report', () => {
+test('a rank alone reports no communication', () => {
   const record = recordOf(0, 1)
   record.stepDone(1, { loss: 1, milliseconds: 10, communication: 0.1, waited: 0.1, shareOfMoe: 0.5 })
   expect(record.progress()).not.toHaveProperty('overlapPercent')
@@ -150,7 +150,7 @@ test('a resumed run keeps the losses of the beginning', () => {
   })
 })
 
-test('whatever the failure says, the termination message is valid and fits', () => {
+test('the termination message is valid and fits, whatever the failure says', () => {
   const path = join(folder, 'termination')
   const record = recordOf(0)
   fc.assert(
@@ -167,7 +167,7 @@ test('whatever the failure says, the termination message is valid and fits', () 
   )
 })
 
-test('where no termination message can be left, nothing happens', () => {
+test('a termination message that cannot be written is no error', () => {
   expect(() => writeTermination('/no/such/folder/file', { rank: 0 })).not.toThrow()
 })
 
@@ -191,7 +191,7 @@ test('every error ends in an exit code of the contract', () => {
   expect(asFailure(cases[0]?.[0])).toMatchObject({ peer: 3, op: 'pair0.forward.dispatch' })
 })
 
-test('medians', () => {
+test('the median is the middle value, or the mean of the two middle values', () => {
   expect(median([3, 1, 2])).toBe(2)
   expect(median([4, 1, 2, 3])).toBe(2.5)
 })
