@@ -7,6 +7,7 @@ import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
 
 import type { BackendName } from '../crds/ranks.ts'
+import { EngineError, translate, translateAsync } from './engine-error.ts'
 import type { Program } from './program/program.ts'
 
 /** How a GPU is driven. */
@@ -65,33 +66,6 @@ export interface RunTimes {
    * Processor time that the op took of its queue's thread; for a compute op, of one of the threads.
    */
   cpu: Float64Array
-}
-
-export type EngineErrorCode =
-  | 'ADDON_MISSING'
-  | 'BAD_PROGRAM'
-  | 'OUT_OF_MEMORY'
-  | 'PEER_LOST'
-  | 'PEER_TIMEOUT'
-  | 'BAD_PEER'
-  | 'LISTEN_FAILED'
-  | 'DEVICE_MISSING'
-  | 'DEVICE_FAILED'
-  | 'ABORTED'
-  | 'INTERNAL'
-
-/** An error of the native engine, with the op and the peer that it concerns, if any. */
-export class EngineError extends Error {
-  readonly code: EngineErrorCode
-  readonly op: string | undefined
-  readonly peer: number | undefined
-  constructor(code: EngineErrorCode, message: string, where: { op?: string; peer?: number } = {}) {
-    super(message)
-    this.name = 'EngineError'
-    this.code = code
-    this.op = where.op
-    this.peer = where.peer
-  }
 }
 
 /** One rank's engine. Not re-entrant: one `run`, `allReduce` or `connect` at a time. */
@@ -209,44 +183,6 @@ Possible solutions:
  - if it was built on another system or for another CPU architecture, build it here
  - if a shared library is missing, install it`,
     )
-  }
-}
-
-const CODES: ReadonlySet<string> = new Set<EngineErrorCode>([
-  'BAD_PROGRAM',
-  'OUT_OF_MEMORY',
-  'PEER_LOST',
-  'PEER_TIMEOUT',
-  'BAD_PEER',
-  'LISTEN_FAILED',
-  'DEVICE_MISSING',
-  'DEVICE_FAILED',
-  'ABORTED',
-  'INTERNAL',
-])
-
-const toEngineError = (error: unknown): unknown => {
-  if (!(error instanceof Error)) return error
-  const { code, op, peer } = error as Error & { code?: EngineErrorCode; op?: string; peer?: number }
-  if (code === undefined || !CODES.has(code)) return error
-  const where = op === undefined ? error.message : `op '${op}': ${error.message}`
-  return new EngineError(code, where, { ...(op !== undefined && { op }), ...(peer !== undefined && { peer }) })
-}
-
-/** Makes a call of the addon, and turns its error into an EngineError. */
-const translate = <T>(call: () => T): T => {
-  try {
-    return call()
-  } catch (error) {
-    throw toEngineError(error)
-  }
-}
-
-const translateAsync = async <T>(call: () => T | Promise<T>): Promise<T> => {
-  try {
-    return await call()
-  } catch (error) {
-    throw toEngineError(error)
   }
 }
 

@@ -2,7 +2,7 @@
 // text says what to do.
 
 import { EXIT, type Failure } from '../crds/contract.ts'
-import { EngineError, type EngineErrorCode } from './engine.ts'
+import { EngineError, type EngineErrorCode } from './engine-error.ts'
 
 export type Reason = Exclude<keyof typeof EXIT, 'ok'>
 

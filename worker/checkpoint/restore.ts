@@ -174,7 +174,9 @@ async function conclude(
   { warn, restored }: { warn: (message: string) => void; restored: Restored | undefined },
 ): Promise<Restored | undefined> {
   const instead =
-    restored === undefined ? 'there is no older checkpoint, so training starts over' : `${restored.folder} is used instead`
+    restored === undefined
+      ? 'there is no older checkpoint, so training starts over'
+      : `${restored.folder} is used instead`
   for (const { folder, text } of problems) {
     warn(`checkpoint ${folder} is not usable (${text}); ${instead}`)
     if (place.rank === 0)

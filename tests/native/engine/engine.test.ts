@@ -1,6 +1,7 @@
 import { createServer } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
-import { createEngine, type Engine, EngineError, type EngineOptions, loadAddon } from '../../../worker/engine.ts'
+import { createEngine, type Engine, type EngineOptions, loadAddon } from '../../../worker/engine.ts'
+import { EngineError } from '../../../worker/engine-error.ts'
 import { OPS } from '../../../worker/program/ops.ts'
 import type { Program } from '../../../worker/program/program.ts'
 import { add, makeProgram, shapeOf } from '../../support/engine/programs.ts'

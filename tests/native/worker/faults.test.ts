@@ -2,7 +2,7 @@ import { chmodSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { EXIT } from '../../../crds/contract.ts'
+import { ENV, EXIT } from '../../../crds/contract.ts'
 import { freePort } from '../../support/free-port.ts'
 import {
   checkpointFolders,
@@ -95,13 +95,13 @@ describe('what is wrong from the start', () => {
     expect(end?.record?.failure?.message).toContain('EACCES')
   })
 
-  test.each(['SCMOE_HTTP_PORT', 'SCMOE_RENDEZVOUS'])('a taken port: %s', async variable => {
+  test.each([ENV.httpPort, ENV.rendezvous])('a taken port: %s', async variable => {
     const port = await freePort()
     const taken = createServer()
     await new Promise<void>(resolve => {
       taken.listen(port, '127.0.0.1', resolve)
     })
-    const value = variable === 'SCMOE_RENDEZVOUS' ? `127.0.0.1:${port}` : String(port)
+    const value = variable === ENV.rendezvous ? `127.0.0.1:${port}` : String(port)
     const gang = await TestGang.start(endless(), temporaryFolder(), {
       [variable]: value,
       SCMOE_RENDEZVOUS_TIMEOUT_SECONDS: '1',

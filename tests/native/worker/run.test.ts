@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
-import { API_VERSION, EXIT, KIND } from '../../../crds/contract.ts'
+import { API_VERSION, ENV, EXIT, KIND } from '../../../crds/contract.ts'
 import { COMPILED } from '../../support/compiled.ts'
 import { checkpointFolders, lossCurve, temporaryFolder, tinySpec, until } from '../../support/worker-gang.ts'
 
@@ -50,7 +50,7 @@ function ranksOf(output: string): number[] {
     .filter(name => /^\d+$/.test(name))
     .filter(pid => {
       try {
-        return readFileSync(`/proc/${pid}/environ`, 'utf8').includes(`SCMOE_OUTPUT_DIRECTORY=${output}\0`)
+        return readFileSync(`/proc/${pid}/environ`, 'utf8').includes(`${ENV.outputDirectory}=${output}\0`)
       } catch {
         return false
       }
@@ -139,7 +139,7 @@ test('one rank dies: the others are ended and the dead one is named', async () =
   )
   await untilSteps(started, output, 5)
   for (const pid of ranksOf(output)) {
-    if (readFileSync(`/proc/${pid}/environ`, 'utf8').includes('SCMOE_RANK=2\0')) process.kill(pid, 'SIGKILL')
+    if (readFileSync(`/proc/${pid}/environ`, 'utf8').includes(`${ENV.rank}=2\0`)) process.kill(pid, 'SIGKILL')
   }
   const { code, stderr } = await started.ended
   expect(code).toBe(137)

@@ -1,7 +1,8 @@
 // One rank in a process of its own: does what `ranks.ts` says over the IPC channel, and answers.
 
 import { readdirSync } from 'node:fs'
-import { createEngine, type Engine, EngineError, type EngineOptions, type PeerAddress } from '../../../worker/engine.ts'
+import { createEngine, type Engine, type EngineOptions, type PeerAddress } from '../../../worker/engine.ts'
+import { EngineError } from '../../../worker/engine-error.ts'
 import type { Program } from '../../../worker/program/program.ts'
 
 let engine: Engine
