@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "engine.h"
+#include "engine/engine.h"
 #include "hardware.h"
 #include "program/op_table.h"
 

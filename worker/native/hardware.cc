@@ -1,7 +1,7 @@
 #include "hardware.h"
 
 #include "device/loader.h"
-#include "device/nccl.h"
+#include "device/nccl/library.h"
 
 namespace scmoe {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "device.h"
 #include "device/streams.h"
-#include "engine.h"
+#include "engine/engine.h"
 
 namespace scmoe {
 

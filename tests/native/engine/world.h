@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "check.h"
-#include "engine.h"
+#include "engine/engine.h"
 
 namespace scmoe::test {
 

@@ -1,8 +1,6 @@
 // A libnccl.so.2 for ranks that are processes of one machine: the same functions, over TCP, as work of a stand-in
 // stream. For tests of what calls NCCL: it is not NCCL. Like it, what waits for a peer that is gone waits until it is
 // aborted.
-#include "device/nccl.h"
-
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -17,6 +15,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "device/nccl/library.h"
 #include "stream.h"
 
 namespace scmoe::standin {

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "device.h"
-#include "memory.h"
+#include "executor/memory.h"
 
 namespace scmoe {
 

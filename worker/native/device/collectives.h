@@ -8,7 +8,7 @@
 #include <mutex>
 
 #include "device.h"
-#include "device/nccl.h"
+#include "device/nccl/library.h"
 #include "interrupt.h"
 #include "mesh/communicator.h"
 #include "program/program.h"

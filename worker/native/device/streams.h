@@ -6,7 +6,7 @@
 
 #include "device.h"
 #include "device/collectives.h"
-#include "executor.h"
+#include "executor/executor.h"
 
 namespace scmoe {
 

@@ -1,4 +1,4 @@
-#include "all_reduce.h"
+#include "mesh/all_reduce.h"
 
 #include <algorithm>
 #include <cstring>

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "exchange.h"
+#include "mesh/exchange.h"
 #include "program/program.h"
 
 namespace scmoe {

@@ -1,13 +1,13 @@
-#include "communicator.h"
+#include "mesh/communicator.h"
 
 #include <poll.h>
 
 #include <cerrno>
 #include <cstring>
 
-#include "all_reduce.h"
 #include "error.h"
-#include "row_exchange.h"
+#include "mesh/all_reduce.h"
+#include "mesh/row_exchange.h"
 
 namespace scmoe {
 

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "exchange.h"
 #include "interrupt.h"
+#include "mesh/exchange.h"
+#include "mesh/socket.h"
 #include "program/program.h"
-#include "socket.h"
 
 namespace scmoe {
 

@@ -1,4 +1,4 @@
-#include "exchange.h"
+#include "mesh/exchange.h"
 
 #include <sys/socket.h>
 

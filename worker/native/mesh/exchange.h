@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "interrupt.h"
-#include "socket.h"
+#include "mesh/socket.h"
 
 namespace scmoe {
 

@@ -1,4 +1,4 @@
-#include "mesh.h"
+#include "mesh/mesh.h"
 
 #include <poll.h>
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "interrupt.h"
+#include "mesh/socket.h"
 #include "program/program.h"
-#include "socket.h"
 
 namespace scmoe {
 

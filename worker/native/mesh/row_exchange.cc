@@ -1,4 +1,4 @@
-#include "row_exchange.h"
+#include "mesh/row_exchange.h"
 
 #include <algorithm>
 #include <cstring>

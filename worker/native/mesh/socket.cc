@@ -1,4 +1,4 @@
-#include "socket.h"
+#include "mesh/socket.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>

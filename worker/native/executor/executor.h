@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "executor/memory.h"
 #include "interrupt.h"
-#include "memory.h"
 #include "mesh/communicator.h"
 #include "program/program.h"
 

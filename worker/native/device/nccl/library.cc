@@ -1,4 +1,4 @@
-#include "device/nccl.h"
+#include "device/nccl/library.h"
 
 #include "device/shared_library.h"
 #include "error.h"

@@ -12,11 +12,11 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/host_thread.h"
 #include "error.h"
-#include "executor.h"
-#include "host_thread.h"
+#include "executor/executor.h"
+#include "executor/memory.h"
 #include "interrupt.h"
-#include "memory.h"
 #include "mesh/communicator.h"
 #include "mesh/mesh.h"
 #include "program/program.h"

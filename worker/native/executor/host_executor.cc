@@ -6,7 +6,7 @@
 #include <new>
 
 #include "error.h"
-#include "executor.h"
+#include "executor/executor.h"
 
 namespace scmoe {
 namespace {

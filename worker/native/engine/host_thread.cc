@@ -1,4 +1,4 @@
-#include "host_thread.h"
+#include "engine/host_thread.h"
 
 #include <pthread.h>
 #include <signal.h>
