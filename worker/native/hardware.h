@@ -4,7 +4,7 @@
 #include <string>
 
 #include "device.h"
-#include "device/streams.h"
+#include "device/device_executor.h"
 #include "engine/engine.h"
 
 namespace scmoe {

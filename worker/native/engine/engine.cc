@@ -3,6 +3,8 @@
 #include <future>
 #include <set>
 
+#include "mesh/members.h"
+
 namespace scmoe {
 namespace {
 
@@ -96,7 +98,7 @@ void Engine::load(std::string_view json) {
   loaded->peers_ahead.resize(comm.size());
   std::set<int> ahead;
   for (size_t i = comm.size(); i-- > 0;) {
-    for (const int peer : communicator_.peers_of(program.ops[comm[i]])) ahead.insert(peer);
+    for (const int peer : peers_of(program.ops[comm[i]], options_.topology)) ahead.insert(peer);
     loaded->peers_ahead[i].assign(ahead.begin(), ahead.end());
   }
   programs_[program.name] = std::move(loaded);
