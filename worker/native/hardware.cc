@@ -6,7 +6,7 @@
 namespace scmoe {
 namespace {
 
-// What `find` fills in, or why it cannot.
+// The part that `find` fills in, or the error that it throws as `missing`.
 template <typename Find>
 Part part_of(Find find) {
   Part part;

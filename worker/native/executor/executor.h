@@ -1,5 +1,6 @@
-// How loaded programs run on a backend: where their buffers lie, and what the engine's two threads do during a run.
-// One implementation for each kind of hardware; the engine knows no other difference.
+// An executor runs loaded programs on one kind of hardware: it owns the memory of their buffers and
+// says what the engine's two threads do during a run. The engine knows no other difference between
+// kinds of hardware.
 #pragma once
 
 #include <chrono>
@@ -18,55 +19,57 @@ namespace scmoe {
 struct EngineOptions {
   Topology topology;
   int compute_threads = 1;
-  std::chrono::milliseconds timeout{30'000};  // of connect, and of every collective
+  std::chrono::milliseconds timeout{30'000};  // for connect, and for every collective
 };
 
-// Microseconds, by op.
+// The times of one run by op, in microseconds.
 struct RunTimes {
-  std::vector<double> start, end;  // from the start of the run
-  std::vector<double> ready;       // of a collective: when the last peer had come to it; of others: start
-  std::vector<double> cpu;         // processor time that the queue's thread spent on it
+  std::vector<double> start, end;  // since the start of the run
+  std::vector<double> ready;       // arrival of the last peer at a collective; start of other ops
+  std::vector<double> cpu;         // processor time that the queue's thread spent on the op
 
   void reset(size_t num_ops);
 };
 
 struct LoadedProgram {
   Program program;
-  // By position in the comm queue: ranks that the ops from there on need. Others may be through and gone.
+  // By position in the comm queue: the ranks that the ops from there on need. Other ranks may have
+  // finished and closed their connections.
   std::vector<std::vector<int>> peers_ahead;
-  std::shared_ptr<void> prepared;  // the executor's own
+  std::shared_ptr<void> prepared;  // belongs to the executor
 };
 
-// Methods throw Error; what they throw ends the run, and the engine with it.
+// Methods throw Error. An error that a run ends with ends the engine too.
 class Executor {
  public:
   virtual ~Executor() = default;
 
-  // Of this kind of hardware, for people: "cpu-avx512, 1 thread".
+  // The hardware in words: "cpu-avx512, 1 thread".
   virtual std::string description() const = 0;
   virtual const Backend& backend() const = 0;
   virtual Memory& memory() = 0;
 
-  // On the compute thread: the first call there and the last.
+  // The first and the last call on the compute thread.
   virtual void open() = 0;
   virtual void close() = 0;
 
-  // On the communication thread, once the mesh stands.
+  // Called on the communication thread once all ranks are connected.
   virtual void connected() {}
 
-  // After the program's buffers were bound, or bound anew.
+  // Called each time after the program's buffers were bound to memory.
   virtual void prepare(LoadedProgram&) {}
 
-  // A run: `begin` on the caller's thread, then one call on each of the engine's threads, which return when their part
-  // is done or throw.
+  // The calls of one run: `begin` on the caller's thread, then one call on each of the engine's two
+  // threads, which returns when its part is done.
   virtual void begin(const LoadedProgram& loaded, RunTimes& times) = 0;
   virtual void run_compute(const LoadedProgram& loaded) = 0;
   virtual void run_comm(const LoadedProgram& loaded) = 0;
-  // From any thread, after the interrupt was raised: what is under way throws ABORTED at its next step.
+  // Makes the calls of a run throw ABORTED at their next step. Any thread may call it, after the
+  // interrupt was raised.
   virtual void stop() = 0;
 };
 
-// Programs in this process's memory: each queue is a thread.
+// Runs programs in this process's memory: each queue is a thread.
 std::unique_ptr<Executor> make_host_executor(const EngineOptions& options, const Backend* backend,
                                              Communicator& communicator, Interrupt& interrupt);
 
