@@ -5,13 +5,15 @@
 
 #include "device.h"
 #include "device/device_executor.h"
+#include "device/nccl/collectives.h"
 #include "engine/engine.h"
 
 namespace scmoe {
 
 struct HardwareOptions {
   std::string backend = "cpu";  // or "cuda"
-  DeviceOptions device;         // ignored by "cpu"
+  // Ignored by "cpu".
+  DeviceOptions device{.collectives = {}, .make_collectives = make_nccl_collectives};
 };
 
 // Throws std::invalid_argument for an unknown backend, and DEVICE_MISSING if the hardware or software

@@ -5,7 +5,6 @@
 
 #include "device.h"
 #include "device/collectives.h"
-#include "device/nccl/collectives.h"
 #include "executor/executor.h"
 
 namespace scmoe {
@@ -15,7 +14,7 @@ struct DeviceOptions {
   // Whether a program whose shapes are static runs as one graph, from its second run on.
   bool graphs = true;
   CollectiveOptions collectives;
-  MakeCollectives make_collectives = make_nccl_collectives;
+  MakeCollectives make_collectives;
 };
 
 // Throws DEVICE_FAILED if the device does not answer.
