@@ -10,9 +10,9 @@ import { catalogue } from '../../../bench/gpu/catalogue.ts'
 import { type Figures, figuresOf } from '../../../bench/gpu/figures.ts'
 import { type Measured, measuredOf, Results } from '../../../bench/gpu/results.ts'
 import { tables } from '../../../bench/gpu/table.ts'
+import { freePort } from '../../../tools/free-port.ts'
 import { durations, makespan } from '../../../worker/schedule/schedule.ts'
 import { BUILD_DEADLINE } from '../../support/build.ts'
-import { freePort } from '../../support/free-port.ts'
 import { buildStandIns, standInEnvironment } from '../../support/standin.ts'
 
 const root = join(import.meta.dirname, '../../..')

@@ -1,10 +1,10 @@
 import { type Socket, connect as tcp } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
+import { freePort } from '../../../tools/free-port.ts'
 import { at, generator, range } from '../../support/engine/cases.ts'
 import { makeProgram, shapeOf } from '../../support/engine/programs.ts'
 import { failureOf, startWorld, World } from '../../support/engine/ranks.ts'
-import { freePort } from '../../support/free-port.ts'
 
 const bytesOf = ({ buffer, byteOffset, byteLength }: ArrayBufferView<ArrayBuffer>): Buffer =>
   Buffer.from(buffer, byteOffset, byteLength)
