@@ -17,8 +17,8 @@ const STRIDE = 16
 let next = Math.floor(Math.random() * PORTS.count)
 
 /**
- * A loopback port that nothing listened on a moment ago. Each call returns another one, which is none
- * of the 15 that follow an earlier one.
+ * A loopback port that nothing listened on a moment ago. Each call returns another one, which is
+ * none of the 15 that follow an earlier one.
  */
 export async function freePort(): Promise<number> {
   for (;;) {
@@ -32,7 +32,9 @@ export async function freePort(): Promise<number> {
   }
 }
 
-/** A server that listens on a free loopback port of the range, so that no other process can take it. */
+/**
+ * A server that listens on a free loopback port of the range, so that no other process can take it.
+ */
 export async function heldPort({ first, count }: Range): Promise<{ server: Server; port: number }> {
   for (;;) {
     const port = first + Math.floor(Math.random() * count)

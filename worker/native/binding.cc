@@ -1,5 +1,5 @@
-// The Node-API addon: worker/engine.ts on one side, engine/engine.h on the other. Only this file and
-// binding/ know Node-API.
+// The Node-API addon: worker/engine.ts on one side, engine/engine.h on the other. Only this file
+// and binding/ know Node-API.
 #include <napi.h>
 
 #include "binding/native_engine.h"

@@ -11,8 +11,8 @@ struct ChunkRange {
   int64_t first, count;
 };
 
-// rows < 2^31, 0 <= chunk < chunks <= 1024. Always inlined, because kernel files, which are compiled
-// for several instruction sets, must not share a function.
+// rows < 2^31, 0 <= chunk < chunks <= 1024. Always inlined, because kernel files, which are
+// compiled for several instruction sets, must not share a function.
 __attribute__((always_inline)) inline ChunkRange chunk_range(int64_t rows, int64_t chunk, int64_t chunks) {
   const int64_t first = rows * chunk / chunks;
   return {first, rows * (chunk + 1) / chunks - first};

@@ -1,7 +1,7 @@
 // The interface of a device library: its backend, and functions for memory, streams and events.
 // Functions act on the device that the calling thread has chosen with `use`. They throw
-// std::runtime_error with the message of the device's own runtime, or std::bad_alloc if device memory
-// is short.
+// std::runtime_error with the message of the device's own runtime, or std::bad_alloc if device
+// memory is short.
 #pragma once
 
 #include "backend.h"
@@ -22,10 +22,10 @@ struct DeviceInfo {
   int64_t total_bytes, free_bytes;
 };
 
-// A move of routed rows (worker/program/ops.ts) between their place without gaps and a padded buffer.
-// In the padded buffer, the rows that one rank sends to one expert in the call's chunk have `slots`
-// places, so the host can exchange the buffer without knowing counts. Before dispatch the buffer is
-// ordered by expert, after it by source rank, then local expert: one part for each peer.
+// A move of routed rows (worker/program/ops.ts) between their place without gaps and a padded
+// buffer. In the padded buffer, the rows that one rank sends to one expert in the call's chunk have
+// `slots` places, so the host can exchange the buffer without knowing counts. Before dispatch the
+// buffer is ordered by expert, after it by source rank, then local expert: one part for each peer.
 struct PaddedRows {
   void* padded;
   void* rows;
@@ -55,8 +55,8 @@ struct Device {
   void (*copy_now)(void* to, const void* from, int64_t bytes);
   void (*copy)(void* to, const void* from, int64_t bytes, Stream* stream);
 
-  // Work on an `urgent` stream goes before work that waits on other streams. The stream for ops comes
-  // from Backend::stream_create.
+  // Work on an `urgent` stream goes before work that waits on other streams. The stream for ops
+  // comes from Backend::stream_create.
   Stream* (*stream_create)(bool urgent);
   void (*stream_destroy)(Stream* stream);
   void* (*stream_handle)(Stream* stream);  // for other libraries; of streams of both kinds

@@ -16,8 +16,8 @@ struct HardwareOptions {
   DeviceOptions device{.collectives = {}, .make_collectives = make_nccl_collectives};
 };
 
-// Throws std::invalid_argument for an unknown backend, and DEVICE_MISSING if the hardware or software
-// that it needs is missing.
+// Throws std::invalid_argument for an unknown backend, and DEVICE_MISSING if the hardware or
+// software that it needs is missing.
 Engine::MakeExecutor executor_for(const HardwareOptions& options);
 
 // Software that a GPU needs: its path and a description, or in `missing` why it cannot be used and

@@ -1,4 +1,5 @@
-// The JavaScript class that worker/engine.ts wraps: one engine, with plain data in and promises out.
+// The JavaScript class that worker/engine.ts wraps: one engine, with plain data in and promises
+// out.
 #pragma once
 
 #include <napi.h>
@@ -19,7 +20,8 @@ class NativeEngine : public Napi::ObjectWrap<NativeEngine> {
   ~NativeEngine() override;
 
  private:
-  // Makes the value that a promise resolves to, on JavaScript's thread, after the call has succeeded.
+  // Makes the value that a promise resolves to, on JavaScript's thread, after the call has
+  // succeeded.
   using Result = std::function<Napi::Value(Napi::Env env)>;
 
   struct Call {

@@ -13,7 +13,8 @@ struct Journeys {
 // By position in the queue: the time at which the last member had arrived, by the clock of `rank`,
 // limited to that rank's own start and end of the collective. `peers` lists, by position, the other
 // members. A collective ends on all its members at about the same moment, so the difference of two
-// ranks' end times is that of their clocks; the median over all collectives that they share is used.
+// ranks' end times is that of their clocks; the median over all collectives that they share is
+// used.
 std::vector<double> last_arrivals(const std::vector<Journeys>& ranks, int rank,
                                   const std::vector<std::vector<int>>& peers);
 

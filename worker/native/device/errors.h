@@ -9,8 +9,8 @@
 
 namespace scmoe {
 
-// Makes calls of device.h. An exception becomes DEVICE_FAILED with the device's name before its text;
-// Error and std::bad_alloc pass through.
+// Makes calls of device.h. An exception becomes DEVICE_FAILED with the device's name before its
+// text; Error and std::bad_alloc pass through.
 template <typename Calls>
 auto on_device(const std::string& name, Calls calls) {
   try {

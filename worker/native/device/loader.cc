@@ -40,7 +40,8 @@ std::string own_folder() {
 }
 
 const Device& open_library(int driver_version) {
-  // The backend uses cuBLASLt without linking to it, so that a missing cuBLASLt has its own message.
+  // The backend uses cuBLASLt without linking to it, so that a missing cuBLASLt has its own
+  // message.
   SharedLibrary(
       "cuBLASLt", "SCMOE_CUBLASLT_LIBRARY", {"libcublasLt.so.13", "libcublasLt.so.12"},
       "; install CUDA's libcublas (Debian and Ubuntu: libcublas-13-0, PyPI: nvidia-cublas), use the GPU image, or "

@@ -7,14 +7,16 @@
 
 namespace scmoe {
 
-// The NVIDIA driver, which is found without the device library. For `scmoe doctor` and for messages.
+// The NVIDIA driver, which is found without the device library. For `scmoe doctor` and for
+// messages.
 struct Driver {
   std::string path;
   int version = 0;  // newest CUDA that it runs, as 1000 * major + 10 * minor
   int devices = 0;
 };
 
-// Throws DEVICE_MISSING if there is no driver, the driver is too old, or this process sees no device.
+// Throws DEVICE_MISSING if there is no driver, the driver is too old, or this process sees no
+// device.
 Driver open_driver();
 
 // The device library, after a check that device `index` can be used: libscmoe_cuda.so beside the

@@ -77,7 +77,8 @@ const ProgramOp* Streams::next_op(const Pass& pass, Queue queue) {
   return next < ops.size() ? &pass.program.ops[ops[next]] : nullptr;
 }
 
-// Whether the ops that it waits for have been issued, and its counts have been read if it needs any.
+// Whether the ops that it waits for have been issued, and its counts have been read if it needs
+// any.
 bool Streams::issuable(const Pass& pass, Queue queue) {
   const ProgramOp* const op = next_op(pass, queue);
   if (op == nullptr || op->wait_count > pass.next[1 - int(queue)]) return false;

@@ -1,5 +1,5 @@
-// The engine of one rank: programs, their memory, and the two threads that run them. It knows nothing
-// of Node, and of hardware only what an Executor says.
+// The engine of one rank: programs, their memory, and the two threads that run them. It knows
+// nothing of Node, and of hardware only what an Executor says.
 #pragma once
 
 #include <atomic>
@@ -31,8 +31,9 @@ struct BufferView {
 };
 
 // Calls that take a Done return at once; only one may be pending. Methods belong to one thread
-// (JavaScript's); Done is called once, on any thread. The first error of such a call ends the engine:
-// every later call fails with that error. Misuse throws std::logic_error or std::invalid_argument.
+// (JavaScript's); Done is called once, on any thread. The first error of such a call ends the
+// engine: every later call fails with that error. Misuse throws std::logic_error or
+// std::invalid_argument.
 class Engine {
  public:
   using Done = scmoe::Done;

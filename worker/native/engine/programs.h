@@ -13,8 +13,8 @@ namespace scmoe {
 
 class Programs {
  public:
-  // Parses and checks a program (worker/program/program.ts), makes room for it and binds it. A program
-  // of the same name is replaced. Throws BAD_PROGRAM or OUT_OF_MEMORY.
+  // Parses and checks a program (worker/program/program.ts), makes room for it and binds it. A
+  // program of the same name is replaced. Throws BAD_PROGRAM or OUT_OF_MEMORY.
   void load(std::string_view json, const Topology& topology, Executor& executor);
 
   // Throws std::invalid_argument, naming `call`, if there is none of this name.

@@ -80,8 +80,8 @@ class HostExecutor final : public Executor {
   Clock::time_point started_;
   RunTimes* times_ = nullptr;
   Progress finished_[2];  // by Queue
-  // The number of finished compute ops that the communication thread is waiting for. It is woken for
-  // no other number: waking it after each op would take processor time from computation.
+  // The number of finished compute ops that the communication thread is waiting for. It is woken
+  // for no other number: waking it after each op would take processor time from computation.
   std::atomic<uint32_t> comm_sleeps_for_{kNever};
 };
 
@@ -123,8 +123,8 @@ Clock::time_point HostExecutor::run_op(const ProgramOp& op, int index) {
   return {};
 }
 
-// std::atomic::wait spins for less than a microsecond and then sleeps in the kernel, which leaves the
-// core to the communication thread.
+// std::atomic::wait spins for less than a microsecond and then sleeps in the kernel, which leaves
+// the core to the communication thread.
 void HostExecutor::await_comm(uint32_t count) {
   Progress& progress = finished_[int(Queue::kComm)];
   for (uint32_t now = progress.load();; now = progress.load()) {

@@ -34,8 +34,8 @@ std::optional<int64_t> read_number(const std::string& path, const std::string& k
   return std::nullopt;
 }
 
-// Free bytes of one control group. Page cache counts as used, but the kernel frees it under pressure,
-// so inactive_file is added.
+// Free bytes of one control group. Page cache counts as used, but the kernel frees it under
+// pressure, so inactive_file is added.
 std::optional<int64_t> group_available(const std::string& limit, const std::string& used, const std::string& stat,
                                        const char* cache) {
   const auto max = read_number(limit, "");

@@ -1,7 +1,7 @@
-// Direct all-reduce: each member of the group owns one shard of the vector, receives that shard from
-// all others, sums in rank order, and sends the sum to all others. One rank sums each element, so
-// all members get the same bits, however many ranks and blocks there are. Both halves are cut into
-// blocks and overlap; scratch memory does not grow with the vector.
+// Direct all-reduce: each member of the group owns one shard of the vector, receives that shard
+// from all others, sums in rank order, and sends the sum to all others. One rank sums each element,
+// so all members get the same bits, however many ranks and blocks there are. Both halves are cut
+// into blocks and overlap; scratch memory does not grow with the vector.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ std::vector<FloatSpan> merge_neighbours(const ProgramOp& op);
 
 class AllReduce {
  public:
-  // The vector is the spans one after another. `scratch` grows as needed; passing the same vector to
-  // the next all-reduce saves its allocation.
+  // The vector is the spans one after another. `scratch` grows as needed; passing the same vector
+  // to the next all-reduce saves its allocation.
   AllReduce(std::vector<FloatSpan> spans, const std::vector<int>& members, int rank, std::vector<float>& scratch);
 
   // Adds the segments to `lanes`, which has one lane for each other member, in rank order.

@@ -90,8 +90,8 @@ class MeshBuilder {
     return Error(kPeerTimeout, message, rank);
   }
 
-  // Runs on a thread of its own because resolving a name blocks. The thread writes sockets_ of lower
-  // ranks only; reason_ belongs to it until it is joined.
+  // Runs on a thread of its own because resolving a name blocks. The thread writes sockets_ of
+  // lower ranks only; reason_ belongs to it until it is joined.
   void dial_lower_ranks() {
     for (int rank = 0; rank < this_rank() && !expired();) {
       if (dial_rank(rank)) {
@@ -149,15 +149,16 @@ class MeshBuilder {
       while (listener_) {
         Socket socket = accept_from(listener_);
         if (!socket) break;
-        if (strangers.size() == kMaxStrangers) strangers.pop_front();  // the oldest has had most time
+        // The oldest goes, because it has had the most time.
+        if (strangers.size() == kMaxStrangers) strangers.pop_front();
         strangers.push_back({std::move(socket), Clock::now() + kGreeting});
       }
     }
     if (!all_accepted()) stop_ = true;
   }
 
-  // Reads from one connection. Returns false when the list must forget it: it was closed, refused or
-  // has become a peer's socket.
+  // Reads from one connection. Returns false when the list must forget it: it was closed, refused
+  // or has become a peer's socket.
   bool welcome(Stranger& stranger) {
     char* const into = stranger.greeted ? &ready_ : reinterpret_cast<char*>(&stranger.greeting) + stranger.received;
     const size_t wanted = stranger.greeted ? 1 : sizeof(Greeting) - stranger.received;

@@ -60,8 +60,8 @@ void Socket::reset() {
 }
 
 // The kernel grows the buffers of a connection up to tcp_rmem and tcp_wmem, but it starts small and
-// grows them only as fast as data is read. SO_RCVBUF and SO_SNDBUF end that growth and grant no more
-// than net.core.rmem_max, by default 208 KiB. So neither option stays set. For receiving, a
+// grows them only as fast as data is read. SO_RCVBUF and SO_SNDBUF end that growth and grant no
+// more than net.core.rmem_max, by default 208 KiB. So neither option stays set. For receiving, a
 // low-water mark makes room for twice its value and pins nothing. For sending, SO_BUF_LOCK returns
 // the enlarged buffer to the kernel's control (Linux 5.14; an older kernel's buffer is left alone).
 // A small send buffer costs no bandwidth, because it grows with the congestion window, but the

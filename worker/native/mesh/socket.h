@@ -61,9 +61,9 @@ Socket dial(const std::string& host, int port, std::chrono::milliseconds patienc
 // Waits for `events` of poll(2) on one socket. Returns false when the deadline passes first.
 bool wait_for(const Socket& socket, short events, Clock::time_point deadline);
 
-// One system call each, which neither blocks nor raises SIGPIPE. Returns the bytes moved; 0 when the
-// call would block; -1 with errno when the connection is gone (ECONNRESET also when the peer closed
-// it in an orderly way).
+// One system call each, which neither blocks nor raises SIGPIPE. Returns the bytes moved; 0 when
+// the call would block; -1 with errno when the connection is gone (ECONNRESET also when the peer
+// closed it in an orderly way).
 int64_t send_some(int fd, const void* data, size_t bytes);
 int64_t receive_some(int fd, void* data, size_t bytes);
 

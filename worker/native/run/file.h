@@ -1,6 +1,6 @@
-// The file that scmoe-run executes (bench/gpu/export.ts writes it): programs of one rank, the initial
-// values of their buffers, and the programs that make up an optimizer step. Nothing in it depends on
-// the hardware.
+// The file that scmoe-run executes (bench/gpu/export.ts writes it): programs of one rank, the
+// initial values of their buffers, and the programs that make up an optimizer step. Nothing in it
+// depends on the hardware.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +38,8 @@ struct File {
   int64_t bytes = 0;             // sum of the largest persistent and the largest transient region
 };
 
-// Throws BAD_PROGRAM with the field, the value and what was expected. A file that holds a bare program
-// is a step of that program on zeroed buffers.
+// Throws BAD_PROGRAM with the field, the value and what was expected. A file that holds a bare
+// program is a step of that program on zeroed buffers.
 File read_file(const std::string& path);
 
 // The value of element i of the buffer.

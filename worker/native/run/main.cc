@@ -1,8 +1,8 @@
 // scmoe-run: runs exported programs without Node, on any backend, and prints one JSON object.
 //
-//   scmoe-run FILE [--backend cpu|cuda] [--device N] [--threads N] [--warm-up N] [--steps N] [--no-graphs]
-//             [--peers HOST:PORT,...] [--transfer-share 0.5] [--max-ctas N] [--cta-policy N] [--padded]
-//             [--timeout-seconds N]
+//   scmoe-run FILE [--backend cpu|cuda] [--device N] [--threads N] [--warm-up N] [--steps N]
+//             [--no-graphs] [--peers HOST:PORT,...] [--transfer-share 0.5] [--max-ctas N]
+//             [--cta-policy N] [--padded] [--timeout-seconds N]
 //
 // Exit code 69: the hardware or something that it needs is missing; 64: the command or the file is
 // wrong; 1: the run failed.

@@ -16,8 +16,8 @@ struct Options {
   int warm_up = 3, steps = 10;
   std::vector<PeerAddress> peers;  // by rank; empty for a single rank
   std::chrono::milliseconds timeout{60'000};
-  // Share of the MoE layers' time, 0 to less than 1, that the all-to-alls of a single rank are made to
-  // take. A negative value leaves them as they are.
+  // Share of the MoE layers' time, 0 to less than 1, that the all-to-alls of a single rank are made
+  // to take. A negative value leaves them as they are.
   double transfer_share = -1;
 };
 

@@ -1,5 +1,5 @@
-// Copies of the router's counts that the host can read. The counts say how many rows each all-to-all
-// moves; they are computed on the device.
+// Copies of the router's counts that the host can read. The counts say how many rows each
+// all-to-all moves; they are computed on the device.
 #pragma once
 
 #include <cstdint>

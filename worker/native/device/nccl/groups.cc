@@ -134,7 +134,8 @@ void NcclGroups::connect(Communicator& control, std::chrono::milliseconds timeou
 }
 
 void NcclGroups::abort() {
-  Lock lock(mutex_, kAbortPatience);  // a call that holds the lock for longer hangs and must be ended
+  // Waits no longer than this, because a call that hangs holds the lock and has to be ended.
+  const Lock lock(mutex_, kAbortPatience);
   for (nccl::Comm*& comm : comms_) comm = nullptr;
   for (nccl::Comm* comm : std::exchange(own_comms_, {})) nccl_->abort(comm);
 }

@@ -56,7 +56,8 @@ struct Library {
   Result (*receive)(void*, size_t, DataType, int peer, Comm*, void* stream);
   Result (*all_gather)(const void*, void*, size_t, DataType, Comm*, void* stream);
   Result (*all_reduce)(const void*, void*, size_t, DataType, Reduction, Comm*, void* stream);
-  Result (*all_to_all)(const void*, void*, size_t, DataType, Comm*, void* stream);  // null before 2.28.3
+  // Null before 2.28.3.
+  Result (*all_to_all)(const void*, void*, size_t, DataType, Comm*, void* stream);
 };
 
 // "2.27.5"
