@@ -50,8 +50,7 @@ export class Rank {
   call<M extends keyof Methods>(method: M, ...args: Parameters<Methods[M]>): Promise<Value<M>> {
     const id = this.#next++
     return new Promise((resolve, reject) => {
-      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the reply with this id is
-      // to this method
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- this reply is to this method
       this.#waiting.set(id, { resolve: value => resolve(value as Value<M>), reject })
       this.#child.send({ id, method, args } satisfies Request)
     })
