@@ -3,7 +3,8 @@
 import { z } from 'zod'
 import { GROUP, KIND, PLURAL, VERSION } from './contract.ts'
 import podSchemas from './pod-template.generated.json' with { type: 'json' }
-import { RULES, type SchemaRule } from './rules.ts'
+import type { SchemaRule } from './rule.ts'
+import { RULES } from './rules.ts'
 import { ScMoEJobSpec } from './scmoejob.ts'
 import { ScMoEJobStatus } from './status.ts'
 import { TRANSITIONS } from './transitions.ts'

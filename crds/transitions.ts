@@ -1,6 +1,6 @@
 // What an update may change: suspend, training.steps upward, deadlines, checkpoint.everySteps and keep, reporting; workers and training.precision while suspended, replicas of an elastic job also while it runs.
 
-import { messageExpression, type SchemaRule } from './rules.ts'
+import { messageExpression, type SchemaRule } from './rule.ts'
 
 /** A rule between an object and its predecessor (`oldSelf`); it is asked only where both exist. */
 export interface Transition extends SchemaRule {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { fill } from '../../../crds/rules.ts'
+import { fill } from '../../../crds/rule.ts'
 import { TRANSITIONS } from '../../../crds/transitions.ts'
 import { refusalLines, Server } from '../../support/api/crd-server.ts'
 

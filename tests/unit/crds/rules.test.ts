@@ -2,10 +2,15 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { readJobs } from '../../../cli/job-file.ts'
 import { worldSizeOf } from '../../../crds/ranks.ts'
-import { brokenRules, fill, messageExpression, RULES } from '../../../crds/rules.ts'
+import { fill, messageExpression } from '../../../crds/rule.ts'
+import { brokenRules, RULES } from '../../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 import { TERMS } from '../../../crds/terms.ts'
-import { modelConfig } from '../../../worker/model.ts'
+import { modelConfig, sliceOf, tensors } from '../../../worker/model.ts'
+import { emitTrain } from '../../../worker/program/emit.ts'
+import { split } from '../../../worker/schedule/chunks.ts'
+import { graphOf, slots } from '../../../worker/schedule/order.ts'
+import { choices } from '../../../worker/schedule/schedule.ts'
 import { CASES, yamlOf } from '../../support/api/crd-cases.ts'
 
 const either = <T>(...values: T[]) => fc.option(fc.constantFrom(...values), { nil: undefined })
@@ -30,6 +35,11 @@ const JOBS = fc.record({
   }),
   workers: fc.record({ replicas: fc.constantFrom(1, 2, 3), gpusPerWorker: fc.constantFrom(0, 1, 2) }),
   parallelism: fc.record({ expertParallelSize: either(1, 2) }),
+  overlap: fc.record({
+    strategy: fc.constantFrom('Auto', 'Auto', 'Sequential', 'Pipelined', 'Shortcut'),
+    slot: either(1, 3, 5),
+    chunks: either(1, 2),
+  }),
 })
 
 describe('rules', () => {
@@ -78,8 +88,16 @@ describe('rules', () => {
         fc.pre(brokenRules(judged, 'job').length === 0)
         const config = modelConfig(judged, worldSizeOf(judged))
         expect(config.units * config.blocksPerUnit).toBe(TERMS.blocks.of(judged))
+        for (const tensor of tensors(config))
+          for (const size of [...tensor.shape, sliceOf(tensor, config, 0).count])
+            expect(Number.isInteger(size)).toBe(true)
+        // The rule about slots counts what the program has.
+        const { forward, backward } = slots(graphOf(split(emitTrain(config, 0), 1)))
+        expect(forward.length).toBe(TERMS.slots.of(judged))
+        expect(backward.length).toBe(forward.length)
+        expect(choices(emitTrain(config, 0), judged.overlap).length).toBeGreaterThan(0)
       }),
-      { numRuns: 1000 },
+      { numRuns: 300 },
     )
   })
 
