@@ -4,7 +4,7 @@
 import { PORT } from './contract.ts'
 import { hasSharedExpert, hasShortcut, resolveModel } from './presets.ts'
 import { MAX_RANKS } from './ranks.ts'
-import { given, isMultiple, isNotZero, messageExpression, multiple, notZero, type Rule, rule } from './rule.ts'
+import { fill, given, isMultiple, isNotZero, messageExpression, multiple, notZero, type Rule, rule } from './rule.ts'
 import type { ScMoEJobSpec } from './scmoejob.ts'
 import { TERMS } from './terms.ts'
 
@@ -12,15 +12,15 @@ import { TERMS } from './terms.ts'
 const MAX_NAME_LENGTH = 63 - '-worker-1023'.length
 
 const NAME = /^[a-z]([-a-z0-9]*[a-z0-9])?$/
-const NAME_MESSAGE = `must be a DNS label that starts with a letter (a-z, 0-9, -) of at most ${MAX_NAME_LENGTH} characters, because pods are called <name>-worker-<i>: choose another name`
+const NAME_MESSAGE = `metadata.name is {name}, but pods are called <name>-worker-<i>: choose a DNS label that starts with a letter (a-z, 0-9, -) and has at most ${MAX_NAME_LENGTH} characters`
 
 const nameRule: Rule = {
   at: '',
   field: 'metadata.name',
   rule: `self.metadata.name.size() <= ${MAX_NAME_LENGTH} && self.metadata.name.matches('${NAME.source}')`,
   message: NAME_MESSAGE,
-  messageExpression: messageExpression(NAME_MESSAGE, String),
-  check: (_, name) => (name.length <= MAX_NAME_LENGTH && NAME.test(name) ? undefined : NAME_MESSAGE),
+  messageExpression: messageExpression(NAME_MESSAGE, name => `self.metadata.${name}`),
+  check: (_, name) => (name.length <= MAX_NAME_LENGTH && NAME.test(name) ? undefined : fill(NAME_MESSAGE, () => name)),
 }
 
 export const RULES: readonly Rule[] = [
