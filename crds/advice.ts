@@ -1,6 +1,6 @@
 // Meaning of the words in a status and what to do about them: one source for the tables of
-// docs/operations.md and for `scmoe why`. `{job}` stands for the job's name, `{pod}` for the pod that
-// the status is about.
+// docs/operations.md and for `scmoe why`. `{job}` stands for the job's name, `{pod}` for the pod
+// that the status is about.
 
 import { EXIT } from './contract.ts'
 import type { ConditionType, State } from './status.ts'
@@ -202,8 +202,8 @@ export const CONDITIONS: Readonly<Record<ConditionType, Advice>> = {
 }
 
 /**
- * Every `status.lastFailure.reason` that comes from Kubernetes, a signal or the operator. The reasons
- * that a worker gives are the names of its exit codes.
+ * Every `status.lastFailure.reason` that comes from Kubernetes, a signal or the operator. The
+ * reasons that a worker gives are the names of its exit codes. /
  */
 export const FAILURES = {
   OOMKilled: {

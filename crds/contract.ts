@@ -57,7 +57,9 @@ export const PORT = { http: 8080 } as const
 export const CONTAINER = 'worker'
 export const OUTPUT_DIRECTORY = '/output'
 
-/** Exit codes of a worker. A `permanent` code fails the job at once, the others restart the gang. */
+/**
+ * Exit codes of a worker. A `permanent` code fails the job at once, the others restart the gang.
+ */
 export const EXIT = {
   ok: { code: 0, permanent: false, meaning: 'all steps done' },
   badConfig: { code: 64, permanent: true, meaning: 'the job or the environment cannot be used' },
@@ -81,8 +83,8 @@ export const EXIT = {
 const count = z.int().min(0)
 
 /**
- * The answer to `GET /progress` on rank 0, and a part of the container's termination message. Numbers
- * are integers with the unit in the name.
+ * The answer to `GET /progress` on rank 0, and a part of the container's termination message.
+ * Numbers are integers with the unit in the name. /
  */
 export const Progress = z.object({
   jobUid: z.string().max(64),
@@ -101,8 +103,8 @@ export const Progress = z.object({
   /** 100 * (1 - time that compute waits for all-to-alls / time of the all-to-alls). */
   overlapPercent: z.int().min(0).max(100).optional(),
   /**
-   * Time of the all-to-alls in percent of the MoE layers' time, from gate to decode. In a sequential
-   * schedule this is what another schedule could hide.
+   * Time of the all-to-alls in percent of the MoE layers' time, from gate to decode. In a
+   * sequential schedule this is what another schedule could hide. /
    */
   communicationShareOfMoePercent: z.int().min(0).max(100).optional(),
   /** For example `shortcut K=3, backward K=2, 1 chunk`. */

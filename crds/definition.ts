@@ -122,8 +122,8 @@ export const COLUMNS: readonly Column[] = [
 const isUnbounded = (value: number | undefined) => value !== undefined && Math.abs(value) >= Number.MAX_SAFE_INTEGER
 
 /**
- * Makes zod's schema structural: no `additionalProperties: false` beside properties, no pattern beside
- * the format date-time, a type for lists, and int64 for integers.
+ * Makes zod's schema structural: no `additionalProperties: false` beside properties, no pattern
+ * beside the format date-time, a type for lists, and int64 for integers. /
  */
 function structural(schema: Schema): Schema {
   const { additionalProperties: _, ...kept } = schema
@@ -161,8 +161,8 @@ const openApi = (type: z.ZodType) =>
   )
 
 /**
- * Puts the defaults of an object's fields into the object's own default, because the API server asks
- * the rules about that default as it is written.
+ * Puts the defaults of an object's fields into the object's own default, because the API server
+ * asks the rules about that default as it is written. /
  */
 function defaulted(schema: Schema): Schema {
   const properties = Object.fromEntries(

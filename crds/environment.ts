@@ -37,7 +37,7 @@ const ENVIRONMENT_RULES: readonly EnvironmentRule[] = [
   },
 ]
 
-/** What keeps a job that breaks no rule of its own from running in this environment. */
+/** The rules that the job breaks in this environment; rules of its own are not asked. */
 export function brokenByEnvironment(spec: ScMoEJobSpec, environment: Environment): Broken[] {
   const values = new Map<string, string | number>(Object.entries(environment))
   return ENVIRONMENT_RULES.filter(({ holds }) => !holds(spec, environment)).map(({ field, message }) => ({

@@ -1,5 +1,5 @@
-// npm run generate: writes the files that are derived from the schemas. tests/unit/crds/schema.test.ts
-// compares them with what is committed.
+// npm run generate: writes the files that are derived from the schemas.
+// tests/unit/crds/schema.test.ts compares them with what is committed.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { Document, isMap, visit } from 'yaml'

@@ -1,6 +1,7 @@
 // Finds the smallest object of the schema that has all the fields a rule reads: the rule is asked
-// there. For each field that a rule reads, the API server lists all fields beside it. Reading from the
-// spec itself is therefore the most expensive, and a rule on an object that is absent costs nothing.
+// there. For each field that a rule reads, the API server lists all fields beside it. Reading from
+// the spec itself is therefore the most expensive, and a rule on an object that is absent costs
+// nothing.
 
 /** The objects that fields are read from: `a` for `self.a.b`, and also for `self.a.b.size()`. */
 const objectsIn = (cel: string): string[][] =>
@@ -14,8 +15,8 @@ const common = (a: readonly string[], b: readonly string[]): string[] => {
 }
 
 /**
- * The place of a rule and its texts, in which `self` becomes that place. `field` is the field that the
- * error names. Paths start at the spec; `at` is '' for the spec itself.
+ * The place of a rule and its texts, in which `self` becomes that place. `field` is the field that
+ * the error names. Paths start at the spec; `at` is '' for the spec itself. /
  */
 export function place(field: string, texts: readonly string[]): { at: string; texts: string[] } {
   const at = objectsIn(texts.join(' ')).reduce(common, field.split('.')).join('.')

@@ -1,8 +1,8 @@
 // The schema of `workers.template` and `checkpoint.volume`, taken from a real API server so that a
-// typo in them is refused. This command rewrites crds/pod-template.generated.json:
-//   kubectl get --raw /openapi/v3/api/v1 | node crds/pod-template.ts
-// References are resolved and descriptions left out, because client-side apply keeps the whole CRD in
-// one annotation of at most 262,144 bytes.
+// typo in them is refused. This command rewrites crds/pod-template.generated.json: kubectl get
+// --raw /openapi/v3/api/v1 | node crds/pod-template.ts References are resolved and descriptions
+// left out, because client-side apply keeps the whole CRD in one annotation of at most 262,144
+// bytes.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { z } from 'zod'
@@ -60,7 +60,8 @@ function structural(api: OpenApi, schema: OpenApiSchema, keys: readonly string[]
   if (schema.properties) {
     const kept = Object.entries(schema.properties).filter(([name]) => !OMITTED.has(name))
     result.properties = Object.fromEntries(kept.map(([name, child]) => [name, structural(api, child)]))
-    // Kubernetes refuses most defaults of core types ("" or 0) here; only keys of map lists need one.
+    // Kubernetes refuses most defaults of core types ("" or 0) here; only keys of map lists need
+    // one.
     for (const key of keys) {
       const child = result.properties[key]
       const fallback = schema.properties[key]?.default
@@ -78,8 +79,8 @@ function property(schema: Structural, name: string): Structural {
 }
 
 /**
- * `template` has the fields of a pod template that a user may set, and requires none of them. `volume`
- * is a pod volume without its name.
+ * `template` has the fields of a pod template that a user may set, and requires none of them.
+ * `volume` is a pod volume without its name. /
  */
 export function podSchemas(api: OpenApi): { template: Structural; volume: Structural } {
   const template = structural(api, { $ref: `#/components/schemas/${CORE}PodTemplateSpec` })

@@ -1,5 +1,5 @@
-// Sizes of known models (arXiv 2404.05019, table 8), and the values of the fields of spec.model that a
-// job leaves out.
+// Sizes of known models (arXiv 2404.05019, table 8), and the values of the fields of spec.model
+// that a job leaves out.
 
 import type { ScMoEJobSpec } from './scmoejob.ts'
 
@@ -103,7 +103,7 @@ export const hasShortcut = (kind: Model['kind']): boolean => kind === 'ScMoE' ||
 
 export const hasSharedExpert = (kind: Model['kind']): boolean => kind === 'ScMoE' || kind === 'SharedExpert'
 
-/** Different experts that one token needs: one for each of DGMoE's two representations of it. */
+/** Different experts that one token needs; with DGMoE one for each of its two representations. */
 export const expertsPerToken = ({ kind, topK }: Pick<ResolvedModel, 'kind' | 'topK'>): number =>
   kind === 'DGMoE' ? 2 : topK
 
@@ -139,7 +139,7 @@ export function resolveModel(model: Model): ResolvedModel {
   }
 }
 
-/** The default is 1 if every block has an MoE layer: positions 2 and 3 lie in a block without one. */
+/** The default is 1 if every block has an MoE layer, as positions 2 and 3 need one without. */
 function shortcutPositionOf({ kind, shortcutPosition }: Model, moeLayerFrequency: number): 1 | 2 | 3 {
   if (!hasShortcut(kind)) return 1
   return shortcutPosition ?? (moeLayerFrequency >= 2 ? 2 : 1)

@@ -1,5 +1,5 @@
-// The rules between fields of a job, each written once. The API server gets them as CEL; `scmoe` and
-// the worker ask `brokenRules`. Rules that need more than the job are in environment.ts.
+// The rules between fields of a job, each written once. The API server gets them as CEL; `scmoe`
+// and the worker ask `brokenRules`. Rules that need more than the job are in environment.ts.
 
 import { PORT } from './contract.ts'
 import { hasSharedExpert, hasShortcut, resolveModel } from './presets.ts'
@@ -8,7 +8,7 @@ import { fill, given, isMultiple, isNotZero, messageExpression, multiple, notZer
 import type { ScMoEJobSpec } from './scmoejob.ts'
 import { TERMS } from './terms.ts'
 
-/** Pods are called `<job>-worker-<i>` with i < 1024; as a host name that has 63 characters at most. */
+/** A pod's name `<job>-worker-<i>`, with i < 1024, is its host name: at most 63 characters. */
 const MAX_NAME_LENGTH = 63 - '-worker-1023'.length
 
 const NAME = /^[a-z]([-a-z0-9]*[a-z0-9])?$/
@@ -243,7 +243,7 @@ export interface Broken {
   message: string
 }
 
-/** What the rules refuse of a spec that has its defaults and the right types. */
+/** The rules that a spec breaks. The spec has its defaults and the right types. */
 export function brokenRules(spec: ScMoEJobSpec, name: string): Broken[] {
   return RULES.flatMap(broken => {
     const message = broken.check(spec, name)

@@ -1,5 +1,5 @@
-// ScMoEJob v1alpha1: the one source of the CRD's schema, of the static types, of run-time validation
-// and of the defaults. The fields of each subject are in spec/.
+// ScMoEJob v1alpha1: the one source of the CRD's schema, of the static types, of run-time
+// validation and of the defaults. The fields of each subject are in spec/.
 
 import { z } from 'zod'
 import { CONTROLLER } from './contract.ts'

@@ -1,7 +1,7 @@
 // The status of an ScMoEJob: one source for the CRD's status schema and for what the operator reads
 // back. Numbers are integers with the unit in the name, and there is never a list with an entry for
-// each rank. `progress`, `throughput` and `lastCheckpoint` belong to the field owner OWNER_PROGRESS,
-// everything else to OWNER_CONTROLLER.
+// each rank. `progress`, `throughput` and `lastCheckpoint` belong to the field owner
+// OWNER_PROGRESS, everything else to OWNER_CONTROLLER.
 
 import { z } from 'zod'
 

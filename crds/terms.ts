@@ -7,7 +7,7 @@ import type { ScMoEJobSpec } from './scmoejob.ts'
 
 type Value = string | number | boolean
 export interface Term {
-  /** An expression without side conditions: it has a value for every job. */
+  /** CEL that has a value for every job, whatever fields it leaves out. */
   cel: string
   of(spec: ScMoEJobSpec): Value
 }

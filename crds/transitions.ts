@@ -1,14 +1,17 @@
-// Rules for updates. At any time a user may change suspend, deadlines, reporting, and everySteps and
-// keep of checkpoint, raise training.steps, and change replicas of an elastic job. Other fields of
-// workers, scheduling and training.precision can change while the job is suspended, the rest never.
+// Rules for updates. At any time a user may change suspend, deadlines, reporting, and everySteps
+// and keep of checkpoint, raise training.steps, and change replicas of an elastic job. Other fields
+// of workers, scheduling and training.precision can change while the job is suspended, the rest
+// never.
 
 import { messageExpression, type SchemaRule } from './rule.ts'
 
-/** A rule between an object and its predecessor (`oldSelf`). The API server asks it if both exist. */
+/**
+ * A rule between an object and its predecessor (`oldSelf`). The API server asks it if both exist.
+ */
 export interface Transition extends SchemaRule {
   /**
-   * When the field and the fields below it may change. `in part`: the field cannot come or go, and the
-   * fields below it have rules of their own.
+   * When the field and the fields below it may change. `in part`: the field cannot come or go, and
+   * the fields below it have rules of their own. /
    */
   changes: 'never' | 'upward' | 'while suspended' | 'in part'
 }

@@ -1,5 +1,5 @@
-// Reads the environment of a worker and the job's spec in it. Everything is checked here, before the
-// worker opens a file or a socket.
+// Reads the environment of a worker and the job's spec in it. Everything is checked here, before
+// the worker opens a file or a socket.
 
 import { z } from 'zod'
 import { ENV, PORT } from '../crds/contract.ts'

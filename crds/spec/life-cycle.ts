@@ -1,5 +1,5 @@
-// Fields of the spec that say how long things may take, what happens after a failure, and what stays
-// at the end.
+// Fields of the spec that say how long things may take, what happens after a failure, and what
+// stays at the end.
 
 import { z } from 'zod'
 

@@ -1,4 +1,5 @@
-// spec.workers, spec.scheduling and spec.checkpoint: the pods of a gang, their nodes and their volume.
+// spec.workers, spec.scheduling and spec.checkpoint: the pods of a gang, their nodes and their
+// volume.
 
 import { z } from 'zod'
 import { LONGEST_DEADLINE } from './life-cycle.ts'

@@ -1,5 +1,5 @@
-// Jobs that are refused, each with all lines that `scmoe validate` (tests/unit) and a real API server
-// (tests/api) have to give.
+// Jobs that are refused, each with all lines that `scmoe validate` (tests/unit) and a real API
+// server (tests/api) have to give.
 
 import { type Case, SCHEMA } from './crd-cases-schema.ts'
 

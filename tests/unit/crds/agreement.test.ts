@@ -1,4 +1,5 @@
-// Tests that every program refuses a job with the same words, and that each rule is written in one file.
+// Tests that every program refuses a job with the same words, and that each rule is written in one
+// file.
 
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -16,7 +17,7 @@ import { RULE_CASES, yamlOf } from '../../support/api/crd-cases.ts'
 
 const JobFile = z.object({ metadata: z.object({ name: z.string() }), spec: z.unknown() })
 
-/** The cases in which every value keeps its bounds. A worker refuses the others before it asks a rule. */
+/** The cases in which all values keep their bounds; a worker refuses the others before any rule. */
 const JOBS = RULE_CASES.flatMap(({ name, spec: written, job, says }) => {
   const text = yamlOf({ spec: written, ...(job !== undefined && { job }) })
   const file = JobFile.parse(parse(text))
@@ -47,9 +48,9 @@ function workerRefusal(spec: ScMoEJobSpec, jobName: string): string[] {
 }
 
 describe('a job that a rule refuses', () => {
-  // The API server is asked the same in tests/api/crds/refusals.test.ts.
-  // Seen failing for every case when worker/config.ts had a list of its own. It took 35 of these jobs,
-  // among them a DGMoE of one expert, rotations of an odd head, and slots that the model does not have.
+  // The API server is asked the same in tests/api/crds/refusals.test.ts. Seen failing for every
+  // case when worker/config.ts had a list of its own. It took 35 of these jobs, among them a DGMoE
+  // of one expert, rotations of an odd head, and slots that the model does not have.
   it.each(JOBS)('gets the same words from validate, the worker and brokenRules: $name', job => {
     const expected = withoutPrefix(job.says)
     const validated = readJobs(job.text).flatMap(each => (each.kind === 'error' ? [each.message] : []))
@@ -65,8 +66,8 @@ describe('a job that a rule refuses', () => {
 })
 
 describe('the sources', () => {
-  // A second copy drifts: copies that were in worker/ and cli/ took jobs that the API server refuses,
-  // and named values that the job does not have. Pages and tests may quote a rule.
+  // A second copy drifts: copies that were in worker/ and cli/ took jobs that the API server
+  // refuses, and named values that the job does not have. Pages and tests may quote a rule.
   const sources = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', '*.ts'])
     .toString()
     .split('\n')

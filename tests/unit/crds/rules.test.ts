@@ -1,3 +1,6 @@
+// Tests of the rules between fields: their messages, and that they leave no invalid model to the
+// worker.
+
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { readJobs } from '../../../cli/job-file.ts'
@@ -43,11 +46,11 @@ const JOBS = fc.record({
 })
 
 describe('rules', () => {
-  // The API server is asked the same in tests/api/crds/refusals.test.ts.
+  // tests/api/crds/refusals.test.ts asks the API server the same.
   it.each(CASES)('refuse $name with this message', ({ spec, job, says }) => {
     const findings = readJobs(yamlOf({ spec, ...(job !== undefined && { job }) }))
     const errors = findings.flatMap(finding => (finding.kind === 'error' ? [finding.message] : []))
-    // Beside an unknown field there may be more to say than the API server does.
+    // If there is an unknown field, the API server reports nothing else, but `scmoe validate` does.
     const isUnknown = says.some(line => line.startsWith('unknown field'))
     const compared = isUnknown ? errors.filter(line => says.includes(line)) : errors
     expect(compared.toSorted()).toEqual(says.toSorted())
@@ -69,7 +72,7 @@ describe('rules', () => {
     expect(brokenRules(ScMoEJobSpec.parse({ training: { steps: 1 } }), 'job')).toEqual([])
   })
 
-  // What rules rely on that are asked only where a field is given. Seen to fail: with 3 heads in a preset.
+  // Rules made with given() rely on this. Seen to fail: with 3 heads in a preset.
   it('say nothing about a preset of any kind that is taken as it is', () => {
     const { preset, kind } = ScMoEJobSpec.shape.model.unwrap().shape
     const jobs = preset
@@ -80,7 +83,7 @@ describe('rules', () => {
     expect(jobs.length).toBeGreaterThan(20)
   })
 
-  // Broken once by a rule that let Dense off what the worker demanded of its experts.
+  // Broken once by a rule that allowed to kind Dense what the worker refused.
   it('leave nothing to refuse to the worker', () => {
     fc.assert(
       fc.property(JOBS, spec => {
@@ -91,7 +94,7 @@ describe('rules', () => {
         for (const tensor of tensors(config))
           for (const size of [...tensor.shape, sliceOf(tensor, config, 0).count])
             expect(Number.isInteger(size)).toBe(true)
-        // The rule about slots counts what the program has.
+        // The rule about slots counts the slots of the program.
         const { forward, backward } = slots(graphOf(split(emitTrain(config, 0), 1)))
         expect(forward.length).toBe(TERMS.slots.of(judged))
         expect(backward.length).toBe(forward.length)

@@ -1,4 +1,4 @@
-// Tensors of the model: names, counts, slices and initial values.
+// Tests of the model's tensors: names, counts, slices and initial values.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -42,7 +42,8 @@ describe('model config', () => {
 
 describe('tensors', () => {
   it('add up to the closed form', () => {
-    // Per unit: two attentions, one MLP, one shared expert with its gate, E experts, a router, and five norms.
+    // A unit has two attentions, one MLP, one shared expert with its gate, E experts, a router, and
+    // five norms.
     const [d, f, experts, units, vocabulary, sequence] = [16, 24, 8, 2, 256, 8]
     const feedForward = 2 * d * f + f + d
     const attention = 4 * d * d + 4 * d
@@ -55,7 +56,7 @@ describe('tensors', () => {
     expect(counts.active).toBe(expected - units * 7 * feedForward)
   })
 
-  // arXiv 2404.05019, table 8; its sizes are those of top-2 experts.
+  // Table 8 of arXiv 2404.05019 gives the sizes with top-2 experts.
   it.each([
     ['gpt2-moe-small', 1024, 323e6],
     ['gpt2-moe-medium', 2048, 1.7e9],
@@ -114,7 +115,8 @@ describe('initial values', () => {
   it('are normal with the standard deviation the tensor names', () => {
     const values = initialise(weight, 1, { start: 0, count: 200_000 })
     const moment = (power: number) => values.reduce((sum, x) => sum + (x / 0.02) ** power, 0) / values.length
-    // Standard errors of the moments of a normal sample: 1, 1.4, 3.9, 9.8 / sqrt(200 000); five of them are allowed.
+    // The moments of a normal sample have standard errors of 1, 1.4, 3.9 and 9.8 / sqrt(200 000);
+    // the bounds allow five of them.
     expect(Math.abs(moment(1))).toBeLessThan(0.012)
     expect(Math.abs(moment(2) - 1)).toBeLessThan(0.016)
     expect(Math.abs(moment(3))).toBeLessThan(0.044)

@@ -1,3 +1,5 @@
+// Tests of the environment that a worker reads, and of the number of threads it takes from cgroups.
+
 import { expect, test } from 'vitest'
 import { ENV } from '../../../crds/contract.ts'
 import { readConfig } from '../../../worker/config.ts'
