@@ -1,5 +1,6 @@
 // The model of an evaluation: that of a job, or of a checkpoint's index, on one rank. And how its sequences are cut into batches. Pure.
 
+import { hasSharedExpert, hasShortcut } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import type { CheckpointIndex } from '../checkpoint/contents.ts'
@@ -16,12 +17,12 @@ const BATCH = 8
  * A spec with this model. An index does not say what shapes no tensor: here no token is dropped, and the coefficients of the balance and z
  * losses have their defaults.
  */
-export function specOfIndex({ model }: Pick<CheckpointIndex, 'model'>): ModelSpec {
+export function specOfIndex({ model }: Pick<CheckpointIndex, 'model'>): ScMoEJobSpec {
   return ScMoEJobSpec.parse({
     model: {
       kind: model.kind,
-      shortcutPosition: model.shortcutPosition,
-      coefficientGate: model.coefficientGate,
+      ...(hasShortcut(model.kind) && { shortcutPosition: model.shortcutPosition }),
+      ...(hasSharedExpert(model.kind) && { coefficientGate: model.coefficientGate }),
       blocks: model.units * model.blocksPerUnit,
       moeLayerFrequency: model.blocksPerUnit,
       hiddenSize: model.dim,
@@ -47,7 +48,7 @@ export function batchOf({ training, workers }: Pick<ScMoEJobSpec, 'training' | '
   return training.globalBatchSequences / (worldSizeOf({ workers }) * training.microBatches)
 }
 
-/** In float32, whatever the job trains in: CPUs compute it. Throws `ModelError` where fields contradict each other. */
+/** Computed in float32 on one CPU rank, whatever precision the job trains in. */
 export function modelOf({ model, training }: ModelSpec, batch: number): ModelConfig {
   const one = { ...training, globalBatchSequences: batch, microBatches: 1, precision: 'float32' as const }
   return modelConfig({ model, training: one, parallelism: { expertParallelSize: 1 } }, 1)

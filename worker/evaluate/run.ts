@@ -2,6 +2,7 @@
 
 import { closeSync, openSync, renameSync, rmSync } from 'node:fs'
 import { z } from 'zod'
+import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { writeSafetensors } from '../checkpoint/safetensors.ts'
 import { TokenFile } from '../data/token-file.ts'
@@ -57,7 +58,7 @@ export const Evaluation = z.object({
 })
 export type Evaluation = z.infer<typeof Evaluation>
 
-/** Throws `WorkerFailure`, `ModelError` or `EngineError`. `progress` is called with the sequences done. */
+/** Throws `WorkerFailure` or `EngineError`. `progress` is called with the sequences done. */
 export async function evaluate(
   order: EvaluationOrder,
   progress: (done: number, sequences: number) => void = () => undefined,
@@ -103,7 +104,12 @@ function described(source: Source): Pick<Evaluation, 'checkpoint' | 'step'> {
 
 function specOf({ spec }: EvaluationOrder, source: Source): ModelSpec {
   if (spec !== undefined) return spec
-  if (source.kind === 'checkpoint') return specOfIndex(source.index)
+  if (source.kind === 'checkpoint') {
+    const described = specOfIndex(source.index)
+    const broken = brokenRules(described, 'checkpoint')
+    if (broken.length === 0) return described
+    throw new WorkerFailure('badConfig', `The checkpoint ${source.folder} is of no valid model. ${brokenText(broken)}`)
+  }
   throw new WorkerFailure(
     'badConfig',
     `${source.files[0]} is no checkpoint of this program, so nothing says what model the weights are of: give a job with that model by --job.`,
