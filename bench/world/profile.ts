@@ -1,8 +1,8 @@
 // Times of the ops of a program from runs on all ranks, as a worker takes them (worker/train/programs.ts).
 
 import { availableParallelism } from 'node:os'
+import { median } from '../../worker/median.ts'
 import type { Emitted, Scheduled } from '../../worker/program/program.ts'
-import { median } from '../../worker/report/record.ts'
 import {
   choose,
   contentionOf,
