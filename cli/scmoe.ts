@@ -4,7 +4,7 @@
 import { program } from './program.ts'
 
 /** What a user can put right is told in one line; anything else is a defect and shows where it happened. */
-const EXPECTED = new Set(['ClusterError', 'JobFileError', 'ModelError', 'ScheduleError'])
+const EXPECTED = new Set(['ClusterError', 'JobFileError'])
 
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return String(error)

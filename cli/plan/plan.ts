@@ -19,7 +19,7 @@ export interface PlanOptions extends Assumed {
   json?: boolean | undefined
 }
 
-/** The text or, with `json`, the objects and the assembled programs. Throws JobFileError, and ScheduleError or ModelError of the worker. */
+/** The text or, with `json`, the objects and the assembled programs. Throws JobFileError. */
 export function planCommand(file: string, options: PlanOptions): string {
   const job = readJob(file)
   const worldSize = worldSizeOf(job.spec)

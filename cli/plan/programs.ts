@@ -41,7 +41,7 @@ interface Wanted extends Assumed {
   measured: Measured | undefined
 }
 
-/** Throws JobFileError where what was measured is not this job, and ScheduleError where the wish cannot be had. */
+/** Throws JobFileError if the measured times are not of this job. */
 export function planPrograms(model: ModelConfig, wanted: Wanted): Planned {
   const { rank, wish, measured } = wanted
   const train = emitTrain(model, rank)

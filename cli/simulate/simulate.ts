@@ -2,7 +2,10 @@
 // communication by formula (simulate-predict.ts), the schedule chosen as a worker would choose it.
 
 import { availableParallelism } from 'node:os'
+import { brokenByEnvironment } from '../../crds/environment.ts'
+import { resolveModel } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
+import { type Broken, brokenRules, brokenText } from '../../crds/rules.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { modelConfig } from '../../worker/model.ts'
 import { type Job, JobFileError, readJob } from '../job-file.ts'
@@ -27,25 +30,29 @@ export interface SimulateOptions {
 const RANKS = [8, 64, 512]
 const VALIDATED = [2, 4]
 
-/** The text, or the figures as JSON. Throws JobFileError, and ScheduleError or ModelError of the worker. */
+/** The text, or the figures as JSON. Throws JobFileError. */
 export async function simulateCommand(file: string, options: SimulateOptions): Promise<string> {
   const job = readJob(file)
   demandMeasurable(job, options)
   if (options.validate) {
     const found: Validation[] = []
-    for (const ranks of options.ranks ?? VALIDATED) found.push(await validateWorld(job.name, specOf(job, ranks)))
+    for (const ranks of options.ranks ?? VALIDATED)
+      found.push(await validateWorld(job.name, onCpus(specOf(job, ranks))))
     return options.json ? JSON.stringify(found, undefined, 2) : validationText(found)
   }
   const found = await predictions(job, options)
   return options.json ? JSON.stringify(found, undefined, 2) : text(job, found, options)
 }
 
-/** What is measured here is computed by CPUs. */
+/** This machine measures with CPUs. */
 function demandMeasurable({ spec }: Job, { results, validate }: SimulateOptions): void {
-  if (spec.training.precision === 'float32' || (results !== undefined && !validate)) return
-  throw new JobFileError(
-    `training.precision is ${spec.training.precision}, and what would be measured here are CPUs, which compute in float32 alone: give --results of a run of the job, without --validate, or use precision float32`,
-  )
+  if (results !== undefined && !validate) return
+  const useGpus = 'give --results of a run of the job, without --validate'
+  demand(brokenByEnvironment(spec, { worldSize: worldSizeOf(spec), backend: 'cpu', useGpus }))
+}
+
+function demand(broken: readonly Broken[]): void {
+  if (broken.length > 0) throw new JobFileError(brokenText(broken))
 }
 
 async function predictions(job: Job, options: SimulateOptions): Promise<Prediction[]> {
@@ -72,21 +79,30 @@ async function predictions(job: Job, options: SimulateOptions): Promise<Predicti
   return found
 }
 
-/** The same work for each rank; experts on as many ranks as the job says, or else on as many as divide both them and the ranks. */
-function specOf({ spec }: Job, ranks: number): ScMoEJobSpec {
-  const perRank = spec.training.globalBatchSequences / worldSizeOf(spec)
-  if (!Number.isInteger(perRank))
-    throw new JobFileError(
-      `training.globalBatchSequences is ${spec.training.globalBatchSequences}, not a multiple of its ${worldSizeOf(spec)} ranks`,
-    )
-  const { experts } = modelConfig(spec, worldSizeOf(spec))
+/**
+ * The job in a world of so many ranks, each in a worker of its own and with the work it has now.
+ * Experts are spread over as many ranks as the job says, otherwise over as many as divide both the
+ * experts and the ranks. Throws JobFileError if the job cannot have so many ranks.
+ */
+function specOf({ name, spec }: Job, ranks: number): ScMoEJobSpec {
+  const { minReplicas: _, ...workers } = spec.workers
+  const batch = (spec.training.globalBatchSequences / worldSizeOf(spec)) * ranks
+  const { experts } = resolveModel(spec.model)
   const expertParallelSize = spec.parallelism.expertParallelSize ?? greatestCommonDivisor(experts, ranks)
-  return {
+  const larger = {
     ...spec,
-    training: { ...spec.training, globalBatchSequences: perRank * ranks },
+    training: { ...spec.training, globalBatchSequences: batch },
     parallelism: { ...spec.parallelism, expertParallelSize },
-    workers: { ...spec.workers, replicas: ranks, gpusPerWorker: 0 },
+    workers: { ...workers, replicas: ranks, gpusPerWorker: Math.min(1, spec.workers.gpusPerWorker) },
   }
+  demand(brokenRules(larger, name))
+  return larger
+}
+
+/** The job as the CPUs of this machine run it. */
+function onCpus(spec: ScMoEJobSpec): ScMoEJobSpec {
+  const { nccl: _, ...overlap } = spec.overlap
+  return { ...spec, overlap: { ...overlap, exchange: 'Counted' }, workers: { ...spec.workers, gpusPerWorker: 0 } }
 }
 
 const greatestCommonDivisor = (a: number, b: number): number => (b === 0 ? a : greatestCommonDivisor(b, a % b))
