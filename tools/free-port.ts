@@ -3,7 +3,7 @@
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:net'
 
-export interface Range {
+interface Range {
   first: number
   count: number
 }

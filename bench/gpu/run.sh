@@ -93,6 +93,7 @@ wait $other || failed=1
 # One of two ranks is killed once both train. The other must end by itself and name the lost rank.
 rank 1 --steps 100000 >/dev/null 2>&1 &
 other=$!
+: >"$work/lost"
 rank 0 --steps 100000 --timeout-seconds 60 >/dev/null 2>"$work/lost" &
 survivor=$!
 until grep -q 'warm-up done' "$work/lost" || ! kill -0 $survivor 2>/dev/null; do sleep 0.1; done

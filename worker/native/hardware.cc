@@ -1,7 +1,10 @@
 #include "hardware.h"
 
+#include <stdexcept>
+
 #include "device/loader.h"
 #include "device/nccl/library.h"
+#include "error.h"
 
 namespace scmoe {
 namespace {
@@ -48,16 +51,14 @@ Inspection inspect_hardware() {
   return found;
 }
 
-Engine::MakeExecutor executor_for(const HardwareOptions& options) {
+MakeExecutor executor_for(const HardwareOptions& options) {
   if (options.backend == "cpu") {
-    return [backend = cpu_backend()](const EngineOptions& engine, Communicator& communicator, Interrupt& interrupt) {
-      return make_host_executor(engine, backend, communicator, interrupt);
-    };
+    return [backend = cpu_backend()](const ExecutorContext& context) { return make_host_executor(context, backend); };
   }
   if (options.backend == "cuda") {
     const Device& device = open_cuda(options.device.index);
-    return [&device, own = options.device](const EngineOptions& engine, Communicator& control, Interrupt& interrupt) {
-      return make_device_executor(engine, device, own, control, interrupt);
+    return [&device, own = options.device](const ExecutorContext& context) {
+      return make_device_executor(context, device, own);
     };
   }
   throw std::invalid_argument("backend is '" + options.backend + "', wants cpu or cuda");

@@ -6,7 +6,7 @@
 #include "device.h"
 #include "device/device_executor.h"
 #include "device/nccl/collectives.h"
-#include "engine/engine.h"
+#include "executor/executor.h"
 
 namespace scmoe {
 
@@ -18,7 +18,7 @@ struct HardwareOptions {
 
 // Throws std::invalid_argument for an unknown backend, and DEVICE_MISSING if the hardware or
 // software that it needs is missing.
-Engine::MakeExecutor executor_for(const HardwareOptions& options);
+MakeExecutor executor_for(const HardwareOptions& options);
 
 // Software that a GPU needs: its path and a description, or in `missing` why it cannot be used and
 // what to do.

@@ -80,7 +80,7 @@ describe('an engine for a GPU is refused with DEVICE_MISSING, saying what was fo
     const { code, message } = await refusal(standInEnvironment({ STANDIN_DEVICES: '2' }), 2)
     expect(code).toBe('DEVICE_MISSING')
     expect(message).toMatch(
-      /GPU 2 is wanted, but this process sees 2, counted from 0: ask for as many as there are ranks/,
+      /GPU 2 is wanted, but this process sees 2, counted from 0: ask for as many GPUs as there are ranks/,
     )
   })
 

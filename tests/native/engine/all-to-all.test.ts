@@ -1,3 +1,5 @@
+// Tests of all_to_all on several ranks, each a process: which rows move, and to which places.
+
 import { describe, expect, it } from 'vitest'
 import { at, generator, range } from '../../support/engine/cases.ts'
 import { makeProgram, shapeOf } from '../../support/engine/programs.ts'

@@ -1,3 +1,5 @@
+// Tests of all_reduce, of connecting ranks and of ranks that are lost. Each rank is a process.
+
 import { type Socket, connect as tcp } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'

@@ -1,3 +1,5 @@
+// Tests of the addon as worker/engine.ts offers it: programs, the loader, calls and close.
+
 import { createServer } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createEngine, type Engine, type EngineOptions, loadAddon } from '../../../worker/engine.ts'

@@ -1,3 +1,5 @@
+// Runs the engine's C++ tests, plain and with sanitizers.
+
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'

@@ -1,3 +1,5 @@
+// Tests of the times that a run reports for its ops.
+
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import type { Program } from '../../../worker/program/program.ts'

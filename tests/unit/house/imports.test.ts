@@ -168,9 +168,9 @@ const PARTS: readonly (readonly [string, ...string[]])[] = [
   ['device', 'device.h', 'executor', 'mesh', 'program', 'error', 'interrupt'],
   ['device/nccl', 'device', 'device.h', 'mesh', 'program', 'error', 'interrupt'],
   // The choice between kinds of hardware, and the two programs that make it.
-  ['hardware', 'engine', 'device', 'device/nccl', 'device.h'],
+  ['hardware', 'executor', 'device', 'device/nccl', 'device.h', 'error'],
   ['binding', 'engine', 'hardware', 'program', 'error'],
-  ['run', 'hardware', 'device', 'program', 'error'],
+  ['run', 'engine', 'hardware', 'device', 'mesh', 'program', 'error'],
 ]
 
 const ROOT = 'worker/native'

@@ -31,18 +31,18 @@ std::string name_of(const Device& device, int index) {
 
 class DeviceExecutor final : public Executor {
  public:
-  DeviceExecutor(const EngineOptions& options, const Device& device, const DeviceOptions& device_options,
-                 Communicator& control, Interrupt& interrupt)
+  DeviceExecutor(const ExecutorContext& context, const Device& device, const DeviceOptions& options)
       : device_(device),
-        index_(device_options.index),
-        timeout_(options.timeout),
-        name_(name_of(device, device_options.index)),
-        control_(control),
-        interrupt_(interrupt),
-        memory_(device, device_options.index, name_),
-        collectives_(device_options.make_collectives(device, options.topology, device_options.collectives, interrupt)),
-        streams_(device, name_, device_options.graphs, *collectives_, interrupt),
-        watch_(device, options, control) {}
+        index_(options.index),
+        timeout_(context.options.timeout),
+        name_(name_of(device, options.index)),
+        control_(context.communicator),
+        interrupt_(context.interrupt),
+        memory_(device, options.index, name_),
+        collectives_(
+            options.make_collectives(device, context.options.topology, options.collectives, context.interrupt)),
+        streams_(device, {name_, options.graphs}, *collectives_, context.interrupt),
+        watch_(device, context.options, context.communicator) {}
 
   std::string description() const override { return name_; }
   const Backend& backend() const override { return *device_.backend; }
@@ -148,10 +148,9 @@ void DeviceExecutor::collect_times(const LoadedProgram& loaded) {
 
 }  // namespace
 
-std::unique_ptr<Executor> make_device_executor(const EngineOptions& options, const Device& device,
-                                               const DeviceOptions& device_options, Communicator& control,
-                                               Interrupt& interrupt) {
-  return std::make_unique<DeviceExecutor>(options, device, device_options, control, interrupt);
+std::unique_ptr<Executor> make_device_executor(const ExecutorContext& context, const Device& device,
+                                               const DeviceOptions& options) {
+  return std::make_unique<DeviceExecutor>(context, device, options);
 }
 
 }  // namespace scmoe

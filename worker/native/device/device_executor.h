@@ -18,8 +18,7 @@ struct DeviceOptions {
 };
 
 // Throws DEVICE_FAILED if the device does not answer.
-std::unique_ptr<Executor> make_device_executor(const EngineOptions& options, const Device& device,
-                                               const DeviceOptions& device_options, Communicator& control,
-                                               Interrupt& interrupt);
+std::unique_ptr<Executor> make_device_executor(const ExecutorContext& context, const Device& device,
+                                               const DeviceOptions& options);
 
 }  // namespace scmoe

@@ -34,7 +34,7 @@ bool Streams::is_static(const Program& program) const {
 void Streams::issue(const LoadedProgram& loaded, RunProgress& progress) {
   Prepared& prepared = prepared_of(loaded);
   Stream* const compute = streams_[int(Queue::kCompute)];
-  const bool as_graph = graphs_ && prepared.has_run && is_static(loaded.program);
+  const bool as_graph = settings_.graphs && prepared.has_run && is_static(loaded.program);
   collectives_.begin();
   progress.is_graph = as_graph;  // set before the capture: a captured event must not be queried
   if (as_graph && prepared.graph == nullptr) {
@@ -114,7 +114,7 @@ void Streams::issue_next(Pass& pass, Queue queue) {
 void Streams::run_op(const ProgramOp& op, Stream* stream) {
   if (op.queue == Queue::kComm) return collectives_.issue(op, stream);
   try {
-    on_device(name_, [&] { op.run(call_of(op), stream); });
+    on_device(settings_.device_name, [&] { op.run(call_of(op), stream); });
   } catch (Error& error) {
     error.op = op.label;
     throw;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "device.h"
 #include "device/collectives.h"
@@ -15,10 +16,12 @@ namespace scmoe {
 
 class Streams {
  public:
-  // `name` is the device's, for messages. With `graphs`, a program whose shapes are static runs as
-  // one graph from its second run on.
-  Streams(const Device& device, const std::string& name, bool graphs, Collectives& collectives, Interrupt& interrupt)
-      : device_(device), name_(name), graphs_(graphs), collectives_(collectives), interrupt_(interrupt) {}
+  struct Settings {
+    std::string device_name;  // for messages
+    bool graphs;              // see DeviceOptions
+  };
+  Streams(const Device& device, Settings settings, Collectives& collectives, Interrupt& interrupt)
+      : device_(device), settings_(std::move(settings)), collectives_(collectives), interrupt_(interrupt) {}
 
   void open();
   void close();
@@ -47,8 +50,7 @@ class Streams {
   void run_op(const ProgramOp& op, Stream* stream);
 
   const Device& device_;
-  const std::string name_;
-  const bool graphs_;
+  const Settings settings_;
   Collectives& collectives_;
   Interrupt& interrupt_;
   Stream* streams_[2] = {};  // by Queue

@@ -41,14 +41,12 @@ void check_peers(const std::vector<PeerAddress>& peers, const Topology& topology
 }  // namespace
 
 Engine::Engine(const EngineOptions& options, const Backend* backend)
-    : Engine(options, [backend](const EngineOptions& checked, Communicator& communicator, Interrupt& interrupt) {
-        return make_host_executor(checked, backend, communicator, interrupt);
-      }) {}
+    : Engine(options, [backend](const ExecutorContext& context) { return make_host_executor(context, backend); }) {}
 
 Engine::Engine(const EngineOptions& options, const MakeExecutor& make_executor)
     : options_(checked(options)),
       communicator_(options.topology, options.timeout, interrupt_),
-      executor_(make_executor(options_, communicator_, interrupt_)) {
+      executor_(make_executor({options_, communicator_, interrupt_})) {
   const auto opened = std::make_shared<std::promise<void>>();
   compute_.post([this, opened] {
     try {

@@ -38,9 +38,7 @@ class Engine {
  public:
   using Done = scmoe::Done;
 
-  // Makes the executor of some hardware. The engine's constructor throws what this function throws.
-  using MakeExecutor = std::function<std::unique_ptr<Executor>(const EngineOptions&, Communicator&, Interrupt&)>;
-
+  // Throws what `make_executor` throws.
   Engine(const EngineOptions& options, const MakeExecutor& make_executor);
   // An engine whose programs run in this process's memory.
   Engine(const EngineOptions& options, const Backend* backend);

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -69,8 +70,16 @@ class Executor {
   virtual void stop() = 0;
 };
 
+// The parts of the engine that an executor uses. They outlive it.
+struct ExecutorContext {
+  const EngineOptions& options;
+  Communicator& communicator;
+  Interrupt& interrupt;
+};
+
+using MakeExecutor = std::function<std::unique_ptr<Executor>(const ExecutorContext& context)>;
+
 // Runs programs in this process's memory: each queue is a thread.
-std::unique_ptr<Executor> make_host_executor(const EngineOptions& options, const Backend* backend,
-                                             Communicator& communicator, Interrupt& interrupt);
+std::unique_ptr<Executor> make_host_executor(const ExecutorContext& context, const Backend* backend);
 
 }  // namespace scmoe

@@ -26,8 +26,11 @@ Error failure_of(const ProgramOp& op, const char* code, const std::string& messa
 
 class HostExecutor final : public Executor {
  public:
-  HostExecutor(int num_threads, const Backend* backend, Communicator& communicator, Interrupt& interrupt)
-      : num_threads_(num_threads), backend_(backend), communicator_(communicator), interrupt_(interrupt) {}
+  HostExecutor(const ExecutorContext& context, const Backend* backend)
+      : num_threads_(context.options.compute_threads),
+        backend_(backend),
+        communicator_(context.communicator),
+        interrupt_(context.interrupt) {}
 
   std::string description() const override {
     return std::string(backend_->name) + ", " + std::to_string(num_threads_) +
@@ -152,9 +155,8 @@ void RunTimes::reset(size_t num_ops) {
   for (std::vector<double>* times : {&start, &end, &ready, &cpu}) times->assign(num_ops, 0);
 }
 
-std::unique_ptr<Executor> make_host_executor(const EngineOptions& options, const Backend* backend,
-                                             Communicator& communicator, Interrupt& interrupt) {
-  return std::make_unique<HostExecutor>(options.compute_threads, backend, communicator, interrupt);
+std::unique_ptr<Executor> make_host_executor(const ExecutorContext& context, const Backend* backend) {
+  return std::make_unique<HostExecutor>(context, backend);
 }
 
 }  // namespace scmoe

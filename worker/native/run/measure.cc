@@ -6,6 +6,7 @@
 #include <future>
 #include <set>
 
+#include "engine/engine.h"
 #include "run/emulated_link.h"
 
 namespace scmoe::run {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "hardware.h"
+#include "mesh/mesh.h"
 #include "run/file.h"
 
 namespace scmoe::run {
