@@ -1,4 +1,4 @@
-// The operator's command line. Every flag can also be given as an environment variable.
+// The operator's command line. Every flag has an environment variable of the same meaning.
 
 import { hostname } from 'node:os'
 import { Command, InvalidArgumentError, Option } from 'commander'
