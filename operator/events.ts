@@ -1,6 +1,6 @@
-// Events for users. An event that repeats becomes a series of the first one, as in client-go, so that
-// a job that goes back and forth does not fill the namespace. Events are sent in the background, and
-// an event that is lost is not sent again.
+// Events for users. An event that repeats becomes a series of the first one, as in client-go, so
+// that a job that goes back and forth does not fill the namespace. Events are sent in the
+// background, and an event that is lost is not sent again.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { API_VERSION, CONTROLLER, KIND } from '../crds/contract.ts'

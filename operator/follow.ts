@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// `helm test` runs `node follow.mjs NAMESPACE/NAME SECONDS`. It prints every change of a job's state
-// until the job has ended, and exits with 0 if the job is Complete.
+// `helm test` runs `node follow.mjs NAMESPACE/NAME SECONDS`. It prints every change of a job's
+// state until the job has ended, and exits with 0 if the job is Complete.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isCode, messageOf } from './api/errors.ts'

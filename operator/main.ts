@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Starts the operator. The order is: flags, logs, metrics and health, caches, election, control loop.
+// Starts the operator: flags, logs, metrics and health, caches, election, control loop.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Elector } from './api/elector.ts'

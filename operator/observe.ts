@@ -70,8 +70,8 @@ export class Caches {
   }
 
   /**
-   * Says what is wrong if the API server does not serve the kind that the scheduling provider needs.
-   * The caches would never be filled. Undefined if nothing is wrong.
+   * Says what is wrong if the API server does not serve the kind that the scheduling provider
+   * needs. The caches would never be filled. Undefined if nothing is wrong.
    */
   async missing(): Promise<string | undefined> {
     const { provider } = this.#options.settings.scheduler

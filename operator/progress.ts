@@ -1,6 +1,6 @@
-// Asks rank 0 of every running job for its progress, in a loop apart from the reconciles, so that a
-// worker that does not answer delays no other job. An answer is not trusted: its size, time and form
-// are checked, and whether it is about this job.
+// Asks rank 0 of every running job for its progress. The loop is separate from the reconciles, so
+// that a worker that does not answer delays no other job. An answer is not trusted: its size, time
+// and form are checked, and whether it is about this job.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, request } from 'undici'
@@ -98,8 +98,8 @@ export class Scraper {
   }
 
   /**
-   * A job that is new here but has reported before was known before the operator restarted. It waits
-   * for a random part of its interval, so that not all of these jobs are due at once.
+   * A job that is new here but has reported before was known before the operator restarted. Such
+   * a job waits for a random part of its interval, so that not all of them are due at once.
    */
   #dueOf(job: Job, now: number, intervalMilliseconds: number): Due {
     const { uid = '' } = job.metadata

@@ -1,6 +1,7 @@
-// A work queue of keys. A key is never worked on twice at the same time, and adding it again while it
-// waits costs nothing. A key that fails comes back after a growing delay. Urgent keys go first. While
-// they come in a burst, the other keys wait even at moments without an urgent key, but not for long.
+// A work queue of keys. A key is never worked on twice at the same time, and adding it again while
+// it waits has no effect. A key that fails comes back after a growing delay. Urgent keys go first.
+// While they come in a burst, ordinary keys wait even at moments without an urgent key, but not for
+// long.
 
 export type QueueHooks = {
   /** Called when a key is added. */
@@ -13,7 +14,7 @@ export type QueueHooks = {
 
 const FIRST_BACKOFF = 10
 const LONGEST_BACKOFF = 300_000
-/** Once an ordinary key has waited for so many milliseconds, every second key is an ordinary one. */
+/** Once an ordinary key has waited for this time (ms), every second key is an ordinary one. */
 const PATIENCE = 20_000
 /** This many urgent keys within this time are a burst, in which the next one is expected soon. */
 const BURST_KEYS = 16
@@ -81,7 +82,7 @@ export class Queue {
     this.#wake.shift()?.()
   }
 
-  /** Of several delays for one key, the one that ends first counts. */
+  /** Adds a key after a delay. If it has several delays, the one that ends first counts. */
   addAfter(key: string, milliseconds: number): void {
     if (this.#closed) return
     if (milliseconds <= 0) return this.add(key)
@@ -102,8 +103,8 @@ export class Queue {
   }
 
   /**
-   * Adds a key again after a failure: after 10 ms, 20 ms and so on up to 5 minutes, of which a tenth
-   * is random. Returns the delay.
+   * Adds a key again after a failure, with a delay of 10 ms, 20 ms and so on up to 5 minutes and a
+   * random tenth of that. Returns the delay.
    */
   retry(key: string): number {
     const failures = this.#failures.get(key) ?? 0

@@ -1,5 +1,5 @@
-// Logs, metrics, and the HTTP endpoints for metrics and health. Metrics that controller-runtime has,
-// too, have the same names here.
+// Logs, metrics, and the HTTP endpoints for metrics and health. Where controller-runtime has a
+// metric of the same meaning, its name is used.
 
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import { type Logger, pino } from 'pino'

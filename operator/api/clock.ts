@@ -1,5 +1,5 @@
-// The API server's time. Deadlines are compared with times that the server and the nodes wrote, so a
-// wrong clock of this machine must not make a deadline pass.
+// The API server's time. Deadlines are compared with times that the server and the nodes wrote, so
+// a wrong clock of this machine must not make a deadline pass.
 
 /** Tolerance: the `date` header has whole seconds, and an answer needs time to arrive. */
 const UNCERTAIN_MILLISECONDS = 2000

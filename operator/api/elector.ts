@@ -86,8 +86,8 @@ export class Elector {
   }
 
   /**
-   * Renews the Lease until `signal` fires (true) or the Lease is lost (false). A leader that has lost
-   * the Lease must stop at once.
+   * Renews the Lease until `signal` fires (true) or the Lease is lost (false). A leader that has
+   * lost the Lease must stop at once.
    */
   async keep(signal: AbortSignal): Promise<boolean> {
     while (!signal.aborted) {

@@ -1,7 +1,7 @@
-// Requests to the API server. This is the only file that imports the Kubernetes client, and only for
-// configuration and authentication. Requests are sent as JSON over undici, because the client's typed
-// calls drop unknown fields and turn times into Date objects. The form of an answer is trusted; what
-// users wrote into an object is validated where it is read.
+// Requests to the API server. This is the only file that imports the Kubernetes client, and only
+// for configuration and authentication. Requests are sent as JSON over undici, because the client's
+// typed calls drop unknown fields and turn times into Date objects. The form of an answer is
+// trusted. The parts of an object that users wrote are validated where they are read.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
@@ -113,7 +113,7 @@ export class Kube {
 
   /** Reads the whole answer. `timeout` is in milliseconds. */
   async #exchange(req: Request, timeout: number): Promise<{ response: Dispatcher.ResponseData; text: string }> {
-    // AbortSignal.timeout would keep its timer, and all that the timer references, after the answer.
+    // AbortSignal.timeout would keep its timer, and all that it references, after the answer.
     const late = new AbortController()
     const abort = () => late.abort(new DOMException(`no answer within ${timeout} ms`, 'TimeoutError'))
     const timer = setTimeout(abort, timeout)

@@ -1,6 +1,6 @@
-// A copy of one collection of the API server, kept up to date by a paged LIST and a WATCH. After any
-// problem the reflector continues from the last version it has seen, or with a new LIST if the server
-// does not have that version any more (410).
+// A copy of one collection of the API server, kept up to date by a paged LIST and a WATCH. After a
+// problem the reflector continues from the last version it has seen, or with a new LIST if the
+// server does not have that version any more (410).
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isOlder, type KubeObject, keyOf } from '../objects/wire.ts'

@@ -1,4 +1,4 @@
-// Plain JSON: how its parts are read and compared, whoever wrote it.
+// Functions that read and compare plain JSON.
 
 /** A JSON object as it is sent or received. */
 export type Json = { readonly [key: string]: unknown }
@@ -15,6 +15,7 @@ export const record = (value: unknown): Json => (isRecord(value) ? value : {})
 /** The value if it is a list, otherwise an empty one. */
 export const list = (value: unknown): Named[] => (Array.isArray(value) ? value : [])
 
+/** The values of an object as strings. */
 export const strings = (value: unknown): Record<string, string> =>
   Object.fromEntries(Object.entries(record(value)).map(([key, text]) => [key, String(text)]))
 

@@ -14,8 +14,8 @@ export type Rule = {
 export const NAMESPACE_RULES: readonly Rule[] = [
   { apiGroups: [GROUP], resources: [PLURAL], verbs: ['get', 'list', 'watch', 'delete'] },
   { apiGroups: [GROUP], resources: [`${PLURAL}/status`], verbs: ['patch'] },
-  // The admission plugin OwnerReferencesPermissionEnforcement asks for this permission when an owner
-  // reference has `blockOwnerDeletion`.
+  // The admission plugin OwnerReferencesPermissionEnforcement asks for this permission when an
+  // owner reference has `blockOwnerDeletion`.
   { apiGroups: [GROUP], resources: [`${PLURAL}/finalizers`], verbs: ['update'] },
   { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list', 'watch', 'create', 'delete'] },
   { apiGroups: [''], resources: ['services'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },

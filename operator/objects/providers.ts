@@ -68,8 +68,8 @@ const text = (value: unknown): string | undefined => (typeof value === 'string' 
 const none: Provider = { parts: gang => ({ spec: near(gang) }) }
 
 /**
- * Plain pod groups (https://kueue.sigs.k8s.io/docs/tasks/run/plain_pods/). Kueue's webhook holds the
- * pods back until there is quota for all of them.
+ * Plain pod groups (https://kueue.sigs.k8s.io/docs/tasks/run/plain_pods/). Kueue's webhook holds
+ * the pods back until there is quota for all of them.
  */
 const kueue: Provider = {
   kind: KUEUE_WORKLOAD,
@@ -155,7 +155,7 @@ const WORKERS = 'workers'
 /** The pod groups of a Workload are immutable, so a gang of another size has another Workload. */
 const workloadName = ({ name, spec }: Gang): string => `${name}-${spec.workers.replicas}`
 
-/** Gang scheduling of Kubernetes 1.35, with the feature gates GenericWorkload and GangScheduling. */
+/** Gang scheduling in Kubernetes 1.35 (feature gates GenericWorkload and GangScheduling). */
 const kubernetes: Provider = {
   kind: 'Workload.scheduling.k8s.io',
   group: gang => ({

@@ -29,7 +29,7 @@ export type Metadata = {
 
 export type KubeObject = { apiVersion?: string; kind?: string; metadata: Metadata }
 
-/** An ScMoEJob as the API server holds it. `spec` and `status` are validated where they are read. */
+/** An ScMoEJob as the API server has it. `spec` and `status` are validated where they are read. */
 export type Job = KubeObject & { spec?: unknown; status?: unknown }
 
 export type ContainerStatus = {

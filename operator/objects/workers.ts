@@ -42,8 +42,8 @@ export function service(subject: Subject): Wanted<'Service'> {
  * budget that allows none would block every drain for as long as the job runs. Workers that are
  * not ready never block a drain (AlwaysAllow).
  *
- * The budget has an absolute minAvailable because for maxUnavailable the disruption controller would
- * have to read the scale of the pods' owner.
+ * The budget has an absolute minAvailable, because for maxUnavailable the disruption controller
+ * would have to read the scale of the pods' owner.
  */
 export function budget(subject: Subject): Wanted<'PodDisruptionBudget'> {
   return {

@@ -97,7 +97,7 @@ export const grown: Policy = view => {
 const sizeWithin = (view: View, room: number): number | undefined =>
   validSizes(view).findLast(size => size <= room && size > view.gang.length)
 
-/** What is done about the size of a gang that goes on running. */
+/** Changes of a gang that goes on running: creates probes, or deletes those that are useless. */
 export function growth(view: View): Pick<Decision, 'actions' | 'changes' | 'requeueAt'> {
   const { probes, stale } = probesOf(view)
   const end = probesEnd(probes, view)

@@ -1,5 +1,5 @@
-// Decides what follows from a failure: the rules of spec.failurePolicy, the back-off, and the record
-// of the failure in the status.
+// Decides what follows from a failure: the rules of spec.failurePolicy, the back-off, and the
+// record of the failure in the status.
 
 import type { FailureStatus } from '../../crds/status.ts'
 import { isDisruption, outcomeOf } from '../objects/pod-state.ts'

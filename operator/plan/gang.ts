@@ -60,7 +60,7 @@ const PEER_CODES: ReadonlySet<number> = new Set([EXIT.peerLost.code, EXIT.rendez
 
 type Gang = Pick<View, 'gang' | 'gonePods' | 'attempt' | 'uid' | 'spec'>
 
-/** The failure that ended this attempt: the first one that no other failure of the gang explains. */
+/** The failure that ended this attempt: the first one that no other failure explains. */
 export function firstFailure(view: Gang & Pick<View, 'name' | 'created' | 'now'>): PodFailure | undefined {
   const { gang, created, now } = view
   const failures = gang.flatMap((pod, worker) => {
@@ -98,7 +98,7 @@ export function countWorkers(view: Gang, desired: number): WorkersStatus {
   }
 }
 
-/** A pod that is missing was deleted, unless its last known state says that it ended before that. */
+/** A pod that is missing was deleted, unless its last known state says that it had ended. */
 function failureOfMissing(worker: number, view: Gang & Pick<View, 'name' | 'now'>): PodFailure | undefined {
   const { name, now } = view
   const gone = goneFrom(view, worker)

@@ -1,4 +1,4 @@
-// Decides what it means for a job that the API server refuses to create an object that the job needs.
+// Decides what it means for a job if the API server refuses to create an object for it.
 
 import { LABEL } from '../../crds/contract.ts'
 import { isOwnedBy, type Wanted } from '../objects/owned.ts'
@@ -50,9 +50,9 @@ const unknownKind = ({ apiVersion, kind, metadata: { name } }: Wanted): string =
   `${kind} ${name}: the API server does not serve ${apiVersion} ${kind}; install the scheduler that scheduling.provider of the chart names, or choose another provider`
 
 /**
- * What an object that exists already means for the job.
- * `ours`: the operator created it before it was restarted.
- * `leaving`: it belongs to an earlier attempt, or to an earlier job of the same name.
+ * Judges an object that exists already under the name of a wanted one.
+ * `ours`: the operator created the object before, and had not seen it yet.
+ * `leaving`: the object belongs to an earlier attempt, or to an earlier job of the same name.
  */
 export function judgeExisting(wanted: Wanted, found: KubeObject): 'ours' | 'leaving' | Refusal {
   const labels = wanted.metadata.labels ?? {}

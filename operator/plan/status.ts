@@ -128,7 +128,7 @@ function conditions(view: View, { state, reason, message, progressing }: Decisio
   return merge(view.status.conditions ?? [], judged, { now: view.now, generation: view.job.metadata.generation })
 }
 
-/** Puts the judged conditions into the old ones. The time of a condition is that of its last change. */
+/** Updates the old conditions. The time of a condition is when its status last changed. */
 function merge(
   old: readonly Condition[],
   judged: readonly Judgement[],

@@ -1,12 +1,12 @@
 // Times as Kubernetes writes them, and as numbers: milliseconds since 1970.
 
-/** RFC 3339 in whole seconds, rounded up, so that whoever waits for this time is never too early. */
+/** RFC 3339 in whole seconds, rounded up, so that a wait for this time never ends too early. */
 export const timestamp = (milliseconds: number): string =>
   new Date(Math.ceil(milliseconds / 1000) * 1000).toISOString().replace('.000Z', 'Z')
 
 /**
- * RFC 3339 to the millisecond, for times that the operator waits for. Rounding up to a whole second
- * would make a short back-off much longer.
+ * RFC 3339 to the millisecond, for times that the operator waits for. Rounding up to a whole
+ * second would make a short back-off much longer.
  */
 export const exactTime = (milliseconds: number): string =>
   new Date(Math.ceil(milliseconds)).toISOString().replace('.000Z', 'Z')

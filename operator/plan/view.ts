@@ -1,5 +1,5 @@
-// One job with its pods, sorted: which pods belong to the present attempt and what the last status
-// said about it.
+// One job with its pods: which of them belong to the present attempt, and what the last status
+// said.
 //
 // How an attempt lives
 //
@@ -14,13 +14,13 @@
 // stopped half-way. After that, a pod that is missing or told to stop was deleted by somebody else,
 // which is a failure of the attempt.
 //
-// Pods that are gone. A pod may end and be deleted before the operator looks at it again. The caches
-// keep the last known state of a deleted pod (`gonePods`) until another pod takes its name. From it
-// the operator learns how the worker ended.
+// Pods that are gone. A pod may end and be deleted before the operator looks at it again. The
+// caches keep the last known state of a deleted pod (`gonePods`) until another pod takes its name.
+// From that state the operator learns how the worker ended.
 //
 // The end. A failure, a suspension or a new size ends the attempt: the status gets the next attempt
-// number, together with the failure if there was one. The old pods, which are the evidence of a
-// failure, are deleted only when that status is observed. They then belong to an earlier attempt.
+// number, together with the failure if there was one. The pods of a failed gang, which are the
+// evidence, are deleted only when that status is observed. They then belong to an earlier attempt.
 //
 // Probes. An elastic gang that runs with fewer workers than the job asks for creates pods for the
 // missing workers, because only the scheduler knows whether there is room for them. These probes
@@ -117,7 +117,7 @@ export function readStatus(job: Job): ScMoEJobStatus {
   })
 }
 
-/** Parses a source once if it is frozen, as objects in the caches are. The same job is read often. */
+/** Parses a frozen source only once. Objects in the caches are frozen, and are read often. */
 function once<T>(known: WeakMap<object, T>, source: unknown, read: () => T): T {
   if (typeof source !== 'object' || source === null || !Object.isFrozen(source)) return read()
   const value = known.get(source) ?? read()
