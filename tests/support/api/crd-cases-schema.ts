@@ -1,4 +1,4 @@
-// Jobs that the schema alone refuses: unknown fields, wrong types, broken bounds.
+// Jobs that the schema refuses, without any rule: unknown fields, wrong types, broken bounds.
 
 export interface Case {
   name: string

@@ -1,11 +1,12 @@
-// Jobs that are refused, each with everything that is said about it: `scmoe validate` (tests/unit) and a real API server (tests/api)
-// have to give exactly these lines.
+// Jobs that are refused, each with all messages about it. `scmoe validate` (tests/unit) and a
+// real API server (tests/api) have to print exactly these lines.
 
+import { API_VERSION, KIND } from '../../../crds/contract.ts'
 import { type Case, SCHEMA } from './crd-cases-schema.ts'
 
 const named =
   'must be a DNS label that starts with a letter (a-z, 0-9, -) of at most 51 characters, because pods are called <name>-worker-<i>: choose another name'
-/** What rules refuse: at least one case per rule (checked). */
+/** Jobs that the rules refuse. A test checks that each rule has a case. */
 const RULES: Case[] = [
   { name: 'a name too long for pods', spec: '', job: 'a'.repeat(52), says: [`metadata.name: Invalid value: ${named}`] },
   { name: 'a name with a dot', spec: '', job: 'a.b', says: [`metadata.name: Invalid value: ${named}`] },
@@ -339,8 +340,8 @@ const RULES: Case[] = [
 
 export const CASES: readonly Case[] = [...SCHEMA, ...RULES]
 
-/** The file of a case. */
+/** The manifest of a case. */
 export function yamlOf({ spec, job = 'case' }: Pick<Case, 'spec' | 'job'>): string {
   const training = spec.includes('training:') ? '' : '  training: {steps: 10}\n'
-  return `apiVersion: scmoe.dev/v1alpha1\nkind: ScMoEJob\nmetadata:\n  name: ${job}\nspec:\n${training}  ${spec}\n`
+  return `apiVersion: ${API_VERSION}\nkind: ${KIND}\nmetadata:\n  name: ${job}\nspec:\n${training}  ${spec}\n`
 }

@@ -9,11 +9,11 @@ const job = (name: string) => ({ metadata: { name, namespace: 'ns', uid: `uid-${
 const ready: Note = { type: 'Normal', reason: 'AllWorkersReady', action: 'Running', note: 'all workers are ready' }
 const unready: Note = { type: 'Normal', reason: 'WorkersNotReady', action: 'Running', note: '1 of 2 is not ready' }
 
-/** Keeps events as a server does, and can forget them. */
+/** An API server that keeps events, and can forget them. */
 class EventServer {
   readonly events = new Map<string, { series?: { count: number }; eventTime?: string }>()
   writes = 0
-  /** The next so many. */
+  /** Number of the next requests that are refused. */
   refuses = 0
 
   async call<T>({ method, path, body }: Request): Promise<T> {
@@ -66,7 +66,7 @@ describe('Events', () => {
     expect(server.events.size).toBe(1)
   })
 
-  // Seen to fail: without asking `shouldYield` both are told at once.
+  // Seen failing without the call of `shouldYield`: both events were sent at once.
   it('wait while others need the API server more, then are told with the time at which it happened', async () => {
     const server = new EventServer()
     let busy = true

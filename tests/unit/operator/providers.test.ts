@@ -1,4 +1,5 @@
-// What each scheduling provider gets, compared with what that project's own schema takes; and what a job says while it waits for it.
+// Tests of the scheduling providers: their objects and pods are accepted by each project's own
+// schema, and a waiting job repeats what the provider says.
 
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
@@ -34,7 +35,7 @@ const nextToEachOther = {
   topologyKey: 'example.com/rack',
 }
 
-/** What an API server with this file's CRD would say against an object. */
+/** The objections of an API server with this file's CRD to an object. */
 function refusals(file: string, object: Record<string, unknown>): string[] {
   const crd: { spec: { versions: { name: string; schema: { openAPIV3Schema: Schema } }[] } } = parse(
     readFileSync(`tests/schedulers/${file}.yaml`, 'utf8'),
@@ -100,7 +101,7 @@ describe('a pod group of Kueue', () => {
   const groups = [{ metadata: { name: 'gpt-01234-1' } }, { metadata: { name: 'gpt-01234-2' } }]
   const stopping = { deletionTimestamp: '2026-01-01T00:00:00Z', deletionGracePeriodSeconds: 60 }
   const withoutKubelet = { ...stopping, deletionGracePeriodSeconds: 0 }
-  /** The Workloads that are deleted of a job that is gone. */
+  /** The Workloads that a plan deletes for a job that is gone. */
   const names = (...pods: ReturnType<typeof member>[]) =>
     plan({ job: undefined, pods, groups }, 0).actions.map(action =>
       action.kind === 'deleteWorkload' ? action.workload.metadata.name : action.kind,

@@ -1,4 +1,4 @@
-// Tests of what the operator makes of an API server that refuses an object, or already has it.
+// Tests of how the operator judges an object that the API server refuses, or already has.
 
 import { describe, expect, it } from 'vitest'
 import { LABEL } from '../../../crds/contract.ts'
@@ -30,7 +30,7 @@ describe('a refused object', () => {
     })
   })
 
-  // Seen failing with the path of the request, which has `namespaces` in it, taken for the server's text.
+  // Seen failing with `namespaces` searched in the whole message, where the path contains it.
   it('of an unknown kind names the scheduler that is missing', () => {
     const group = { apiVersion: 'scheduling.x-k8s.io/v1alpha1', kind: 'PodGroup', metadata: { name: 'gpt' } }
     expect(refusalOf(group, answer(404, '404 page not found'))).toMatchObject({
