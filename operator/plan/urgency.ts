@@ -7,8 +7,8 @@ import { managedElsewhere, readSpec, readStatus } from './view.ts'
 
 /**
  * Whether nothing of the job can run before the operator looks at it: it has no pods, or its gang
- * has to be created again. A job that waits for its back-off counts, too. The end of its last pod
- * has replaced the time at which it was to be looked at, and looking at it sets that time again.
+ * has to be created again. A job that waits for its back-off counts, too: the end of its last pod
+ * has replaced the timer for the end of the back-off, and only a look at the job sets it again.
  */
 export function isUrgent(job: Job, pods: readonly Pod[]): boolean {
   const reading = readSpec(job)

@@ -26,7 +26,8 @@
 // missing workers, because only the scheduler knows whether there is room for them. These probes
 // carry the number of the next attempt and the rank count of the larger gang. They are never part
 // of the gang that runs. If they find room, the attempt number grows by two, so that the probes
-// belong to an earlier attempt, too, and are deleted with the pods of the smaller gang.
+// belong to an earlier attempt, too, and are deleted with the pods of the smaller gang. If the gang
+// fails before that, the rank count tells the probes from the pods of the next attempt.
 
 import { CONTROLLER, LABEL } from '../../crds/contract.ts'
 import { ranksPerWorker, worldSizeOf } from '../../crds/ranks.ts'

@@ -15,7 +15,7 @@ const elastic = (minReplicas = 1) => ({
 })
 
 /**
- * Lets pods with a node become ready and pods that were done to stop go, until nothing changes any
+ * Lets pods with a node become ready and pods that were told to stop go, until nothing changes any
  * more. Returns the sentences of all plans.
  */
 function turn(world: World, { images = true } = {}): string[] {
