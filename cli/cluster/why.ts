@@ -3,8 +3,8 @@
 import { type Advice, adviceOnFailure, REASONS } from '../../crds/advice.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import type { ScMoEJobStatus } from '../../crds/status.ts'
+import { isReady, isStopping, outcomeOf } from '../../operator/objects/pod-state.ts'
 import type { Job, Pod } from '../../operator/objects/wire.ts'
-import { isReady, isStopping, outcomeOf } from '../../operator/plan/gang.ts'
 import { managedElsewhere, readSpec, readStatus } from '../../operator/plan/view.ts'
 import { duration, nats, paragraph, plural } from '../sentence.ts'
 

@@ -1,4 +1,5 @@
-// A cluster of plain data: one job, its pods, a clock. It does to itself what a plan says and what a kubelet would do.
+// A cluster made of plain data: one job, its pods and a clock. It carries out plans on itself, and
+// acts as scheduler and kubelet.
 
 import { API_VERSION, KIND, LABEL } from '../../crds/contract.ts'
 import { ScMoEJobStatus } from '../../crds/status.ts'
@@ -6,7 +7,7 @@ import type { ProviderName } from '../../operator/objects/providers.ts'
 import type { Job, KubeObject, Pod } from '../../operator/objects/wire.ts'
 import { describe, type Plan, plan } from '../../operator/plan/plan.ts'
 import { reportOf } from '../../operator/plan/report.ts'
-import type { Heard, Settings } from '../../operator/plan/view.ts'
+import type { LastAnswer, Settings } from '../../operator/plan/view.ts'
 
 export const T0 = Date.parse('2026-01-01T00:00:00Z')
 export type End = { exitCode: number; message?: string; reason?: string; after?: number }
@@ -15,17 +16,17 @@ export class World {
   now = T0
   readonly job: Job & { spec: Record<string, unknown>; status?: ScMoEJobStatus }
   readonly pods = new Map<string, Pod>()
-  /** As they were last seen. */
-  readonly ghosts = new Map<string, Pod>()
-  /** Pods as they were sent, by name. */
+  /** The last known state of pods that are gone, by name. */
+  readonly gonePods = new Map<string, Pod>()
+  /** Pods as the operator sent them, by name. */
   readonly made = new Map<string, KubeObject & { readonly [key: string]: unknown }>()
   readonly settings: Settings
-  /** Of the scheduling provider. */
+  /** Objects of the scheduling provider. */
   groups: KubeObject[] = []
   service: KubeObject | undefined
   budget: KubeObject | undefined
-  heard: Heard | undefined
-  /** Pods that the nodes have room for. */
+  lastAnswer: LastAnswer | undefined
+  /** Number of pods that the nodes have room for. */
   room = Number.POSITIVE_INFINITY
   #pods = 0
 
@@ -41,16 +42,21 @@ export class World {
   }
 
   plan(): Plan {
-    const { job, service, budget, groups, heard, settings } = this
-    const [pods, ghosts] = [[...this.pods.values()], [...this.ghosts.values()]]
-    return plan({ job, pods, ghosts, service, budget, groups, heard, watchedSince: T0, ...settings }, this.now)
+    const { job, service, budget, groups, lastAnswer, settings } = this
+    const [pods, gonePods] = [[...this.pods.values()], [...this.gonePods.values()]]
+    return plan({ job, pods, gonePods, service, budget, groups, lastAnswer, watchedSince: T0, ...settings }, this.now)
   }
 
-  /** Plans and carries it out; `actions` and `write` say how far it came before the operator died. */
+  /**
+   * Makes a plan and carries it out. An operator that dies early does only so many `actions`, and
+   * does not `write` the status.
+   */
   step({ actions = Number.POSITIVE_INFINITY, write = true } = {}): Plan {
     const wanted = this.plan()
     for (const action of wanted.actions.slice(0, actions)) {
-      if (action.kind === 'deleteJob') this.job.metadata.deletionTimestamp = new Date(this.now).toISOString()
+      if (action.kind === 'deleteWorkload')
+        this.groups = this.groups.filter(({ metadata: { uid } }) => uid !== action.workload.metadata.uid)
+      else if (action.kind === 'deleteJob') this.job.metadata.deletionTimestamp = new Date(this.now).toISOString()
       else if (action.kind === 'delete' && action.force) this.vanish(action.pod.metadata.name)
       else if (action.kind === 'delete') this.#stop(action.pod.metadata.name)
       else if (action.object.kind === 'Service') this.service = action.object
@@ -70,7 +76,7 @@ export class World {
     return wanted
   }
 
-  /** Steps until there is nothing left to do at this time; all that was done, as sentences. */
+  /** Steps until nothing is left to do at this time. Returns the sentences of all plans. */
   settle(): string[] {
     const done: string[] = []
     for (let i = 0; i < 20; i++) {
@@ -81,15 +87,15 @@ export class World {
     throw new Error(`does not settle: ${done.slice(-10).join('; ')}`)
   }
 
-  /** The same without when to look again. */
-  told(): string[] {
+  /** Settles, and returns the sentences except for those that say when to look again. */
+  changes(): string[] {
     return this.settle().filter(sentence => !sentence.startsWith('look again at'))
   }
 
-  /** Rank 0 of this attempt tells its step, and the operator writes it down. */
+  /** Rank 0 of this attempt reports its step, and the operator writes it into the status. */
   answers(step: number): void {
     const { attempt = 1, workers } = this.status
-    this.heard = { attempt, step, at: this.now }
+    this.lastAnswer = { attempt, step, at: this.now }
     const observedTime = new Date(this.now).toISOString()
     const record = {
       jobUid: 'uid-1',
@@ -108,7 +114,7 @@ export class World {
     this.#readiness(name, 'True')
   }
 
-  /** Its probe fails: the process is there, but does not answer. */
+  /** The pod's readiness probe fails: the process exists, but does not answer. */
   unready(name: string): void {
     this.#readiness(name, 'False')
   }
@@ -140,14 +146,14 @@ export class World {
     }
   }
 
-  /** An admission plugin or webhook holds it back. */
+  /** An admission plugin or webhook holds the pod back. */
   gated(name: string): void {
     const message = 'Scheduling is blocked due to non-empty scheduling gates'
     const condition = { type: 'PodScheduled', status: 'False', reason: 'SchedulingGated', message }
     this.#pod(name).status = { phase: 'Pending', conditions: [condition] }
   }
 
-  /** Somebody else deletes it: it is told to stop. */
+  /** Somebody else deletes the pod, which is then told to stop. */
   remove(name: string, condition?: { reason: string; message: string }): void {
     const pod = this.#pod(name)
     if (condition !== undefined)
@@ -155,14 +161,14 @@ export class World {
     this.#stop(name)
   }
 
-  /** The kubelet is done with all pods that were told to stop. */
+  /** The kubelet has ended all pods that were told to stop. */
   gone(): void {
     for (const [name, { metadata }] of this.pods) if (metadata.deletionTimestamp !== undefined) this.vanish(name)
   }
 
-  /** It is not there any more. */
+  /** The pod does not exist any more. */
   vanish(name: string): void {
-    this.ghosts.set(name, this.#pod(name))
+    this.gonePods.set(name, this.#pod(name))
     this.pods.delete(name)
   }
 
@@ -179,7 +185,7 @@ export class World {
     const { name } = object.metadata
     if (this.pods.has(name)) throw new Error(`pod ${name} exists`)
     this.made.set(name, { ...object })
-    this.ghosts.delete(name)
+    this.gonePods.delete(name)
     const stored: Pod = structuredClone(object)
     this.pods.set(name, {
       ...stored,
@@ -194,7 +200,7 @@ export class World {
     this.schedule()
   }
 
-  /** Gives nodes to as many pods as there is room for, in the order in which they were made. */
+  /** Gives nodes to as many pods as there is room for, in the order of their creation. */
   schedule(): void {
     const placed = () => [...this.pods.values()].filter(({ spec }) => spec?.nodeName !== undefined).length
     for (const [name, pod] of this.pods) {

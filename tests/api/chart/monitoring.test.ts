@@ -1,4 +1,4 @@
-// The chart's alert rules and dashboard, judged by Prometheus' own checker against what the operator really serves.
+// Tests of the chart's alert rules and dashboard with promtool, against metrics of a real operator.
 
 import { execFile } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -30,7 +30,7 @@ const Dashboard = z.object({
 
 const folder = mkdtempSync(join(tmpdir(), 'scmoe-monitoring-'))
 let promtool = ''
-/** As installed under the name `prod`. */
+/** The chart's objects, rendered under the release name `prod`. */
 let rules: z.infer<typeof Rules>
 let dashboard: z.infer<typeof Dashboard>
 
@@ -48,13 +48,13 @@ beforeAll(async () => {
 }, BUILD_MILLISECONDS)
 afterAll(() => rmSync(folder, { recursive: true }))
 
-/** Standard output and error of promtool, which ends with 0 or the test fails with what it says. */
+/** Output of promtool. The test fails with that output if promtool fails. */
 async function check(...args: string[]): Promise<string> {
   const { stdout, stderr } = await promisify(execFile)(promtool, args, { cwd: folder })
   return stdout + stderr
 }
 
-/** What the operator answers on /metrics. */
+/** The metrics of an operator. */
 async function served(): Promise<string> {
   const port = await freePort()
   const job = { namespace: 'red', state: 'Running', tokensPerSecond: 4000 }
@@ -81,7 +81,8 @@ describe('alert rules', () => {
     }
   })
 
-  // Seen to fail: a threshold of `> 0.1` made `> 0.001` fires in the healthy cluster, `> 10` made `> 100` is missed in the ill one.
+  // Seen failing with a threshold of `> 0.001` in place of `> 0.1`, which fired in the healthy
+  // cluster, and of `> 100` in place of `> 10`, which did not fire in the failing one.
   it('are silent over a healthy cluster, and each fires when it should', async () => {
     cpSync(`${CHART}/monitoring/alerts.yaml`, join(folder, 'alerts.rules.yaml'))
     cpSync('tests/api/chart/alerts.yaml', join(folder, 'alerts.yaml'))

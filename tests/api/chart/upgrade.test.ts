@@ -70,7 +70,7 @@ describe.each(['4', '3'] as const)('the chart with Helm %s on a real API server'
       ...args,
     ])
     if (!ok) throw new Error(`helm ${args.join(' ')}: ${error}`)
-    // Helm passes on what the API server warns of, such as a pod that the namespace would not take.
+    // Helm prints warnings of the API server, such as about a pod that the namespace would refuse.
     expect(error.split('\n').filter(line => line.includes('would violate') || line.includes('unknown field'))).toEqual(
       [],
     )
@@ -82,7 +82,7 @@ describe.each(['4', '3'] as const)('the chart with Helm %s on a real API server'
     return Object.keys(JSON.parse(await server.must('get', 'crd', 'scmoejobs.scmoe.dev', '--output', path)))
   }
 
-  // charts/scmoe-0.0.1.tgz is the first chart there was, `helm package`d: what people upgrade from.
+  // scmoe-0.0.1.tgz is the first version of the chart, made with `helm package`.
   it('is upgraded from the first chart, CRD included, with a job that stays as it was', async () => {
     expect(await must('install', 'scmoe', 'tests/api/chart/scmoe-0.0.1.tgz')).toContain(
       'runs ScMoEJobs in all namespaces',
@@ -95,7 +95,7 @@ describe.each(['4', '3'] as const)('the chart with Helm %s on a real API server'
     expect(
       await server.must('get', 'scmoejob', `early-${major}`, '--output', 'jsonpath={.spec.workers.replicas}'),
     ).toBe('2')
-    // The stored job is one that the new schema takes.
+    // The new schema accepts the stored job.
     await server.must('patch', 'scmoejob', `early-${major}`, '--type=merge', '--patch', '{"spec":{"suspend":true}}')
     expect(
       await server.must('get', 'deployment', 'scmoe', '--namespace', 'scmoe-system', '--output', 'yaml'),

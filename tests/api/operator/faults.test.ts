@@ -1,4 +1,5 @@
-// What the operator does while the API server, or the way to it, misbehaves: after every fault the next job still runs.
+// Tests of the operator while the API server, or the network to it, misbehaves. After every fault
+// the next job still runs.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -41,7 +42,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true })
 })
 
-/** Creates a job and sees it run: pods made, their readiness noticed. */
+/** Creates a job and waits until it runs: its pods are created, and found ready. */
 async function jobRuns(): Promise<string> {
   const name = `job-${++jobs}`
   await ns.createJob(name, { workers: { replicas: 2 } })
@@ -129,7 +130,7 @@ describe('a list', () => {
     await waitFor('the refusals to be used', async () => proxy.pending === 0)
     await jobRuns()
     expect(pages()).toBeGreaterThan(before + 2)
-    // A throttled page is asked for again as it was; the others start with a new list.
+    // A throttled page is asked for again. After any other fault a new list begins.
     if (code !== 429) return
     await waitFor('the throttled pages', async () => proxy.waits.length >= waits + 2)
     expect(Math.min(...proxy.waits.slice(waits))).toBeGreaterThan(1900)
@@ -139,7 +140,7 @@ describe('a list', () => {
 describe('a write', () => {
   it('that is throttled (429 with Retry-After) waits as long as it was told', async () => {
     const start = performance.now()
-    // Of this job: states and events of those before may still follow.
+    // Requests of earlier jobs, for states and events, may still follow and are left out.
     const isPod = (method: string, url: string) => method === 'POST' && /\/pods(\?|$)/.test(url)
     proxy.refuse(isPod, 429, { times: 1, retryAfter: 2 })
     await jobRuns()

@@ -1,4 +1,5 @@
-// A thousand malformed manifests, made from the schema of the CRD: each is refused with the field named, or is a job that the operator can live with.
+// Test of a thousand malformed manifests, generated from the schema of the CRD. Each is refused
+// with the name of the field, or is a job that the operator handles.
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -7,8 +8,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import * as fc from 'fast-check'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { parse } from 'yaml'
+import { API_VERSION, CONTROLLER, KIND } from '../../../crds/contract.ts'
 import { isCode } from '../../../operator/api/errors.ts'
-import { isRecord, type Json, pathOf } from '../../../operator/objects/wire.ts'
+import { isRecord, type Json } from '../../../operator/objects/json.ts'
+import { pathOf } from '../../../operator/objects/wire.ts'
 import { Api, type Namespace, Operator, type StoredJob, waitFor } from '../../support/api/operator.ts'
 import { FaultProxy, isAct } from '../../support/api/proxy.ts'
 
@@ -36,7 +39,10 @@ afterAll(async () => {
 
 type Place = { path: string[]; type: string }
 
-/** Every field that the schema has below `spec`, but of the pod template only the upper ones: it is Kubernetes' own. */
+/**
+ * Every field that the schema has below `spec`. Deep fields of the pod template are left out,
+ * because they are those of Kubernetes.
+ */
 function places(schema: Json, path: string[] = []): Place[] {
   const type = typeof schema['type'] === 'string' ? schema['type'] : 'any'
   const here = path.length === 0 ? [] : [{ path, type }]
@@ -49,7 +55,7 @@ const crd: { spec: { versions: { schema: { openAPIV3Schema: { properties: { spec
 )
 const PLACES = places(crd.spec.versions[0]?.schema.openAPIV3Schema.properties.spec ?? {})
 
-/** Few of them are what a field wants; no number makes a gang of more than 8. */
+/** Most of these values are wrong for most fields. No number makes a gang of more than 8. */
 const value = fc.oneof(
   fc.constantFrom(
     null,
@@ -90,15 +96,15 @@ const manifest = fc.array(change, { minLength: 1, maxLength: 4 }).map(changes =>
       at[name] = below
       at = below
     }
-    // Of its own: a later change may put something into it.
+    // A copy, because a later change may put something into the value.
     at[path.at(-1) ?? ''] = structuredClone(given)
   }
   return spec
 })
 
-/** What the server says against it; undefined: it took the job. */
+/** Creates a job. Returns the server's objection, undefined if it accepted the job. */
 async function create(name: string, spec: object): Promise<string | undefined> {
-  const body = { apiVersion: 'scmoe.dev/v1alpha1', kind: 'ScMoEJob', metadata: { name, namespace: ns.name }, spec }
+  const body = { apiVersion: API_VERSION, kind: KIND, metadata: { name, namespace: ns.name }, spec }
   try {
     await api.kube.call({
       method: 'POST',
@@ -134,22 +140,23 @@ it(`${MANIFESTS} manifests fuzzed from the schema are refused by name of the fie
   const accepted = await ns.list<StoredJob>('ScMoEJob')
   const silent = async () =>
     (await ns.list<StoredJob>('ScMoEJob')).filter(
-      ({ spec, status }) => spec['managedBy'] === 'scmoe.dev/controller' && status?.state === undefined,
+      ({ spec, status }) => spec['managedBy'] === CONTROLLER && status?.state === undefined,
     )
-  // Those that stay without one are shown, with the seed that makes them again.
+  // If some jobs stay without a status, their specs are shown. The printed seed repeats the test.
   await waitFor('a status of every job that was taken', async () => (await silent()).length === 0).catch(async () =>
     expect((await silent()).map(({ spec }) => spec)).toEqual([]),
   )
   expect(operator.child.exitCode).toBeNull()
   expect(await operator.metric('controller_runtime_reconcile_errors_total')).toBe(0)
-  // A fuzzed deadline may be a second: that gang is made again, as an attempt that its status counts after its pods are there.
+  // A fuzzed deadline may be one second. Such a gang is created again, and the status counts the
+  // new attempt only after its pods exist.
   await waitFor('no more pods than attempts have ranks', async () =>
     (await ns.list<StoredJob>('ScMoEJob')).every(({ metadata: { name }, spec, status }) => {
       const made = proxy.created.filter(each => each.startsWith(`${name}-worker-`)).length
       return made <= (spec['workers'] as { replicas: number }).replicas * (status?.attempt ?? 1)
     }),
   )
-  // What the server refuses later (a template) is tried again every 15 s, so at most that often.
+  // A pod template that the server refuses is tried again every 15 s, and not more often.
   const before = proxy.requests.filter(each => isAct(...(each.split(' ') as [string, string]))).length
   await sleep(3000)
   const after = proxy.requests.filter(each => isAct(...(each.split(' ') as [string, string]))).length

@@ -1,5 +1,6 @@
-// An operator keeps nothing but what the API server has. So every state that a kill can leave is one that a write has left: here each operator is killed
-// after a single write, whose answer it never gets, and the next goes on from there.
+// Test of operators that are killed. An operator keeps no state besides that of the API server,
+// so a kill leaves only states that a write has left. Here each operator is killed after a single
+// write, whose answer it does not get, and the next operator continues.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -32,14 +33,17 @@ afterAll(async () => {
   rmSync(folder, { recursive: true })
 })
 
-/** What a request did: `POST pods`, `DELETE pods`, `PATCH status`. */
+/** The kind of a request: `POST pods`, `DELETE pods`, `PATCH status`. */
 function kindOf(request: string): string {
   const [method, url = ''] = request.split(' ')
   const path = url.split('?')[0]?.split('/') ?? []
   return `${method} ${method === 'POST' || path.at(-1) === 'status' ? path.at(-1) : path.at(-2)}`
 }
 
-/** One operator after another, each killed after one write, until the job is as it should be. Gives the writes in order. */
+/**
+ * Starts one operator after another and kills each after one write, until the job's status fits.
+ * Returns the writes in order.
+ */
 async function killedAfterEach(fits: (status: ScMoEJobStatus) => boolean): Promise<string[]> {
   const writes: string[] = []
   while (writes.length < MOST) {
@@ -51,10 +55,10 @@ async function killedAfterEach(fits: (status: ScMoEJobStatus) => boolean): Promi
     if (reached === undefined) return writes
     writes.push(reached)
   }
-  throw new Error(`not there after ${MOST} writes: ${writes.join(', ')}`)
+  throw new Error(`the job is not as it should be after ${MOST} writes: ${writes.join(', ')}`)
 }
 
-/** Undefined when nothing more is to be written for a while. */
+/** Resolves when the status has fitted, and nothing was written, for a while. */
 async function done(fits: (status: ScMoEJobStatus) => boolean): Promise<undefined> {
   for (let quiet = 0; quiet < 15; quiet++) {
     await sleep(100)
@@ -87,7 +91,8 @@ it('killed with SIGKILL after every single write of a life with a restart, opera
   })
   const all = [...start, ...restart, ...end].map(kindOf)
   const count = (kind: string) => all.filter(each => each === kind).length
-  // Two attempts of two pods, of which the first's were deleted; no pod, Service or budget a second time, and no storm.
+  // There were two attempts of two pods, and the pods of the first were deleted. No pod, Service or
+  // budget was created twice.
   expect([
     count('POST pods'),
     count('DELETE pods'),

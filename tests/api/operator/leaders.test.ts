@@ -1,4 +1,5 @@
-// Two replicas behind a proxy each, so that it is seen who writes: never both, whatever happens to the leader, and no pod is lost or made again.
+// Tests of two replicas, each behind a proxy that records its writes. Whatever happens to the
+// leader, the two never write at the same time, and no pod is lost or created twice.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -58,14 +59,14 @@ async function replica(identity: string): Promise<Replica> {
 const acts = ({ proxy }: Replica) => proxy.acts.map(({ at }) => at)
 const pods = async () => ns.list<Pod>('Pod')
 
-/** Jobs are created, and the leader is in the middle of making their pods. */
+/** Creates jobs, and returns while the leader is creating their pods. */
 async function burst(): Promise<void> {
   const before = leader.proxy.acts.length
   for (let i = 0; i < JOBS; i++) await ns.createJob(`job-${i}`, { workers: { replicas: WORKERS } })
   await waitFor('the leader to be at it', async () => leader.proxy.acts.length > before + 2)
 }
 
-/** All jobs run as their first attempt, with the pods that there were. */
+/** Expects all jobs to run in their first attempt, with the pods that were seen before. */
 async function nothingLost(seen: readonly Pod[]): Promise<void> {
   for (let i = 0; i < JOBS; i++)
     expect(await ns.state(`job-${i}`, 'Running')).toMatchObject({
@@ -88,12 +89,18 @@ const lease = async (): Promise<LeaseSpec> =>
 
 const time = (text: string | undefined) => Date.parse(text ?? '')
 
-/** Since the beginning, how often the standby has looked at the Lease. */
+/** How often the standby has looked at the Lease since the beginning. */
 const looks = () => standby.proxy.requests.filter(each => /^GET .*\/leases\//.test(each)).length
-/** As many as there are in a part of the Lease's time at most: of one of 15 s it looks every 2 s, a tenth more or less. */
+/**
+ * The largest number of looks in a multiple of the Lease's time. For a Lease of 15 s the standby
+ * looks every 2 s, give or take a tenth.
+ */
 const looksIn = (leases: number) => Math.ceil((leases * 7.5) / 0.9)
 
-/** Counted in looks at the Lease, as a slow machine does less in the same time. */
+/**
+ * Expects the standby to take over within a multiple of the Lease's time. The time is counted in
+ * looks at the Lease, because a slow machine does less in the same time.
+ */
 async function takenOver(before: LeaseSpec, leases = 4 / 3): Promise<void> {
   const earlier = looks()
   await standby.operator.logged('"leads"')
@@ -104,14 +111,14 @@ async function takenOver(before: LeaseSpec, leases = 4 / 3): Promise<void> {
   expect(looks() - earlier).toBeLessThanOrEqual(looksIn(leases))
 }
 
-/** In time, no act of the one comes after the first of the other, which is none before `earliest`. */
+/** Expects all writes of the leader, and `earliest`, before the first write of the standby. */
 function oneWriter(earliest = 0): void {
   expect(acts(leader).length).toBeGreaterThan(0)
   expect(acts(standby).length).toBeGreaterThan(0)
   expect(Math.max(earliest, ...acts(leader))).toBeLessThan(Math.min(...acts(standby)))
 }
 
-/** When the Lease is over. */
+/** The time at which the Lease ends. */
 const end = ({ renewTime }: LeaseSpec) => time(renewTime) + LEASE_SECONDS * 1000
 
 describe('when the leader', () => {
@@ -129,13 +136,14 @@ describe('when the leader', () => {
     const seen = await pods()
     const before = await lease()
     expect(await leader.operator.stop('SIGTERM')).toBe(0)
-    // The next look finds the Lease free; one may be under way.
+    // The next look finds the Lease free. An earlier look may be under way.
     await takenOver(before, 2 / 7.5)
     await nothingLost(seen)
     oneWriter()
   })
 
-  // Seen to fail: without the writer's budget in operator/api/kube.ts the leader goes on with its burst when it wakes.
+  // Seen failing without the budget of writes in operator/api/kube.ts: the leader went on with its
+  // burst when it woke up.
   it('is paused in a burst for longer than its lease, it writes nothing after it wakes, and ends', async () => {
     leader.proxy.delay(50)
     await burst()

@@ -1,8 +1,10 @@
-// The life of a job against a real API server: every state is reached the way users reach it, by an operator that may do
-// no more than operator/objects/permissions.ts lists. Tests of one kind run at once, each in a namespace of its own.
+// Tests of a job's life against a real API server. Every state is reached as users reach it, with
+// an operator that has the permissions of operator/objects/permissions.ts and no others. Tests of
+// one kind run at the same time, each in a namespace of its own.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { OWNER_CONTROLLER, OWNER_PROGRESS } from '../../../crds/contract.ts'
 import { type KubeObject, type Pod, pathOf } from '../../../operator/objects/wire.ts'
 import { Kubelet, progressOf } from '../../support/api/kubelet.ts'
 import { Api, type Namespace, Operator, waitFor } from '../../support/api/operator.ts'
@@ -87,7 +89,7 @@ describe.concurrent('a job that goes well', () => {
         .filter(({ subresource }) => subresource === 'status')
         .map(({ manager }) => manager)
         .toSorted(),
-    ).toEqual(['scmoe-controller', 'scmoe-progress'])
+    ).toEqual([OWNER_CONTROLLER, OWNER_PROGRESS])
     const reasons = (await ns.events()).map(({ reason }) => reason)
     expect(operator.log.split('\n').filter(line => line.includes('event not written'))).toEqual([])
     expect(reasons).toEqual(expect.arrayContaining(['WorkersStarting', 'AllWorkersReady', 'AllWorkersSucceeded']))
@@ -116,7 +118,7 @@ describe.concurrent('a worker that fails', () => {
   it('restarts the whole gang after the back-off, and the pod that failed first is named', async () => {
     const ns = await api.namespace()
     const [first, second] = await running(ns)
-    // As if its node's clock were ahead: whoever blames another is waited for until 5 s after it.
+    // The clock of the pod's node is ahead. A failure attributed to a peer waits 5 s for that peer.
     const now = Date.now() + 4000
     await kubelet.end(first, { exitCode: 75, at: now, message: failure(0, 'peerLost', 'rank 1 hung up') })
     await kubelet.end(second, { exitCode: 70, at: now, message: failure(1, 'internal', 'bad expert') })
@@ -291,7 +293,7 @@ describe('hands off', () => {
     await running(ns)
     const writes = await operator.metric('scmoejob_status_writes_total')
     const before = (await ns.job('gpt')).metadata.resourceVersion
-    // A change that does not matter makes the operator look again, and write nothing again.
+    // A change that does not matter makes the operator look again, but write nothing.
     const path = pathOf('Pod', ns.name, 'gpt-worker-0')
     await api.kube.call({
       method: 'PATCH',

@@ -1,17 +1,19 @@
-// What is between the operator and its jobs goes away and comes back: nothing is lost, nothing is made twice, and nobody is stormed meanwhile.
+// Tests of outages: etcd or the API server goes away and comes back. Nothing is lost, nothing is
+// created twice, and the operator does not flood the server with requests.
 
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { LABEL } from '../../../crds/contract.ts'
 import type { Pod } from '../../../operator/objects/wire.ts'
 import { Kubelet } from '../../support/api/kubelet.ts'
 import { Api, type Namespace, Operator, waitFor } from '../../support/api/operator.ts'
 import { FaultProxy } from '../../support/api/proxy.ts'
 
 const WORKERS = 2
-/** SCMOE_OUTAGE_SECONDS=60 makes it as long as one would have it in a cluster. */
+/** Set SCMOE_OUTAGE_SECONDS=60 for an outage as long as in a real cluster. */
 const OUTAGE_SECONDS = Number(process.env['SCMOE_OUTAGE_SECONDS'] ?? 8)
 
 let api: Api
@@ -54,7 +56,7 @@ async function start(env: NodeJS.ProcessEnv = {}): Promise<Operator> {
   }
 }
 
-/** A program of this file's own cluster. */
+/** Process id of a program of this file's cluster. */
 function pidOf(name: 'etcd' | 'kube-apiserver'): number {
   const root = dirname(api.kubeconfig)
   const found = readdirSync('/proc').find(pid => {
@@ -77,11 +79,14 @@ const create = async (): Promise<string> => {
   return name
 }
 const podsOf = async (name: string) =>
-  (await ns.list<Pod>('Pod')).filter(({ metadata }) => metadata.labels?.['scmoe.dev/job-name'] === name)
+  (await ns.list<Pod>('Pod')).filter(({ metadata }) => metadata.labels?.[LABEL.jobName] === name)
 const uids = async (name: string) =>
   (await podsOf(name)).map(({ metadata }) => metadata.uid ?? '').toSorted((a, b) => a.localeCompare(b))
 
-/** Ever made, by the words of the operator's proxy: a pod made a second time would be one more. One whose server was killed before it answered is not among them. */
+/**
+ * Number of pods ever created for a job, as the operator's proxy saw it. A pod that was created
+ * twice counts twice. A pod whose server was killed before it answered is not counted.
+ */
 const made = (name: string) => proxy.created.filter(each => each.startsWith(`${name}-worker-`)).length
 
 const runs = async (name: string) => ns.status(name, ({ state }) => state === 'Running')
@@ -138,7 +143,8 @@ describe('an outage', () => {
 describe('the clock of the operator', () => {
   const preload = { NODE_OPTIONS: `--import=${join(import.meta.dirname, '../../support/clock.ts')}` }
 
-  // Seen to fail: judged by the operator's own clock every startup deadline is over, and jobs end after maxRestarts.
+  // Seen failing with the operator's own clock: every startup deadline was over, and jobs ended
+  // after maxRestarts.
   it.each([
     ['an hour ahead of the others', 3_600_000],
     ['an hour behind the others', -3_600_000],

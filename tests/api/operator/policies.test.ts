@@ -1,8 +1,10 @@
-// Deadlines, failure policy, ends and sizes of a job against a real API server. Times that would be long ago are written into the status, so nobody waits for them.
-// What is waited for, tests wait for at the same time, each with a job and a namespace of its own.
+// Tests of deadlines, failure policy, ends and sizes of a job against a real API server. Times that
+// lie long ago are written into the status, so that no test waits for them. All other waits run at
+// the same time, each with a job and a namespace of its own.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { LABEL } from '../../../crds/contract.ts'
 import { isCode } from '../../../operator/api/errors.ts'
 import { type KubeObject, type Pod, pathOf } from '../../../operator/objects/wire.ts'
 import { Kubelet, progressOf } from '../../support/api/kubelet.ts'
@@ -33,7 +35,7 @@ afterAll(async () => {
 const twoWorkers = {
   workers: { replicas: 2 },
   reporting: { intervalSeconds: 5 },
-  // As long as a state between two attempts can be seen.
+  // The back-off is long enough for the state between two attempts to be seen.
   failurePolicy: { maxRestarts: 1, backoff: { initialSeconds: 3, maxSeconds: 3 } },
 }
 const LONG_AGO = '2026-01-01T00:00:00Z'
@@ -52,14 +54,14 @@ async function running(ns: Namespace, spec: Record<string, unknown> = {}): Promi
   return pods
 }
 
-/** The job has run since long ago, and its last step is as old. */
+/** Changes the status so that the job and its last step are old. */
 async function longAgo(ns: Namespace): Promise<void> {
   const { status } = await ns.job('gpt')
   const conditions = status?.conditions?.map(each => ({ ...each, lastTransitionTime: LONG_AGO }))
   await ns.patchStatus('gpt', { conditions, progress: { lastStepTime: LONG_AGO } })
 }
 
-/** Rank 0 of the job says from now on that it has done so many steps. */
+/** Makes rank 0 of the job report this step from now on. */
 async function stepIs(ns: Namespace, step: number): Promise<void> {
   ranks.of(ns).says(json(JSON.stringify(progressOf((await ns.job('gpt')).metadata.uid ?? '', { step }))))
 }
@@ -134,7 +136,7 @@ it.concurrent('does not count an eviction', async () => {
   expect(await ns.gang(2, 2)).toHaveLength(2)
 })
 
-/** The disruption controller's part. */
+/** Does the work of the disruption controller, which the test cluster does not run. */
 async function mayEvict(ns: Namespace): Promise<void> {
   const [budget] = await ns.list<KubeObject>('PodDisruptionBudget')
   const counts = { disruptionsAllowed: 1, currentHealthy: 2, desiredHealthy: 1, expectedPods: 2 }
@@ -182,12 +184,15 @@ it.concurrent('is made again when pods of a lost node do not end', async () => {
 
 const elastic = { workers: { replicas: 2, minReplicas: 1 }, checkpoint: { volume: { emptyDir: {} } } }
 
-/** The pod that asks for room starts on its node, and the gang with it. Where it was not in time, another comes. */
+/**
+ * Lets the probe start on its node, after which the gang restarts. A probe that was late is
+ * replaced by another one.
+ */
 async function roomFor(ns: Namespace, name: string): Promise<void> {
   await waitFor(`${name} of the attempt that will never be, to start`, async () => {
     const pod = (await ns.list<Pod>('Pod')).find(
       ({ metadata, spec }) =>
-        metadata.name === name && metadata.labels?.['scmoe.dev/attempt'] === '3' && spec?.nodeName !== undefined,
+        metadata.name === name && metadata.labels?.[LABEL.attempt] === '3' && spec?.nodeName !== undefined,
     )
     if (pod !== undefined)
       await kubelet.ready(pod).catch((error: unknown) => {
@@ -234,7 +239,7 @@ it.concurrent('follows kubectl scale while it runs', async () => {
   expect(await ns.state('gpt', 'Running')).toMatchObject({ restarts: 0, workers: { desired: 2, ready: 2 } })
 })
 
-// Alone, as the operator is away meanwhile.
+// This test runs alone, because it stops the operator.
 it('leaves a job alone whose rank 0 is ready, but cannot be asked', async () => {
   const ns = await api.namespace()
   await running(ns)

@@ -1,5 +1,6 @@
-// The operator asks rank 0 over real HTTP; whatever answers there, the status stays true and the operator stays alive. An interval is 5 s at least, so
-// all tests of this file wait for theirs at the same time, each with a job and an address of its own.
+// Tests of asking rank 0 over real HTTP. Whatever the answer is, the status stays true and the
+// operator stays alive. An interval is at least 5 s, so all tests of this file wait at the same
+// time, each with a job and an address of its own.
 
 import type { RequestListener } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -19,7 +20,7 @@ let operator: Operator
 let kubelet: Kubelet
 let ranks: Ranks
 
-/** What the operator has been given, by what it should have taken it for. */
+/** Number of answers given to the operator, by the result that it should count. */
 const given = Object.fromEntries(RESULTS.map(result => [result, 0])) as Record<Result, number>
 
 /** A job `gpt` in a namespace of its own. */
@@ -101,12 +102,12 @@ it.concurrent('progress, throughput and checkpoint are written, and asked for on
   expect(status.lastCheckpoint).toEqual({ step: 5, time: '2026-01-01T00:00:00Z' })
   const first = status.progress?.step ?? 0
   await job.ns.status('gpt', ({ progress }) => (progress?.step ?? 0) > first)
-  // The other field owner's part is untouched, and this one's is by its own.
+  // The fields of OWNER_CONTROLLER are unchanged.
   expect(await job.status()).toMatchObject({ state: 'Running', workers: { ready: 2 } })
   expect(await operator.metric('scmoejob_tokens_per_second', `namespace="${job.ns.name}"`)).toBe(4000)
   await job.rank.untilAsked(3)
   const pauses = job.rank.asked.slice(1).map((at, i) => at - (job.rank.asked[i] ?? 0))
-  // A request may be held up on its way, by less than a second.
+  // A request may be late, but by less than a second.
   expect(Math.min(...pauses)).toBeGreaterThan((INTERVAL_SECONDS - 1) * 1000)
 })
 
@@ -151,19 +152,19 @@ describe.concurrent('the last status stays, with its old time, when the answer i
     const times = job.rank.asked.length
     job.says(result, make(job))
     await job.rank.untilAsked(times + 1)
-    // Until it has given up, and a moment for what must not be written.
+    // Waits until the operator has given up, and a moment longer for a write that must not come.
     await sleep(2500)
     const after = await job.status()
     expect([after?.progress, after?.throughput]).toEqual([before.progress, before.throughput])
   })
 })
 
-// Seen to fail: another job's record counted as garbage.
+// Seen failing with another job's record counted as garbage.
 it('every answer is counted as what it was, or as unreachable where a slow machine let it come too late', async () => {
   const look = async () => {
     const counts = RESULTS.map(async result => operator.metric('scmoejob_progress_scrapes_total', `result="${result}"`))
     const counted = await Promise.all(counts)
-    // In between some are asked and have not been counted yet.
+    // Some requests may have been answered and not been counted yet.
     return sum(counted) >= sum(Object.values(given)) ? counted : undefined
   }
   const counted = await waitFor(`as many counts as ${JSON.stringify(given)}`, look)

@@ -1,4 +1,4 @@
-// Operators die, and there may be two of them: the jobs must not notice.
+// Tests of operators that die, and of two operators at the same time. Jobs must not be affected.
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -27,7 +27,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true })
 })
 
-/** One for the jobs of a test alone, so that all tests of this file can run at once. */
+/** An operator for the jobs of one test, so that all tests of this file can run at once. */
 async function start({ name }: Namespace, ...flags: string[]): Promise<Operator> {
   const operator = await Operator.start(api.kubeconfig, `--watch-namespaces=${name}`, ...flags)
   operators.push(operator)
@@ -150,7 +150,7 @@ describe.concurrent('an operator', () => {
     taken.close()
   })
 
-  // Seen to fail: it said that its caches were full, and stayed until it was killed.
+  // Seen failing with an operator that said its caches were full, and ran until it was killed.
   it('that is told to stop before the API server has answered ends', async () => {
     const config: { clusters: { cluster: { server: string } }[] } = parse(readFileSync(api.kubeconfig, 'utf8'))
     for (const { cluster } of config.clusters) cluster.server = `https://127.0.0.1:${await freePort()}`

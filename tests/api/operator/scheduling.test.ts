@@ -1,5 +1,6 @@
-// One operator for each scheduling provider, which may do what that provider needs and no more, on a real API server that has all the
-// providers' own CRDs: what it creates is taken, and its jobs repeat what the providers say.
+// Tests of one operator for each scheduling provider, with the permissions that the provider needs
+// and no others. The real API server has the CRDs of all providers. It accepts all objects that the
+// operators create, and waiting jobs repeat what the providers say.
 
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -12,7 +13,7 @@ import type { ProviderName } from '../../../operator/objects/providers.ts'
 import { type KubeObject, kindOf, type Pod, pathOf } from '../../../operator/objects/wire.ts'
 import { Api, type Namespace, Operator, waitFor } from '../../support/api/operator.ts'
 
-/** Of which the CRDs are taken: they are too large to be kept here. */
+/** Version of Kueue whose CRDs are used. They are too large to be kept in this repository. */
 const KUEUE = 'sigs.k8s.io/kueue@v0.17.0'
 const KUEUE_KINDS = ['workloads', 'resourceflavors', 'clusterqueues', 'localqueues']
 const GATE = 'kueue.x-k8s.io/admission'
@@ -44,7 +45,7 @@ async function served(kind: Parameters<typeof pathOf>[0]): Promise<void> {
   )
 }
 
-/** From the Go module that holds Kueue, through the module cache. */
+/** Reads Kueue's CRDs from its Go module, through the module cache. */
 async function kueueCrds(): Promise<string[]> {
   const { stdout } = await promisify(execFile)('go', ['mod', 'download', '-json', KUEUE], {
     env: { ...process.env, GOFLAGS: '-mod=mod' },
@@ -54,7 +55,7 @@ async function kueueCrds(): Promise<string[]> {
   return KUEUE_KINDS.map(kind => readFileSync(file(kind), 'utf8'))
 }
 
-/** An operator with this provider for one namespace. */
+/** Starts an operator with this provider for one namespace. */
 async function operatorFor(provider: ProviderName): Promise<Namespace> {
   const ns = await api.namespace()
   const flags = [`--scheduling-provider=${provider}`, `--watch-namespaces=${ns.name}`, '--worker-image=worker:1']
@@ -65,7 +66,7 @@ async function operatorFor(provider: ProviderName): Promise<Namespace> {
 const two = { workers: { replicas: 2 } }
 const specOf = (pod: Pod | undefined): Record<string, unknown> => Object.fromEntries(Object.entries(pod?.spec ?? {}))
 
-/** It is made beside the pods. */
+/** Waits for the provider's object, which is created at the same time as the pods. */
 async function group(ns: Namespace, name: string, kind: Parameters<typeof pathOf>[0]) {
   const path = pathOf(kind, ns.name, name)
   return waitFor(`${kind} ${name}`, async () =>
@@ -73,7 +74,7 @@ async function group(ns: Namespace, name: string, kind: Parameters<typeof pathOf
   )
 }
 
-/** What a scheduler says of a pod that it cannot place. */
+/** Sets the condition that a scheduler gives a pod that it cannot place. */
 async function unschedulable(ns: Namespace, name: string, reason: string, message: string): Promise<void> {
   const lastTransitionTime = new Date().toISOString().replace(/\.\d+Z/, 'Z')
   const condition = { type: 'PodScheduled', status: 'False', reason, message, lastTransitionTime }
@@ -123,7 +124,7 @@ describe('volcano', () => {
     const conditions = [{ type: 'Unschedulable', status: 'True', reason: 'NotEnoughResources', message }]
     await setStatus(ns, made, { phase: 'Inqueue', conditions }, '')
     await unschedulable(ns, 'gpt-worker-0', 'Unschedulable', 'pod group is not ready')
-    // The pod's words may come before the group's.
+    // The message of the pod may be shown before that of the group.
     await ns.status('gpt', status => status.state === 'Queued' && status.message === `Volcano: ${message}`)
     expect((await ns.job('gpt')).status?.reason).toBe('Unschedulable')
   })
@@ -162,7 +163,7 @@ describe('kubernetes', () => {
   })
 })
 
-/** Pods without a node go as soon as they are deleted. */
+/** Waits until the pods are gone. Pods without a node go as soon as they are deleted. */
 async function removed(ns: Namespace): Promise<void> {
   await waitFor('the pods to be gone', async () => (await ns.podNames()).length === 0)
 }
@@ -198,7 +199,7 @@ describe('kueue', () => {
     await setStatus(ns, workload, { conditions: [pending] }, '/status')
     await ns.status('gpt', status => status.reason === 'WaitingForQuota' && status.message === `Kueue: ${message}`)
 
-    // Kueue's finalizers would stay until the group is over, and it would never be: as Kueue itself showed.
+    // Kueue keeps its finalizers until the group is over, and this group would never be over.
     for (const each of await ns.podNames()) await finalizers(ns, each, ['kueue.x-k8s.io/managed'])
     await ns.patchJob('gpt', { suspend: true })
     const left = async () => (await api.kube.call<{ items: KubeObject[] }>({ method: 'GET', path })).items
@@ -218,7 +219,7 @@ describe('the example for Kueue', () => {
     for (const body of queues) {
       const place = body.kind === 'LocalQueue' ? `namespaces/${ns.name}/` : ''
       const path = `/apis/kueue.x-k8s.io/v1beta2/${place}${body.kind.toLowerCase()}s`
-      // Strict: a field that Kueue does not know is refused.
+      // With strict validation the server refuses a field that Kueue does not know.
       await api.kube.call({ method: 'POST', path, body, query: { fieldValidation: 'Strict' } })
     }
     const job: unknown = parse(readFileSync('examples/07-queued-by-kueue.yaml', 'utf8'))

@@ -1,5 +1,6 @@
-// Gangs that fail together are made anew before all else. Where every gang fails as soon as it runs, again and again, how fast pods are made is bounded,
-// for each job by its back-off, for all by the limit on writes. What was made in each second is printed.
+// Tests of many gangs that fail at the same time. They are created again before anything else. If
+// gangs fail again and again, the rate of new pods is bounded by each job's back-off and by the
+// limit of writes. The number of pods in each second is printed.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -36,14 +37,14 @@ afterAll(async () => {
   rmSync(folder, { recursive: true })
 })
 
-/** A namespace and an operator for it, through the proxy. */
+/** Creates a namespace, and starts an operator for it that goes through the proxy. */
 async function place(...flags: string[]): Promise<Namespace> {
   const ns = await api.namespace()
   operators.push(await Operator.start(join(folder, 'kubeconfig'), `--watch-namespaces=${ns.name}`, ...flags))
   return ns
 }
 
-/** Until all jobs are Failed, whatever runs fails. */
+/** Lets every running pod fail until all jobs are Failed. */
 async function failAll(ns: Namespace): Promise<void> {
   for (;;) {
     const jobs = await ns.list<StoredJob>('ScMoEJob')
@@ -51,17 +52,18 @@ async function failAll(ns: Namespace): Promise<void> {
     const running = (await ns.list<Pod>('Pod')).filter(
       ({ status, metadata }) => status?.phase === 'Running' && metadata.deletionTimestamp === undefined,
     )
-    // One that was told to stop in between is gone.
+    // A pod that was told to stop in between may be gone.
     await Promise.all(running.map(async pod => kubelet.end(pod, { exitCode: 70 }).catch(() => undefined)))
     await sleep(50)
   }
 }
 
-/** The most of these times, in order, that lie within so many milliseconds. */
+/** The largest number of these ordered times that lie within so many milliseconds. */
 const mostWithin = (milliseconds: number, times: readonly number[]) =>
   Math.max(...times.map((start, i) => times.slice(i).findLastIndex(time => time - start < milliseconds) + 1))
 
-// Seen to fail: where the end of the last pod took the place of the end of the back-off, so that gangs were made when the burst of failures was long over.
+// Seen failing with the end of the last pod in place of the end of the back-off: gangs were created
+// long after the burst of failures.
 it('of gangs that fail together all are made anew before anything but their failures is told', async () => {
   const gangs = 20
   const ns = await place()
@@ -100,7 +102,7 @@ it('gangs that fail as soon as they run are made as often as the policy says, no
     }
   }
   const writes = proxy.acts.filter(({ request }) => request.includes(`/${ns.name}/`)).map(({ at }) => at)
-  // Two seconds' worth in one: what was held up on its way may arrive with what was sent a second later.
+  // Writes of two seconds are allowed in one, because delayed writes may arrive with later ones.
   expect(mostWithin(1000, writes)).toBeLessThanOrEqual(WRITES.atOnce + 2 * WRITES.perSecond)
 
   const start = Math.floor((writes[0] ?? 0) / 1000)

@@ -1,4 +1,5 @@
-// The part of scheduler and kubelet in tests that have none: it says of pods what a test wants to be true of them.
+// Stands in for scheduler and kubelet in tests without them: writes the status that a test wants
+// its pods to have.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Progress } from '../../../crds/contract.ts'
@@ -10,9 +11,9 @@ import { waitFor } from './operator.ts'
 export type End = { exitCode: number; message?: string; reason?: string; at?: number }
 
 export type KubeletOptions = {
-  /** New pods become ready by themselves. */
+  /** Whether new pods become ready by themselves. */
   autoReady?: boolean
-  /** Of a pod that becomes ready. */
+  /** The address of a pod that becomes ready. */
   address?: (pod: Pod) => string | undefined
 }
 
@@ -22,10 +23,10 @@ export class Kubelet {
   readonly #kube: Kube
   readonly #stop = new AbortController()
   readonly #loop: Promise<void>
-  /** New pods become ready by themselves. */
+  /** Whether new pods become ready by themselves. */
   readonly #autoReady: boolean
   readonly #address: (pod: Pod) => string | undefined
-  /** Namespaces whose pods do not stop when they are told to: on a dead node. */
+  /** Namespaces whose pods do not stop when they are told to, as on a dead node. */
   readonly hanging = new Set<string | undefined>()
 
   constructor(kube: Kube, { autoReady = false, address = () => '127.0.0.1' }: KubeletOptions = {}) {
@@ -40,7 +41,7 @@ export class Kubelet {
     await this.#loop
   }
 
-  /** Bound first, as a pod without a node does not run. */
+  /** Makes a pod ready. A pod without a node is bound first. */
   async ready(pod: Pod, address = this.#address(pod) ?? '127.0.0.1'): Promise<void> {
     if (pod.spec?.nodeName === undefined) await this.#bind(pod)
     const containerStatuses = [status(pod, { running: { startedAt: seconds(Date.now()) } }, true)]
@@ -64,7 +65,7 @@ export class Kubelet {
     })
   }
 
-  /** Says so of a pod that is already bound, as binding one would take it back. */
+  /** Waits until the pod is bound, because binding it later would remove this condition. */
   async unschedulable(pod: Pod, message: string): Promise<void> {
     await waitFor('the pod to be bound', async () => {
       const { namespace, name } = pod.metadata
@@ -90,7 +91,7 @@ export class Kubelet {
       reason: reason ?? (exitCode === 0 ? 'Completed' : 'Error'),
       finishedAt: seconds(at),
     }
-    // Like the real one: the end of the container is known a moment before the pod's phase is.
+    // Like a real kubelet, reports the end of the container a moment before the pod's phase.
     const containerStatuses = [status(pod, { terminated }, false)]
     await this.#patch(pod, { conditions: [ready(false)], containerStatuses })
     await sleep(150)
@@ -140,7 +141,7 @@ export class Kubelet {
   }
 }
 
-/** It is looked at again soon: the pod may be gone, and the server may be away. */
+/** Ignores an error. The pod may be gone or the server away, and the loop looks again soon. */
 function ignored(error: unknown): void {
   const answered = error instanceof ApiError && error.code < 500
   if (answered && !isCode(error, 404, 409)) throw error

@@ -1,4 +1,5 @@
-// A real API server with our CRD, the operator as a process of its own, and a kubelet that does what a test says.
+// Support for tests with a real API server that has the CRD, the operator as a process, and a
+// kubelet that does what a test says.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -6,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parse } from 'yaml'
-import { API_VERSION, KIND } from '../../../crds/contract.ts'
+import { API_VERSION, KIND, LABEL } from '../../../crds/contract.ts'
 import type { ScMoEJobStatus } from '../../../crds/status.ts'
 import { Kube } from '../../../operator/api/kube.ts'
 import { LEADER_ELECTION_RULES, NAMESPACE_RULES, PROVIDER_RULES } from '../../../operator/objects/permissions.ts'
@@ -20,10 +21,10 @@ import { COMPILED } from '../compiled.ts'
 export type StoredJob = Job & { spec: Record<string, unknown>; status?: ScMoEJobStatus }
 type Patch = { readonly [key: string]: unknown }
 
-/** Much longer than anything takes, also where everything else runs at the same time. */
+/** Longer than anything takes, even if all other tests run at the same time. */
 const WAIT_MILLISECONDS = 120_000
 
-/** Waits until `check` gives something; says what it waited for, and for what it last saw, when it does not. */
+/** Waits until `check` returns a value. The error of a time-out names `what`. */
 export async function waitFor<T>(
   what: string,
   check: () => Promise<T | undefined | false>,
@@ -65,7 +66,10 @@ export class Api {
     return api
   }
 
-  /** A kubeconfig of a service account that may do what operator/objects/permissions.ts lists for a provider, and nothing else. */
+  /**
+   * A kubeconfig of a service account with the permissions that operator/objects/permissions.ts
+   * lists for a provider, and no others.
+   */
   async restricted(provider: ProviderName = 'none'): Promise<string> {
     const api = '/apis/rbac.authorization.k8s.io/v1'
     const account = `operator-${provider}`
@@ -85,7 +89,7 @@ export class Api {
     return kubeconfig
   }
 
-  /** The real garbage collector. */
+  /** Starts the real garbage collector. */
   async collectGarbage(): Promise<void> {
     const paths = await binaries(['kube-controller-manager'])
     const flags = [
@@ -112,7 +116,7 @@ export class Api {
   }
 }
 
-/** One test's place. */
+/** A namespace for one test. */
 export class Namespace {
   readonly name: string
   readonly kube: Kube
@@ -141,7 +145,7 @@ export class Namespace {
     return this.kube.call({ method: 'PATCH', path, body: { spec }, contentType: 'application/merge-patch+json' })
   }
 
-  /** Writes over what the operator wrote, e.g. a time that shall be long ago. */
+  /** Overwrites the status, for example with a time that lies long ago. */
   async patchStatus(name: string, status: Patch): Promise<StoredJob> {
     const path = `${pathOf('ScMoEJob', this.name, name)}/status`
     return this.kube.call({ method: 'PATCH', path, body: { status }, contentType: 'application/merge-patch+json' })
@@ -185,13 +189,13 @@ export class Namespace {
     return this.status(name, status => status.state === state && (reason === undefined || status.reason === reason))
   }
 
-  /** All pods of an attempt. */
+  /** Waits for all pods of an attempt. */
   async gang(size: number, attempt = 1): Promise<Pod[]> {
     return waitFor(`${size} pods of attempt ${attempt}`, async () => {
       const pods = await this.list<Pod>('Pod')
       const current = pods.filter(
         ({ metadata }) =>
-          metadata.labels?.['scmoe.dev/attempt'] === String(attempt) && metadata.deletionTimestamp === undefined,
+          metadata.labels?.[LABEL.attempt] === String(attempt) && metadata.deletionTimestamp === undefined,
       )
       return current.length === size && pods.length === size
         ? current.toSorted((a, b) => a.metadata.name.localeCompare(b.metadata.name))
@@ -204,7 +208,7 @@ export class Namespace {
 export class Operator {
   readonly child: ChildProcess
   readonly metricsPort: number
-  /** Once it has ended and all that it had to say is in the log: the exit code, null after SIGKILL. */
+  /** Resolves with the exit code, null after SIGKILL, once the log is complete. */
   readonly ended: Promise<number | null>
   #hasEnded = false
   #log = ''
@@ -223,7 +227,7 @@ export class Operator {
     )
   }
 
-  /** Resolves when its caches are full. */
+  /** Starts an operator, and resolves when its caches are full. */
   static async start(kubeconfig: string, ...flags: string[]): Promise<Operator> {
     const operator = await Operator.spawn(kubeconfig, ...flags)
     await operator.logged('caches are full').catch(async (error: unknown) => {
@@ -263,14 +267,14 @@ export class Operator {
     })
   }
 
-  /** The value of a metric, summed over the labels not given; 0 where there is none. */
+  /** The value of a metric, summed over all labels that are not given. 0 if there is none. */
   async metric(name: string, labels = ''): Promise<number> {
     const text = await (await fetch(`http://127.0.0.1:${this.metricsPort}/metrics`)).text()
     const lines = text.split('\n').filter(line => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
     return lines.filter(line => line.includes(labels)).reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
   }
 
-  /** The exit code; null after SIGKILL. */
+  /** Stops the operator. Returns its exit code, null after SIGKILL. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
     this.child.kill(signal)
     return this.ended

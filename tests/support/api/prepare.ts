@@ -1,4 +1,5 @@
-// Before any test of the project: programs that take minutes to build the first time, which no test's deadline should have to allow for.
+// Runs before all tests of the project. Builds programs that take minutes the first time, so that
+// no test's time-out has to allow for that.
 
 import { prepareEmbedded } from '../../../tools/cluster/embedded.ts'
 import { binaries } from '../../../tools/cluster/programs/binaries.ts'

@@ -1,4 +1,4 @@
-// Stands between the operator and the API server and breaks what passes, the ways networks and servers break.
+// A proxy between the operator and the API server that fails as networks and servers fail.
 
 import { writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
@@ -14,26 +14,26 @@ export const isWrite: Match = method => method !== 'GET'
 
 const decode = (data: string | undefined) => Buffer.from(data ?? '', 'base64')
 
-/** Writes of pods, jobs and what belongs to them; a Lease is renewed all the time. */
+/** Writes, except for renewals of a Lease, which come all the time. */
 export const isAct: Match = (method, url) => method !== 'GET' && !url.includes('/leases')
 
 export class FaultProxy {
-  /** Every request that came through: `GET /api/v1/pods?…`. */
+  /** Every request that passed, e.g. `GET /api/v1/pods?…`. */
   readonly requests: string[] = []
-  /** Of those that reached the server and were acts, with when they were sent on: milliseconds since 1970. */
+  /** Writes (isAct) that reached the server, with the time in milliseconds since 1970. */
   readonly acts: { at: number; request: string }[] = []
-  /** The pods that the server took, by name, with when: milliseconds since 1970. */
+  /** Pods that the server created, with the time in milliseconds since 1970. */
   readonly made: { at: number; name: string }[] = []
-  /** How long after a refusal the same request came again, in milliseconds. */
+  /** Milliseconds from each refusal until the same request came again. */
   readonly waits: number[] = []
-  /** Lists come in pages of so many, whatever was asked for. */
+  /** Page size of all lists, whatever was asked for. */
   pageSize: number | undefined
-  /** Requests while nothing passed. */
+  /** Number of requests that came while the proxy was cut off. */
   turnedAway = 0
   readonly #server: Server
   readonly #watches = new Set<ServerResponse>()
   #refusals: { match: Match; refusal: Refusal; times: number }[] = []
-  /** Answers of live watches are held back: the connection is open and nothing comes. */
+  /** Watches that stay open, but receive nothing any more. */
   #mute = new Set<ServerResponse>()
   #delayMilliseconds = 0
   #isCut = false
@@ -44,7 +44,7 @@ export class FaultProxy {
     this.#server = server
   }
 
-  /** Also writes a kubeconfig that leads through the proxy. */
+  /** Starts a proxy and writes a kubeconfig that leads through it. */
   static async start(kubeconfig: string, through: string): Promise<FaultProxy> {
     const config = new KubeConfig()
     config.loadFromFile(kubeconfig)
@@ -75,7 +75,7 @@ export class FaultProxy {
     await new Promise(resolve => this.#server.close(resolve))
   }
 
-  /** The next requests that match are answered with this, without reaching the server. */
+  /** Answers the next matching requests with an error, without sending them to the server. */
   refuse(
     match: Match,
     code: number,
@@ -93,12 +93,12 @@ export class FaultProxy {
     this.#refusals.push({ match, refusal: { code, body, headers }, times })
   }
 
-  /** Refusals that have not been used up. */
+  /** Number of refusals that are left. */
   get pending(): number {
     return this.#refusals.length
   }
 
-  /** Names of the pods that the server took. */
+  /** Names of the pods that the server created. */
   get created(): string[] {
     return this.made.map(({ name }) => name)
   }
@@ -115,7 +115,7 @@ export class FaultProxy {
     this.#mute = new Set(this.#watches)
   }
 
-  /** What a server sends that has forgotten the version a live watch is at. */
+  /** Ends all watches as a server does that has forgotten the version a watch is at. */
   expireWatches(): void {
     const object = {
       kind: 'Status',
@@ -128,7 +128,7 @@ export class FaultProxy {
     for (const watch of this.#watches) watch.end(`${JSON.stringify({ type: 'ERROR', object })}\n`)
   }
 
-  /** Nothing passes any more, also of what is under way. */
+  /** Lets nothing pass any more, including requests under way. */
   cut(): void {
     this.#isCut = true
     this.#server.closeAllConnections()
@@ -138,12 +138,15 @@ export class FaultProxy {
     this.#isCut = false
   }
 
-  /** One more matching request reaches the server; its answer does not come back, and nothing passes after it. Gives the request. */
+  /**
+   * Lets one more matching request reach the server. Its answer does not come back, and nothing
+   * passes after it. Returns the request.
+   */
   async lastRequest(match: Match): Promise<string> {
     return new Promise(reached => (this.#last = { match, reached }))
   }
 
-  /** Everything that the server sends comes this much later. */
+  /** Delays everything that the server sends. */
   delay(milliseconds: number): void {
     this.#delayMilliseconds = milliseconds
   }

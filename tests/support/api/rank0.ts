@@ -1,4 +1,5 @@
-// What answers the operator's questions for progress: rank 0 of each namespace's job has a loopback address of its own, so that tests can run at once.
+// Answers the operator's requests for progress in place of rank 0. The job of each namespace has a
+// loopback address of its own, so that tests can run at the same time.
 
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
 import type { Pod } from '../../../operator/objects/wire.ts'
@@ -12,7 +13,7 @@ export const json =
 
 export class Rank0 {
   readonly address: string
-  /** When it was asked, in milliseconds. */
+  /** When each request came, in milliseconds. */
   readonly asked: number[] = []
   #answer: RequestListener = (_, response) => response.writeHead(503).end()
 
@@ -20,7 +21,7 @@ export class Rank0 {
     this.address = address
   }
 
-  /** From now on. */
+  /** Sets the answer to all requests from now on. */
   says(answer: RequestListener): void {
     this.#answer = answer
   }
@@ -63,7 +64,7 @@ export class Ranks {
     return rank
   }
 
-  /** For a Kubelet. */
+  /** The address of a pod's rank 0, for a Kubelet. */
   addressOf = ({ metadata: { namespace = '' } }: Pod): string => this.of({ name: namespace }).address
 
   stop(): void {

@@ -1,4 +1,5 @@
-// Values of the chart: each described, each refused by name when it does not fit, each arriving where it says.
+// Tests of the chart's values: each has a description, is refused by its name if it is wrong, and
+// has the effect that it names.
 
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -45,7 +46,7 @@ function manifests(values: object): Manifest[] {
 }
 const ofKind = (list: readonly Manifest[], kind: string) => list.filter(each => each.kind === kind)
 
-/** Of another type, or none of the words. */
+/** A wrong value: of another type, or not one of the allowed words. */
 function wrong({ schema }: ChartValue): unknown {
   if (schema.enum !== undefined) return 'no-such-word'
   const types = new Set([schema.type].flat())
@@ -57,7 +58,7 @@ function nested(path: string, value: unknown): object {
   return rest.reduce<object>((inner, name) => ({ [name]: inner }), { [last]: value })
 }
 
-/** All of them in one file: Helm tells every problem at once. */
+/** All objects merged into one file of values, because Helm reports all problems at once. */
 function merged(objects: readonly object[]): Record<string, unknown> {
   const result: Record<string, unknown> = {}
   for (const object of objects)
@@ -82,7 +83,7 @@ describe('every value of the chart', () => {
     expect(readFileSync('docs/chart.md', 'utf8')).toBe(chartDocs())
   })
 
-  // Seen to fail with "type" taken from a property of the schema.
+  // Seen failing with "type" taken from a property of the schema.
   it('is refused by its name when it has the wrong type', () => {
     const all = chartValues()
     const { status, stderr } = template(merged(all.map(each => nested(each.path, wrong(each)))))
@@ -170,7 +171,7 @@ describe('a value that is set', () => {
       prometheusRule: enabled,
       grafanaDashboard: enabled,
     })
-    // The CRD is the same for all releases, and those of a test go when it has ended.
+    // The CRD is the same for all releases, and objects of a test are deleted when the test ends.
     const ours = list.filter(
       ({ kind, metadata }) =>
         kind !== 'CustomResourceDefinition' && metadata.annotations?.['helm.sh/hook'] === undefined,

@@ -110,8 +110,8 @@ describe('podTerminationTimeoutSeconds', () => {
   })
 })
 
-/** Rank 0 has done all steps, rank 1 was stopped in the middle. */
-function half(spec: Record<string, unknown>): World {
+/** A job of which rank 0 failed for good, and rank 1 still runs. */
+function failedWorld(spec: Record<string, unknown>): World {
   const world = runningWorld({ ...maxRestarts(0), ...spec })
   world.end('gpt-worker-0', { exitCode: 70 })
   return world
@@ -124,13 +124,13 @@ describe('cleanPodPolicy', () => {
     ['None', []],
   ])('%s deletes %j', (cleanPodPolicy, names) => {
     const deleted = names.map(name => `delete Pod ${name}: the job is finished`)
-    expect(half({ cleanPodPolicy }).settle().slice(1)).toEqual(deleted)
+    expect(failedWorld({ cleanPodPolicy }).settle().slice(1)).toEqual(deleted)
   })
 })
 
 describe('ttlSecondsAfterFinished', () => {
   it('deletes the job that long after its end', () => {
-    const world = half({ ttlSecondsAfterFinished: 60 })
+    const world = failedWorld({ ttlSecondsAfterFinished: 60 })
     world.settle()
     expect(world.status.state).toBe('Failed')
     expect(world.plan().requeueAt).toBe(T0 + 60_000)
@@ -141,12 +141,12 @@ describe('ttlSecondsAfterFinished', () => {
   })
 
   it('0: at once', () => {
-    const world = half({ ttlSecondsAfterFinished: 0 })
+    const world = failedWorld({ ttlSecondsAfterFinished: 0 })
     expect(world.settle()).toContain('delete the job: it was finished 0 s ago')
   })
 
   it('can be set when the job is over', () => {
-    const world = half({})
+    const world = failedWorld({})
     world.settle()
     world.wait(10)
     world.edit({ ttlSecondsAfterFinished: 20 })

@@ -46,7 +46,7 @@ describe('the deadline on progress', () => {
     world.settle()
     for (const name of world.pods.keys()) world.ready(name)
     world.settle()
-    // The step of the attempt before says nothing about this one.
+    // The step of the attempt before does not count for this one.
     world.wait(1)
     world.answers(7)
     world.settle()
@@ -90,7 +90,8 @@ describe('the deadline on progress', () => {
     expect(world.status).toMatchObject({ state: 'Restarting', lastFailure: { podName: 'gpt-worker-0' } })
   })
 
-  // Broken once by counting from the last step alone: every job restarted when the operator could not reach the pods.
+  // Seen failing with a deadline that counts from the last step alone: every job restarted when the
+  // operator could not reach the pods.
   it('proves nothing while this operator cannot reach a rank 0 that is ready', () => {
     const world = runningWorld(spec)
     world.answers(3)
@@ -108,7 +109,7 @@ describe('the deadline on progress', () => {
     const world = runningWorld(spec)
     world.answers(3)
     world.wait(700)
-    world.heard = { attempt: 0, step: 3, at: world.now }
+    world.lastAnswer = { attempt: 0, step: 3, at: world.now }
     world.settle()
     expect(world.status.reason).toBe('ProgressUnknown')
   })

@@ -4,7 +4,7 @@ import { Elector, type Lease } from '../../../operator/api/elector.ts'
 import { ApiError } from '../../../operator/api/errors.ts'
 import type { Request } from '../../../operator/api/kube.ts'
 
-/** Keeps one Lease as an API server does, and can stop answering. */
+/** An API server with one Lease, which can stop answering. */
 class LeaseServer {
   lease: Lease | undefined
   down = false

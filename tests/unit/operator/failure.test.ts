@@ -12,7 +12,7 @@ const policy = (maxRestarts: number, rules?: object[]) => ({
   failurePolicy: { maxRestarts, backoff: { initialSeconds: 10, maxSeconds: 40, resetAfterSeconds: 600 }, rules },
 })
 
-/** The back-off is over, the old pods are gone, the next attempt runs. */
+/** Ends the back-off, removes the old pods, and lets the next attempt run. */
 function again(world: World): void {
   world.now = Date.parse(world.status.nextRestartTime ?? '')
   world.gone()
@@ -40,7 +40,7 @@ describe('a pod that is taken away', () => {
     expect(world.status).toMatchObject({ state: 'Failed', reason: 'MaxRestartsExceeded', restarts: 3 })
   })
 
-  // Broken once by an eviction whose pod was gone before the operator looked: it counted.
+  // Seen failing with an evicted pod that was gone before the operator looked: the restart counted.
   it('does not count either when it is gone before anyone looks', () => {
     const world = runningWorld(policy(0))
     world.remove('gpt-worker-1', { reason: 'EvictionByEvictionAPI', message: 'evicted' })
@@ -79,7 +79,7 @@ describe('a pod that is taken away', () => {
 })
 
 describe('the back-off', () => {
-  // Seen to fail: where its end was rounded to whole seconds.
+  // Seen failing with the end of the back-off rounded to whole seconds.
   it('ends to the millisecond so long after the failure was seen', () => {
     const world = runningWorld(policy(10))
     world.wait(0.321)
@@ -98,7 +98,7 @@ describe('the back-off', () => {
     const world = runningWorld(policy(10))
     const delays = [1, 599, 600, 1].map(ran => {
       world.wait(ran)
-      world.heard = { attempt: world.status.attempt ?? 1, step: ran, at: world.now }
+      world.lastAnswer = { attempt: world.status.attempt ?? 1, step: ran, at: world.now }
       world.end('gpt-worker-0', { exitCode: 70 })
       world.settle()
       const seconds = delay(world)
@@ -136,7 +136,7 @@ describe('rules of the failure policy', () => {
     ['FailJob', onExitCodes('NotIn', 3, 4), 5, fails],
     ['FailJob', onExitCodes('NotIn', 3, 4), 3, restarts],
     ['RestartJobIgnoreMaxRestarts', onExitCodes('In', 3), 3, ignored],
-    // Without the rule 65 would fail the job.
+    // Without the rule, exit code 65 would fail the job.
     ['RestartJob', onExitCodes('In', 65), 65, knownBetter],
     ['FailJob', onPodConditions('DisruptionTarget'), 3, restarts],
   ])('%s for %j and exit code %d', (action, on, exitCode, [start, end]) => {
@@ -169,7 +169,7 @@ describe('rules of the failure policy', () => {
     expect(world.status).toMatchObject({ state: 'Restarting', restartsCountTowardsMax: 1 })
   })
 
-  // Broken once by asking them about 143, which a drained worker ends with.
+  // Seen failing with rules asked about 143, the exit code of a drained worker.
   it('about exit codes are not asked about a pod that was told to stop', () => {
     const world = runningWorld(policy(0, [{ action: 'FailJob', ...onExitCodes('In', 143) }]))
     world.remove('gpt-worker-1', { reason: 'EvictionByEvictionAPI', message: 'evicted' })

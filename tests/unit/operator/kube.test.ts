@@ -30,12 +30,13 @@ afterAll(() => {
   rmSync(folder, { recursive: true })
 })
 
-// Seen to fail: without `reset: false` each DELETE with a body has a connection, so a TLS handshake, of its own.
+// Seen failing without `reset: false`: each DELETE with a body had a connection of its own, and so
+// a TLS handshake.
 it('requests go through connections that are there, also deletes with a body', async () => {
   const kube = new Kube(kubeconfig)
   const body = { kind: 'DeleteOptions', preconditions: { uid: 'uid-1' } }
   for (let i = 0; i < 20; i++) await kube.call({ method: 'DELETE', path: '/api/v1/pods/a', body })
-  // The pool may open a second before it sees that the first is free again.
+  // The pool may open a second connection before it sees that the first is free again.
   expect(connections).toBeLessThanOrEqual(2)
 })
 

@@ -1,5 +1,6 @@
-// Whatever happens in whatever order, some things are always true. Broken once each by one restart too many, by a grown gang that kept the
-// number of its attempt, by finished jobs that were judged again, and by a pod that asks for room made while another of its name was ending.
+// Properties of plans that hold for every sequence of events. Each was seen failing: with one
+// restart too many, with a grown gang that kept its attempt number, with finished jobs that were
+// judged again, and with a probe that was created while another pod of its name was ending.
 
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
@@ -9,7 +10,7 @@ import type { Plan } from '../../../operator/plan/plan.ts'
 import { attemptOf, World } from '../../support/operator-world.ts'
 
 const MAX_RESTARTS = 1
-/** Ranks 0 to 3; of the sizes from 1 to 4 the batch of 8 can be divided by 1, 2 and 4. */
+/** A rank from 0 to 3. The batch of 8 can be divided by the sizes 1, 2 and 4. */
 const rank = fc.integer({ min: 0, max: 3 })
 const codes = [1, 137, ...Object.values(EXIT).map(({ code }) => code)]
 const happening = <K extends string>(kind: K) => ({ kind: fc.constant(kind) })
@@ -29,7 +30,7 @@ const event = fc.oneof(
   { weight: 3, arbitrary: fc.record({ ...happening('answer'), step: fc.integer({ min: 0, max: 3 }) }) },
   { weight: 3, arbitrary: fc.record({ ...happening('room'), room: fc.integer({ min: 0, max: 4 }) }) },
   { weight: 2, arbitrary: fc.record({ ...happening('scale'), replicas: fc.constantFrom(1, 2, 4) }) },
-  // The operator dies after some of its actions, before its status write.
+  // The operator dies after some of its actions, before it writes the status.
   { weight: 2, arbitrary: fc.record({ ...happening('die'), actions: fc.integer({ min: 0, max: 6 }) }) },
 )
 type Event = typeof event extends fc.Arbitrary<infer E> ? E : never
@@ -46,7 +47,7 @@ function worldOf(what: Kind, maxRestarts: number): World {
   return new World({ ...shape, failurePolicy, podTerminationTimeoutSeconds: 900 })
 }
 
-/** What happens to one pod, if it is there and can have it happen. */
+/** Applies an event to one pod, if the pod exists and the event is possible in its state. */
 function happenTo(world: World, name: string, what: Extract<Event, { rank: number }>): void {
   const pod = world.pods.get(name)
   const placed = pod?.spec?.nodeName !== undefined
@@ -82,7 +83,7 @@ function scale(world: World, replicas: number): void {
   if ('minReplicas' in workers || world.job.spec['suspend'] === true) world.edit({ workers: { ...workers, replicas } })
 }
 
-/** The old pods go, the back-off ends, the new pods are made and become ready. */
+/** Lets the old pods go, the back-off end, and the new pods be created and become ready. */
 function turn(world: World): void {
   for (let i = 0; i < 4; i++) {
     world.gone()
@@ -101,7 +102,7 @@ const sizeOf = (pod: Pod) => Number(pod.metadata.labels?.[LABEL.worldSize])
 
 type Check = readonly [holds: boolean, sentence: string]
 
-/** Of one step: what it made, given what there was. */
+/** Checks one step: the pods that it created, and the status, given the pods before. */
 function checkStep(world: World, before: { pods: Pod[]; attempt: number; over: boolean }, { actions }: Plan): Check[] {
   const made = actions.flatMap(action =>
     action.kind === 'create' && action.object.kind === 'Pod' ? [action.object as Pod] : [],
@@ -110,8 +111,8 @@ function checkStep(world: World, before: { pods: Pod[]; attempt: number; over: b
   const { attempt: counted, workers, state } = world.status
   const { active = 0, succeeded = 0, failed = 0, ready = 0, desired = 0 } = workers ?? {}
   const ofGang = (pod: Pod) => attemptOf(pod) === counted && sizeOf(pod) === desired
-  // Those that this step took away were still counted.
-  const current = new Set([...before.pods, ...world.pods.values(), ...world.ghosts.values()].filter(ofGang))
+  // Pods that this step deleted were still counted.
+  const current = new Set([...before.pods, ...world.pods.values(), ...world.gonePods.values()].filter(ofGang))
   const over = state === 'Complete' || state === 'Failed'
   const replicas = Number(Object(world.job.spec['workers'])['replicas'])
   return [
@@ -128,7 +129,7 @@ function checkStep(world: World, before: { pods: Pod[]; attempt: number; over: b
     [made.length === 0 || (world.job.spec['suspend'] !== true && !before.over), 'none for a suspended or finished job'],
     [over || active + succeeded + failed <= Math.min(current.size, desired), 'only pods of one attempt are counted'],
     [ready <= active, 'what is ready is active'],
-    // One that has lost a worker is judged for that first, some seconds later.
+    // A gang that has lost a worker is judged for that first, a few seconds later.
     [
       state !== 'Running' || active + succeeded < desired || desired <= replicas,
       'no whole gang runs with more than was asked for',
@@ -136,7 +137,7 @@ function checkStep(world: World, before: { pods: Pod[]; attempt: number; over: b
   ]
 }
 
-/** Of a status that has settled, given the one before. */
+/** Checks a status that has settled, given the status before. */
 function checkStatus(
   world: World,
   before: { attempt: number; restarts: number; counted: number; end: string },
@@ -164,7 +165,7 @@ function checkStatus(
   ]
 }
 
-/** What is not as it always has to be, as sentences. */
+/** The properties that a sequence of events breaks, as sentences. */
 function broken(events: readonly Event[], what: Kind): string[] {
   const world = worldOf(what, MAX_RESTARTS)
   const list: string[] = []
@@ -188,7 +189,7 @@ function broken(events: readonly Event[], what: Kind): string[] {
   return list
 }
 
-/** The state of a job that was disturbed and is then left alone by all but its kubelet. */
+/** The state of a job that was disturbed, and then has nothing but its kubelet act on it. */
 function stateAfter(events: readonly Event[], what: Kind): string | undefined {
   const world = worldOf(what, 1000)
   for (const each of events) {

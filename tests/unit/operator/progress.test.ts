@@ -1,4 +1,5 @@
-// A thousand jobs whose rank 0 does what it wants, over real HTTP: each has an address of its own on the loopback.
+// Tests of asking a thousand jobs for their progress over real HTTP. Each job's rank 0 has a
+// loopback address of its own and answers well, slowly, badly or not at all.
 
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -77,7 +78,10 @@ afterEach(() => {
   server.close()
 })
 
-/** How often each job was reported, when `enough` is true or the time is over; and the milliseconds that took. */
+/**
+ * Runs until `enough` is true or the time is over. Returns how often each job was reported, and the
+ * milliseconds that it took.
+ */
 async function scrape(
   count: number,
   enough: (times: (i: number) => number) => boolean,
@@ -111,11 +115,11 @@ async function scrape(
 
 const ALL = Array.from({ length: 1000 }, (_, i) => i)
 
-/** Starting at once, it is asked at most so often in so many milliseconds. */
+/** How often a job that is asked at once may be asked in so many milliseconds. */
 const atMost = (took: number) => Math.floor(took / (INTERVAL_SECONDS * 1000)) + 1
 
 describe('a thousand jobs', { timeout: 120_000 }, () => {
-  /** Two rounds of all of them, none of which makes trouble: how fast this machine is just now. */
+  /** Milliseconds for two rounds of jobs that all answer well, as a measure of this machine. */
   let untroubled = 0
 
   it('are all asked in every interval, so many at a time', async () => {
@@ -127,7 +131,8 @@ describe('a thousand jobs', { timeout: 120_000 }, () => {
     expect(most).toBeLessThanOrEqual(MOST_AT_A_TIME)
   })
 
-  // Seen to fail: with 32 at a time and those that do not answer asked as often as the others, good jobs are asked once in five times that.
+  // Seen failing with 32 requests at a time and jobs that do not answer asked as often as others:
+  // good jobs were asked once in five times that time.
   it('of which half are dead, slow, or send garbage or without end do not keep the others waiting, nor memory', async () => {
     const manners: Manner[] = ['dead', 'dead', 'slow', 'garbage', 'endless']
     manner = i => (i % 2 === 0 ? 'good' : (manners[(i >> 1) % manners.length] ?? 'good'))

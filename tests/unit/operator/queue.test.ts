@@ -50,13 +50,13 @@ describe('Queue', () => {
     for (const key of ['a', 'b', 'c', 'd']) queue.add(key)
     urgent.add('d')
     queue.add('d')
-    expect([queue.depth, queue.hurries]).toEqual([4, true])
+    expect([queue.depth, queue.isBusy]).toEqual([4, true])
     const { done } = collect(queue)
     await vi.advanceTimersByTimeAsync(10)
     expect(done.filter(each => each.startsWith('start'))).toEqual(['start c', 'start d', 'start a', 'start b'])
   })
 
-  // Seen to fail: without the limit of patience `a` comes last.
+  // Seen failing without the limit of patience: `a` came last.
   it('lets nobody wait for urgent keys for long', async () => {
     const queue = new Queue({ isUrgent: key => key !== 'a' })
     for (const key of ['a', ...Array.from({ length: 400 }, (_, i) => `u${i}`)]) queue.add(key)
@@ -65,7 +65,7 @@ describe('Queue', () => {
     expect(done.indexOf('start a')).toBeGreaterThan(350)
   })
 
-  // Seen to fail: without the burst's end `a` starts between the others.
+  // Seen failing without the end of the burst: `a` started between the others.
   it('lets others wait while urgent keys keep coming, and for a while after them, also where none is there just now', async () => {
     const queue = new Queue({ isUrgent: key => key !== 'a' })
     const { done } = collect(queue)
@@ -76,14 +76,14 @@ describe('Queue', () => {
       await vi.advanceTimersByTimeAsync(25)
     }
     expect(done.at(-1)).toBe('end u39')
-    expect(queue.hurries).toBe(true)
+    expect(queue.isBusy).toBe(true)
     await vi.advanceTimersByTimeAsync(3000)
     expect(done.at(-1)).toBe('end a')
-    expect(queue.hurries).toBe(false)
+    expect(queue.isBusy).toBe(false)
     expect(performance.now() - start).toBeLessThan(4100)
   })
 
-  // Seen to fail: where a key that came often counted as many.
+  // Seen failing with a key that came often counted as several keys.
   it('lets nobody wait for a few urgent keys, also where they come often', async () => {
     const queue = new Queue({ isUrgent: key => key !== 'a' })
     const { done } = collect(queue)

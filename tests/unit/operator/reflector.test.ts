@@ -11,7 +11,10 @@ const object = (name: string, version: number, uid = `uid-${name}`): KubeObject 
 })
 const expired = new ApiError({ code: 410, reason: 'Expired', message: 'too old', request: 'GET' })
 
-/** A server of which a test says what each list and each watch gives; a watch that has no more stays open. */
+/**
+ * A server that answers each LIST and each WATCH with what a test gives it. A watch with nothing
+ * left to send stays open.
+ */
 class Server {
   readonly requests: Request[] = []
   readonly lists: (object | Error)[] = []
@@ -117,7 +120,7 @@ describe('Reflector', () => {
     expect(server.requests.length).toBeLessThan(12)
   })
 
-  // Seen to fail: where such an end counts as a failure, twenty of them take minutes, longer than is waited for.
+  // Seen failing with such an end counted as a failure: twenty of them take minutes.
   it('goes on at once where the server ends a watch that was too slow in a burst', async () => {
     const server = new Server()
     server.lists.push(page(7, []))

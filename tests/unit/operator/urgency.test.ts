@@ -13,7 +13,7 @@ describe('a job is looked at first', () => {
     expect(urgent(runningWorld())).toBe(false)
   })
 
-  // Seen to fail: where only jobs without pods were urgent, and where one in its back-off was not.
+  // Seen failing with only jobs without pods urgent, and with a job in its back-off not urgent.
   it('from a failure until its old pods are told to stop, and again from their end, to wait for the end of the back-off', () => {
     const world = runningWorld()
     world.end('gpt-worker-1', { exitCode: 70 })

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { ENV, LABEL, OUTPUT_DIRECTORY, PORT } from '../../../crds/contract.ts'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 import { budget, pod, service } from '../../../operator/objects/workers.ts'
 
@@ -44,10 +45,10 @@ describe('a worker pod', () => {
       name: 'gpt-worker-3',
       namespace: 'ns',
       labels: {
-        'scmoe.dev/job-name': 'gpt',
-        'scmoe.dev/job-uid': 'uid-1',
-        'scmoe.dev/attempt': '2',
-        'scmoe.dev/rank': '3',
+        [LABEL.jobName]: 'gpt',
+        [LABEL.jobUid]: 'uid-1',
+        [LABEL.attempt]: '2',
+        [LABEL.rank]: '3',
       },
       ownerReferences: [{ kind: 'ScMoEJob', name: 'gpt', uid: 'uid-1', controller: true }],
     })
@@ -62,15 +63,15 @@ describe('a worker pod', () => {
   it('is told who it is and what to do, without the pod template', () => {
     const container = worker(template({}))
     expect(env(container)).toMatchObject({
-      SCMOE_JOB_NAME: 'gpt',
-      SCMOE_JOB_UID: 'uid-1',
-      SCMOE_ATTEMPT: '2',
-      SCMOE_RANK: '3',
-      SCMOE_WORLD_SIZE: '4',
-      SCMOE_RENDEZVOUS: 'gpt-worker-0.gpt.ns.svc:29500',
-      SCMOE_HTTP_PORT: '8080',
+      [ENV.jobName]: 'gpt',
+      [ENV.jobUid]: 'uid-1',
+      [ENV.attempt]: '2',
+      [ENV.rank]: '3',
+      [ENV.worldSize]: '4',
+      [ENV.rendezvous]: 'gpt-worker-0.gpt.ns.svc:29500',
+      [ENV.httpPort]: String(PORT.http),
     })
-    const spec: unknown = JSON.parse(container.env.find(({ name }) => name === 'SCMOE_SPEC')?.value ?? '')
+    const spec: unknown = JSON.parse(container.env.find(({ name }) => name === ENV.spec)?.value ?? '')
     expect(spec).toEqual(ScMoEJobSpec.parse({ training: { steps: 10 }, workers: { replicas: 4 } }))
   })
 
@@ -121,20 +122,20 @@ describe('a worker pod', () => {
 
   it('lets the template add variables and tune, but not change who it is', () => {
     const given = [
-      { name: 'SCMOE_RANK', value: '0' },
-      { name: 'SCMOE_COMPUTE_THREADS', value: '7' },
+      { name: ENV.rank, value: '0' },
+      { name: ENV.computeThreads, value: '7' },
       { name: 'HF_TOKEN', value: 'x' },
     ]
     const variables = env(worker(template({ env: given, resources: { limits: { cpu: '2' } } })))
-    expect(variables).toMatchObject({ SCMOE_RANK: '3', SCMOE_COMPUTE_THREADS: '7', HF_TOKEN: 'x' })
+    expect(variables).toMatchObject({ [ENV.rank]: '3', [ENV.computeThreads]: '7', HF_TOKEN: 'x' })
   })
 
   it('computes with as many threads as its CPU limit allows', () => {
     const variables = env(worker(template({ resources: { limits: { cpu: '1500m' } } })))
-    expect(variables['SCMOE_COMPUTE_THREADS']).toEqual({
+    expect(variables[ENV.computeThreads]).toEqual({
       resourceFieldRef: { containerName: 'worker', resource: 'limits.cpu', divisor: '1' },
     })
-    expect(env(worker())).not.toHaveProperty('SCMOE_COMPUTE_THREADS')
+    expect(env(worker())).not.toHaveProperty(ENV.computeThreads)
   })
 
   it('mounts the checkpoint volume under the name of its job, and only where there is one', () => {
@@ -145,12 +146,12 @@ describe('a worker pod', () => {
     })
     expect(worker({ checkpoint }).volumeMounts).toContainEqual({
       name: 'scmoe-output',
-      mountPath: '/output',
+      mountPath: OUTPUT_DIRECTORY,
       subPath: 'ns/gpt',
     })
-    expect(env(worker({ checkpoint }))).toMatchObject({ SCMOE_OUTPUT_DIRECTORY: '/output' })
+    expect(env(worker({ checkpoint }))).toMatchObject({ [ENV.outputDirectory]: OUTPUT_DIRECTORY })
     expect(worker().volumeMounts).toEqual([{ name: 'scmoe-tmp', mountPath: '/tmp' }])
-    expect(env(worker())).not.toHaveProperty('SCMOE_OUTPUT_DIRECTORY')
+    expect(env(worker())).not.toHaveProperty(ENV.outputDirectory)
   })
 })
 
@@ -185,16 +186,16 @@ describe('a worker pod with GPUs', () => {
 
   it('has one rank for each, of all ranks in a row', () => {
     const made = pod(subject(gpus()), 3)
-    expect(made.metadata).toMatchObject({ name: 'gpt-worker-3', labels: { 'scmoe.dev/rank': '24' } })
+    expect(made.metadata).toMatchObject({ name: 'gpt-worker-3', labels: { [LABEL.rank]: '24' } })
     expect(env(worker(gpus()))).toMatchObject({
-      SCMOE_RANK: '24',
-      SCMOE_WORLD_SIZE: '32',
-      SCMOE_LOCAL_WORLD_SIZE: '8',
-      SCMOE_BACKEND: 'cuda',
+      [ENV.rank]: '24',
+      [ENV.worldSize]: '32',
+      [ENV.localWorldSize]: '8',
+      [ENV.backend]: 'cuda',
     })
-    expect(env(worker())).toMatchObject({ SCMOE_LOCAL_WORLD_SIZE: '1', SCMOE_BACKEND: 'cpu' })
+    expect(env(worker())).toMatchObject({ [ENV.localWorldSize]: '1', [ENV.backend]: 'cpu' })
     const ports: unknown = worker(gpus())['ports']
-    expect(ports).toContainEqual({ name: 'http', containerPort: 8080, protocol: 'TCP' })
+    expect(ports).toContainEqual({ name: 'http', containerPort: PORT.http, protocol: 'TCP' })
     expect(ports).toContainEqual({ name: 'http-7', containerPort: 8087, protocol: 'TCP' })
   })
 
@@ -235,7 +236,7 @@ describe('Service and budget', () => {
     expect(service(subject())['spec']).toMatchObject({
       clusterIP: 'None',
       publishNotReadyAddresses: true,
-      selector: { 'scmoe.dev/job-uid': 'uid-1' },
+      selector: { [LABEL.jobUid]: 'uid-1' },
     })
   })
 
