@@ -175,8 +175,8 @@ export function blocksOf(
 
 /**
  * Every parameter in a fixed order. V is the vocabulary, T the sequence length, d the width, F the
- * feed-forward width, E the number of experts, Q = (heads + 2 keyValueHeads) * d / heads, and U = F, or
- * 2F with SwiGLU (gate rows first).
+ * feed-forward width, E the number of experts, Q = (heads + 2 keyValueHeads) * d / heads, and U = F,
+ * or 2F with SwiGLU (gate rows first).
  *
  *   wte [V,d], wpe [T,d], norm.gamma [d], norm.beta [d], head.weight [V,d], head.bias [V]
  *   block i:
@@ -193,8 +193,9 @@ export function blocksOf(
  *       blocks.i.shared.gate.weight [d] (CG1) or [2,d] (CG2); ScMoE also has blocks.i.shared.norm.*
  *
  * wpe exists only with learned positions, and the head only without tied embeddings, which use wte
- * instead. RMSNorm has no beta, and `bias: false` leaves out all biases. With P = expertParallelSize,
- * rank r holds the E/P experts from (r % P) * E/P on, and all of every other tensor.
+ * instead. RMSNorm has no beta, and `bias: false` leaves out all biases. With P =
+ * expertParallelSize, rank r holds the E/P experts from (r % P) * E/P on, and all of every other
+ * tensor.
  */
 export function tensors(config: ModelConfig): Tensor[] {
   const { dim, vocabulary, sequence, units, tieEmbeddings } = config
