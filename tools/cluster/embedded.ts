@@ -3,8 +3,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
 import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
-import { createServer, type Server } from 'node:net'
+import type { Server } from 'node:net'
 import { join } from 'node:path'
+import { heldPort } from '../free-port.ts'
 import { pauseImage } from '../images/pause.ts'
 import { allProcesses, identify, isAlive, run } from '../process.ts'
 import { ApiClient } from './api-client.ts'
@@ -53,7 +54,7 @@ export async function upEmbedded(request: UpRequest, prepared: Prepared): Promis
     )
   }
   await clean(stateDir)
-  const door = await freePort()
+  const door = await heldPort(PORTS)
   const { pauseImage: image, ...files } = prepared
   const layout = { mode, port: door.port, cgroup: clusterId(stateDir), ...files }
   const plan: Plan = { stateDir, layout, ...(image === undefined ? {} : { pauseImage: image }) }
@@ -151,17 +152,6 @@ function messages(request: UpRequest, keeper: ChildProcess): (type: FromKeeper['
   failure.catch(() => {})
   return async type => {
     await Promise.race([once(arrived, type), failure])
-  }
-}
-
-async function freePort(): Promise<{ server: Server; port: number }> {
-  for (;;) {
-    const port = PORTS.first + Math.floor(Math.random() * PORTS.count)
-    const server = createServer()
-    const free = await new Promise<boolean>(resolve => {
-      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true))
-    })
-    if (free) return { server, port }
   }
 }
 
