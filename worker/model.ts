@@ -175,8 +175,8 @@ export function blocksOf(
 
 /**
  * Every parameter in a fixed order. V is the vocabulary, T the sequence length, d the width, F the
- * feed-forward width, E the number of experts, Q = (heads + 2 keyValueHeads) * d / heads, and U = F,
- * or 2F with SwiGLU (gate rows first).
+ * feed-forward width, E the number of experts, Q = (heads + 2 keyValueHeads) * d / heads, and U = F
+ * or, with SwiGLU, 2F (gate rows first).
  *
  *   wte [V,d], wpe [T,d], norm.gamma [d], norm.beta [d], head.weight [V,d], head.bias [V]
  *   block i:

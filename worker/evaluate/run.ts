@@ -105,9 +105,9 @@ function described(source: Source): Pick<Evaluation, 'checkpoint' | 'step'> {
 function specOf({ spec }: EvaluationOrder, source: Source): ModelSpec {
   if (spec !== undefined) return spec
   if (source.kind === 'checkpoint') {
-    const described = specOfIndex(source.index)
-    const broken = brokenRules(described, 'checkpoint')
-    if (broken.length === 0) return described
+    const own = specOfIndex(source.index)
+    const broken = brokenRules(own, 'checkpoint')
+    if (broken.length === 0) return own
     throw new WorkerFailure('badConfig', `The checkpoint ${source.folder} is of no valid model. ${brokenText(broken)}`)
   }
   throw new WorkerFailure(
