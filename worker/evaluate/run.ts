@@ -108,7 +108,10 @@ function specOf({ spec }: EvaluationOrder, source: Source): ModelSpec {
     const own = specOfIndex(source.index)
     const broken = brokenRules(own, 'checkpoint')
     if (broken.length === 0) return own
-    throw new WorkerFailure('badConfig', `The checkpoint ${source.folder} is of no valid model. ${brokenText(broken)}`)
+    throw new WorkerFailure(
+      'badConfig',
+      `The checkpoint ${source.folder} holds a model that no job can have: ${brokenText(broken)}. Give the folder of another checkpoint.`,
+    )
   }
   throw new WorkerFailure(
     'badConfig',
