@@ -20,7 +20,7 @@ interface EnvironmentRule {
   field: string
   /** With `{terms}`, and with the fields of Environment in braces. */
   message: string
-  holds(spec: ScMoEJobSpec, environment: Environment): boolean
+  holds: (spec: ScMoEJobSpec, environment: Environment) => boolean
 }
 
 const ENVIRONMENT_RULES: readonly EnvironmentRule[] = [

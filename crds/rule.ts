@@ -54,7 +54,7 @@ interface Row {
   /** Names the field, its value and what to do, with `{terms}` for values. */
   message: string
   /** The same condition in TypeScript. */
-  holds(spec: ScMoEJobSpec): boolean
+  holds: (spec: ScMoEJobSpec) => boolean
 }
 
 /** The rule about `spec.<field>`. */

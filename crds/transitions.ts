@@ -63,7 +63,7 @@ export const TRANSITIONS: readonly Transition[] = [
   transition('training.steps', 'upward', {
     at: 'spec.training.steps',
     rule: 'self >= oldSelf',
-    message: 'training.steps can only be raised, not lowered from {old} to {new}',
+    message: 'training.steps can only be raised, not lowered from {old} to {new}: use at least {old}',
   }),
   transition('training.precision', 'while suspended', {
     at: 'spec',

@@ -31,7 +31,7 @@ export interface WorkerConfig {
   terminationLog: string
   httpPort: number
   computeThreads: number
-  /** Every collective has this deadline. */
+  /** Deadline of each collective. */
   peerTimeoutSeconds: number
   /** Time in which the ranks have to find each other. */
   rendezvousTimeoutSeconds: number
@@ -98,7 +98,7 @@ function readSpec(text: string): ScMoEJobSpec {
   throw bad(describeIssues(parsed.error, json))
 }
 
-/** One line per wrong field: `spec.training.steps is "ten": expected number …`. */
+/** A line for each wrong field, e.g. `spec.training.steps is "ten": expected number …`. */
 function describeIssues(error: z.ZodError, input: unknown): string {
   return error.issues
     .map(issue => {

@@ -1,10 +1,11 @@
-// The model as data: numbers of one job, and the list of its tensors with shape, initial values and which rank holds what. Pure.
-// Architecture: arXiv 2404.05019. A unit is `blocksPerUnit` blocks in a row, the last of which carries the mixture of experts.
+// The model as data: the numbers of one job, and its tensors with their shapes, initial values and
+// ranks. Pure. The architecture is that of arXiv 2404.05019. A unit is `blocksPerUnit` blocks in a
+// row, the last of which has the MoE layer.
 
 import { expertsPerToken, hasSharedExpert, type ResolvedModel, resolveModel } from '../crds/presets.ts'
 import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
 
-/** Everything the program depends on, as numbers and words. Equal on all ranks. */
+/** All that the program depends on, as numbers and words. It is the same on all ranks. */
 export interface ModelConfig
   extends Pick<
     ResolvedModel,
@@ -21,27 +22,29 @@ export interface ModelConfig
     | 'topK'
   > {
   units: number
-  /** n: the last of n blocks carries the MoE layer; with kind Dense none does. */
+  /** Blocks of a unit, the last of which has the MoE layer. With kind Dense no block has one. */
   blocksPerUnit: number
   dim: number
   feedForward: number
   vocabulary: number
   bias: boolean
-  /** Rotary angles of position t: t * ropeBase^(-2j/head size). */
+  /** The rotary angles of position t are t * ropeBase^(-2j / head size). */
   ropeBase: number
-  /** Rows one rank may send to one expert in one micro-batch. */
+  /** Rows that one rank may send to one expert in one micro-batch. */
   capacity: number
   auxCoefficient: number
   zCoefficient: number
-  /** Of activations, their gradients, and the weights that products read; all else is float32. */
+  /**
+   * Type of activations, their gradients and the weights that products read. The rest is float32.
+   */
   precision: 'float32' | 'bfloat16'
-  /** Backward computes activations again instead of keeping them. */
+  /** Whether the backward pass computes activations again instead of keeping them. */
   recompute: boolean
   /** Forward and backward passes in one optimizer step. */
   microBatches: number
   /** Sequences of this rank in one micro-batch. */
   batch: number
-  /** Tokens per sequence. */
+  /** Tokens of each sequence. */
   sequence: number
   worldSize: number
   expertParallelSize: number
@@ -54,20 +57,22 @@ export interface ModelConfig
 
 export type Initial = { kind: 'normal'; std: number } | { kind: 'zeros' } | { kind: 'ones' }
 
-/** A parameter of the whole model. The name is global and stable: checkpoints use it. */
+/** A parameter of the whole model. Its name is stable, because checkpoints use it. */
 export interface Tensor {
   name: string
-  /** Global shape; tensors of kind `expert` have the experts of the world as their first axis. */
+  /** Shape over all ranks. The first axis of a tensor of kind `expert` is the experts. */
   shape: readonly number[]
   kind: 'dense' | 'expert'
-  /** True for matrices: decoupled weight decay applies. */
+  /** Whether decoupled weight decay applies, as it does to matrices. */
   decay: boolean
   init: Initial
-  /** Gradients of one bucket are summed over the ranks together, as soon as the last of them is complete. */
+  /**
+   * Gradients of one bucket are summed over the ranks together, when the last of them is complete.
+   */
   bucket: string
 }
 
-/** A range of elements of the global tensor, row-major. */
+/** A range of elements of a whole tensor in row-major order. */
 export interface Slice {
   start: number
   count: number
@@ -77,7 +82,8 @@ type SpecFields = Pick<ScMoEJobSpec, 'model' | 'training' | 'parallelism'>
 
 /**
  * The numbers of a job that breaks no rule of crds/rules.ts. `worldSize` is the number of ranks,
- * which may differ from what spec.workers says. Throws an Error if a rule was not asked.
+ * which may differ from spec.workers. Throws an Error, which is a defect, if the job breaks a rule.
+ * /
  */
 export function modelConfig(spec: SpecFields, worldSize: number): ModelConfig {
   const { training } = spec
@@ -137,7 +143,7 @@ export function modelConfig(spec: SpecFields, worldSize: number): ModelConfig {
   }
 }
 
-/** The rule about `field` says that `divisor` divides `value`. */
+/** The quotient of two integers. The rule about `field` says that `divisor` divides `value`. */
 function quotient(value: number, divisor: number, field: string): number {
   if (value % divisor !== 0)
     throw new Error(
@@ -146,14 +152,17 @@ function quotient(value: number, divisor: number, field: string): number {
   return value / divisor
 }
 
-/** A token chooses an expert once, so that all of a rank's tokens are always enough. */
+/** Never more than the tokens of a rank, because a token chooses an expert only once. */
 function capacityOf({ capacityFactor, topK, experts }: ResolvedModel, tokens: number): number {
   if (capacityFactor === null) return tokens
   const capacity = Math.ceil((Number(capacityFactor) * tokens * topK) / experts)
   return Math.min(capacity, tokens)
 }
 
-/** Blocks of a unit, and which of the model's blocks they are. */
+/**
+ * Numbers of a unit's blocks, counted over the model: `last` has the MoE layer, `preceding` comes
+ * before it, and `dense` come before both.
+ */
 export function blocksOf(
   { blocksPerUnit }: Pick<ModelConfig, 'blocksPerUnit'>,
   unit: number,
@@ -165,16 +174,28 @@ export function blocksOf(
 }
 
 /**
- * Every parameter in a fixed order. V vocabulary, T sequence, d width, F feed-forward width (U = F, or 2F with SwiGLU, gate rows first), E experts,
- * Q = (heads + 2 keyValueHeads) * d / heads:
- *   wte [V,d], wpe [T,d] (learned positions), norm.gamma, norm.beta [d], head.weight [V,d], head.bias [V] (tied embeddings: neither; wte is used);
- *   block i: blocks.i.attn.norm.*, blocks.i.attn.qkv.{weight [Q,d], bias}, blocks.i.attn.proj.{weight [d,d], bias};
- *   without MoE: blocks.i.mlp.norm.*, blocks.i.mlp.up.{weight [U,d], bias}, blocks.i.mlp.down.{weight [d,F], bias};
- *   with MoE: blocks.i.moe.norm.* (of the routed experts' input; DGMoE: of both), blocks.i.moe.router.weight [E,d],
- *     blocks.i.moe.experts.up.{weight [E,U,d], bias [E,U]}, .down.{weight [E,d,F], bias [E,d]};
- *     with a shared expert blocks.i.shared.up.*, .down.*, its coefficient gate blocks.i.shared.gate.weight [d] (CG1) or [2,d] (CG2); ScMoE also
- *     blocks.i.shared.norm.*.
- * RMSNorm has no beta; `bias: false` leaves out all biases. Rank r holds experts (r % P) * E/P .. + E/P - 1 of the expert tensors and all of the others.
+ * Every parameter in a fixed order. V is the vocabulary, T the sequence length, d the width, F the
+ * feed-forward width, E the number of experts, Q = (heads + 2 keyValueHeads) * d / heads, and U = F
+ * or, with SwiGLU, 2F (gate rows first).
+ *
+ *   wte [V,d], wpe [T,d], norm.gamma [d], norm.beta [d], head.weight [V,d], head.bias [V]
+ *   block i:
+ *     blocks.i.attn.norm.*, blocks.i.attn.qkv.{weight [Q,d], bias},
+ *     blocks.i.attn.proj.{weight [d,d], bias}
+ *   block i without MoE:
+ *     blocks.i.mlp.norm.*, blocks.i.mlp.up.{weight [U,d], bias},
+ *     blocks.i.mlp.down.{weight [d,F], bias}
+ *   block i with MoE:
+ *     blocks.i.moe.norm.* (of the routed experts' input, for DGMoE of both inputs)
+ *     blocks.i.moe.router.weight [E,d]
+ *     blocks.i.moe.experts.up.{weight [E,U,d], bias [E,U]}, .down.{weight [E,d,F], bias [E,d]}
+ *     with a shared expert: blocks.i.shared.up.*, .down.*, and as coefficient gate
+ *       blocks.i.shared.gate.weight [d] (CG1) or [2,d] (CG2); ScMoE also has blocks.i.shared.norm.*
+ *
+ * wpe exists only with learned positions, and the head only without tied embeddings, which use wte
+ * instead. RMSNorm has no beta, and `bias: false` leaves out all biases. With P =
+ * expertParallelSize, rank r holds the E/P experts from (r % P) * E/P on, and all of every other
+ * tensor.
  */
 export function tensors(config: ModelConfig): Tensor[] {
   const { dim, vocabulary, sequence, units, tieEmbeddings } = config
@@ -216,7 +237,10 @@ const linearTensors = (
   return bias ? [weight, vector(`${name}.bias`, shape[0], bucket)] : [weight]
 }
 
-/** GPT-2: projections into the residual stream start smaller by the square root of their number, two to a block. */
+/**
+ * As in GPT-2, projections into the residual stream start smaller by the square root of their
+ * number. Each block has two. /
+ */
 const residualStd = ({ units, blocksPerUnit }: ModelConfig) => STD / Math.sqrt(2 * units * blocksPerUnit)
 
 function attentionTensors(config: ModelConfig, block: number): Tensor[] {
@@ -281,22 +305,24 @@ function moeTensors(config: ModelConfig, block: number): Tensor[] {
 }
 
 export const gradientOf = (tensor: string) => `${tensor}.grad`
-/** AdamW's first moment. */
+/** Name of AdamW's first moment. */
 export const meanOf = (tensor: string) => `${tensor}.m`
-/** AdamW's second moment. */
+/** Name of AdamW's second moment. */
 export const varianceOf = (tensor: string) => `${tensor}.v`
 
 export const elementsOf = (shape: readonly number[]) => shape.reduce((product, size) => product * size, 1)
 
-/** The elements of `tensor` that `rank` holds: consecutive, because experts are the first axis. */
+/** The elements of `tensor` that `rank` holds. They are consecutive: experts are the first axis. */
 export function sliceOf(tensor: Tensor, config: ModelConfig, rank: number): Slice {
   const total = elementsOf(tensor.shape)
   if (tensor.kind === 'dense') return { start: 0, count: total }
-  const count = quotient(total, config.expertParallelSize, 'parallelism.expertParallelSize')
-  return { start: (rank % config.expertParallelSize) * count, count }
+  const { experts, expertParallelSize } = config
+  const held = quotient(experts, expertParallelSize, 'parallelism.expertParallelSize')
+  const count = (total / experts) * held
+  return { start: (rank % expertParallelSize) * count, count }
 }
 
-/** Parameters of the whole model, of one rank, and those one token passes through. */
+/** Parameters of the whole model, of one rank, and of the path of one token (`active`). */
 export function parameterCounts(config: ModelConfig): { total: number; perRank: number; active: number } {
   const counts = { total: 0, perRank: 0, active: 0 }
   const routed = expertsPerToken(config)
@@ -310,8 +336,9 @@ export function parameterCounts(config: ModelConfig): { total: number; perRank: 
 }
 
 /**
- * Initial values of a slice. Counter-based: element i depends on the tensor's name, the seed and i alone, so any split over any
- * number of ranks gives the same model. Normal values by Box-Muller, one pair for elements 2j and 2j + 1.
+ * Initial values of a slice. Element i depends only on the tensor's name, the seed and i, so every
+ * number of ranks starts with the same model. Normal values come from Box-Muller, one pair for the
+ * elements 2j and 2j + 1.
  */
 export function initialise(tensor: Pick<Tensor, 'name' | 'init'>, seed: number, slice: Slice): Float32Array {
   const { init } = tensor
@@ -339,7 +366,7 @@ function mix(value: number): number {
   return (x ^ (x >>> 16)) >>> 0
 }
 
-/** FNV-1a. */
+/** The FNV-1a hash of 32 bits. */
 function hash(text: string): number {
   let h = 0x811c9dc5
   for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193)

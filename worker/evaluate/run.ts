@@ -70,7 +70,7 @@ function specOf({ spec }: EvaluationOrder, source: Source): ModelSpec {
     if (broken.length === 0) return own
     throw new WorkerFailure(
       'badConfig',
-      `The model of the checkpoint ${source.folder} is invalid. ${brokenText(broken)}`,
+      `The checkpoint ${source.folder} holds a model that no job can have: ${brokenText(broken)}. Give the folder of another checkpoint.`,
     )
   }
   throw new WorkerFailure(

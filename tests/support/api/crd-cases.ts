@@ -343,5 +343,5 @@ export const CASES: readonly Case[] = [...SCHEMA, ...RULE_CASES]
 /** The file of a case. */
 export function yamlOf({ spec, job = 'case' }: Pick<Case, 'spec' | 'job'>): string {
   const training = spec.includes('training:') ? '' : '  training: {steps: 10}\n'
-  return `apiVersion: scmoe.dev/v1alpha1\nkind: ScMoEJob\nmetadata:\n  name: ${job}\nspec:\n${training}  ${spec}\n`
+  return `apiVersion: ${API_VERSION}\nkind: ${KIND}\nmetadata:\n  name: ${job}\nspec:\n${training}  ${spec}\n`
 }

@@ -1,8 +1,7 @@
 // Tests that every program refuses a job with the same words, and that each rule is written in one
 // file.
 
-import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { globSync, readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { z } from 'zod'
@@ -60,26 +59,26 @@ describe('a job that a rule refuses', () => {
     expect(workerRefusal(job.spec, job.jobName)).toEqual(expected)
   })
 
-  it('is a case of nearly every rule', () => {
-    expect(JOBS.length).toBeGreaterThan(RULES.length)
+  it('is among the cases for every field that a rule is about', () => {
+    const broken = new Set(JOBS.flatMap(job => brokenRules(job.spec, job.jobName).map(({ field }) => field)))
+    expect(broken).toEqual(new Set(RULES.map(({ field }) => field)))
   })
 })
 
 describe('the sources', () => {
   // A second copy drifts: copies that were in worker/ and cli/ took jobs that the API server
   // refuses, and named values that the job does not have. Pages and tests may quote a rule.
-  const sources = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', '*.ts'])
-    .toString()
-    .split('\n')
-    .filter(path => path !== '' && !path.startsWith('tests/'))
-    .map(path => ({ path, text: readFileSync(path, 'utf8') }))
+  const sources = globSync(
+    ['bench', 'cli', 'crds', 'operator', 'tools', 'worker'].map(folder => `${folder}/**/*.ts`),
+  ).map(path => ({ path, text: readFileSync(path, 'utf8') }))
   const filesWith = (says: (text: string) => boolean) =>
     sources.filter(({ text }) => says(text)).map(({ path }) => path)
 
   it('compare topK with experts in one file', () => {
-    const comparison =
-      /(topK|expertsPerToken|picks)\b[^\n,;]{0,40}[<>]=?\s[^\n,;]{0,40}experts\b|experts\b[^\n,;]{0,20}[<>]=?\s[^\n,;]{0,20}(topK|expertsPerToken|picks)\b/
-    expect(filesWith(text => comparison.test(text))).toEqual(['crds/rules.ts'])
+    const needed = String.raw`\b(topK|expertsPerToken)\b`
+    const comparison = String.raw`[^\n,;]{0,40}\s[<>]=?\s[^\n,;]{0,40}`
+    const stated = new RegExp(`${needed}${comparison}experts\\b|experts\\b${comparison}${needed}`)
+    expect(filesWith(text => stated.test(text))).toEqual(['crds/rules.ts'])
   })
 
   it.each(RULES.map(({ field, message }) => ({ field, message })))('say once: $field, $message', ({ message }) => {
