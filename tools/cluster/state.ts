@@ -3,10 +3,10 @@
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { cacheRoot } from '../cache.ts'
 import { errorCode, killTree, type ProcessIdentity, run } from '../process.ts'
 import { removeCgroups } from './cgroups.ts'
 import type { Mode } from './config.ts'
-import { cacheRoot } from './programs/cache.ts'
 
 export type ClusterRecord = {
   readonly provider: 'embedded' | 'kind'

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto'
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { writeAtomically } from '../cluster/programs/cache.ts'
+import { writeAtomically } from '../cache.ts'
 import { run } from '../process.ts'
 import { dockerArchive, type ImageConfig } from './archive.ts'
 import { bundle } from './bundle.ts'

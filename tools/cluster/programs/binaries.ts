@@ -3,8 +3,8 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { cacheRoot, writeAtomically } from '../../cache.ts'
 import { withLock } from '../../lock.ts'
-import { cacheRoot, writeAtomically } from './cache.ts'
 import { type BinaryName, controlPlaneKey, GO_FOLDER, type GoBuild, goBuild } from './modules.ts'
 
 /** One line that says what happens now. `update` marks a line that replaces the one before it. */

@@ -2,9 +2,9 @@
 
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { cacheRoot, writeAtomically } from '../../cache.ts'
 import { withLock } from '../../lock.ts'
 import { compile, type Progress } from './binaries.ts'
-import { cacheRoot, writeAtomically } from './cache.ts'
 import { buildKey, type ProgramName, programBuild } from './modules.ts'
 
 /** The path of the program. */
