@@ -1,43 +1,15 @@
 // The command line of scmoe: what there is, without running anything. docs/cli.md is written from it.
 
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
 import packageFile from '../package.json' with { type: 'json' }
-import { addClusterCommands } from './cluster/commands.ts'
+import { notNegative, positive, share, wholeNumber, wholeNumbers } from './arguments.ts'
+import { addClusterCommands } from './cluster/command-line.ts'
 import { type DoctorOptions, doctorCommand } from './doctor.ts'
 import { type EvalOptions, evalCommand } from './eval.ts'
 import { type PlanOptions, planCommand } from './plan/plan.ts'
 import { type RunOptions, runCommand } from './run/run.ts'
 import { type SimulateOptions, simulateCommand } from './simulate/simulate.ts'
 import { validateCommand } from './validate.ts'
-
-const wholeNumber =
-  (least: number) =>
-  (text: string): number => {
-    const value = Number(text)
-    if (!Number.isSafeInteger(value) || value < least)
-      throw new InvalidArgumentError(`Give a whole number from ${least}.`)
-    return value
-  }
-
-const positive = (text: string): number => {
-  const value = Number(text)
-  if (!(value > 0 && Number.isFinite(value))) throw new InvalidArgumentError('Give a number above 0.')
-  return value
-}
-
-const share = (text: string): number => {
-  const value = Number(text)
-  if (!(value >= 0 && value < 1)) throw new InvalidArgumentError('Give a number from 0, below 1.')
-  return value
-}
-
-const notNegative = (text: string): number => {
-  const value = Number(text)
-  if (!(value >= 0 && Number.isFinite(value)) || text === '') throw new InvalidArgumentError('Give a number from 0.')
-  return value
-}
-
-const wholeNumbers = (text: string): number[] => text.split(',').map(wholeNumber(1))
 
 const print = (text: string) => console.log(text)
 

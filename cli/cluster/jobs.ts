@@ -4,7 +4,7 @@ import { API_VERSION, KIND, LABEL, PLURAL } from '../../crds/contract.ts'
 import { ranksPerWorker } from '../../crds/ranks.ts'
 import type { Job, Pod } from '../../operator/objects/wire.ts'
 import { readSpec } from '../../operator/plan/view.ts'
-import { type Cluster, ClusterError } from './cluster.ts'
+import { type Cluster, ClusterError } from './client.ts'
 
 interface List<T> {
   items: T[]

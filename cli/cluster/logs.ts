@@ -1,11 +1,11 @@
 // scmoe logs: what the workers of a job wrote, the one that failed first before all others.
 
-import { CONTAINER } from '../../crds/contract.ts'
+import { CONTAINER, LABEL } from '../../crds/contract.ts'
 import type { FailureStatus } from '../../crds/status.ts'
 import type { Pod } from '../../operator/objects/wire.ts'
 import { outcomeOf, workerEnd } from '../../operator/plan/gang.ts'
 import { readStatus } from '../../operator/plan/view.ts'
-import { type Cluster, ClusterError, type Query } from './cluster.ts'
+import { type Cluster, ClusterError, type Query } from './client.ts'
 import { findJob, podPath, podsOf, rankOf, ranksPerPod } from './jobs.ts'
 import { readable } from './log-line.ts'
 
@@ -63,7 +63,7 @@ export function byBlame(pods: readonly Pod[], lastFailure: FailureStatus | undef
 }
 
 const isCulprit = ({ metadata }: Pod, { podName, attempt }: FailureStatus): boolean =>
-  metadata.name === podName && metadata.labels?.['scmoe.dev/attempt'] === String(attempt)
+  metadata.name === podName && metadata.labels?.[LABEL.attempt] === String(attempt)
 
 const lastWords = ({ attempt, podName, exitCode, reason, message }: FailureStatus): string =>
   `Attempt ${attempt} ended with ${podName}, whose pod is gone: ${exitCode === undefined ? '' : `exit code ${exitCode}, `}${reason}: ${message}\n`
@@ -117,5 +117,5 @@ function heading(pod: Pod): string {
   const end = workerEnd(pod)
   const node = pod.spec?.nodeName === undefined ? '' : ` on ${pod.spec.nodeName}`
   const how = end === undefined ? (pod.status?.phase ?? 'Pending') : `ended with code ${end.exitCode}`
-  return `${name}${node}, attempt ${labels?.['scmoe.dev/attempt'] ?? '?'}: ${how}`
+  return `${name}${node}, attempt ${labels?.[LABEL.attempt] ?? '?'}: ${how}`
 }

@@ -1,7 +1,7 @@
 // scmoe suspend, scmoe resume.
 
 import { readStatus } from '../../operator/plan/view.ts'
-import { type Cluster, ClusterError } from './cluster.ts'
+import { type Cluster, ClusterError } from './client.ts'
 import { findJob, patchJob } from './jobs.ts'
 
 /** Says what will happen; throws where the job is finished. Doing it twice is no error. */

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
-import { type Cluster, ClusterError } from './cluster.ts'
+import { type Cluster, ClusterError } from './client.ts'
 import { listJobs } from './jobs.ts'
 import { rowOf, Trends, topTable } from './top-table.ts'
 

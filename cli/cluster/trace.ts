@@ -5,8 +5,8 @@ import { PORT } from '../../crds/contract.ts'
 import type { Pod } from '../../operator/objects/wire.ts'
 import { isReady } from '../../operator/plan/gang.ts'
 import { readStatus } from '../../operator/plan/view.ts'
-import { beside, demandWritable, parseTrace, type Trace } from '../run/trace.ts'
-import { type Cluster, ClusterError } from './cluster.ts'
+import { beside, demandWritable, parseTrace, type Trace } from '../trace-file.ts'
+import { type Cluster, ClusterError } from './client.ts'
 import { findJob, podPath, podsOf, rankOf, ranksPerPod } from './jobs.ts'
 
 export interface TraceOptions {

@@ -1,9 +1,10 @@
 // What a job waits for, or why it failed, and what to do: one paragraph from what the API server shows. Pure.
 
 import { type Advice, adviceOnFailure, REASONS } from '../../crds/advice.ts'
+import { LABEL, PORT } from '../../crds/contract.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import type { ScMoEJobStatus } from '../../crds/status.ts'
-import type { Job, Pod } from '../../operator/objects/wire.ts'
+import { type Job, type Pod, podName } from '../../operator/objects/wire.ts'
 import { isReady, isStopping, outcomeOf } from '../../operator/plan/gang.ts'
 import { managedElsewhere, readSpec, readStatus } from '../../operator/plan/view.ts'
 import { duration, nats, paragraph, plural } from '../sentence.ts'
@@ -168,13 +169,13 @@ function remedy({ status, name, pods }: Facts): string {
   return fill(known?.remedy ?? '', name, pod?.metadata.name)
 }
 
-const fill = (text: string, job: string, pod = `${job}-worker-0`) =>
+const fill = (text: string, job: string, pod = podName(job, 0)) =>
   text.replaceAll('{job}', job).replaceAll('{pod}', pod)
 
 /** e.g. `1 of 2 workers is not ready: gpt-worker-1 (ContainerCreating)`. */
 function unready({ pods, status }: Facts): string {
   const attempt = String(status.attempt ?? 1)
-  const gang = pods.filter(({ metadata }) => metadata.labels?.['scmoe.dev/attempt'] === attempt)
+  const gang = pods.filter(({ metadata }) => metadata.labels?.[LABEL.attempt] === attempt)
   const late = gang.filter(pod => !isReady(pod) && outcomeOf(pod) === 'active')
   if (late.length === 0) return ''
   const named = late.slice(0, 3).map(pod => `${pod.metadata.name} (${condition(pod)})`)
@@ -213,7 +214,7 @@ function silence({ spec, status, now, name }: Facts): string {
   const seconds = secondsSince(seen, now)
   if (seconds === undefined || seconds < SILENT_INTERVALS * (spec?.reporting.intervalSeconds ?? 15)) return ''
   const heard = status.throughput === undefined ? 'It has not been heard of for' : 'Rank 0 has not been heard of for'
-  return `${heard} ${duration(seconds)}: it is busy with its first step or a checkpoint, it hangs, or a network policy keeps the operator from its port 8080; \`scmoe logs ${name}\` shows which`
+  return `${heard} ${duration(seconds)}: it is busy with its first step or a checkpoint, it hangs, or a network policy keeps the operator from its port ${PORT.http}; \`scmoe logs ${name}\` shows which`
 }
 
 const since = ({ conditions = [] }: ScMoEJobStatus, type: string) =>

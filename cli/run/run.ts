@@ -12,9 +12,9 @@ import { brokenRules } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { JobFileError, readJob } from '../job-file.ts'
 import { causeOf, nats } from '../sentence.ts'
+import { demandWritable, mergeTraces, removeTraces } from '../trace-file.ts'
 import { Gang, type GangOptions, type RankEnd } from './gang.ts'
 import { lockOutput } from './output-lock.ts'
-import { demandWritable, mergeTraces, removeTraces } from './trace.ts'
 
 export interface RunOptions {
   /** Folder for checkpoints, losses and the trace. Default: ./scmoe-out/<name>. */

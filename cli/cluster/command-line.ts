@@ -1,8 +1,9 @@
 // The commands that speak to a cluster, as a user of it: top, why, logs, trace, suspend, resume. Also as `kubectl scmoe …`.
 
-import { type Command, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
+import { between, wholeNumber } from '../arguments.ts'
 import { wrapped } from '../sentence.ts'
-import { Cluster, type ClusterOptions } from './cluster.ts'
+import { Cluster, type ClusterOptions } from './client.ts'
 import { findJob, podsOf } from './jobs.ts'
 import { type LogsOptions, logsCommand } from './logs.ts'
 import { suspendCommand } from './suspend.ts'
@@ -13,18 +14,6 @@ import { why } from './why.ts'
 export interface Wiring {
   exit: (code: number) => void
   print: (text: string) => void
-}
-
-const wholeNumber = (text: string): number => {
-  const value = Number(text)
-  if (!Number.isSafeInteger(value) || value < 0) throw new InvalidArgumentError('Give a whole number from 0.')
-  return value
-}
-
-const seconds = (text: string): number => {
-  const value = Number(text)
-  if (!(value >= 0.2 && value <= 3600)) throw new InvalidArgumentError('Give a number from 0.2 to 3600.')
-  return value
 }
 
 /** Options that kubectl has under the same names. */
@@ -76,7 +65,7 @@ function addTop(scmoe: Command, { exit, print }: Wiring): void {
     .option('-A, --all-namespaces', 'jobs of all namespaces')
     .option('-w, --watch', 'print it again and again, also where there is no terminal')
     .option('--once', 'print it once, also on a terminal')
-    .option('--interval <seconds>', 'between two looks', seconds, 2)
+    .option('--interval <seconds>', 'between two looks', between(0.2, 3600), 2)
     .action(async (options: TopOptions & ClusterOptions) => {
       await topCommand(await Cluster.connect(options), options, print)
       exit(0)
@@ -89,8 +78,8 @@ function addLogs(scmoe: Command, { exit, print }: Wiring): void {
       "Print the logs of a job's workers: of the one that failed first, then of the others that failed, then by rank.",
     )
     .argument('<job>', 'name of the ScMoEJob')
-    .option('--rank <n>', 'of this rank alone', wholeNumber)
-    .option('--tail <n>', 'last lines of each worker', wholeNumber, 40)
+    .option('--rank <n>', 'of this rank alone', wholeNumber(0))
+    .option('--tail <n>', 'last lines of each worker', wholeNumber(0), 40)
     .option('--all', 'of all workers, not only of the first eight')
     .option('-f, --follow', 'go on with new lines until Ctrl-C')
     .option('--raw', 'as the workers write them: one JSON object a line')

@@ -3,8 +3,8 @@
 import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { JobFileError } from '../job-file.ts'
-import { causeOf } from '../sentence.ts'
+import { JobFileError } from './job-file.ts'
+import { causeOf } from './sentence.ts'
 
 const Trace = z.looseObject({
   otherData: z.object({ startMicroseconds: z.number() }),
