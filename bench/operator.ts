@@ -248,6 +248,8 @@ function report({ loops, own, jobset, rest, takeoverSeconds }: Results): void {
   )
   const rows = own.rows
   writeJson(options.json, {
+    bench: 'operator',
+    machine: machine(),
     jobs: size.jobs,
     workersPerJob: workers,
     podsPerSecond: median(rows.map(row => row.burst.podsPerSecond)),

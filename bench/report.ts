@@ -2,6 +2,7 @@
 
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
+import { relative } from 'node:path'
 
 export const machine = (): string => `${cpus()[0]?.model ?? 'unknown processor'}, ${cpus().length} processors`
 
@@ -35,6 +36,19 @@ export function markdown(head: readonly string[], rows: readonly (readonly Cell[
 export const fixed = (value: number | null, digits: number): string | null =>
   value === null || !Number.isFinite(value) ? null : value.toFixed(digits)
 
+/**
+ * Writes the result of a benchmark as a JSON file, with the day and the command line, from which
+ * `npm run docs:measurements` makes a page.
+ */
 export function writeJson(path: string | undefined, result: object): void {
-  if (path !== undefined) writeFileSync(path, `${JSON.stringify(result, undefined, 2)}\n`)
+  if (path === undefined) return
+  const stamped = 'bench' in result ? { ...result, date: today(), command: commandLine() } : result
+  writeFileSync(path, `${JSON.stringify(stamped, undefined, 2)}\n`)
+}
+
+const today = () => new Date().toISOString().slice(0, 10)
+
+function commandLine(): string {
+  const [script = '', ...words] = process.argv.slice(1)
+  return ['node', relative(process.cwd(), script), ...words].join(' ')
 }

@@ -13,6 +13,10 @@ afterAll(() => rmSync(folder, { recursive: true }))
 
 const rate = z.number().positive()
 const Result = z.strictObject({
+  bench: z.literal('operator'),
+  machine: z.string(),
+  date: z.iso.date(),
+  command: z.string(),
   jobs: z.literal(6),
   workersPerJob: z.literal(2),
   podsPerSecond: rate,
