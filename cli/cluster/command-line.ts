@@ -1,4 +1,5 @@
-// The commands that speak to a cluster, as a user of it: top, why, logs, trace, suspend, resume. Also as `kubectl scmoe …`.
+// The options and help texts of the commands for jobs in a cluster: top, why, logs, trace, suspend
+// and resume. They also run as `kubectl scmoe …`.
 
 import type { Command } from 'commander'
 import { between, wholeNumber } from '../arguments.ts'
@@ -16,20 +17,20 @@ export interface Wiring {
   print: (text: string) => void
 }
 
-/** Options that kubectl has under the same names. */
+/** Adds the options that kubectl has under the same names. */
 const ofCluster = (command: Command) =>
   command
-    .option('-n, --namespace <name>', "default: the context's")
+    .option('-n, --namespace <name>', 'namespace (default: the namespace of the context)')
     .option('--context <name>', 'context of the kubeconfig (default: the current one)')
-    .option('--kubeconfig <file>', 'default: $KUBECONFIG or ~/.kube/config')
+    .option('--kubeconfig <file>', 'path of the kubeconfig (default: $KUBECONFIG or ~/.kube/config)')
 
 const WIDTH = 100
 
 export function addClusterCommands(scmoe: Command, wiring: Wiring): void {
   const { exit, print } = wiring
   addTop(scmoe, wiring)
-  ofCluster(scmoe.command('why').summary('what a job waits for, or why it failed'))
-    .description('Say in one paragraph what a job waits for or why it failed, and what to do about it.')
+  ofCluster(scmoe.command('why').summary('say what a job waits for, or why it failed'))
+    .description('Say in one paragraph what a job waits for, or why it failed, and what to do about it.')
     .argument('<job>', 'name of the ScMoEJob')
     .action(async (name: string, options: ClusterOptions) => {
       const cluster = await Cluster.connect(options)
@@ -41,14 +42,14 @@ export function addClusterCommands(scmoe: Command, wiring: Wiring): void {
   addLogs(scmoe, wiring)
   addTrace(scmoe, wiring)
   for (const [verb, suspend, summary] of [
-    ['suspend', true, 'give the pods of a job back'],
+    ['suspend', true, 'stop the pods of a job'],
     ['resume', false, 'let a suspended job continue'],
   ] as const)
     ofCluster(scmoe.command(verb).summary(summary))
       .description(
         suspend
-          ? 'Set spec.suspend: the workers write a checkpoint, where the job has a volume for it, and their pods go.'
-          : 'Clear spec.suspend: the workers start again, from the newest checkpoint if there is one.',
+          ? 'Set spec.suspend. The workers write a checkpoint, if the job has a volume for checkpoints, and their pods are deleted.'
+          : 'Clear spec.suspend. The workers start again, from the newest checkpoint if there is one.',
       )
       .argument('<job>', 'name of the ScMoEJob')
       .action(async (name: string, options: ClusterOptions) => {
@@ -58,14 +59,14 @@ export function addClusterCommands(scmoe: Command, wiring: Wiring): void {
 }
 
 function addTop(scmoe: Command, { exit, print }: Wiring): void {
-  ofCluster(scmoe.command('top').summary('jobs with their speed'))
+  ofCluster(scmoe.command('top').summary('list jobs with their speed'))
     .description(
-      'Show jobs with step, tokens per second (of all ranks, and per rank), overlap and time left, the fastest first. On a terminal the table stays and changes until Ctrl-C, with the trend of the tokens per second; elsewhere it is printed once.',
+      'List jobs with step, tokens per second (of all ranks, and per rank), overlap and time left, the fastest first. On a terminal the table is updated until Ctrl-C and shows the trend of the tokens per second; elsewhere it is printed once.',
     )
-    .option('-A, --all-namespaces', 'jobs of all namespaces')
-    .option('-w, --watch', 'print it again and again, also where there is no terminal')
-    .option('--once', 'print it once, also on a terminal')
-    .option('--interval <seconds>', 'between two looks', between(0.2, 3600), 2)
+    .option('-A, --all-namespaces', 'list the jobs of all namespaces')
+    .option('-w, --watch', 'print the table again and again, also without a terminal')
+    .option('--once', 'print the table once, also on a terminal')
+    .option('--interval <seconds>', 'time between two updates', between(0.2, 3600), 2)
     .action(async (options: TopOptions & ClusterOptions) => {
       await topCommand(await Cluster.connect(options), options, print)
       exit(0)
@@ -73,29 +74,29 @@ function addTop(scmoe: Command, { exit, print }: Wiring): void {
 }
 
 function addLogs(scmoe: Command, { exit, print }: Wiring): void {
-  ofCluster(scmoe.command('logs').summary('logs of the workers, the first that failed first'))
+  ofCluster(scmoe.command('logs').summary('print logs of workers, those of the first failure first'))
     .description(
-      "Print the logs of a job's workers: of the one that failed first, then of the others that failed, then by rank.",
+      "Print the logs of a job's workers. The worker that failed first comes first, then other workers that failed, then the rest by rank.",
     )
     .argument('<job>', 'name of the ScMoEJob')
-    .option('--rank <n>', 'of this rank alone', wholeNumber(0))
-    .option('--tail <n>', 'last lines of each worker', wholeNumber(0), 40)
-    .option('--all', 'of all workers, not only of the first eight')
-    .option('-f, --follow', 'go on with new lines until Ctrl-C')
-    .option('--raw', 'as the workers write them: one JSON object a line')
+    .option('--rank <n>', 'print only the log of this rank', wholeNumber(0))
+    .option('--tail <n>', 'print the last n lines of each worker', wholeNumber(0), 40)
+    .option('--all', 'print the logs of all workers, not only of the first eight')
+    .option('-f, --follow', 'continue with new lines until Ctrl-C')
+    .option('--raw', 'print lines as the workers write them, one JSON object each')
     .action(async (name: string, options: LogsOptions & ClusterOptions) =>
       exit(await logsCommand(await Cluster.connect(options), { ...options, name }, print)),
     )
 }
 
 function addTrace(scmoe: Command, { exit, print }: Wiring): void {
-  ofCluster(scmoe.command('trace').summary('the last profiled step, for Perfetto'))
+  ofCluster(scmoe.command('trace').summary('fetch the last profiled step for Perfetto'))
     .description(
       'Fetch the Chrome trace of the last profiled step from rank 0 of a running job, through the API server. Open it in ui.perfetto.dev.',
     )
     .argument('<job>', 'name of the ScMoEJob')
-    .option('-o, --output <file>', 'default: <job>-trace.json')
-    .option('--all-ranks', 'the steps of all ranks beside each other')
+    .option('-o, --output <file>', 'file to write (default: <job>-trace.json)')
+    .option('--all-ranks', 'fetch the steps of all ranks into one file')
     .action(async (name: string, options: TraceOptions & ClusterOptions) => {
       print(await traceCommand(await Cluster.connect(options), name, options))
       exit(0)

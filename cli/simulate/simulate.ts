@@ -1,5 +1,6 @@
-// scmoe simulate: what a step of a job would take in larger worlds, each rank with the tokens it has now: compute measured on this machine,
-// communication by formula (simulate-predict.ts), the schedule chosen as a worker would choose it.
+// scmoe simulate: predicts a step of a job on more ranks, each with as many tokens as now. Compute
+// is measured on this machine, communication is calculated (predict.ts), and the schedule is chosen
+// like a worker does.
 
 import { availableParallelism } from 'node:os'
 import { worldSizeOf } from '../../crds/ranks.ts'
@@ -27,7 +28,10 @@ export interface SimulateOptions {
 const RANKS = [8, 64, 512]
 const VALIDATED = [2, 4]
 
-/** The text, or the figures as JSON. Throws JobFileError, and ScheduleError or ModelError of the worker. */
+/**
+ * Returns the text, or the figures as JSON. Throws JobFileError, or ScheduleError and ModelError of
+ * the worker.
+ */
 export async function simulateCommand(file: string, options: SimulateOptions): Promise<string> {
   const job = readJob(file)
   demandMeasurable(job, options)
@@ -40,11 +44,11 @@ export async function simulateCommand(file: string, options: SimulateOptions): P
   return options.json ? JSON.stringify(found, undefined, 2) : text(job, found, options)
 }
 
-/** What is measured here is computed by CPUs. */
+/** Measurements on this machine use CPUs, which compute in float32 only. */
 function demandMeasurable({ spec }: Job, { results, validate }: SimulateOptions): void {
   if (spec.training.precision === 'float32' || (results !== undefined && !validate)) return
   throw new JobFileError(
-    `training.precision is ${spec.training.precision}, and what would be measured here are CPUs, which compute in float32 alone: give --results of a run of the job, without --validate, or use precision float32`,
+    `training.precision is ${spec.training.precision}, but measurements on this machine use CPUs, which compute in float32 only: give --results of a run of the job, without --validate, or set precision to float32`,
   )
 }
 
@@ -56,7 +60,7 @@ async function predictions(job: Job, options: SimulateOptions): Promise<Predicti
   }
   const computeThreads = options.threads ?? availableParallelism()
   const ofRun = options.results === undefined ? undefined : computedOfRun(options.results)
-  // Worlds with as many experts on a rank compute the same.
+  // Worlds with the same number of experts per rank have the same compute, so measure it once.
   const measured = new Map<number, Computed>()
   const found: Prediction[] = []
   for (const ranks of options.ranks ?? RANKS) {
@@ -72,12 +76,15 @@ async function predictions(job: Job, options: SimulateOptions): Promise<Predicti
   return found
 }
 
-/** The same work for each rank; experts on as many ranks as the job says, or else on as many as divide both them and the ranks. */
+/**
+ * The job on another number of ranks with the same work for each rank. The experts are spread over
+ * as many ranks as the job says, otherwise over the greatest common divisor of experts and ranks.
+ */
 function specOf({ spec }: Job, ranks: number): ScMoEJobSpec {
   const perRank = spec.training.globalBatchSequences / worldSizeOf(spec)
   if (!Number.isInteger(perRank))
     throw new JobFileError(
-      `training.globalBatchSequences is ${spec.training.globalBatchSequences}, not a multiple of its ${worldSizeOf(spec)} ranks`,
+      `training.globalBatchSequences is ${spec.training.globalBatchSequences}, not a multiple of the ${worldSizeOf(spec)} ranks of the job: change one of them`,
     )
   const { experts } = modelConfig(spec, worldSizeOf(spec))
   const expertParallelSize = spec.parallelism.expertParallelSize ?? greatestCommonDivisor(experts, ranks)
@@ -127,13 +134,13 @@ function validationText(found: readonly Validation[]): string {
   ])
   const head = ['ranks', 'predicted', 'measured', 'error', 'bandwidth', 'latency', 'schedule']
   return [
-    'Ranks as processes of this machine, one step of each, predicted and run',
+    'Ranks run as processes on this machine: the predicted step beside the measured one',
     '',
     ...table([head, ...rows]),
   ].join('\n')
 }
 
-/** Columns right-aligned, but for the last. */
+/** Aligns all columns but the last to the right. */
 function table(rows: readonly string[][]): string[] {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map(row => row[column]?.length ?? 0)))
   return rows.map(row =>

@@ -1,14 +1,15 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 
-// Below the range the kernel takes for outgoing connections, and below that of the API servers of tools/cluster.
+// Below the range that the kernel uses for outgoing connections, and below the range of the API
+// servers of tools/cluster.
 const PORTS = { first: 10_000, count: 10_000 }
-/** The ranks of a pod serve on the ports that follow the first one's. */
+/** The ranks of a pod serve on the ports that follow the port of the first rank. */
 const APART = 16
-/** In a row from somewhere else in each process, so that two that look at the same time do not find the same. */
+/** Each process starts at a random port, so that two processes rarely find the same one. */
 let next = Math.floor(Math.random() * PORTS.count)
 
-/** A loopback port that nothing listened on a moment ago, another each time, and none of the 15 after one given before. */
+/** A loopback port that was free a moment ago, at least 16 after the port of the last call. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = PORTS.first + (next % PORTS.count)

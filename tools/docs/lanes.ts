@@ -2,7 +2,7 @@
 // forward pass of one MoE unit: first top-2 experts in sequential order, then ScMoE with the
 // shortcut, both measured and at the same scale.
 //
-//   node tools/docs/lanes.ts [--rate MBIT] [--output FILE]
+//   node tools/docs/lanes.ts [--rate MBIT] [--steps N] [--output FILE]
 //   node tools/docs/lanes.ts --sequential FOLDER --shortcut FOLDER [--unit N] [--phase NAME] [--output FILE]
 //
 // Without folders, both examples are trained first, on two ranks whose connection is limited to
@@ -22,8 +22,8 @@ import { lanesOf, PHASES, type Phase } from './lanes-trace.ts'
 const ROOT = join(import.meta.dirname, '../..')
 const RANKS = 2
 const RUNS = [
-  { name: 'sequential', title: 'Top-2 experts, sequential', example: 'examples/02-overlap-sequential.yaml' },
-  { name: 'shortcut', title: 'ScMoE, shortcut', example: 'examples/03-overlap-shortcut.yaml' },
+  { name: 'sequential', title: 'Top-2 experts', example: 'examples/02-overlap-sequential.yaml' },
+  { name: 'shortcut', title: 'ScMoE', example: 'examples/03-overlap-shortcut.yaml' },
 ] as const
 
 const Summary = z.looseObject({ schedule: z.string() })
@@ -34,6 +34,7 @@ function main(): void {
       sequential: { type: 'string' },
       shortcut: { type: 'string' },
       rate: { type: 'string', default: '500' },
+      steps: { type: 'string', default: '32' },
       unit: { type: 'string', default: '1' },
       phase: { type: 'string', default: 'forward' },
       output: { type: 'string', default: join(ROOT, 'docs/lanes.svg') },
@@ -41,13 +42,13 @@ function main(): void {
   })
   if ((values.sequential === undefined) !== (values.shortcut === undefined))
     throw new Error('give both --sequential and --shortcut, or neither of them')
+  const limits = { mbit: Number(values.rate), steps: values.steps }
   const part = { unit: Number(values.unit), phase: phaseNamed(values.phase) }
   const panels = RUNS.map(({ name, title, example }): Panel => {
-    const folder =
-      values[name] ?? train(example, { folder: join(ROOT, 'build/lanes', name), mbit: Number(values.rate) })
+    const folder = values[name] ?? train(example, join(ROOT, 'build/lanes', name), limits)
     const { schedule } = Summary.parse(JSON.parse(readFileSync(join(folder, 'summary.json'), 'utf8')))
     const trace = readFileSync(join(folder, 'trace-rank0.json'), 'utf8')
-    return { title: `${title}: ${schedule}`, lanes: lanesOf(trace, part) }
+    return { title: `${title}, ${schedule}`, lanes: lanesOf(trace, part) }
   })
   writeFileSync(values.output, drawLanes(panels, `One MoE unit, ${part.phase} pass, measured on rank 0`))
   console.log(
@@ -65,15 +66,16 @@ function phaseNamed(text: string): Phase {
  * Trains an example on this machine and returns its output folder. The ranks share one loopback
  * interface, which therefore carries `mbit` for each of them.
  */
-function train(example: string, { folder, mbit }: { folder: string; mbit: number }): string {
+function train(example: string, folder: string, { mbit, steps }: { mbit: number; steps: string }): string {
   const reason = obstacle()
   if (reason !== undefined) throw new Error(`the connection of the ranks cannot be limited: ${reason}`)
   rmSync(folder, { recursive: true, force: true })
   const limit = ['tc', 'qdisc', 'add', 'dev', 'lo', 'root', 'tbf', ...bucket(RANKS * mbit * 1e6)].join(' ')
   const script = `ip link set dev lo up && ${limit} && exec "$@"`
-  const scmoe = [process.execPath, join(ROOT, 'cli/scmoe.ts'), 'run', join(ROOT, example), '--output', folder]
-  const [command, ...words] = [...IN_NEW_NETWORK, 'sh', '-c', script, 'sh', ...scmoe]
-  execFileSync(command, words, { stdio: 'inherit', env: { ...process.env, [ENV.computeThreads]: '1' } })
+  const words = ['run', join(ROOT, example), '--output', folder, '--steps', steps]
+  const scmoe = [process.execPath, join(ROOT, 'cli/scmoe.ts'), ...words]
+  const [command, ...rest] = [...IN_NEW_NETWORK, 'sh', '-c', script, 'sh', ...scmoe]
+  execFileSync(command, rest, { stdio: 'inherit', env: { ...process.env, [ENV.computeThreads]: '1' } })
   return folder
 }
 
