@@ -81,6 +81,14 @@ export function program(exit: (code: number) => void): Command {
       exit(0)
     })
 
+  addRun(scmoe, exit)
+  addEval(scmoe, exit)
+  addDoctor(scmoe, exit)
+  addClusterCommands(scmoe, { exit, print })
+  return scmoe
+}
+
+function addRun(scmoe: Command, exit: (code: number) => void): void {
   scmoe
     .command('run')
     .summary('train on this machine')
@@ -94,11 +102,6 @@ export function program(exit: (code: number) => void): Command {
     .option('--trace <file>', 'write a Chrome trace of the last step of all ranks; open it in ui.perfetto.dev')
     .option('--json', 'print one JSON object at the end instead of text')
     .action(async (file: string, options: RunOptions) => exit(await runCommand(file, options)))
-
-  addEval(scmoe, exit)
-  addDoctor(scmoe, exit)
-  addClusterCommands(scmoe, { exit, print })
-  return scmoe
 }
 
 function addEval(scmoe: Command, exit: (code: number) => void): void {

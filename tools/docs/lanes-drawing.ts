@@ -12,7 +12,7 @@ const MARGIN = { left: 112, right: 16 }
 const LANE = { height: 34, gap: 6 }
 const PANEL = { heading: 30, axis: 26 }
 const HEAD = 44
-const LEGEND = { height: 62, entries: 4 }
+const LEGEND = { height: 80, entries: 4 }
 const FONT = 'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"'
 /** Average width of a character, as a share of the font size. */
 const CHARACTER = 0.56
@@ -29,28 +29,37 @@ const WORKS: readonly { work: Work; name: string; fill: string; text: string }[]
   { work: 'sums', name: 'sums of gradients', fill: '#8c8c8c', text: '#ffffff' },
 ]
 const IDLE = '#eceff3'
+/** A transfer that waits for the other rank is pale; the legend shows it in the colour of dispatch. */
+const PALE = 0.25
+const WAITING = '#d6453d'
 
 /** All panels have the same scale, which the longest of them fills. */
 export function drawLanes(panels: readonly Panel[], caption: string): string {
   const longest = Math.max(...panels.map(({ lanes }) => lanes.duration))
-  const scale = (WIDTH - MARGIN.left - MARGIN.right) / longest
+  const scale = { perMicrosecond: (WIDTH - MARGIN.left - MARGIN.right) / longest, tick: tickOf(longest) }
   const panelHeight = PANEL.heading + 2 * (LANE.height + LANE.gap) + PANEL.axis
   const height = HEAD + panels.length * panelHeight + LEGEND.height
   const drawn = panels.flatMap((panel, index) => drawPanel(panel, { top: HEAD + index * panelHeight, scale }))
-  const used = new Set(panels.flatMap(({ lanes }) => [...lanes.compute, ...lanes.comm].map(({ work }) => work)))
+  const bars = panels.flatMap(({ lanes }) => [...lanes.compute, ...lanes.comm])
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" ${FONT}>`,
     `<title>${escaped(caption)}</title>`,
     `<rect width="${WIDTH}" height="${height}" fill="#ffffff"/>`,
     text({ x: 16, y: 27, size: 15, bold: true }, caption),
     ...drawn,
-    ...legend(used, height - LEGEND.height + 14),
+    ...legend(bars, height - LEGEND.height + 14),
     '</svg>',
     '',
   ].join('\n')
 }
 
-function drawPanel({ title, lanes }: Panel, { top, scale }: { top: number; scale: number }): string[] {
+/** Pixels per microsecond, and microseconds between two ticks of the axis. */
+interface Scale {
+  perMicrosecond: number
+  tick: number
+}
+
+function drawPanel({ title, lanes }: Panel, { top, scale }: { top: number; scale: Scale }): string[] {
   const { duration, transfers, hiddenPercent } = lanes
   const figures = `${milliseconds(duration)}; ${milliseconds(transfers)} of communication, ${hiddenPercent.toFixed(0)} % hidden`
   const rows = [
@@ -65,8 +74,8 @@ function drawPanel({ title, lanes }: Panel, { top, scale }: { top: number; scale
       const y = top + PANEL.heading + index * (LANE.height + LANE.gap)
       return [
         text({ x: MARGIN.left - 8, y: y + LANE.height / 2 + 4, size: TEXT_SIZE, anchor: 'end' }, name),
-        rect({ x: MARGIN.left, y, width: duration * scale }, IDLE),
-        ...bars.flatMap(bar => drawBar(bar, { y, scale })),
+        rect({ x: MARGIN.left, y, width: duration * scale.perMicrosecond }, IDLE),
+        ...bars.flatMap(bar => drawBar(bar, { y, scale: scale.perMicrosecond })),
       ]
     }),
     ...axis(duration, { y: bottom, scale }),
@@ -78,7 +87,7 @@ function drawBar(bar: Bar, { y, scale }: { y: number; scale: number }): string[]
   const x = MARGIN.left + (bar.start + bar.waited) * scale
   const width = (bar.end - bar.start - bar.waited) * scale
   const waits =
-    bar.waited * scale >= 1 ? [rect({ x: x - bar.waited * scale, y, width: bar.waited * scale }, fill, 0.25)] : []
+    bar.waited * scale >= 1 ? [rect({ x: x - bar.waited * scale, y, width: bar.waited * scale }, fill, PALE)] : []
   const label = labelFor(bar.name, width)
   const middle = { x: x + width / 2, y: y + LANE.height / 2 + 4, size: TEXT_SIZE, anchor: 'middle', colour } as const
   return [...waits, rect({ x, y, width }, fill), ...(label === '' ? [] : [text(middle, label)])]
@@ -90,40 +99,47 @@ function labelFor(name: string, width: number): string {
   return [name, name.split(' ')[0] ?? ''].find(fits) ?? ''
 }
 
-function axis(duration: number, { y, scale }: { y: number; scale: number }): string[] {
-  const tick = tickOf(duration / 1000) * 1000
-  const count = Math.floor(duration / tick)
-  return Array.from({ length: count + 1 }, (_, index) => {
-    const x = MARGIN.left + index * tick * scale
-    const anchor = index === 0 ? 'start' : 'middle'
+function axis(duration: number, { y, scale }: { y: number; scale: Scale }): string[] {
+  const { perMicrosecond, tick } = scale
+  return Array.from({ length: Math.floor(duration / tick) + 1 }, (_, index) => {
+    const x = MARGIN.left + index * tick * perMicrosecond
+    const words = index === 0 ? '0 ms' : String((index * tick) / 1000)
     return [
       `<line x1="${px(x)}" x2="${px(x)}" y1="${px(y - LANE.gap)}" y2="${px(y)}" stroke="#8a929c"/>`,
-      text({ x, y: y + 12, size: 10, anchor, colour: '#57606a' }, index === 0 ? '0 ms' : `${(index * tick) / 1000}`),
+      text({ x, y: y + 12, size: 10, anchor: index === 0 ? 'start' : 'middle', colour: '#57606a' }, words),
     ].join('\n')
   })
 }
 
-/** The round number of which between four and ten fit. */
-function tickOf(value: number): number {
-  const power = 10 ** Math.floor(Math.log10(value / 4))
-  return [5, 2, 1].map(step => step * power).find(step => value / step >= 4) ?? power
+/** A round number of microseconds, of which four to ten fit into the longest panel. */
+function tickOf(duration: number): number {
+  const power = 10 ** Math.floor(Math.log10(duration / 4))
+  return [5, 2, 1].map(step => step * power).find(step => duration / step >= 4) ?? power
 }
 
-function legend(used: ReadonlySet<Work>, top: number): string[] {
-  const entries = [...WORKS.filter(({ work }) => used.has(work)), { name: 'queue is idle', fill: IDLE }]
+function legend(bars: readonly Bar[], top: number): string[] {
+  const used = new Set(bars.map(({ work }) => work))
+  const waits = bars.some(({ waited }) => waited > 0)
+  const entries = [
+    ...WORKS.filter(({ work }) => used.has(work)).map(entry => ({ ...entry, opacity: 1 })),
+    ...(waits ? [{ name: 'waits for the other rank', fill: WAITING, opacity: PALE }] : []),
+    { name: 'queue is idle', fill: IDLE, opacity: 1 },
+  ]
   const width = (WIDTH - 32) / LEGEND.entries
-  return entries.flatMap(({ name, fill }, index) => {
+  return entries.flatMap(({ name, fill, opacity }, index) => {
     const x = 16 + (index % LEGEND.entries) * width
     const y = top + Math.floor(index / LEGEND.entries) * 20
     return [
-      `<rect x="${px(x)}" y="${px(y)}" width="14" height="12" rx="2" fill="${fill}"/>`,
+      `<rect x="${px(x)}" y="${px(y)}" width="14" height="12" rx="2" fill="${fill}"${opacityOf(opacity)}/>`,
       text({ x: x + 20, y: y + 10, size: TEXT_SIZE }, name),
     ]
   })
 }
 
+const opacityOf = (opacity: number) => (opacity < 1 ? ` fill-opacity="${opacity}"` : '')
+
 const rect = ({ x, y, width }: { x: number; y: number; width: number }, fill: string, opacity = 1) =>
-  `<rect x="${px(x)}" y="${px(y)}" width="${px(width)}" height="${LANE.height}" fill="${fill}"${opacity < 1 ? ` fill-opacity="${opacity}"` : ' stroke="#ffffff" stroke-width="0.5"'}/>`
+  `<rect x="${px(x)}" y="${px(y)}" width="${px(width)}" height="${LANE.height}" fill="${fill}"${opacityOf(opacity)}/>`
 
 interface Style {
   x: number

@@ -49,16 +49,18 @@ function tableOf(records: readonly Fields[]): string {
   )
 }
 
+/** The single values of a record, by name; those of a record inside have names with a point. */
 function flat(fields: Fields, prefix = ''): Map<string, Cell> {
   return new Map(
     Object.entries(fields).flatMap(([key, value]): [string, Cell][] => {
-      const name = `${prefix}${key}`
-      if (isFields(value)) return [...flat(value, `${name}.`)]
-      if (Array.isArray(value)) return []
-      return [[name, typeof value === 'number' || typeof value === 'string' || value === null ? value : String(value)]]
+      if (isFields(value)) return [...flat(value, `${prefix}${key}.`)]
+      return Array.isArray(value) ? [] : [[`${prefix}${key}`, cellOf(value)]]
     }),
   )
 }
+
+const cellOf = (value: unknown): Cell =>
+  typeof value === 'number' || typeof value === 'string' || value === null ? value : JSON.stringify(value)
 
 function shown(cell: Cell): Cell {
   if (typeof cell === 'string') return cell.replaceAll('|', '\\|').replaceAll('\n', ' ')
@@ -67,7 +69,7 @@ function shown(cell: Cell): Cell {
 }
 
 const inWords = (value: unknown): string =>
-  isFields(value) ? [...flat(value)].map(([name, cell]) => `${name} ${shown(cell)}`).join(', ') : String(value)
+  isFields(value) ? [...flat(value)].map(([name, cell]) => `${name} ${shown(cell)}`).join(', ') : String(cellOf(value))
 
 const isFields = (value: unknown): value is Fields =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
