@@ -128,10 +128,10 @@ function blame({ status: { lastFailure }, name }: Facts): string {
 /** A sentence about earlier attempts, unless the status message is about the same failure. */
 function history({ restarts = 0, lastFailure, message: told = '' }: ScMoEJobStatus): string[] {
   if (restarts === 0 || lastFailure === undefined) return []
-  const { podName, attempt, reason, message } = lastFailure
-  if (told.startsWith(`${podName} `)) return []
+  const { podName: failedPod, attempt, reason, message } = lastFailure
+  if (told.startsWith(`${failedPod} `)) return []
   return [
-    `It was restarted ${plural(restarts, 'time')}; most recently, ${podName} failed in attempt ${attempt}: ${reason}: ${message}`,
+    `It was restarted ${plural(restarts, 'time')}; most recently, ${failedPod} failed in attempt ${attempt}: ${reason}: ${message}`,
   ]
 }
 
