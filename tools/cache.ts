@@ -10,7 +10,9 @@ export function cacheRoot(env: NodeJS.ProcessEnv = process.env): string {
   return join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'scmoe')
 }
 
-/** Writes under a temporary name and renames, so that a file that exists under `path` is complete. */
+/**
+ * Writes under a temporary name and renames, so that a file that exists under `path` is complete.
+ */
 export async function writeAtomically(path: string, write: (temporary: string) => Promise<void> | void): Promise<void> {
   const temporary = `${path}.${process.pid}.tmp`
   mkdirSync(dirname(path), { recursive: true })

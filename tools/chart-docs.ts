@@ -1,4 +1,5 @@
-// node tools/chart-docs.ts: writes docs/chart.md from the chart's values and their schema. tests/unit/chart/values.test.ts compares.
+// node tools/chart-docs.ts: writes docs/chart.md from the chart's values and their schema. The test
+// tests/unit/chart/values.test.ts compares the file with them.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -23,12 +24,12 @@ const ValueSchema: z.ZodType<ValueSchema> = z.looseObject({
   },
 })
 
-/** One value that can be set. */
+/** A value of the chart that a user can set. */
 export interface ChartValue {
   /** e.g. `image.operator.tag`. */
   path: string
   schema: ValueSchema
-  /** Undefined: values.yaml does not have it. */
+  /** The default; undefined if values.yaml does not have the value. */
   preset: unknown
 }
 
@@ -44,7 +45,7 @@ function leaves(schema: ValueSchema, preset: unknown, path: readonly string[]): 
   return Object.entries(schema.properties).flatMap(([name, each]) => leaves(each, field(preset, name), [...path, name]))
 }
 
-/** A value that is `{}` as it comes is shown as one, whatever can be put into it. */
+/** A value whose default is `{}` is one row, whatever fields it may have. */
 const isFree = (preset: unknown) =>
   typeof preset === 'object' && preset !== null && !Array.isArray(preset) && Object.keys(preset).length === 0
 

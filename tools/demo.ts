@@ -1,7 +1,8 @@
-// `npm run demo`: a real Kubernetes, the chart, one training job on two workers, then the same network with and without the shortcut schedule.
-//   --keep            leave the cluster up and say how to reach it; `npm run demo:down` ends it
-//   --down            only that
-//   --only-training   without the comparison of schedules
+// npm run demo: starts a real Kubernetes, installs the chart, trains one job on two workers, then
+// compares training with and without the shortcut schedule on the same limited network.
+//   --keep            leave the cluster running and say how to reach it
+//   --down            only end a cluster that was kept (npm run demo:down)
+//   --only-training   leave out the comparison of schedules
 //   --provider NAME   auto, existing, kind, embedded (see tools/cluster)
 
 import { existsSync, rmSync } from 'node:fs'
@@ -29,7 +30,7 @@ function say(line: string): void {
   console.log(`${styleText('dim', `${seconds} s`)}  ${line}`)
 }
 
-/** Says what is done, does it, says how long it took. */
+/** Prints the name of a step, runs it, and prints how long it took. */
 async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
   const before = performance.now()
   say(styleText('bold', what))

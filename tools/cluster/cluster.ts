@@ -1,4 +1,5 @@
-// Real Kubernetes for the demo and the tests: one that the user points to, kind, or one of our own without Docker.
+// Starts and ends real Kubernetes clusters for the demo and the tests. The provider is a cluster of
+// the user, kind with Docker, or the embedded cluster without Docker.
 
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -18,7 +19,7 @@ export type UpOptions = {
   readonly mode?: Mode
   /** `auto` (the default): kind if kind and a Docker engine answer, otherwise embedded. */
   readonly provider?: ProviderName | 'auto'
-  /** The folder of everything the cluster writes. Clusters with different folders can run side by side. */
+  /** The folder of everything the cluster writes. Clusters in different folders can coexist. */
   readonly stateDir?: string
   /**
    * `process` (the default): the cluster ends with the calling process, however that ends.
@@ -35,13 +36,16 @@ export type Cluster = ClusterAccess & {
   down(): Promise<void>
 }
 
-/** Which provider `auto` means here. Kind cannot give an API server alone. */
+/** The provider that `auto` means here. kind cannot run an API server without a node. */
 async function chooseProvider(mode: Mode, wanted: ProviderName | 'auto' = 'auto'): Promise<ProviderName> {
   if (wanted !== 'auto') return wanted
   return mode === 'node' && (await kindIsUsable()) ? 'kind' : 'embedded'
 }
 
-/** Starts a cluster, or finds the healthy one that the state folder already holds; what is half started is removed first. */
+/**
+ * Starts a cluster, or finds the healthy one that the state folder already holds. A cluster whose
+ * start was not completed is removed first.
+ */
 export async function up(options: UpOptions = {}): Promise<Cluster> {
   const mode = options.mode ?? 'node'
   const stateDir = checkedStateDir(options.stateDir ?? defaultStateDir(mode))
@@ -60,8 +64,8 @@ export async function up(options: UpOptions = {}): Promise<Cluster> {
 }
 
 /**
- * Ends the cluster and removes every trace of it, whatever state it is in; says whether there was one.
- * A cluster that is just being started ends too, and its `up` fails.
+ * Ends the cluster, in whatever state it is, and removes every trace of it; returns whether there
+ * was one. A cluster that is being started ends too, and its `up` fails.
  */
 export async function down(stateDir: string): Promise<boolean> {
   const folder = checkedStateDir(stateDir)
@@ -75,14 +79,14 @@ export async function down(stateDir: string): Promise<boolean> {
   })
 }
 
-/** What the state folder holds; undefined if nothing. */
+/** The status of the cluster in the state folder; undefined if there is none. */
 export async function status(stateDir: string): Promise<Status | undefined> {
   const record = readRecord(checkedStateDir(stateDir))
   if (record === undefined) return undefined
   return PROVIDERS[record.provider].status(stateDir, record)
 }
 
-/** The file that `up` wrote for clients. */
+/** The path of the kubeconfig that `up` wrote. */
 export function kubeconfigPath(stateDir: string): string {
   return join(checkedStateDir(stateDir), 'kubeconfig')
 }

@@ -81,13 +81,14 @@ function requireMachine(mode: Mode): void {
 async function launch(request: UpRequest, plan: Plan, listener: Server): Promise<ClusterRecord> {
   const { mode, stateDir } = request
   const record: ClusterRecord = { provider: 'embedded', mode, port: plan.layout.port, processes: [], ready: false }
-  // Written first: a folder with a record is one that may be removed.
+  // The record comes first: only a folder with a record may be removed.
   writeRecord(stateDir, record)
   const keeper = spawnKeeper(mode, stateDir)
   try {
     const next = messages(request, keeper)
     await next('hello')
-    // Inside, the first process is the shell before the keeper; it may be killed from outside by its pid out here.
+    // The first process inside the namespaces is the shell before the keeper. It has a pid out here
+    // as well, by which it can be killed.
     const pid = keeper.pid ?? 0
     const inside = mode === 'api' ? [] : allProcesses().filter(p => p.parent === pid)
     const started: ClusterRecord = { ...record, processes: [identify(pid), ...inside.map(p => identify(p.pid))] }
@@ -120,7 +121,7 @@ function spawnKeeper(mode: Mode, stateDir: string): ChildProcess {
   return child
 }
 
-/** At API level the server takes the port itself; a node's keeper listens for it. */
+/** In mode `api` the API server takes the port itself; in mode `node` the keeper listens on it. */
 async function handOver(keeper: ChildProcess, plan: Plan, listener: Server): Promise<void> {
   const message: ToKeeper = { type: 'start', plan }
   if (plan.layout.mode === 'node') return tell(keeper, message, listener)
@@ -134,7 +135,10 @@ function tell(keeper: ChildProcess, message: ToKeeper, listener?: Server): Promi
   })
 }
 
-/** Passes progress on, and gives a function that waits for a kind of message; a keeper that fails or ends is an error. */
+/**
+ * Passes progress on, and returns a function that waits for a type of message and rejects if the
+ * keeper fails or ends.
+ */
 function messages(request: UpRequest, keeper: ChildProcess): (type: FromKeeper['type']) => Promise<void> {
   const arrived = new EventEmitter()
   const failure = new Promise<never>((_, reject) => {

