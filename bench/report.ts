@@ -1,4 +1,4 @@
-// What benchmarks print: the machine, tables, and a JSON file.
+// Prints the results of benchmarks: the machine, tables, and a JSON file.
 
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -8,7 +8,7 @@ export const machine = (): string => `${cpus()[0]?.model ?? 'unknown processor'}
 
 export type Cell = string | number | null
 
-/** Columns aligned, numbers to the right; null is empty. */
+/** A text table. Numbers are aligned to the right; null is an empty cell. */
 export function table(head: readonly string[], rows: readonly (readonly Cell[])[]): string {
   const lines = [head, ...rows.map(row => row.map(cell => (cell === null ? '' : String(cell))))]
   const widths = head.map((_, column) => Math.max(...lines.map(line => line[column]?.length ?? 0)))
@@ -32,7 +32,7 @@ export function markdown(head: readonly string[], rows: readonly (readonly Cell[
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n')
 }
 
-/** With so many digits after the point; null where there is no such number. */
+/** The number with `digits` digits after the point; null if it is null or not finite. */
 export const fixed = (value: number | null, digits: number): string | null =>
   value === null || !Number.isFinite(value) ? null : value.toFixed(digits)
 

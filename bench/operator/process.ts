@@ -1,10 +1,10 @@
-// A controller under measurement is a process of its own: its memory, its processor time, its end.
+// A controller that is measured: a process with its memory, its processor time and its end.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-/** Of the kernel; USER_HZ is 100 on every Linux this runs on. */
+/** USER_HZ of the kernel, which is 100 on every Linux on which this runs. */
 const TICKS_PER_SECOND = 100
 
 const living = new Set<ChildProcess>()
@@ -39,7 +39,7 @@ export class Program {
     return this.child.exitCode !== null || this.child.signalCode !== null
   }
 
-  /** Resident. */
+  /** Resident memory. */
   mebibytes(): number {
     const kibibytes = /^VmRSS:\s+(\d+) kB/m.exec(this.#proc('status'))?.[1]
     return Number(kibibytes) / 1024
@@ -62,7 +62,7 @@ export class Program {
   }
 
   #proc(file: string): string {
-    if (this.ended) throw new Error(`it has ended: ${this.text().slice(-2000)}`)
+    if (this.ended) throw new Error(`the process has ended: ${this.text().slice(-2000)}`)
     return readFileSync(`/proc/${this.child.pid}/${file}`, 'utf8')
   }
 }
