@@ -90,9 +90,8 @@ const JOBSETS = '/apis/jobset.x-k8s.io/v1alpha2'
 
 /**
  * JobSet with the Job controller that it needs. There are no admission webhooks; objects are sent
- * as
- * those would leave them. The limits of requests per second are lifted, because by default the Job
- * controller would be measured by them alone.
+ * as those would leave them. The limits of requests per second are lifted, because by default they
+ * would limit the Job controller.
  */
 export class JobSet implements Subject {
   readonly name = 'jobset'
