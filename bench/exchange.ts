@@ -1,5 +1,5 @@
-// npm run bench:exchange: the engine's all-to-all between two ranks beside what iperf3 moves over the same link without limit, in turns.
-// bench/README.md says what the figures mean.
+// npm run bench:exchange: compares the engine's all-to-all between two ranks with iperf3 on the
+// same unlimited link. The two run in turns. bench/README.md says what the figures mean.
 //
 //   node bench/exchange.ts [--json FILE] [--quick] [--rounds N]
 
@@ -16,7 +16,7 @@ import { World } from './world/world.ts'
 const { values: options } = parseArgs({
   options: { json: { type: 'string' }, quick: { type: 'boolean', default: false }, rounds: { type: 'string' } },
 })
-/** Of links and tools that are missing; EX_UNAVAILABLE. */
+/** The exit code if links or tools are missing; EX_UNAVAILABLE. */
 const EXIT_IMPOSSIBLE = 69
 const MIB = 2 ** 20
 const DIM = 256
@@ -24,12 +24,15 @@ const ROW_BYTES = 4 * DIM
 const ENGINE = 'exchange'
 const rounds = Number(options.rounds ?? (options.quick ? 1 : 5))
 const sizes = options.quick ? [MIB] : [MIB / 16, MIB / 4, MIB, 4 * MIB, 16 * MIB]
-/** Bytes of one direction in one run. */
+/** Bytes in one direction in one run. */
 const PER_RUN = options.quick ? 4 * MIB : 256 * MIB
 
 const repeatsOf = (bytes: number) => Math.max(1, Math.round(PER_RUN / bytes))
 
-/** All-to-alls, one after another, in which each of two ranks sends `bytes` to the other and keeps none. */
+/**
+ * A program of all-to-alls, one after another, in which each of two ranks sends `bytes` to the
+ * other.
+ */
 function programOf(bytes: number, rank: number): Program {
   const rows = bytes / ROW_BYTES
   const group = { experts: 2, capacity: rows, rank, expertParallelSize: 2, chunk: 0, chunks: 1 }
@@ -48,9 +51,9 @@ function programOf(bytes: number, rank: number): Program {
 }
 
 interface Sample {
-  /** Bytes per second of one direction, while both are in use. */
+  /** Bytes per second in one direction while both are in use. */
   rate: number
-  /** Processor time of the communication thread over the time of the transfers. */
+  /** The processor time of the communication thread divided by the time of the transfers. */
   cpu: number
 }
 
@@ -69,7 +72,7 @@ interface Iperf {
   end: { sum_received: { bits_per_second: number }; sum_received_bidir_reverse: { bits_per_second: number } }
 }
 
-/** Bytes per second of one direction while iperf3 uses both. */
+/** Bytes per second in one direction while iperf3 uses both. */
 async function iperf(world: World): Promise<number> {
   const listen = [...world.inside(0), 'iperf3', '--server', '--one-off']
   const server = spawn(listen[0] ?? '', listen.slice(1), { stdio: 'ignore' })
@@ -93,7 +96,8 @@ if (reason !== undefined) {
   process.exit(EXIT_IMPOSSIBLE)
 }
 const hasIperf = succeeds(['iperf3', '--version'])
-if (!hasIperf) console.error('iperf3 is missing, so nothing to compare with: apt-get install --yes iperf3')
+if (!hasIperf)
+  console.error('iperf3 is missing, so there is nothing to compare with; install it: apt-get install --yes iperf3')
 
 using world = await World.start(2)
 await world.open(ENGINE)
@@ -101,7 +105,7 @@ await world.each((rank, index) => {
   const programs = sizes.map(bytes => programOf(bytes, index))
   return rank.call('load', ENGINE, programs)
 })
-// Rank q sends to the expert of the other rank alone.
+// Each rank sends only to the expert of the other rank.
 const most = Math.max(...sizes) / ROW_BYTES
 await world.each(rank => rank.call('write', ENGINE, 'counts', [0, most, most, 0]))
 

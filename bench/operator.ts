@@ -7,8 +7,8 @@
 
 import { parseArgs } from 'node:util'
 import { pathOf } from '../operator/objects/wire.ts'
+import { freePort } from '../tools/free-port.ts'
 import { type Burst, burst, clear, loop, median, memory, type Recovery, recovery, send } from './operator/phases.ts'
-import { freePorts } from './operator/ports.ts'
 import { processorPercent, takeover, Workers, writes, writesPerJob } from './operator/rest.ts'
 import { JobSet, Operator, type Subject } from './operator/subjects.ts'
 import { World } from './operator/world.ts'
@@ -134,7 +134,7 @@ async function takeovers(world: World) {
 }
 
 async function jobsetRows(world: World): Promise<Rows> {
-  const subject = new JobSet(world, await freePorts(3))
+  const subject = new JobSet(world, [await freePort(), await freePort(), await freePort()])
   await subject.install()
   const rows = [await round(world, subject, 'jobset')]
   await subject.start()
@@ -152,7 +152,7 @@ async function main(): Promise<void> {
   const world = await World.start()
   const reporting = new Workers(world)
   try {
-    const [metricsPort = 0] = await freePorts(1)
+    const metricsPort = await freePort()
     const flags = [`--metrics-port=${metricsPort}`, `--progress-port=${await reporting.listen()}`]
     const operator = new Operator(world, { flags, interval: size.interval })
     const loops: Bare[] = []

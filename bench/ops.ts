@@ -1,12 +1,20 @@
-// What each CPU kernel takes at training shapes, against what this machine can do in the same run, and whether it was right.
+// Measures each CPU kernel at training shapes, compares it with the machine's peak in the same run,
+// and checks its results.
 //
-//   npm run bench:ops [-- [OP] [--threads N] [--json FILE]]      only ops that begin with OP
+//   npm run bench:ops [-- [OP] [--threads N] [--json FILE]]      runs only ops that begin with OP
 //
-// % peak: of our fastest matrix product for ops that are products (GF/s), of the fastest copy that touches as many bytes for the others (GB/s: inputs
-// read, outputs written, and read before where they are added to; what fits a cache is copied there too). What only reads, only writes or works in
-// place, and so has more of its bytes in a cache, may be above 100. #wrong: values that differ from the plain loops that define the op by more than
-// 1e-4 of themselves, or of their buffer's root mean square if that is larger; choices and counts must be equal. One thread is timed by its own
-// processor time, several by the clock; of many runs the fastest counts.
+// "% peak" compares products with our fastest matrix product (GF/s), and other ops with the fastest
+// copy that touches as many bytes (GB/s). Bytes are those of inputs read and outputs written;
+// outputs that are added to count twice. A copy that fits a cache runs in the cache too. An op that
+// only reads, only writes or works in place has more of its bytes in a cache, so its share may be
+// above 100 %.
+//
+// "#wrong" counts the values that differ from the plain loops that define the op by more than 1e-4
+// of themselves, or of their buffer's root mean square if that is larger. Choices and counts must
+// be equal.
+//
+// One thread is timed by its own processor time, several threads by the clock. The fastest of many
+// runs counts.
 
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -15,7 +23,7 @@ import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { fixed, machine, writeJson } from './report.ts'
 
-/** What could be reached at best: `rate` in `unit`. */
+/** The best rate that this machine reaches, in `unit`. */
 interface Peak {
   name: string
   rate: number
@@ -49,7 +57,7 @@ function build(): string {
   return join(folder, 'ops_test')
 }
 
-/** A line of `ops_test --time` (tests/native/ops/time.cc). */
+/** Parses a line of `ops_test --time` (tests/native/ops/time.cc). */
 function parse(line: string): Peak | Row {
   const [kind, ...cells] = line.split('\t')
   const text = (at: number) => cells[at] ?? ''
@@ -100,7 +108,10 @@ for await (const line of createInterface({ input: program.stdout })) {
   }
 }
 const [code] = await closed
-if (code === 0 && rows.length === 0) throw new Error(`no op that is timed begins with ${positionals[0] ?? ''}`)
+if (code === 0 && rows.length === 0)
+  throw new Error(
+    `no op that is timed begins with '${positionals[0] ?? ''}'; give the first letters of an op of worker/program/ops.ts`,
+  )
 const wrong = rows.reduce((sum, row) => sum + row.wrong, 0)
 console.log(`#\n# wrong values: ${wrong} of ${rows.reduce((sum, row) => sum + row.values, 0)}`)
 writeJson(options.json, { bench: 'ops', machine: machine(), threads, peaks, rows })

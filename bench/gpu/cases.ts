@@ -1,4 +1,5 @@
-// What a GPU is measured with: models as jobs describe them, and the routed part of a layer at published sizes. Pure.
+// The programs that a GPU is measured with: steps of models as jobs describe them, and the routed
+// part of a layer at published sizes. Pure.
 
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { type ModelConfig, meanOf, modelConfig, sliceOf, tensors, varianceOf } from '../../worker/model.ts'
@@ -14,7 +15,7 @@ const LEARNING_RATE = 3e-4
 export interface Sizes {
   model: object
   sequence: number
-  /** Of the world. */
+  /** Sequences per step, over all ranks. */
   sequences: number
   ranks?: number
   precision?: Precision
@@ -30,19 +31,24 @@ export function configOf({ model, sequence, sequences, ranks = 1, precision = 'f
   return modelConfig(spec, ranks)
 }
 
-/** The paper's model (arXiv 2404.05019, table 8); its successor in width, as deep as 80 GB allow in float32 with AdamW's moments; a tiny one, whose capacity never binds, so that ranks do not change what is dropped. */
+/** The paper's model (arXiv 2404.05019, table 8). */
 export const SMALL: Sizes = { model: { preset: 'gpt2-moe-small', kind: 'ScMoE' }, sequence: 1024, sequences: 8 }
+/** A wider model, as deep as 80 GB allow in float32 with AdamW's moments. */
 export const WIDE: Sizes = {
   model: { preset: 'gpt3-moe-xl', blocks: 4, kind: 'ScMoE' },
   sequence: 2048,
   sequences: 4,
 }
+/** A tiny model. Its capacity is large enough that no token is dropped, on any number of ranks. */
 export const TINY: Sizes = {
   model: { preset: 'tiny', kind: 'ScMoE', capacityFactor: '8' },
   sequence: 128,
   sequences: 4,
 }
-/** Two pairs of blocks, wide enough that every op keeps the device busy; as fast as they are computed, which is what hides transfers. */
+/**
+ * Two pairs of blocks that are wide enough for every op to keep the device busy. They compute in
+ * bfloat16, because the speed of computation decides how much of a transfer is hidden.
+ */
 export const OVERLAP: Sizes = {
   model: { kind: 'ScMoE', blocks: 4, hiddenSize: 1024, heads: 16, feedForwardSize: 4096, experts: 8 },
   sequence: 1024,
@@ -50,11 +56,14 @@ export const OVERLAP: Sizes = {
   precision: 'bfloat16',
 }
 
-/** Parameters by the seed and the tensor's place in the model, the same on every rank that holds it. */
+/**
+ * The initial values of all persistent buffers. A parameter depends on the seed and the tensor's
+ * place in the model, so it is the same on every rank that holds it.
+ */
 function fillsOf(config: ModelConfig, rank: number): Fill[] {
   const parameters = tensors(config).flatMap((tensor, index): Fill[] => {
     const { init } = tensor
-    // Of the experts a rank has those from its first one on; everyone has all of a dense tensor.
+    // A rank holds the experts from its first one on, and all of a dense tensor.
     const { start: first } = sliceOf(tensor, config, rank)
     const values: Fill =
       init.kind === 'normal'
@@ -66,7 +75,7 @@ function fillsOf(config: ModelConfig, rank: number): Fill[] {
       { buffer: varianceOf(tensor.name), kind: 'constant', value: 0 },
     ]
   })
-  // The same in every step: it is learned by heart, so the loss falls.
+  // The tokens are the same in every step, so the loss falls.
   const tokens: Fill = {
     buffer: BUFFER.tokens,
     kind: 'integers',
@@ -74,7 +83,8 @@ function fillsOf(config: ModelConfig, rank: number): Fill[] {
     seed: SEED,
     first: rank * config.batch * (config.sequence + 1),
   }
-  // The bias corrections of Adam's first step stay: they scale the step and change nothing that is measured.
+  // The bias corrections of Adam's first step are kept in all steps. They only scale the step,
+  // which does not change what is measured.
   const hyper: Fill = {
     buffer: BUFFER.hyper,
     kind: 'values',
@@ -83,7 +93,7 @@ function fillsOf(config: ModelConfig, rank: number): Fill[] {
   return [...parameters, tokens, hyper]
 }
 
-/** What scmoe-run executes, and what its times are of. */
+/** A file for scmoe-run, and the program that its times belong to. */
 export interface Case {
   file: RunFile
   precision: Precision
@@ -91,7 +101,7 @@ export interface Case {
   scheduled: Scheduled
 }
 
-/** An optimizer step under one schedule, of one rank. */
+/** An optimizer step of one rank under one schedule. */
 export function stepCase(title: string, sizes: Sizes, choice: Choice, rank = 0): Case {
   const config = configOf(sizes)
   const emitted = emitTrain(config, rank)
@@ -111,7 +121,10 @@ export function stepCase(title: string, sizes: Sizes, choice: Choice, rank = 0):
 
 const partsOf = ({ ops }: Scheduled) => Object.fromEntries(ops.map(({ label, segment }) => [label, segment.part]))
 
-/** Sequential, and the shortcut with the experts in every slot of the forward; the backward's slot is the one that mirrors it or the last there is. */
+/**
+ * The sequential schedule, and the shortcut with the experts in every slot of the forward pass. The
+ * slot of the backward pass mirrors it if there is such a slot.
+ */
 export function schedulesOf(sizes: Sizes): Choice[] {
   const all = choices(emitTrain(configOf(sizes), 0), { strategy: 'Auto' })
   const slots = new Map<number, Choice>()
@@ -125,20 +138,26 @@ export function schedulesOf(sizes: Sizes): Choice[] {
 }
 
 export interface Layer {
-  /** Routed rows of this rank, evenly over its experts. */
+  /** Routed rows of this rank, spread evenly over its experts. */
   rows: number
   experts: number
   hidden: number
   feedForward: number
   precision?: Precision
 }
-/** Local rows of one rank in Megatron-Core's published measurements on H100 with eight expert-parallel ranks. */
+/**
+ * The local rows of one rank in Megatron-Core's published measurements on H100 with eight
+ * expert-parallel ranks.
+ */
 export const LAYERS: readonly Layer[] = [
   { rows: 8192, experts: 1, hidden: 4096, feedForward: 14_336, precision: 'bfloat16' },
   { rows: 32_768, experts: 4, hidden: 7168, feedForward: 2048, precision: 'bfloat16' },
 ]
 
-/** The routed experts of a layer, SwiGLU, forward or forward and backward, on rows that have arrived; in bfloat16 with weights that are. */
+/**
+ * The routed experts of a layer with SwiGLU, on rows that have arrived: forward, or forward and
+ * backward. In bfloat16 the weights are bfloat16 too.
+ */
 export function layerCase(layer: Layer, backward: boolean): Case {
   const { rows, experts, hidden, feedForward, precision = 'float32' } = layer
   const emitted = emitLayer(layer, backward)
@@ -164,7 +183,7 @@ export function layerCase(layer: Layer, backward: boolean): Case {
   return { file, precision, emitted, scheduled }
 }
 
-/** Operations of a matrix product; of nothing else. */
+/** The operations of a matrix product; 0 for other ops. */
 const costOf = (name: Op['op'], rows: number, { in: depth, out }: Op['attrs']) =>
   name.startsWith('grouped_linear') ? 2 * rows * Number(depth) * Number(out) : 0
 

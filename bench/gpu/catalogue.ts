@@ -1,4 +1,4 @@
-// Everything that bench/gpu/run.sh executes, by name. Pure.
+// The cases that bench/gpu/run.sh executes, by name. Pure.
 
 import { BYTES, type DType } from '../../worker/program/program.ts'
 import { assemble, type Choice } from '../../worker/schedule/schedule.ts'
@@ -24,7 +24,7 @@ export interface Subjects {
   models: Readonly<Record<string, Sizes>>
   layers: readonly Layer[]
   overlap: Sizes
-  /** Side of the matrices whose product is the peak, and how many bytes are copied. */
+  /** The side of the square matrices whose product is the peak, and the number of bytes copied. */
   peak: { side: number; bytes: number }
 }
 
@@ -43,7 +43,10 @@ const SUBJECTS: Subjects = {
   peak: { side: 8192, bytes: 2 ** 30 },
 }
 
-/** Cases by name: rows of the results are called so, with what follows after a dash where a case is run in several ways. */
+/**
+ * Cases by name. A row of the results has the name of its case; a case that runs in several ways
+ * adds a suffix after a dash.
+ */
 export function catalogue(subjects: Subjects = SUBJECTS): ReadonlyMap<string, Case> {
   const cases = new Map([['peak', peakCase(subjects.peak, 'float32')]])
   cases.set('tiny', stepCase('tiny', subjects.tiny, SEQUENTIAL))
@@ -64,13 +67,16 @@ export function catalogue(subjects: Subjects = SUBJECTS): ReadonlyMap<string, Ca
   return cases
 }
 
-/** A device that computes in float32 alone is given nothing else. */
+/** Whether any subject uses bfloat16. A device without bfloat16 gets subjects in float32 only. */
 const hasHalf = ({ models, layers, overlap }: Subjects) =>
   [...Object.values(models), ...layers, overlap].some(({ precision }) => precision === 'bfloat16')
 
 const TIMES = 8
 
-/** What the device can do: square products, and copies within its memory as an all-to-all to the rank itself makes them. */
+/**
+ * Measures the peaks of the device: square products, and copies within its memory, which an
+ * all-to-all of a rank to itself makes.
+ */
 function peakCase({ side, bytes }: Subjects['peak'], precision: Precision): Case {
   const dtype: DType = precision === 'bfloat16' ? 'bf16' : 'f32'
   const segment = { unit: -1, phase: 'forward', part: 'other' } as const
@@ -113,7 +119,7 @@ function peakCase({ side, bytes }: Subjects['peak'], precision: Precision): Case
     ],
     ops,
   }
-  // Copies after products: the two are not to share the memory's bandwidth.
+  // The copies wait for the products, so that they do not share the memory's bandwidth.
   const scheduled = { ...emitted, ops: ops.map((op, i) => ({ ...op, waits: i === TIMES ? [TIMES - 1] : [] })) }
   return {
     file: {

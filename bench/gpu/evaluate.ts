@@ -1,5 +1,9 @@
-// Works out what bench/gpu/run.sh measured, where there is Node: node bench/gpu/evaluate.ts [RESULTS] [--peak-tflops N] [--peak-bf16-tflops N] [--peak-tbytes N]
-// Writes the figures into the file, beside the rows, and prints the tables of docs/performance.md. Peaks that are not given are the measured ones.
+// Works out figures from the results of bench/gpu/run.sh, on a machine with Node:
+//
+//   node bench/gpu/evaluate.ts [RESULTS] [--peak-tflops N] [--peak-bf16-tflops N] [--peak-tbytes N]
+//
+// Adds the figures to the file and prints the tables of docs/performance.md. A peak that is not
+// given is the measured one.
 
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'

@@ -1,4 +1,6 @@
-// Writes the files that bench/gpu/run.sh executes on a machine with a GPU, which needs no Node: node bench/gpu/export.ts [--out build/gpu]
+// Writes the files that bench/gpu/run.sh executes, for a machine with a GPU but without Node:
+//
+//   node bench/gpu/export.ts [--out build/gpu]
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,4 +1,5 @@
-// From what bench/gpu/run.sh measured to what it says: shares of the device's peak, what was hidden, how well it was predicted. Pure.
+// Works out figures from the results of bench/gpu/run.sh: shares of the device's peak, how much of
+// the transfers was hidden, and how well that was predicted. Pure.
 
 import { common } from '../../worker/schedule/measured.ts'
 import { durations, makespan, overlap } from '../../worker/schedule/schedule.ts'
@@ -11,9 +12,12 @@ export interface ModelFigures {
   case: string
   milliseconds: number
   tokensPerSecond: number
-  /** Operations of matrix products and attention (bench/world/peak.ts) over time and the fastest product; null without a peak. */
+  /**
+   * Operations per second of matrix products and attention (bench/world/peak.ts), divided by those
+   * of the fastest product; null without a peak.
+   */
   mfu: number | null
-  /** Of the same step op by op over that as a graph; null where one of them is missing. */
+  /** The time of the step op by op divided by that as a graph; null if one of them is missing. */
   eagerOverGraph: number | null
   /** By kind of op, longest first. */
   ops: OpShare[]
@@ -23,41 +27,47 @@ export interface LayerFigures {
   layer: number
   forwardMilliseconds: number
   backwardMilliseconds: number
-  /** Of the fastest product, forward and backward together. */
+  /** Share of the speed of the fastest product, forward and backward together. */
   shareOfPeak: number | null
 }
 
 export interface OverlapFigures {
-  /** Forward slot K; null: sequential. */
+  /** Forward slot K; null for the sequential schedule. */
   slot: number | null
-  /** Of the MoE layers' time that transfers were made to take. */
+  /** The share of the MoE layers' time that transfers were made to take. */
   transferShare: number
   milliseconds: number
-  /** Time of the same step without transfers over this one's. */
+  /** The time of the same step without transfers divided by the time of this step. */
   ofBound: number
   hiddenPercent: number
-  /** Makespans: of the schedule as predicted from the sequential run with such transfers, and of this run. */
+  /**
+   * The makespan predicted from the sequential run with such transfers, divided by the measured
+   * one.
+   */
   predictedOverMeasured: number | null
 }
 
-/** What compute loses while a transfer runs beside it: share of the time they run together. */
+/**
+ * The speed that compute loses while a transfer runs beside it, as a share of the time they run
+ * together.
+ */
 export interface Contention {
   products: number
   all: number
 }
 
 export type PeaksOf = Readonly<Record<Precision, Peaks | null>>
-/** To go by instead of the measured ones. */
+/** Peaks that replace the measured ones. */
 export type Given = Partial<Record<Precision, Partial<Peaks>>>
 
 export interface Figures {
-  /** Of products in each precision; null where nothing in it was measured. */
+  /** The peaks for products in each precision; null if none was measured in it. */
   peaks: PeaksOf
   models: ModelFigures[]
   layers: LayerFigures[]
   overlap: OverlapFigures[]
   contention: Contention | null
-  /** Largest difference of a loss, relative; null where a row is missing. */
+  /** The largest relative difference of a loss; null if a row is missing. */
   losses: {
     gpuBesideCpu: number | null
     bfloat16BesideFloat32: number | null
@@ -65,12 +75,12 @@ export interface Figures {
     twoRanksBesideOne: number | null
   }
   ops: 'passed' | 'failed' | null
-  /** How the other of two ranks ended when one was killed. */
+  /** How one of two ranks ended after the other was killed. */
   rankKilled: { exitCode: number; message: string } | null
   failed: string[]
 }
 
-/** Throws where a row is of another version's programs. */
+/** Throws if a row was measured with another version's programs. */
 export function figuresOf(results: Results, cases: Cases, given: Given = {}): Figures {
   const peaks: PeaksOf = {
     float32: peaksOf(found(results, cases, 'peak'), given.float32 ?? {}),
@@ -158,7 +168,10 @@ function overlapFigures(results: Results, cases: Cases, name: string, contention
   })
 }
 
-/** As a worker does: from the times of a run under another schedule, its transfers made as long as these were to be. Microseconds. */
+/**
+ * Predicts the makespan in microseconds as a worker does: from the times of a run under another
+ * schedule, with its transfers scaled to the length of these.
+ */
 function predict(row: Found, sequential: Found | undefined, contention: number): number | null {
   if (!sequential) return null
   const { emitted, scheduled } = sequential.subject
@@ -170,7 +183,10 @@ function predict(row: Found, sequential: Found | undefined, contention: number):
   return makespan(row.subject.scheduled, row.subject.emitted, { times: [times], contention, latency: 0 }).total
 }
 
-/** Over all schedules and shares: how much longer ops were than in the same schedule without transfers, over how long a transfer ran beside them. */
+/**
+ * The contention over all schedules and shares: the time that ops took longer than in the same
+ * schedule without transfers, divided by the time that a transfer ran beside them.
+ */
 function contentionOf(results: Results, cases: Cases): Contention | null {
   const losses = [...cases.keys()].filter(isShortcut).flatMap(name => {
     const free = found(results, cases, name, '-free')
@@ -187,7 +203,10 @@ function contentionOf(results: Results, cases: Cases): Contention | null {
   return { products: share(losses.filter(({ product }) => product)), all: share(losses) }
 }
 
-/** Of compute ops beside which an all-to-all ran, and for how long: what they took more than in the run without. */
+/**
+ * For each compute op beside which an all-to-all ran: for how long it did, and how much longer the
+ * op took than in the run without transfers.
+ */
 function lossesOf(row: Found, free: Found) {
   const { ops } = row.subject.scheduled
   const transfers = ops.flatMap(({ op }, index) => (op === 'all_to_all' ? [spanOf(row, index)] : []))

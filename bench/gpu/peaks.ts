@@ -1,32 +1,34 @@
-// What a device can do, measured beside everything else, and which share of it each kind of op reaches. Pure.
+// The peak speeds of a device, measured in the same run as everything else, and the share of them
+// that each kind of op reaches. Pure.
 
 import { BYTES, type Emitted, type Op } from '../../worker/program/program.ts'
 import type { Found } from './rows.ts'
 
 export interface Peaks {
-  /** Of the fastest matrix product. */
+  /** Operations per second of the fastest matrix product. */
   flopsPerSecond: number
-  /** Read and written by the fastest copy within the device's memory. */
+  /** Bytes read and written per second by the fastest copy within the device's memory. */
   bytesPerSecond: number
 }
 
-/** All ops of one name in a step. */
+/** All ops of one name in a step, together. */
 export interface OpShare {
   op: string
   count: number
   microseconds: number
-  /** Of all ops of the queue together. */
+  /** Share of the time of all compute ops. */
   shareOfTime: number
   /**
-   * Of products and attention: operations over time and the peak; of others: bytes of all their buffers, as large as they may be, over time and
-   * the copy's. Null without a peak, and of collectives.
+   * For products and attention, operations per second divided by the peak. For other ops, bytes of
+   * all their buffers per second divided by those of the fastest copy. Null without a peak, and for
+   * collectives.
    */
   shareOfPeak: number | null
 }
 
 export const isProduct = ({ op }: Pick<Op, 'op'>) => /linear|attention/.test(op)
 
-/** Read and written, what is both counted twice. */
+/** Bytes read and written. A buffer that is both input and output counts twice. */
 function bytesOf({ inputs, outputs }: Op, { buffers }: Emitted): number {
   const bytes = new Map(buffers.map(({ name, elements, dtype }) => [name, BYTES[dtype] * elements]))
   return [...inputs, ...outputs].reduce((sum, name) => sum + (bytes.get(name) ?? 0), 0)
@@ -34,7 +36,7 @@ function bytesOf({ inputs, outputs }: Op, { buffers }: Emitted): number {
 
 const isCopy = ({ label }: Op) => label.startsWith('copy')
 
-/** Null where neither the row nor both figures are given. */
+/** Null if a figure is neither given nor measured. */
 export function peaksOf(row: Found | undefined, given: Partial<Peaks>): Peaks | null {
   const best = (isOne: (op: Op) => boolean, work: (op: Op) => number) =>
     row?.subject.scheduled.ops.reduce((most, op, i) => {

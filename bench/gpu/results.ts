@@ -1,12 +1,12 @@
-// What bench/gpu/run.sh writes.
+// The file that bench/gpu/run.sh writes.
 
 import { z } from 'zod'
 
 const Op = z.object({
   label: z.string(),
-  /** Microseconds from the start of the run, medians over steps. */
+  /** Microseconds since the start of the run; medians over steps. */
   start: z.number(),
-  /** Of a collective: when the last rank had come to it. */
+  /** The arrival of the last rank at a collective; start of other ops. */
   ready: z.number(),
   end: z.number(),
 })
@@ -20,9 +20,12 @@ const Measured = z.object({
   /** After each step, warm-up included. */
   reported: z.record(z.string(), z.array(z.number())),
   ops: z.array(Op),
-  /** Of a run whose transfers were emulated: their share of the MoE layers' time asked for, how long each was to take, the same step without. */
+  // These three belong to a run with emulated transfers.
+  /** The share of the MoE layers' time that the transfers were to take. */
   transferShare: z.number().optional(),
+  /** The time that each transfer was to take. */
   emulatedTransferMicroseconds: z.number().optional(),
+  /** The time of the same step without transfers. */
   freeMilliseconds: z.number().optional(),
 })
 export type Measured = z.infer<typeof Measured>
@@ -39,13 +42,13 @@ const Row = z.object({
 export const Results = z.object({ date: z.string(), device: z.string(), rows: z.array(Row) })
 export type Results = z.infer<typeof Results>
 
-/** As nvidia-smi calls it, or, where that is not there, the engine. */
+/** The name of the device as nvidia-smi gives it; without nvidia-smi, the name of the engine. */
 export const deviceOf = ({ device, rows }: Results): string =>
   device || (rows.flatMap(({ result }) => (result && 'engine' in result ? [result.engine] : []))[0] ?? 'no device')
 
 const find = (results: Results, name: string) => results.rows.find(row => row.case === name)?.result
 
-/** Undefined where the row is not there, failed, or is of another kind. */
+/** Undefined if the row is missing, has failed or is of another kind. */
 export function measuredOf(results: Results, name: string): Measured | undefined {
   const found = find(results, name)
   return found && 'ops' in found ? found : undefined

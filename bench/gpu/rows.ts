@@ -1,4 +1,4 @@
-// Rows of the results, each with the case that it measured. Pure.
+// The rows of the results, each with the case that was measured. Pure.
 
 import type { Spans } from '../../worker/schedule/schedule.ts'
 import type { Case } from './cases.ts'
@@ -13,7 +13,10 @@ export interface Found {
   spans: Spans
 }
 
-/** `way`: what follows the case's name in the row's. Undefined where the row is missing; throws where it is of another version's programs. */
+/**
+ * The row of a case; `way` is the suffix of the row's name. Undefined if the row is missing. Throws
+ * if it was measured with another version's programs.
+ */
 export function found(results: Results, cases: Cases, name: string, way = ''): Found | undefined {
   const measured = measuredOf(results, name + way)
   const subject = cases.get(name)

@@ -1,8 +1,11 @@
-// What scmoe-run executes: worker/native/run/file.h on this side.
+// The file that scmoe-run executes; worker/native/run/file.h reads it.
 
 import type { Program } from '../../worker/program/program.ts'
 
-/** What a persistent buffer holds before the first step. Random values follow from the seed and the place, counted from `first`. */
+/**
+ * The initial values of a persistent buffer. A random value depends only on the seed and its place,
+ * counted from `first`.
+ */
 export type Fill = { buffer: string } & (
   | { kind: 'normal'; std: number; seed: number; first: number }
   | { kind: 'integers'; below: number; seed: number; first: number }
@@ -13,14 +16,15 @@ export type Fill = { buffer: string } & (
 export interface RunFile {
   title: string
   programs: Program[]
-  /** Names of programs, in the order a step runs them. */
+  /** Names of programs, in the order in which a step runs them. */
   step: string[]
   fills: Fill[]
   /** Floating-point buffers whose first element is reported after each step. */
   report: string[]
-  /** Of ops by label: what of the layer they are. */
+  /** By label of an op: the part of the layer that it computes. */
   parts: Record<string, string>
-  /** Of this rank and a step. */
+  /** Tokens of this rank per step. */
   tokens: number
+  /** Operations of this rank per step. */
   flops: number
 }

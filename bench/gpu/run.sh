@@ -1,9 +1,18 @@
 #!/usr/bin/env bash
-# Everything that is measured on a GPU, on a machine that has one and needs nothing else: no Node, no network. Results: one JSON file.
-#   bench/gpu/run.sh [FILES] [RESULTS]      FILES: what `node bench/gpu/export.ts` wrote (build/gpu); RESULTS: build/gpu-results.json
-# Needs build/native/scmoe-run and libscmoe_cuda.so; runs build/native/cuda_device_test, the ops against the CPU reference, where it was built
-# (SCMOE_OPS_WORDS: its words). Ranks of one machine listen on SCMOE_PORT (39100) and the one after it. `node bench/gpu/evaluate.ts RESULTS` works out what was measured.
-# Exit code 69: there is no GPU here, or not what it needs; the reason is printed. 1: something failed; the results say what.
+# Measures everything on a GPU and writes one JSON file. The machine needs neither Node nor a
+# network.
+#
+#   bench/gpu/run.sh [FILES] [RESULTS]
+#
+# FILES is the folder that `node bench/gpu/export.ts` wrote (build/gpu), RESULTS the file to write
+# (build/gpu-results.json). `node bench/gpu/evaluate.ts RESULTS` works out the figures.
+#
+# Needs build/native/scmoe-run and libscmoe_cuda.so. If build/native/cuda_device_test was built, it
+# is run first, with the arguments SCMOE_OPS_WORDS; it compares ops with the CPU reference. Two
+# ranks listen on the ports SCMOE_PORT (39100) and the next one.
+#
+# Exit code 69: the GPU or software that it needs is missing; the reason is printed. 1: something
+# failed; the results say what.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 files=${1:-build/gpu}
@@ -24,7 +33,8 @@ fi
 
 : >"$work/rows"
 failed=0
-# row NAME COMMAND...: its JSON object, or its error, becomes a row of the results.
+# row NAME COMMAND... adds a row to the results: the JSON object that the command prints, or its
+# error.
 row() {
   local name=$1
   shift
@@ -39,14 +49,14 @@ row() {
 }
 gpu() { "$run" "$1" --backend cuda "${@:2}"; }
 
-# Ops against the CPU reference: correctness first, as nothing else means anything without it.
+# Ops against the CPU reference. Correctness comes first: without it no other figure means anything.
 if [ -x "$native/cuda_device_test" ]; then
   if "$native/cuda_device_test" ${SCMOE_OPS_WORDS:-} >"$work/ops.txt" 2>&1; then ops=passed; else ops=failed failed=1; fi
   printf '{"case":"ops","result":{"outcome":"%s","lines":%s}}\n' "$ops" "$(wc -l <"$work/ops.txt")" >>"$work/rows"
   cp "$work/ops.txt" "${results%.json}-ops.txt"
 fi
 
-# The same steps on the CPU engine and on the GPU: losses side by side. Then graphs against the eager path.
+# The same steps on the CPU engine, on the GPU, and on the GPU op by op, to compare the losses.
 row tiny-cpu "$run" "$files/tiny.json" --backend cpu --warm-up 0 --steps 10
 row tiny gpu "$files/tiny.json" --warm-up 0 --steps 10
 row tiny-eager gpu "$files/tiny.json" --warm-up 0 --steps 10 --no-graphs
@@ -61,14 +71,16 @@ for model in "$files"/model-*.json; do
 done
 for layer in "$files"/layer-*.json; do row "$(basename "$layer" .json)" gpu "$layer"; done
 
-# Transfers emulated on a copy engine, so long that they take this share of the MoE layers' time; without them for the bound.
+# Every schedule without transfers, which is the bound, and with transfers that a copy engine
+# emulates, so long that they take this share of the MoE layers' time.
 for schedule in "$files"/overlap-*.json; do
   name=$(basename "$schedule" .json)
   row "$name-free" gpu "$schedule"
   for share in 0.15 0.5 0.6; do row "$name-$share" gpu "$schedule" --transfer-share $share; done
 done
 
-# Two ranks of NCCL on one GPU, which it refuses of one host: each is a host of its own, and they meet by the loopback interface.
+# Two ranks of NCCL on one GPU. NCCL refuses two ranks of one host, so each has a host id of its own
+# and they connect by the loopback interface.
 export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-lo}
 port=${SCMOE_PORT:-39100}
 peers=127.0.0.1:$port,127.0.0.1:$((port + 1))
@@ -78,13 +90,13 @@ other=$!
 row two-ranks rank 0 --warm-up 0 --steps 10
 wait $other || failed=1
 
-# One of the two is killed once both train: the other is to end by itself, saying so.
+# One of two ranks is killed once both train. The other must end by itself and name the lost rank.
 rank 1 --steps 100000 >/dev/null 2>&1 &
 other=$!
 rank 0 --steps 100000 --timeout-seconds 60 >/dev/null 2>"$work/lost" &
 survivor=$!
 until grep -q 'warm-up done' "$work/lost" || ! kill -0 $survivor 2>/dev/null; do sleep 0.1; done
-disown $other  # or the shell says that it was killed
+disown $other  # keeps the shell from reporting that it was killed
 kill -9 $other
 wait $survivor
 code=$?

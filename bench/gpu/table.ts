@@ -1,4 +1,4 @@
-// The figures of a GPU as docs/performance.md shows them.
+// Formats the figures of a GPU as the tables of docs/performance.md.
 
 import { type Cell, fixed, markdown } from '../report.ts'
 import { LAYERS } from './cases.ts'
@@ -7,7 +7,10 @@ import type { Figures, OverlapFigures, PeaksOf } from './figures.ts'
 const percent = (share: number | null, digits = 1) => (share === null ? '-' : `${fixed(100 * share, digits)} %`)
 const apart = (difference: number | null) => (difference === null ? '-' : `${difference.toExponential(1)} apart`)
 
-/** Megatron-Core on H100, its all-to-all over eight ranks included: forward and backward, milliseconds. */
+/**
+ * Milliseconds forward / backward of Megatron-Core on H100, including its all-to-all over eight
+ * ranks.
+ */
 const PUBLISHED = ['4.327 / 7.684', '7.119 / 10.483']
 
 export function tables(figures: Figures): string {

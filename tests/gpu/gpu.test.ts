@@ -1,4 +1,5 @@
-// On the GPU of this machine. Without one all of it is skipped, and tests/support/gpu/prepare.ts says why.
+// The tests of a GPU on the GPU of this machine. They are skipped if there is none;
+// tests/support/gpu/prepare.ts prints the reason.
 
 import { describe, inject } from 'vitest'
 import {

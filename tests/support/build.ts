@@ -1,14 +1,21 @@
-// Programs and libraries of worker/native for tests. A folder under build/ for each way of building them, which tests share; cheap when nothing changed.
+// Builds programs and libraries of worker/native for tests. Each set of build settings has a folder
+// under build/, which tests share. A build is cheap when nothing has changed.
 
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 
 const ROOT = join(import.meta.dirname, '../..')
 
-/** For a hook or test that builds: cold, with sanitizers, it compiles every kernel three times. */
+/**
+ * Timeout in milliseconds of a hook or test that builds. A first build compiles every kernel three
+ * times.
+ */
 export const BUILD_DEADLINE = 900_000
 
-/** Builds with the settings of cmake that this folder always has; returns the folder. Throws with what the compiler said. */
+/**
+ * Builds `targets` in the folder build/`folder`, always with the same settings of cmake, and
+ * returns its path. Throws with the output of the compiler.
+ */
 export function build(folder: string, targets: readonly string[], settings: readonly string[] = []): string {
   const path = join(ROOT, 'build', folder)
   run('cmake', '-S', 'worker/native', '-B', path, '-G', 'Ninja', ...settings)

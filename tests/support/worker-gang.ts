@@ -9,10 +9,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach } from 'vitest'
 import { ENV, EXIT, TerminationRecord } from '../../crds/contract.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { freePort } from '../../tools/free-port.ts'
 import { folderOf, listSteps, readIndex } from '../../worker/checkpoint/contents.ts'
 import { hashFile } from '../../worker/checkpoint/safetensors.ts'
 import { COMPILED } from './compiled.ts'
-import { freePort } from './free-port.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const WORKER = join(ROOT, 'worker/main.ts')

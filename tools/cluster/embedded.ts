@@ -4,8 +4,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
 import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
-import { createServer, type Server } from 'node:net'
+import type { Server } from 'node:net'
 import { join } from 'node:path'
+import { heldPort } from '../free-port.ts'
 import { pauseImage } from '../images/pause.ts'
 import { allProcesses, identify, isAlive, run } from '../process.ts'
 import { ApiClient } from './api-client.ts'
@@ -56,7 +57,7 @@ async function start(request: UpRequest, prepared: Prepared): Promise<ClusterAcc
     )
   }
   await clean(stateDir)
-  const { server, port } = await listenOnFreePort()
+  const { server, port } = await heldPort(PORTS)
   const { pauseImage: image, ...files } = prepared
   const layout = { mode, port, cgroup: clusterId(stateDir), ...files }
   const plan: Plan = { stateDir, layout, ...(image === undefined ? {} : { pauseImage: image }) }
@@ -158,17 +159,6 @@ function messages(request: UpRequest, keeper: ChildProcess): (type: FromKeeper['
   failure.catch(() => {})
   return async type => {
     await Promise.race([once(arrived, type), failure])
-  }
-}
-
-async function listenOnFreePort(): Promise<{ server: Server; port: number }> {
-  for (;;) {
-    const port = PORTS.first + Math.floor(Math.random() * PORTS.count)
-    const server = createServer()
-    const free = await new Promise<boolean>(resolve => {
-      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true))
-    })
-    if (free) return { server, port }
   }
 }
 

@@ -1,12 +1,12 @@
 #include "hardware.h"
 
 #include "device/loader.h"
-#include "device/nccl.h"
+#include "device/nccl/library.h"
 
 namespace scmoe {
 namespace {
 
-// What `find` fills in, or why it cannot.
+// The part that `find` fills in, or the error that it throws as `missing`.
 template <typename Find>
 Part part_of(Find find) {
   Part part;

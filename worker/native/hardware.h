@@ -1,31 +1,34 @@
-// Which executor: the one place that knows all kinds of hardware.
+// Chooses the executor. This is the one place that knows all kinds of hardware.
 #pragma once
 
 #include <string>
 
 #include "device.h"
-#include "device/streams.h"
-#include "engine.h"
+#include "device/device_executor.h"
+#include "device/nccl/collectives.h"
+#include "engine/engine.h"
 
 namespace scmoe {
 
 struct HardwareOptions {
   std::string backend = "cpu";  // or "cuda"
-  DeviceOptions device;         // of a backend that has one
+  // Ignored by "cpu".
+  DeviceOptions device{.collectives = {}, .make_collectives = make_nccl_collectives};
 };
 
-// Throws std::invalid_argument for a name it does not know; DEVICE_MISSING where the hardware, or what it needs, is not
-// there.
+// Throws std::invalid_argument for an unknown backend, and DEVICE_MISSING if the hardware or
+// software that it needs is missing.
 Engine::MakeExecutor executor_for(const HardwareOptions& options);
 
-// Something a GPU needs: where it was found and what it is, or in `missing` why not and what to do.
+// Software that a GPU needs: its path and a description, or in `missing` why it cannot be used and
+// what to do.
 struct Part {
   std::string path, text, missing;
 };
 
-// What this process finds. Parts that could not be looked for, for want of an earlier one, are empty.
+// The hardware and software that this process finds. A part that needs a missing one is empty.
 struct Inspection {
-  std::string cpu;  // backend
+  std::string cpu;  // name of the backend
   Part driver, library, nccl;
   std::vector<DeviceInfo> devices;
 };

@@ -22,7 +22,7 @@ void Interrupt::close() {
 
 void Interrupt::ring() {
   const uint64_t one = 1;
-  // Fails only when the counter is full, and then the fd is readable already.
+  // The write fails only if the counter is full, and then the descriptor is readable already.
   [[maybe_unused]] const ssize_t written = write(fd_, &one, sizeof one);
 }
 

@@ -1,4 +1,4 @@
-// How other threads reach the communication thread, which sleeps in poll(2) among its sockets.
+// Lets other threads wake the communication thread, which sleeps in poll(2) on its sockets.
 #pragma once
 
 #include <atomic>
@@ -12,12 +12,12 @@ class Interrupt {
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
 
-  // Gives the descriptor back; nothing may ring or wait afterwards.
+  // Closes the descriptor; nothing may ring or wait afterwards.
   void close();
 
-  // Wakes one poll; nothing else changes.
+  // Wakes one poll.
   void ring();
-  // From now on everything the communication thread does fails with ABORTED.
+  // Makes everything that the communication thread does from now on fail with ABORTED.
   void raise();
   bool raised() const { return raised_.load(); }
   // Throws ABORTED if raised.

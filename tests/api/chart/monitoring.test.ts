@@ -11,7 +11,7 @@ import { z } from 'zod'
 import { serveMetrics } from '../../../operator/telemetry.ts'
 import { helm } from '../../../tools/cluster/helm.ts'
 import { builtProgram } from '../../../tools/cluster/programs/built.ts'
-import { freePort } from '../../support/free-port.ts'
+import { freePort } from '../../../tools/free-port.ts'
 
 const BUILD_MILLISECONDS = 900_000
 const CHART = 'charts/scmoe'

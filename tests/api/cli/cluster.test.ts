@@ -10,10 +10,10 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { API_VERSION, PLURAL } from '../../../crds/contract.ts'
 import type { Pod } from '../../../operator/objects/wire.ts'
+import { freePort } from '../../../tools/free-port.ts'
 import { Kubelet, progressOf } from '../../support/api/kubelet.ts'
 import { Api, type Namespace, Operator, waitFor } from '../../support/api/operator.ts'
 import { COMPILED } from '../../support/compiled.ts'
-import { freePort } from '../../support/free-port.ts'
 
 let api: Api
 let operator: Operator

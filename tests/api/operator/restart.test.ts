@@ -7,9 +7,9 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
+import { freePort } from '../../../tools/free-port.ts'
 import { Kubelet } from '../../support/api/kubelet.ts'
 import { Api, type Namespace, Operator } from '../../support/api/operator.ts'
-import { freePort } from '../../support/free-port.ts'
 
 let api: Api
 let kubelet: Kubelet

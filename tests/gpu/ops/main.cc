@@ -1,7 +1,9 @@
-// cuda_device_test [GPU] [--f32]   the one list of cases (tests/native/ops) on a GPU, against the CPU reference
+// cuda_device_test [GPU] [--f32]
 //
-// Each op in fp32 and, but with --f32, with activations in bf16; what schedules rely on; the same bits at every call.
-// Prints lines as ops_test does. Exit code 69: there is no such GPU, or not what it needs; 1: a check failed.
+// Runs the list of cases of tests/native/ops on a GPU and compares with the CPU reference. Each op
+// is tested in fp32 and, unless --f32 is given, with activations in bf16. Also checked are the
+// properties that schedules rely on, and that every call gives the same bits. Prints lines as
+// ops_test does. Exit code 69: the GPU or software that it needs is missing; 1: a check failed.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

@@ -11,8 +11,10 @@
 namespace scmoe::test {
 namespace {
 
-constexpr int64_t kAlignment = 256;      // of buffers on the device, and of what lies between two at least
-constexpr char kUntouched = char(0xff);  // as a float it is not a number: an op that reads it shows that too
+// Alignment of buffers on the device, and the least distance between two.
+constexpr int64_t kAlignment = 256;
+// The bytes between buffers. As a float they are not a number, so that reading them is noticed too.
+constexpr char kUntouched = char(0xff);
 constexpr size_t kMostOps = 96;
 
 const Device* used = nullptr;
@@ -23,7 +25,8 @@ int64_t bytes_of(int64_t elements, DType type) {
   return elements * (type == DType::kBF16 ? 2 : 4);
 }
 
-// All buffers of one call in one piece of memory. A buffer that is both input and output is there once.
+// All buffers of one call in one piece of memory. A buffer that is both input and output appears
+// once.
 class Image {
  public:
   explicit Image(const OpCall& call) {
@@ -36,7 +39,8 @@ class Image {
   const std::vector<char>& bytes() const { return before_; }
   int64_t offset_of(const void* host) const { return pieces_.at(host).offset; }
 
-  // Outputs go where the call has them. Returns the place of the first byte elsewhere that is not as it was; -1: none.
+  // Copies the outputs to the buffers of the call. Returns the place of the first byte outside of
+  // the outputs that has changed, or -1.
   int64_t take(std::vector<char> after) const {
     for (const auto& [host, piece] : pieces_) {
       if (!piece.written) continue;
@@ -47,7 +51,7 @@ class Image {
     return wrong == after.end() ? -1 : wrong - after.begin();
   }
 
-  // Of a place that belongs to no output: relative to the buffer before it.
+  // Names a place that belongs to no output, relative to the buffer before it.
   std::string name_of(int64_t place) const {
     std::string name = "before the first buffer";
     int64_t nearest = -1;
@@ -108,7 +112,7 @@ void run_on_device(const OpEntry& op, const OpCall& call, Stream* stream) {
   std::vector<char> after(size);
   used->copy_now(after.data(), memory, int64_t(size));
   if (const int64_t wrong = image.take(std::move(after)); wrong >= 0) {
-    throw std::runtime_error(std::string(op.name) + " wrote what is no output of it: " + image.name_of(wrong));
+    throw std::runtime_error(std::string(op.name) + " wrote outside of its outputs: " + image.name_of(wrong));
   }
 }
 
@@ -128,7 +132,8 @@ void fill(std::index_sequence<kIndex...>) {
 }  // namespace
 
 const Backend& on_device(const Device& device) {
-  if (size_t(device.backend->num_ops) > kMostOps) throw std::runtime_error("more ops than kMostOps");
+  if (size_t(device.backend->num_ops) > kMostOps)
+    throw std::runtime_error("the backend has more ops than kMostOps; raise it");
   used = &device;
   fill(std::make_index_sequence<kMostOps>());
   backend = *device.backend;

@@ -1,13 +1,14 @@
-// The ops of a device library as a backend whose buffers lie in this process's memory: a call copies them to the
-// device, runs there and copies back.
+// A backend for buffers in this process's memory that runs the ops of a device library: a call
+// copies the buffers to the device, runs there and copies the outputs back.
 #pragma once
 
 #include "device.h"
 
 namespace scmoe::test {
 
-// Around every buffer lie bytes that no op may touch, and what is no output may not change: a call throws
-// std::runtime_error naming the op and the place where one does. One device for the life of the process, chosen before.
+// A call throws std::runtime_error, with the op and the place, if the op changes a byte outside of
+// its outputs. Every buffer is surrounded by bytes that show this. A process can use one device
+// only, which must have been chosen before.
 const Backend& on_device(const Device& device);
 
 }  // namespace scmoe::test

@@ -5,9 +5,9 @@ import { execFile, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
+import { freePort } from '../../../tools/free-port.ts'
 import { inspectHardware } from '../../../worker/engine.ts'
 import { BUILD_DEADLINE } from '../../support/build.ts'
-import { freePort } from '../../support/free-port.ts'
 import { buildStandIns, standInEnvironment } from '../../support/standin.ts'
 
 beforeAll(() => buildStandIns(), BUILD_DEADLINE)

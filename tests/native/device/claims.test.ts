@@ -1,6 +1,8 @@
-// The tests of a GPU (tests/gpu) with what stands in for one, so that they are known to work before they meet one. The CUDA backend's kernels are
-// compiled for the host with every thread a fiber (tests/native/cuda/emulator), its streams do everything at once, NCCL is a stand-in over TCP. Ops and
-// checkpoints have a device made of threads, whose kernels are the CPU's, to the bit. What passes here has not run on a GPU.
+// Runs the tests of a GPU (tests/gpu) on stand-ins, so that the tests themselves are tested where
+// there is no GPU. The CUDA backend's kernels are compiled for the host, where each thread is a
+// fiber (tests/native/cuda/emulator); its streams run everything at once, and NCCL is a stand-in
+// over TCP. Ops and checkpoints use a device made of threads with the CPU's kernels, so their
+// numbers are equal to the bit. A pass here says nothing about a real GPU.
 
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
@@ -51,7 +53,7 @@ describe('cuda_device_test', () => {
     const { status, stderr } = test({ STANDIN_STRAY: 'layernorm' })
     expect({ status, stderr }).toMatchObject({
       status: 1,
-      stderr: expect.stringMatching(/layernorm wrote what is no output of it: byte \d+ of a buffer of \d+/),
+      stderr: expect.stringMatching(/layernorm wrote outside of its outputs: byte \d+ of a buffer of \d+/),
     })
   })
 

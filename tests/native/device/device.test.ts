@@ -1,6 +1,7 @@
-// What drives a device: two streams, events, NCCL, an arena of its own. There is no GPU here: the device is a stand-in made of threads, whose
-// memory the host does not see, its ops are the CPU's kernels, and NCCL is a stand-in over TCP (tests/native/standin). So every number has to be
-// the CPU engine's, to the bit, and what differs is a defect in how the device is driven.
+// Tests of the device's executor: two streams, events, NCCL and memory of its own. No GPU is
+// needed. The device is a stand-in made of threads, its ops are the CPU's kernels, and NCCL is a
+// stand-in over TCP (tests/native/standin). So every number must equal the CPU engine's to the bit;
+// a difference is a defect of the executor.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -85,7 +86,8 @@ const together = (rank: number, size: number) =>
   ])
 
 describe('a device that fails', () => {
-  // Whichever of the engine's threads hears of it. Seen failing: an event asked for by the thread that watches ended the run as if it had been aborted.
+  // The two calls fail on different threads. Seen failing: an error of an event on the
+  // communication thread ended the run as if it had been aborted.
   it.each(['cudaEventQuery', 'cudaMemcpy'])('is DEVICE_FAILED, in the words of its runtime: %s', async call => {
     await using world = await startWorld(1, { backend: 'cuda' }, standInEnvironment({ STANDIN_FAULT: call }))
     const elements = 1_000_000
@@ -105,7 +107,7 @@ describe('a rank that comes late', () => {
   // Seen failing with ready as the collective's start, and with clocks taken to be equal.
   it.each([true, false])(
     'makes the others wait, which their times tell from transfer (as a graph: %s)',
-    // Of times a busy machine can make anything once: what is wrong with the engine is wrong each time.
+    // A busy machine can spoil one measurement; a defect of the engine shows in every try.
     { retry: 2 },
     async graphs => {
       await using world = await startWorld(3, { backend: 'cuda', device: { graphs } }, standInEnvironment())
@@ -130,7 +132,7 @@ describe('a rank that comes late', () => {
       const waited = Math.min(zero?.skew ?? 0, two?.skew ?? 0)
       expect(waited).toBeGreaterThan(200_000)
       expect(one?.skew).toBeLessThan(waited / 3)
-      // To the second they come together.
+      // All ranks arrive at the second collective at the same time.
       for (const [first, second] of spans) {
         expect(first?.transfer).toBeLessThan(waited / 3)
         expect(second?.skew).toBeLessThan(waited / 3)

@@ -1,5 +1,6 @@
-// bench/gpu/run.sh from its first line to its last, on a device that is a stand-in (tests/native/standin), and what is worked out from its results.
-// Sizes are small and speeds a processor's: that figures agree with one another is tested, not how large they are.
+// Tests of bench/gpu/run.sh as a whole, on a stand-in for a device (tests/native/standin), and of
+// the figures that are worked out from its results. Sizes are small and speeds are a processor's,
+// so the tests check that figures agree with one another, not how large they are.
 
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -10,9 +11,9 @@ import { catalogue } from '../../../bench/gpu/catalogue.ts'
 import { type Figures, figuresOf } from '../../../bench/gpu/figures.ts'
 import { type Measured, measuredOf, Results } from '../../../bench/gpu/results.ts'
 import { tables } from '../../../bench/gpu/table.ts'
+import { freePort } from '../../../tools/free-port.ts'
 import { durations, makespan } from '../../../worker/schedule/schedule.ts'
 import { BUILD_DEADLINE } from '../../support/build.ts'
-import { freePort } from '../../support/free-port.ts'
 import { buildStandIns, standInEnvironment } from '../../support/standin.ts'
 
 const root = join(import.meta.dirname, '../../..')
@@ -108,7 +109,8 @@ describe('what bench/gpu/run.sh measured', () => {
     expect(given.models[0]?.mfu).toBeCloseTo((figures.models[0]?.mfu ?? 0) / 2, 12)
   })
 
-  // The ops are those measured; when they ran is what the predictor says of a device that loses 30 % of its speed beside a transfer.
+  // The durations of the ops are measured. The times at which they run come from the predictor, for
+  // a device that loses 30 % of its speed while a transfer runs.
   it('finds hidden share, bound, prediction and contention of a device that behaves as the predictor says', () => {
     const free = measuredOf(results, 'overlap-0-free')
     const first = CASES.get('overlap-0')
@@ -132,7 +134,7 @@ describe('what bench/gpu/run.sh measured', () => {
       return { ops, milliseconds, freeMilliseconds: milliseconds / 2, emulatedTransferMicroseconds: transferOfOne }
     })
     const { overlap, contention } = figuresOf(simulated, CASES)
-    // Counts and sums take speed too, in both runs, at other places.
+    // Counts and sums slow down compute as well, in both runs, at different places.
     expect(contention?.all).toBeCloseTo(0.3, 3)
     expect(contention?.products).toBeCloseTo(0.3, 3)
     for (const row of overlap) {

@@ -1,4 +1,5 @@
-// What a user reads when a GPU, or something it needs, is not there: driver, GPUs, the device library and NCCL are played by tests/native/standin.
+// Tests of the messages that a user sees when a driver, GPU or library is missing. The stand-ins of
+// tests/native/standin play them.
 
 import { beforeAll, describe, expect, it } from 'vitest'
 import { BUILD_DEADLINE } from '../../support/build.ts'

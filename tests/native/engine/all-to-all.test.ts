@@ -9,7 +9,7 @@ interface Routing {
   dim: number
 }
 
-/** One number for every value of every routed row of the world. */
+/** A different number for every value of every routed row of the world. */
 const value = (rank: number, expert: number, slot: number, column: number): number =>
   ((rank * 64 + expert) * 256 + slot) * 8 + (column % 8)
 
@@ -23,7 +23,10 @@ const rowsOf = ({ counts, capacity, dim }: Routing, pairs: [rank: number, expert
     ),
   )
 
-/** What a whole exchange leaves, seen when chunk 0 to `done` - 1 of `chunks` have travelled: rows of other chunks are `untouched`. */
+/**
+ * The rows that a whole exchange moves, after the first `done` of `chunks` have travelled. Rows of
+ * other chunks have the value `untouched`.
+ */
 const rowsOfChunks = (
   routing: Routing,
   pairs: [rank: number, expert: number][],
@@ -43,7 +46,10 @@ const rowsOfChunks = (
 
 const UNTOUCHED = -7
 
-/** Dispatches and combines in `chunks`, of which `done` travel; the rest of every buffer must stay as it was. */
+/**
+ * Dispatches and combines the first `done` of `chunks`, and checks that the rest of every buffer
+ * stays as it was.
+ */
 async function checkAllToAll(
   world: World,
   expertParallelSize: number,
@@ -129,7 +135,8 @@ describe('all_to_all', () => {
     })
   }
 
-  // Seen failing with a chunk's rows packed at the front of their segment, and with chunk_range rounding up.
+  // Seen failing with a chunk's rows packed at the front of their segment, and with chunk_range
+  // rounding up.
   for (const [size, expertParallelSize] of [
     [1, 1],
     [2, 2],
@@ -139,7 +146,8 @@ describe('all_to_all', () => {
     it(`in chunks moves what the whole exchange moves, to the same places, each chunk its own slots: world ${size}, EP ${expertParallelSize}`, async () => {
       const random = generator(size)
       await using world = await startWorld(size, { expertParallelSize })
-      // Fewer rows than chunks, none, many; more than the capacity; the last rank has none at all.
+      // Experts with no rows, fewer rows than chunks, many rows, more than the capacity. The last
+      // rank has no rows at all.
       const counts = range(size).map(rank =>
         [0, 1, 3, 7, random(40), random(40)].map(count => (rank > 0 && rank === size - 1 ? 0 : count)),
       )

@@ -1,4 +1,4 @@
-// The little a test program needs: named tests, checks that say where they failed.
+// Named tests, and checks that say where they failed.
 #pragma once
 
 #include <functional>
@@ -23,8 +23,8 @@ inline void check(bool holds, const std::string& what) {
   if (!holds) throw std::runtime_error(what);
 }
 
-// How much of its work a test does: less in a checked build, where it takes ten times as long; least where data races
-// are looked for, of which work on one thread has none.
+// The share of its work that a test does. A build with sanitizers takes ten times as long, so it
+// does less; a build that looks for data races does least, because work on one thread has none.
 constexpr int share_of(int work) {
 #if defined(__SANITIZE_THREAD__)
   return work / 50;

@@ -1,5 +1,5 @@
-// Collectives of several ranks in one process: what the sanitizers look at. Numbers are compared with an oracle in
-// tests/native/engine/collectives.test.ts.
+// Collectives of several ranks in one process, so that sanitizers see all threads.
+// tests/native/engine/collectives.test.ts compares the numbers with an oracle.
 #include <random>
 
 #include "world.h"
@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kExperts = 4, kDim = 33, kMaxRows = 600;
 
-// All dispatches, then all combines.
+// A program of all dispatches, then all combines.
 nlohmann::json there_and_back(const Topology& topology, int64_t capacity, int64_t chunks) {
   std::vector<test::OpSpec> ops = {{"all_gather_counts", "gather", {0}, {1}, {{"experts", kExperts}}}};
   for (const std::string direction : {"dispatch", "combine"}) {

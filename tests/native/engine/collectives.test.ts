@@ -1,10 +1,10 @@
 import { type Socket, connect as tcp } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
+import { freePort } from '../../../tools/free-port.ts'
 import { at, generator, range } from '../../support/engine/cases.ts'
 import { makeProgram, shapeOf } from '../../support/engine/programs.ts'
 import { failureOf, startWorld, World } from '../../support/engine/ranks.ts'
-import { freePort } from '../../support/free-port.ts'
 
 const bytesOf = ({ buffer, byteOffset, byteLength }: ArrayBufferView<ArrayBuffer>): Buffer =>
   Buffer.from(buffer, byteOffset, byteLength)
@@ -28,7 +28,8 @@ describe('all_reduce', () => {
   ] as const) {
     it(`is the sum in rank order, with the same bits on every rank: world ${size}, EP ${expertParallelSize}, group ${group}`, async () => {
       await using world = await startWorld(size, { expertParallelSize })
-      // Touching in memory (16 floats are 64 bytes) and apart; shorter than the group; many blocks long.
+      // Buffers that touch in memory (16 floats are 64 bytes) and that do not; shorter than the
+      // group; many blocks long.
       const lengths = [16, 32, 1, 5, 400_003, 0, 70_000]
       const names = lengths.map((_, index) => `g${index}`)
       const random = generator(size)
@@ -46,7 +47,7 @@ describe('all_reduce', () => {
           }
           for (const [place, name] of names.entries()) await rank.call('write', name, at(at(terms, index), place))
         })
-        // In another order of arrival each time.
+        // The ranks arrive in a different order each time.
         await world.each(async (rank, index) => {
           await sleep(round === 0 ? 20 * index : 20 * (size - index))
           await rank.call('run', 'reduce')
@@ -93,7 +94,7 @@ describe('all_reduce', () => {
   })
 })
 
-/** Two ranks whose program reduces for ever, as far as a test can tell. */
+/** Ranks whose program reduces for longer than a test takes. */
 async function busyWorld(size: number, timeoutMilliseconds: number): Promise<World> {
   const world = await startWorld(size, { timeoutMilliseconds })
   const ops = range(3000).map(
@@ -122,7 +123,7 @@ describe('a peer', () => {
         expect(failure.code).toBe('PEER_LOST')
         expect(failure.op).toMatch(/^sum \d+$/)
       }
-      // A survivor may see another survivor hang up before it sees the dead one.
+      // A survivor may see another survivor hang up before it sees the killed rank hang up.
       expect(found.map(({ peer }) => peer)).toContain(size - 1)
     })
 

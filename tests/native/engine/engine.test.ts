@@ -26,7 +26,7 @@ const errorOf = (action: () => unknown): Error => {
   throw new Error('expected an error')
 }
 
-/** a + a, many times over. */
+/** A program that computes a + a `times` times. */
 const longProgram = (times: number): Program =>
   makeProgram(
     'long',
@@ -35,7 +35,7 @@ const longProgram = (times: number): Program =>
     Array.from({ length: times }, (_, index) => add(`add ${index}`, ['a', 'a'], 'b', 300_000)),
   )
 
-/** out = 4 in, by way of the last of `elements` in transient memory. */
+/** out = 4 in, computed through the last 256 of `elements` in transient memory. */
 function transientProgram(name: string, elements: number): Program {
   const program = makeProgram(name, shapeOf(0, 1), { in: 256, out: 256, between: 256 }, [
     add('there', ['in', 'in'], 'between', 256),
@@ -73,7 +73,7 @@ describe('a program', () => {
     expect(engine.view('a').buffer).toBe(b.buffer)
   })
 
-  // Seen failing with `connect` demanded of every program.
+  // Seen failing with `connect` required for every program.
   it('without collectives needs no peers, whatever the world', async () => {
     const engine = start({ rank: 3, worldSize: 512, expertParallelSize: 8 })
     const shape = shapeOf(3, 512, 8)
@@ -211,7 +211,7 @@ describe('a call', () => {
     const engine = start()
     engine.load(longProgram(1))
     const first = engine.run('long')
-    // Long enough for the engine to be through, while JavaScript cannot have heard of it.
+    // The engine finishes in this time, while JavaScript is blocked and cannot have noticed.
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50)
     const second = engine.run('long')
     expect(() => engine.load(longProgram(1))).toThrow('pending')
@@ -237,7 +237,7 @@ describe('a call', () => {
     const waiting = failureOf(world.rank(0).call('allReduce', Float64Array.of(1)))
     await world.rank(0).call('abort')
     expect(await waiting).toMatchObject({ code: 'ABORTED' })
-    // What rank 0 had sent by then may have been enough for this one, not for the next.
+    // Rank 0 may have sent enough for this all-reduce before the abort, but not for the next one.
     await world
       .rank(1)
       .call('allReduce', Float64Array.of(1))
@@ -298,10 +298,10 @@ describe('close', () => {
       const pending = interrupted ? world.rank(0).call('allReduce', Float64Array.of(1)) : Promise.resolve()
       await Promise.all([pending.catch(() => undefined), world.each(rank => rank.call('close'))])
     }
-    await cycle(false) // whatever Node itself starts once
+    await cycle(false) // Node itself starts some threads once
     const before = (await count()).flat()
     for (const interrupted of [false, true, false]) await cycle(interrupted)
-    // A thread that has been joined may still be listed for a moment.
+    // The kernel may list a joined thread for a moment.
     const more = async () => (await count()).flat().map((now, i) => Math.max(0, now - (before[i] ?? 0)))
     await expect.poll(more, { timeout: 10_000 }).toEqual(before.map(() => 0))
   })

@@ -1,4 +1,4 @@
-// Life and death of the engine: two queues, errors on either, abort and close in every state.
+// Tests of the engine as a whole: two queues, errors on either, abort and close in every state.
 #include <new>
 #include <optional>
 #include <thread>
@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kElements = 100'001;
 
-// comm and compute ops that need one another in turn.
+// A program whose comm and compute ops wait for one another in turn.
 nlohmann::json ping_pong(const Topology& topology) {
   const nlohmann::json add = {{"rows", 1}, {"dim", kElements}};
   const nlohmann::json world = {{"group", "world"}};
@@ -48,7 +48,7 @@ TEST("a call under way ends with ABORTED, and its peer with PEER_LOST") {
   world.load([&](int rank) { return ping_pong({rank, 2, 1}); });
   Outcome first, second;
   world[0].run("ping", first.done());
-  world[0].abort();  // rank 1 has not started: rank 0 cannot be through
+  world[0].abort();  // rank 1 has not started, so rank 0 cannot have finished
   world[1].run("ping", second.done());
   const auto aborted = first.wait(), lost = second.wait();
   check(aborted && aborted->code == std::string("ABORTED"), "rank 0 did not abort");
@@ -83,14 +83,15 @@ TEST("close while connecting, running or idle joins everything") {
     world[1].run("ping", second.done());
     std::this_thread::sleep_for(std::chrono::microseconds(200 * round));
     world[round % 2].close();
-    first.wait(), second.wait();  // either may have been through
+    first.wait(), second.wait();  // either may have finished before
   }
 }
 
 TEST("a peer that hangs up is noticed while there is nothing to send, naming it") {
   World world(2, 1, 60'000);
   world.connect();
-  // Rank 0's only collective waits for computation of seconds, which ends with the run; rank 1 goes away meanwhile.
+  // Rank 0's only collective waits for seconds of computation; rank 1 closes its connection
+  // meanwhile.
   const auto program = [](int rank) {
     constexpr int64_t kLong = 1'000'000;
     std::vector<test::OpSpec> ops;
@@ -121,7 +122,8 @@ TEST("ranks that run different programs are told apart") {
   Outcome first, second;
   world[0].run("ping", first.done());
   world[1].run("pong", second.done());
-  // One of the two reads the other's header first; the other may see only its connection close.
+  // The rank that reads the other's header first gets BAD_PEER; the other one may only see its
+  // connection closed.
   const auto a = first.wait(), b = second.wait();
   check(a && b, "both must fail");
   const auto& told = a->code == std::string("BAD_PEER") ? a : b;
@@ -129,7 +131,8 @@ TEST("ranks that run different programs are told apart") {
   check(told->op == "sum a" && std::string(told->what()).find("expected") != std::string::npos, told->what());
 }
 
-// How rank 0 of two ends a run with the CPU backend, but for one op that cannot be computed, and how rank 1 does.
+// Runs a program on two ranks, where the op `zero` of rank 0 is replaced. Returns the errors with
+// which rank 0 and rank 1 end.
 std::pair<std::optional<Error>, std::optional<Error>> run_with(OpFunction zero) {
   std::vector<OpEntry> ops(cpu_backend()->ops, cpu_backend()->ops + cpu_backend()->num_ops);
   for (OpEntry& op : ops) {
@@ -164,7 +167,7 @@ TEST("an op that fails names itself, stops the other queue and lets the peers kn
   check(lost && lost->code == std::string("PEER_LOST") && lost->peer == 0, "the peer does not know");
 }
 
-// Seen failing where it was taken for a fault of the program, which no retry and no larger limit would mend.
+// Seen failing with BAD_PROGRAM, for which neither a retry nor a larger memory limit helps.
 TEST("an op that gets no memory ends with OUT_OF_MEMORY and names itself") {
   const auto [failed, lost] = run_with([](const OpCall&, Stream*) { throw std::bad_alloc(); });
   check(failed && failed->code == std::string("OUT_OF_MEMORY") && failed->op == "clear", "not told from another fault");

@@ -1,4 +1,5 @@
-// A rank sleeps until enough bytes have come. What it waits for must never depend on what it would do once awake.
+// A rank sleeps until enough bytes have arrived. These bytes must never depend on what the rank
+// itself would send after it wakes.
 
 import { describe, expect, it } from 'vitest'
 import { obstacle } from '../../../bench/world/network.ts'
@@ -14,14 +15,15 @@ const reason = obstacle()
 if (reason !== undefined) console.warn(`skipped: ${reason}`)
 
 describe.skipIf(reason !== undefined)('low-water marks on a slow link', () => {
-  // Seen failing with marks that counted sums not made yet beside the terms they are made of: both ranks slept on the last terms of a block.
+  // Seen failing with marks that counted sums which still depended on the terms before them: both
+  // ranks slept on the last terms of a block.
   it(
     'let sums of any length come to an end',
     async () => {
       using world = await World.start(2)
       await world.open('engine')
       const random = generator(7)
-      // Shards of 100 to 400 KiB: one or two blocks, less than a receiver is woken for where all of it is sure to come.
+      // Shards of 100 to 400 KiB: one or two blocks, and less than the largest low-water mark.
       const lengths = Array.from({ length: SUMS }, () => 2 * 256 * (100 + random(300)))
       const buffers = Object.fromEntries(lengths.map((length, index) => [`g${index}`, length]))
       const ops = Object.keys(buffers).map(name => {

@@ -1,5 +1,5 @@
-// engine_test [part of a name]: runs the tests of this folder in one process. Built with -DSCMOE_SANITIZE=thread or
-// address,undefined it is how data races and memory errors of the engine are looked for.
+// engine_test [part of a name]: runs the C++ tests of this folder in one process. A build with
+// -DSCMOE_SANITIZE=thread or address,undefined finds data races and memory errors of the engine.
 #include <cstdio>
 
 #include "check.h"

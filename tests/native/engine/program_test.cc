@@ -1,4 +1,4 @@
-// The loader meets files it did not expect.
+// Tests of the loader with damaged programs.
 #include "program/program.h"
 
 #include <random>
@@ -33,7 +33,7 @@ json valid_program() {
         {4}}});
 }
 
-// Every node of the file, by path.
+// The paths of all nodes of the file.
 std::vector<json::json_pointer> places(const json& file) {
   std::vector<json::json_pointer> found;
   const json flat = file.flatten();
@@ -117,13 +117,13 @@ TEST("a file with damaged bytes is accepted or refused with BAD_PROGRAM, and not
   }
 }
 
-// One op over buffers that are large enough for anything, and what its refusal must say.
+// One op over buffers that are large enough for any attributes, and the text of its refusal.
 struct Refused {
   test::OpSpec op;
   const char* said;
 };
 
-// Fails for a case whose check is taken out of attributes.cc: the program is then accepted.
+// Seen failing, for each case, with its check taken out of attributes.cc: the program is accepted.
 TEST("attributes that no kernel could run with are refused, saying why") {
   const json heads = {{"batch", 1}, {"sequence", 4}, {"dim", 12}, {"heads", 3}, {"keyValueHeads", 1}};
   const json rope = {{"base", 10000}, {"inverse", 0}};

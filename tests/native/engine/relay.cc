@@ -5,7 +5,7 @@
 namespace scmoe::test {
 namespace {
 
-constexpr std::chrono::milliseconds kGlance{20};  // how often an idle relay looks whether it is to end
+constexpr std::chrono::milliseconds kGlance{20};  // after which an idle relay checks `ending_`
 
 }  // namespace
 

@@ -1,5 +1,5 @@
-// A link slower than loopback: forwards one connection in pieces of the size of a network packet, with a pause after
-// each.
+// A link that is slower than loopback. It forwards one connection in pieces of the size of a
+// network packet, with a pause after each.
 #pragma once
 
 #include <atomic>
@@ -14,7 +14,7 @@ class Relay {
  public:
   static constexpr int64_t kPiece = 1448;  // bytes of data in an Ethernet frame
 
-  // To a port of this machine; about kPiece / pause each way.
+  // Forwards to the port `target` of this machine, at about kPiece / pause in each direction.
   Relay(int target, std::chrono::microseconds pause);
   ~Relay();
 

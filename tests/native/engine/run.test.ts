@@ -1,4 +1,5 @@
-// scmoe-run: exported steps without Node, on the CPU and on a device that is a stand-in (tests/native/standin), and the script that runs all of them.
+// Tests of scmoe-run, which runs exported steps without Node, on the CPU and on a stand-in for a
+// device (tests/native/standin), and of the script that runs all of them.
 
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -10,9 +11,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { configOf, LAYERS, layerCase, type Precision, schedulesOf, stepCase } from '../../../bench/gpu/cases.ts'
 import { catalogue } from '../../../bench/gpu/catalogue.ts'
 import type { RunFile } from '../../../bench/gpu/run-file.ts'
+import { freePort } from '../../../tools/free-port.ts'
 import type { Choice } from '../../../worker/schedule/schedule.ts'
 import { BUILD_DEADLINE } from '../../support/build.ts'
-import { freePort } from '../../support/free-port.ts'
 import { distance } from '../../support/model-world.ts'
 import { buildStandIns, emulatedEnvironment, standInEnvironment } from '../../support/standin.ts'
 
@@ -96,7 +97,8 @@ describe('scmoe-run', () => {
     const result = run(words, standInEnvironment()).result()
     expect(result.transfers).toBe(8)
     expect(result.emulatedTransferMicroseconds).toBeGreaterThan(0)
-    // Copies alone take less than a tenth. Half would be asked for too much: the copies' speed was measured at another moment.
+    // Copies alone take less than a tenth. A bound of a half would be too strict, because the speed
+    // of the copies was measured at another moment.
     expect(result.transferMicroseconds).toBeGreaterThan(
       0.2 * result.transfers * (result.emulatedTransferMicroseconds ?? 0),
     )

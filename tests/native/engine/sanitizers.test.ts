@@ -3,7 +3,10 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { BUILD_DEADLINE, build } from '../../support/build.ts'
 
-/** Builds the engine's C++ tests with these sanitizers, in a folder of their own, and runs them; a finding ends them with an error. */
+/**
+ * Builds the engine's C++ tests with these sanitizers, in a folder of their own, and runs them. A
+ * finding of a sanitizer ends them with an error.
+ */
 function engineTest(folder: string, sanitizers: string): string {
   const path = build(folder, ['engine_test'], [`-DSCMOE_SANITIZE=${sanitizers}`])
   return execFileSync(join(path, 'engine_test'), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })

@@ -5,7 +5,7 @@ import { at } from '../../support/engine/cases.ts'
 import { add, makeProgram, shapeOf } from '../../support/engine/programs.ts'
 import { startWorld } from '../../support/engine/ranks.ts'
 
-/** Of times a busy machine can make anything once: what is wrong with the engine is wrong each time. */
+/** A busy machine can spoil one measurement; a defect of the engine shows in every try. */
 const TIMED = { retry: 2 }
 
 describe('a run', () => {
@@ -53,7 +53,7 @@ describe('a run', () => {
       const program = makeProgram('overlap', shapeOf(index, 2, 1), { g: 1000, a: 1000, b: 1000 }, [sum, ...adds])
       return rank.call('load', program)
     })
-    // Rank 0's collective is under way until rank 1 comes, much later; meanwhile it computes.
+    // Rank 0's collective is under way until rank 1 arrives, much later. Rank 0 computes meanwhile.
     const running = world.rank(0).call('run', 'overlap')
     await sleep(300)
     await world.rank(1).call('run', 'overlap')
@@ -61,7 +61,8 @@ describe('a run', () => {
     for (const index of [1, 2, 3, 4, 5]) expect(end[index]).toBeLessThan(end[0] ?? Number.NaN)
   })
 
-  // Seen failing with ready taken when the first header comes, when the exchange ends, and when it starts.
+  // Seen failing with ready taken when the first header arrives, when the exchange ends, and when
+  // it starts.
   it('tells waiting for the last rank from transfer, and counts no processor time for waiting', TIMED, async () => {
     await using world = await startWorld(3)
     await world.each((rank, index) => {
@@ -82,7 +83,8 @@ describe('a run', () => {
       return { skew: all - from, transfer: to - all, cpu: cpu[0] ?? Number.NaN }
     })
     const [first, second, last] = [at(durations, 0), at(durations, 1), at(durations, 2)]
-    // Whoever was there waited for the sleeper, who waited for nobody; nobody's transfer holds the wait.
+    // The two early ranks waited for the late one, which waited for nobody. No transfer includes
+    // the wait.
     for (const { transfer, cpu } of durations) {
       expect(Math.min(first.skew, second.skew)).toBeGreaterThan(3 * transfer)
       expect(Math.min(first.skew, second.skew)).toBeGreaterThan(3 * cpu)

@@ -1,4 +1,5 @@
-// What communication costs the processor that computes beside it: wake-ups, counted, not timed.
+// Tests of how rarely communication interrupts computation. They count wake-ups instead of
+// measuring time.
 #include <dirent.h>
 
 #include <fstream>
@@ -10,7 +11,7 @@
 namespace scmoe::test {
 namespace {
 
-// 4 MiB for each of two ranks, as `chunks` all-to-alls.
+// A program that moves 4 MiB from each of two ranks in `chunks` all-to-alls.
 nlohmann::json exchange_program(int rank, int64_t chunks) {
   constexpr int64_t kRows = 1024, kDim = 2048, kExperts = 4;
   std::vector<test::OpSpec> ops;
@@ -54,7 +55,7 @@ TEST("a slow link wakes the communication thread for 64 KiB and more at a time")
   }
 }
 
-// Times that threads of that name have gone to sleep.
+// How often the threads of this name have gone to sleep.
 int64_t sleeps(const std::string& thread) {
   int64_t count = 0;
   DIR* const tasks = opendir("/proc/self/task");
@@ -71,7 +72,7 @@ int64_t sleeps(const std::string& thread) {
   return count;
 }
 
-// Seen failing when each finished op rings: thousands of sleeps.
+// Seen failing with a ring after each finished op: thousands of sleeps.
 TEST("compute ops that no collective waits for do not wake the communication thread") {
   static constexpr int kDim = share_of(20'000);  // a few microseconds
   World world(2, 1);

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "check.h"
-#include "engine.h"
+#include "engine/engine.h"
 
 namespace scmoe::test {
 
-// The end of an engine's call, to be waited for.
+// The end of a call of the engine.
 class Outcome {
  public:
   Engine::Done done() {
@@ -20,7 +20,7 @@ class Outcome {
       promise->set_value(error == nullptr ? std::nullopt : std::optional<Error>(*error));
     };
   }
-  // nullopt: success. Fails the test if the call does not end.
+  // Waits for the end; nullopt stands for success. Fails the test if the call does not end.
   std::optional<Error> wait() {
     auto future = promise_->get_future();
     check(future.wait_for(std::chrono::seconds(60)) == std::future_status::ready, "the call did not end");
@@ -38,11 +38,11 @@ class World {
  public:
   World(int world_size, int expert_parallel_size, int timeout_ms = 20'000);
   void connect();
-  // Rank 1 and above dial rank 0 at another port than its own.
+  // Connects all ranks, where rank 1 and above dial rank 0 at the port that `dialled` returns.
   void connect(const std::function<int(int port)>& dialled);
   Engine& operator[](int rank) { return *engines_[rank]; }
   int size() const { return int(engines_.size()); }
-  // The same program on all ranks.
+  // Loads one program per rank.
   void load(const std::function<nlohmann::json(int rank)>& program);
   void run(const std::string& name);
 
@@ -57,7 +57,7 @@ struct BufferSpec {
   std::string dtype = "f32";
 };
 
-// An op: buffers and waits by position.
+// An op that names buffers and waits by their position.
 struct OpSpec {
   std::string op, label;
   std::vector<int> inputs, outputs;
@@ -65,7 +65,7 @@ struct OpSpec {
   std::vector<int> waits = {};
 };
 
-// All buffers persistent, one after another.
+// A program whose buffers are all persistent, one after another.
 nlohmann::json make_program(const std::string& name, const Topology& topology, const std::vector<BufferSpec>& buffers,
                             const std::vector<test::OpSpec>& ops);
 

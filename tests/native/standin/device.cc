@@ -1,6 +1,6 @@
-// A device library whose device is this machine's processor: streams are threads, ops the CPU's kernels, memory a heap
-// of its own that the engine's host side cannot see but by copies. A stand-in for tests of what drives a device: not a
-// GPU.
+// A device library whose device is this machine's processor, for the tests of the device's
+// executor. Streams are threads, ops are the CPU's kernels, and device memory is a heap that the
+// host side reaches by copies only. No GPU is involved.
 #include "device.h"
 
 #include <algorithm>
@@ -29,7 +29,7 @@ int64_t total_bytes() {
 }
 std::atomic<int64_t> used_bytes{0};
 
-// --- Ops: the CPU's, on the stream's thread.
+// --- Ops: those of the CPU, run on the stream's thread.
 
 struct OpStream : ThreadStream {
   Stream* kernels = cpu_backend()->stream_create(1);
@@ -41,7 +41,7 @@ struct OpStream : ThreadStream {
 constexpr size_t kMostOps = 96;
 OpEntry ops[kMostOps];
 
-// Whether the op is to write a byte behind its first output.
+// Whether the environment asks this op to write a byte behind its first output.
 bool strays(const char* op) {
   const char* const text = std::getenv("STANDIN_STRAY");
   return text != nullptr && std::strcmp(text, op) == 0;
@@ -108,7 +108,7 @@ void copy(void* to, const void* from, int64_t bytes, Stream* stream) {
   of(stream)->put([=] { std::memcpy(to, from, size_t(bytes)); });
 }
 
-// Row by row, by the words of device.h.
+// Moves row by row, as device.h defines it.
 void move_padded(const PaddedRows& x, const Attrs& a) {
   const int64_t size = a.expertParallelSize, local = a.experts / size, first = a.rank / size * size;
   const auto kept = [&](int64_t rank, int64_t expert) {
@@ -128,7 +128,7 @@ void move_padded(const PaddedRows& x, const Attrs& a) {
   }
 }
 
-// Named by what it stands in for.
+// Throws if the environment asks for a fault of this function of CUDA.
 void fail_if_told(const char* function) {
   const char* const text = std::getenv("STANDIN_FAULT");
   if (text != nullptr && std::strcmp(text, function) == 0) {

@@ -1,4 +1,4 @@
-// A libcuda.so.1 that answers what the loader asks, as the environment says. For tests: no driver.
+// A stand-in for libcuda.so.1 in tests. It answers the loader with the values of the environment.
 #include <cstdlib>
 
 namespace {

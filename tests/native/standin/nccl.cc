@@ -1,8 +1,6 @@
-// A libnccl.so.2 for ranks that are processes of one machine: the same functions, over TCP, as work of a stand-in
-// stream. For tests of what calls NCCL: it is not NCCL. Like it, what waits for a peer that is gone waits until it is
-// aborted.
-#include "device/nccl.h"
-
+// A stand-in for libnccl.so.2, for the tests of the code that calls NCCL. Ranks are processes of
+// one machine; the functions move data over TCP as work of a stand-in stream. As in NCCL, work that
+// waits for a peer that is gone waits until it is aborted.
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -17,6 +15,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "device/nccl/library.h"
 #include "stream.h"
 
 namespace scmoe::standin {
@@ -33,7 +32,7 @@ void set_port(UniqueId& id, uint16_t port) {
   std::memcpy(id.bytes, &port, sizeof port);
 }
 
-// --- Sockets. Blocking; false where the other side is gone.
+// --- Blocking sockets. Functions return false if the other side is gone.
 
 bool send_all(int socket, const void* data, size_t bytes) {
   for (const char* at = static_cast<const char*>(data); bytes > 0;) {
@@ -81,7 +80,7 @@ int dial(uint16_t port) {
 
 struct Transfer {
   int peer;
-  void* data;  // nullptr to send from `from`
+  void* data;  // to receive into; nullptr to send from `from`
   const void* from;
   size_t bytes;
 };
@@ -90,7 +89,7 @@ struct Comm {
   int rank = 0, size = 1;
   std::vector<int> sockets;  // by rank
   std::atomic<int> state{kInProgress};
-  std::atomic<int> polls{0};  // that say "in progress" after a call
+  std::atomic<int> polls{0};  // number of polls after a call that still answer "in progress"
   std::mutex mutex;
   std::condition_variable changed;
   bool aborted = false;
@@ -100,7 +99,8 @@ struct Comm {
   void hang();
 };
 
-// Each peer's sends in order on one thread and its receives on another, so that nobody waits for anybody's turn.
+// Sends to each peer in order on one thread and receives from it on another, so that no transfer
+// waits for another peer.
 bool Comm::exchange(const std::vector<Transfer>& transfers) {
   std::atomic<bool> all{true};
   std::vector<std::thread> threads;
@@ -127,7 +127,7 @@ void Comm::hang() {
   changed.wait(lock, [this] { return aborted; });
 }
 
-// Lower ranks are dialled; higher ranks say who they are.
+// Dials the lower ranks and accepts the higher ones, which send their rank first.
 bool join_mesh(Comm& comm, int listener, const std::vector<uint16_t>& ports) {
   comm.sockets.assign(size_t(comm.size), -1);
   for (int peer = 0; peer < comm.rank; ++peer) {
@@ -144,9 +144,9 @@ bool join_mesh(Comm& comm, int listener, const std::vector<uint16_t>& ports) {
   return true;
 }
 
-int root_listener = -1;  // of the last id made here
+int root_listener = -1;  // belongs to the last id that this process made
 
-// Rank 0 gathers everyone's port at the id's and hands all out.
+// Rank 0 gathers the ports of all ranks on the port of the id and sends the list to each of them.
 bool meet(Comm& comm, uint16_t root_port) {
   std::vector<uint16_t> ports(comm.size);
   const int listener = listen_anywhere(ports[comm.rank]);
@@ -200,7 +200,7 @@ bool split(Comm& parent, Comm& child, SplitWish own, int listener) {
   return join_mesh(child, listener, ports);
 }
 
-// --- Calls of a group, until its end.
+// --- Calls of a group, which run at the end of the group.
 
 struct Pending {
   Comm* comm;
@@ -224,13 +224,13 @@ void put(Comm* comm, ThreadStream* stream, std::function<bool()> work) {
     }
     if (!work()) comm->hang();
   };
-  if (stream == nullptr) return guarded();  // a stream that does everything at once
+  if (stream == nullptr) return guarded();  // a stream that runs everything at once
   stream->put(guarded);
 }
 
 Result end_group() {
   if (--depth > 0) return kSuccess;
-  // Sends and receives of a group are one exchange.
+  // The sends and receives of a group form one exchange.
   std::vector<Pending> calls = std::exchange(pending, {});
   Pending together{};
   for (Pending& call : calls) {
@@ -267,7 +267,7 @@ bool gather(Comm& comm, const void* from, void* to, size_t bytes) {
   return comm.exchange(transfers);
 }
 
-// In the order of ranks.
+// Adds in the order of ranks.
 bool reduce(Comm& comm, const float* from, float* to, size_t count) {
   std::vector<float> all(count * size_t(comm.size));
   if (!gather(comm, from, all.data(), count * sizeof(float))) return false;
@@ -325,7 +325,7 @@ EXPORT int ncclCommGetAsyncError(Comm* comm, int* state) {
   return kSuccess;
 }
 
-// Leaves the communicator's memory: work that waits on a stream still looks at it.
+// Does not free the communicator, because work that waits on a stream still reads it.
 EXPORT int ncclCommAbort(Comm* comm) {
   for (const int socket : comm->sockets) shutdown(socket, SHUT_RDWR);
   {

@@ -1,5 +1,4 @@
-// Streams, events and graphs of a device made of host threads. A stand-in for tests: not a GPU, and none of CUDA is in
-// it.
+// Streams, events and graphs of a device that is made of host threads, for tests without a GPU.
 #pragma once
 
 #include <condition_variable>
@@ -17,7 +16,7 @@ using Work = std::function<void()>;
 struct ThreadEvent;
 struct ThreadStream;
 
-// What a capture has seen, to be done again in the same order.
+// The calls of a capture, which a launch repeats in the same order.
 struct ThreadGraph {
   std::vector<Work> calls;
   std::vector<ThreadStream*> streams;
@@ -28,12 +27,12 @@ struct ThreadEvent {
   std::condition_variable changed;
   uint64_t recorded = 0, done = 0;
   double microseconds = 0;
-  ThreadGraph* capture = nullptr;  // it was last recorded in
+  ThreadGraph* capture = nullptr;  // the capture in which the event was last recorded
 
   void await(uint64_t count);
 };
 
-// A thread that does what it was given in order. What other libraries get as its handle.
+// A thread that does its work in order. Its address is the handle for other libraries.
 struct ThreadStream {
   ThreadStream();
   ~ThreadStream();

@@ -3,7 +3,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { EXIT } from '../../../crds/contract.ts'
-import { freePort } from '../../support/free-port.ts'
+import { freePort } from '../../../tools/free-port.ts'
 import {
   checkpointFolders,
   PEER_TIMEOUT_SECONDS,

@@ -14,8 +14,8 @@ import type { ProviderName } from '../../../operator/objects/providers.ts'
 import { type Job, type KubeObject, type Pod, pathOf } from '../../../operator/objects/wire.ts'
 import { type Cluster, up } from '../../../tools/cluster/cluster.ts'
 import { binaries } from '../../../tools/cluster/programs/binaries.ts'
+import { freePort } from '../../../tools/free-port.ts'
 import { COMPILED } from '../compiled.ts'
-import { freePort } from '../free-port.ts'
 
 export type StoredJob = Job & { spec: Record<string, unknown>; status?: ScMoEJobStatus }
 type Patch = { readonly [key: string]: unknown }

@@ -2,7 +2,7 @@
 
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
 import type { Pod } from '../../../operator/objects/wire.ts'
-import { freePort } from '../free-port.ts'
+import { freePort } from '../../../tools/free-port.ts'
 import { type Namespace, waitFor } from './operator.ts'
 
 export const json =

@@ -1,6 +1,6 @@
-// What cases are made of.
+// Random numbers and lists for test cases.
 
-/** A small generator: the same cases every time. */
+/** A generator of random integers below a bound, which gives the same numbers every time. */
 export const generator = (seed: number) => {
   let state = seed
   return (below: number): number => {

@@ -1,4 +1,4 @@
-// Small programs for the engine's tests, placed in memory one buffer after another.
+// Makes small programs for the engine's tests. Buffers lie one after another in memory.
 
 import { OPS, type OpName } from '../../../worker/program/ops.ts'
 import { type Attrs, BYTES, type DType, type Program } from '../../../worker/program/program.ts'
@@ -15,11 +15,11 @@ export interface OpText {
   inputs: readonly string[]
   outputs: readonly string[]
   attrs?: Attrs
-  /** Labels. */
+  /** Labels of the ops to wait for. */
   after?: readonly string[]
 }
 
-/** Elements of f32, or of the type named. */
+/** The number of elements: of f32, or of the named type. */
 type Extent = number | { i32: number } | { bf16: number }
 
 function typed(extent: Extent): { dtype: DType; elements: number } {
@@ -33,7 +33,7 @@ const indexOf = (names: string[], wanted: string): number => {
   return found
 }
 
-/** All buffers are persistent, so that a test can read them. */
+/** A program whose buffers are all persistent, so that a test can read them. */
 export function makeProgram(
   name: string,
   shape: Shape,
@@ -74,7 +74,7 @@ export const shapeOf = (rank: number, worldSize: number, expertParallelSize = wo
   expertParallelSize,
 })
 
-/** output = sum of the inputs. */
+/** An op that writes the sum of the two inputs to the output. */
 export const add = (label: string, inputs: [string, string], output: string, elements: number) => ({
   op: 'add' as const,
   label,

@@ -1,4 +1,4 @@
-// One rank in a process of its own: does what `ranks.ts` says over the IPC channel, and answers.
+// The process of one rank. It makes the calls that ranks.ts sends over the IPC channel and answers.
 
 import { readdirSync } from 'node:fs'
 import { createEngine, type Engine, EngineError, type EngineOptions, type PeerAddress } from '../../../worker/engine.ts'
@@ -64,5 +64,5 @@ const answer = async ({ id, method, args }: Request): Promise<void> => {
 }
 
 process.on('message', (request: Request) => void answer(request))
-// The test is over, however it ended.
+// The test has ended.
 process.on('disconnect', () => process.exit())

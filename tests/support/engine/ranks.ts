@@ -1,11 +1,12 @@
-// Starts ranks as processes on this machine and calls their engines. What is started here is stopped here, by pid.
+// Starts ranks as processes on this machine and calls their engines. Every process is stopped by
+// its pid.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { join } from 'node:path'
 import type { EngineOptions } from '../../../worker/engine.ts'
 import type { Failure, Methods, Reply, Request } from './rank.ts'
 
-/** An engine's error, as it came over the channel. */
+/** An error of a rank's engine, as received over the channel. */
 export class RankError extends Error {
   readonly failure: Failure
   constructor(failure: Failure) {
@@ -14,7 +15,9 @@ export class RankError extends Error {
   }
 }
 
-/** Also those of a test that timed out, and those that are stopped and would not hear of its end. */
+/**
+ * All processes that run, also those of a test that timed out and those that a signal has stopped.
+ */
 const living = new Set<ChildProcess>()
 process.on('exit', () => {
   for (const child of living) child.kill('SIGKILL')
@@ -47,7 +50,7 @@ export class Rank {
   call<M extends keyof Methods>(method: M, ...args: Parameters<Methods[M]>): Promise<Value<M>> {
     const id = this.#next++
     return new Promise((resolve, reject) => {
-      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the reply with this id is to this method
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- this reply is to this method
       this.#waiting.set(id, { resolve: value => resolve(value as Value<M>), reject })
       this.#child.send({ id, method, args } satisfies Request)
     })
@@ -67,12 +70,12 @@ export class Rank {
 
 export const TOKEN = 'attempt 1'
 
-/** Ranks of one world, connected. */
+/** The ranks of one world, each a process. */
 export class World implements AsyncDisposable {
   readonly ranks: Rank[]
 
   constructor(size: number, environment: NodeJS.ProcessEnv = {}) {
-    // To NCCL each is a host of its own: of one host it refuses two ranks on one GPU.
+    // NCCL refuses two ranks of one host on one GPU, so each rank gets a host id of its own.
     this.ranks = Array.from({ length: size }, (_, rank) => new Rank({ NCCL_HOSTID: `rank ${rank}`, ...environment }))
   }
 
@@ -130,7 +133,7 @@ export async function startWorld(
   }
 }
 
-/** The failure a call ended with; fails itself if the call succeeded. */
+/** The failure with which a call ended. Throws if the call succeeded. */
 export async function failureOf(call: Promise<unknown>): Promise<Failure> {
   const outcome = await call.then(
     value => ({ value }),

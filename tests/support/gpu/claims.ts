@@ -1,5 +1,5 @@
-// What holds on a GPU, said once: tested on one (gpu.test.ts), and, so that these tests are known to work, with what stands in for one
-// (tests/native/device/claims.test.ts). Each function makes tests inside the caller's `describe`.
+// The tests of a GPU. tests/gpu/gpu.test.ts runs them on one; tests/native/device/claims.test.ts
+// runs them on stand-ins, to test the tests. Each function adds tests to the caller's `describe`.
 
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
@@ -15,15 +15,15 @@ import { distance, ModelWorld, Processes, type Step, wholeModel } from '../model
 import { configOf, type Job } from '../program-arbitraries.ts'
 import { lossCurve, temporaryFolder, tinySpec, trainToEnd } from '../worker-gang.ts'
 
-/** A GPU, or what is taken for one. */
+/** A GPU, or a stand-in for one. */
 export interface Machine {
-  /** Of a process that is to use it. */
+  /** The environment of a process that uses the machine. */
   environment: Record<string, string>
-  /** How far a loss may be from the CPU engine's, relative; 0: the same bits. */
+  /** The largest relative difference of a loss from the CPU engine's; 0 means the same bits. */
   tolerance: number
-  /** Of cuda_device_test. */
+  /** Arguments of cuda_device_test. */
   opsWords: readonly string[]
-  /** Whether programs of static shapes also run as graphs. */
+  /** Whether programs with static shapes also run as graphs. */
   graphs: boolean
 }
 type Find = () => Machine
@@ -57,7 +57,10 @@ export function claimOps(machine: Find): void {
 
 type Case = Partial<Job> & Pick<Job, 'kind'>
 
-/** The model and batch of the world stay; capacity never binds, so that no rank drops what another would keep. */
+/**
+ * The sizes of the model and of the world's batch do not depend on the case. The capacity is large
+ * enough that no token is dropped, on any number of ranks.
+ */
 function jobOf({ worldSize = 1, ...shape }: Case): Job {
   const sizes = { units: 1, dim: 16, feedForward: 32, sequence: 8, capacityFactor: '8', expertParallelSize: worldSize }
   return { ...sizes, worldSize, expertsPerRank: 4 / worldSize, batch: 2 / worldSize, ...shape }
@@ -80,7 +83,7 @@ async function train(processes: Processes, shape: Case): Promise<number[]> {
 
 const MODELS: readonly Case[] = [{ kind: 'ScMoE' }, { kind: 'ScMoE', topK: 2, llama: true }]
 
-/** Processes of both engines, for the tests of one `describe`. */
+/** Processes with a CPU engine or a GPU engine, for the tests of one `describe`. */
 function engines(machine: Find) {
   const cpu = new Processes()
   const gpu: Processes[] = []
@@ -115,14 +118,14 @@ export function claimRanks(machine: Find): void {
     padded = of(machine().graphs, true)
   })
 
-  // Seen failing: of a padded exchange, the places of a peer's part by expert, then rank.
+  // Seen failing: a padded exchange that ordered a peer's part by expert, then rank.
   it('two ranks of NCCL on one GPU train as one rank does, whatever their exchanges carry', {
     timeout: TIMEOUT,
   }, async () => {
     for (const shape of MODELS) {
       const alone = await train(gpu, shape)
       const counted = await train(gpu, { ...shape, worldSize: 2 })
-      // Rounding of sums in another order.
+      // Sums in another order are rounded differently.
       expect(distance(counted, alone)).toBeLessThan(1e-5)
       expect(await train(padded, { ...shape, worldSize: 2 })).toEqual(counted)
     }
@@ -144,9 +147,10 @@ export function claimRanks(machine: Find): void {
   })
 }
 
-/** Of a gang of `replicas` workers, each with a GPU, which is used in this precision. */
+/** Tests a gang of `replicas` workers, each with a GPU that computes in this precision. */
 export function claimCheckpoints(machine: Find, replicas: number, precision: ModelConfig['precision']): void {
-  // Seen failing: first moments not uploaded after a restore; the last checkpoint not downloaded before it is written.
+  // Seen failing: first moments not uploaded after a restore; the last checkpoint not downloaded
+  // before it is written.
   it(`a run moves from CPU to GPU, there in ${precision}, and back by its checkpoints, and its losses are those of a run that never moved`, {
     timeout: TIMEOUT,
   }, async () => {
@@ -170,10 +174,10 @@ export function claimCheckpoints(machine: Find, replicas: number, precision: Mod
   })
 }
 
-/** Of a value that is kept in bf16. */
+/** The relative rounding error of a value that is kept in bf16. */
 const ROUNDING = 2 ** -8
 
-/** Rounded to the nearest number of bf16's 8 bits. */
+/** The values, each rounded to the nearest bf16. */
 const toBf16 = (values: ArrayLike<number>) => {
   const single = Float32Array.from(values)
   const bits = new Uint32Array(single.buffer)
@@ -181,7 +185,7 @@ const toBf16 = (values: ArrayLike<number>) => {
   return single
 }
 
-/** Of the angle between two vectors. */
+/** The cosine of the angle between two vectors. */
 function cosine(a: readonly number[], b: readonly number[]): number {
   const product = a.reduce((sum, x, i) => sum + x * (b[i] ?? Number.NaN), 0)
   return product / (Math.hypot(...a) * Math.hypot(...b))
@@ -204,7 +208,8 @@ export function claimPrecision(machine: Find): void {
     gpu = of(machine().graphs)
   })
 
-  // A value is rounded by up to 2^-8 of it; sums and means over tokens come closer: emulated, 5e-4 to 1.1e-3 of the largest figure.
+  // A single value is rounded by up to 2^-8 of itself. Sums and means over tokens are closer: 5e-4
+  // to 1.1e-3 of the largest figure on the emulated backend.
   it.each(IN_HALF.map(shape => [Object.values(shape).join(' '), shape] as const))(
     'a model in bfloat16 has the losses of one in float32, but for what rounding does: %s',
     { timeout: TIMEOUT },
@@ -212,13 +217,14 @@ export function claimPrecision(machine: Find): void {
       const expected = await train(cpu, shape)
       const found = await train(gpu, { ...shape, ...HALF })
       expect(distance(found, expected)).toBeLessThan(ROUNDING)
-      // More than float32 on these kernels is off: it was bf16.
+      // The difference is larger than that of float32 on these kernels, so bf16 was really used.
       expect(distance(found, expected)).toBeGreaterThan(2e-4)
     },
   )
 
-  // Rate 1e-6 on weights of 0.08, whose neighbours in bf16 are 5e-4 away. Seen failing with adamw rounding parameters to bf16: they move by the
-  // first rounding alone, 66 times as far.
+  // The learning rate is 1e-6 and weights are about 0.08, where neighbours in bf16 are 5e-4 apart.
+  // Seen failing with adamw rounding parameters to bf16: they move by the first rounding alone, 66
+  // times as far.
   it('keeps updates far smaller than what bf16 tells apart, as float32 does', { timeout: TIMEOUT }, async () => {
     const movedBy = async (processes: Processes, shape: Case) => {
       const world = await start(processes, shape)

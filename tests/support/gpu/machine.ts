@@ -1,4 +1,5 @@
-// The GPU of this machine with everything that a worker opens for it, or the one reason why these tests cannot run.
+// Finds the GPU of this machine and the libraries that a worker opens for it, or the reason why the
+// tests of a GPU cannot run.
 
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
@@ -11,8 +12,9 @@ const run = (command: string, ...words: string[]) =>
 const BUILT = join(root, 'build/cuda/libscmoe_cuda.so')
 
 /**
- * Variables of a process that uses the GPU, or `missing`: what was looked for, what was found and what to do. Builds what is needed, but nothing
- * that takes minutes before a driver with a GPU was found.
+ * The environment of a process that uses the GPU, or `missing`, which says what was looked for,
+ * what was found and what to do. Builds what is needed; builds that take minutes come after a
+ * driver with a GPU was found.
  */
 export function findGpu(): { environment: Record<string, string> } | { missing: string } {
   build('native', ['scmoe'])
@@ -20,7 +22,8 @@ export function findGpu(): { environment: Record<string, string> } | { missing: 
   if (driver.missing !== '') return { missing: driver.missing }
   build('native', ['cuda_device_test'])
   build('cuda', ['scmoe_cuda'], [`-DCUDA_ROOT=${run('bash', 'tools/cuda.sh')}`])
-  // Ranks that share a GPU are hosts of their own to NCCL (tests/support/engine/ranks.ts), so they meet by a network: this one is everywhere.
+  // NCCL takes ranks that share a GPU for different hosts (tests/support/engine/ranks.ts), so they
+  // connect by a network. Every machine has the loopback network.
   const network = { NCCL_SOCKET_IFNAME: process.env['NCCL_SOCKET_IFNAME'] ?? 'lo' }
   const installed = { SCMOE_CUDA_LIBRARY: BUILT, ...network }
   if (missingWith(installed) === '') return { environment: installed }
@@ -29,14 +32,17 @@ export function findGpu(): { environment: Record<string, string> } | { missing: 
   return missing === '' ? { environment: fetched } : { missing }
 }
 
-/** What this process cannot open with these variables; they stay set. */
+/**
+ * The reason why this process cannot open the libraries with these variables, or ''. The variables
+ * stay set.
+ */
 function missingWith(environment: Record<string, string>): string {
   Object.assign(process.env, environment)
   const { library, nccl } = inspectHardware()
   return library.missing || nccl.missing
 }
 
-/** cuBLASLt and NCCL as the image has them. */
+/** The environment with cuBLASLt and NCCL of the versions that the image has. */
 function libraries(): Record<string, string> {
   run('bash', 'tools/cuda-libraries.sh')
   const folder = join(root, 'build/cuda-libraries')

@@ -1,4 +1,4 @@
-// Before any test of the project: looks for the GPU once, and says once why there is none.
+// Runs before the tests of the project: looks for the GPU, and prints the reason if there is none.
 
 import type { TestProject } from 'vitest/node'
 import { findGpu } from './machine.ts'
@@ -12,5 +12,5 @@ declare module 'vitest' {
 export default function prepare({ provide }: TestProject): void {
   const gpu = findGpu()
   provide('gpu', gpu)
-  if ('missing' in gpu) console.log(`gpu: skipped, all of it: ${gpu.missing}`)
+  if ('missing' in gpu) console.log(`gpu: all tests are skipped: ${gpu.missing}`)
 }

@@ -1,7 +1,7 @@
 // Who may import whom (ARCHITECTURE.md), for `import` and for `#include`. Rules apply to files that exist.
 
 import { existsSync, globSync, readFileSync } from 'node:fs'
-import { dirname, join, normalize } from 'node:path'
+import { dirname, join, normalize, relative } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
 const SOURCES = globSync(
@@ -144,48 +144,103 @@ describe('TypeScript imports', () => {
   })
 })
 
-const includes = (path: string) =>
-  [...readFileSync(path, 'utf8').matchAll(/^\s*#\s*include\s*([<"])([^>"]+)[>"]/gm)].map(match => ({
-    path,
-    quoted: match[1] === '"',
-    name: match[2] ?? '',
-  }))
-const folderOf = (path: string) => /^worker\/native\/(\w+)\//.exec(path)?.[1] ?? ''
+/**
+ * What each part of worker/native may include, from the lowest part to the highest. A part is a folder, or a file at
+ * the top by its name without the ending. A part includes itself and the standard library besides.
+ */
+const PARTS: readonly (readonly [string, ...string[]])[] = [
+  // The contracts between the engine and its backends.
+  ['backend'],
+  ['device.h', 'backend'],
+  ['chunk'],
+  ['compute_ops'],
+  // The backends.
+  ['cpu', 'backend', 'chunk', 'compute_ops'],
+  ['cuda', 'backend', 'device.h', 'chunk', 'compute_ops'],
+  // The engine.
+  ['error'],
+  ['interrupt', 'error'],
+  ['program', 'backend', 'error'],
+  ['mesh', 'program', 'chunk', 'error', 'interrupt'],
+  ['executor', 'mesh', 'program', 'error', 'interrupt'],
+  ['engine', 'executor', 'mesh', 'program', 'error', 'interrupt'],
+  // Executors for a device.
+  ['device', 'device.h', 'executor', 'mesh', 'program', 'error', 'interrupt'],
+  ['device/nccl', 'device', 'device.h', 'mesh', 'program', 'error', 'interrupt'],
+  // The choice between kinds of hardware, and the two programs that make it.
+  ['hardware', 'engine', 'device', 'device/nccl', 'device.h'],
+  ['binding', 'engine', 'hardware', 'program', 'error'],
+  ['run', 'hardware', 'device', 'program', 'error'],
+]
+
+const ROOT = 'worker/native'
+
+/** The part that a file of worker/native belongs to. */
+function partOf(path: string): string {
+  const [folder = '', ...rest] = path.split('/')
+  if (rest.length === 0) return path === 'device.h' ? path : path.replace(/\.\w+$/, '')
+  return rest.length > 1 && folder === 'device' ? `${folder}/${rest[0]}` : folder
+}
+
+interface Include {
+  path: string
+  name: string
+  /** The file of worker/native that is included, relative to that folder; undefined for a system header. */
+  own: string | undefined
+}
+
+const includes = (path: string): Include[] =>
+  [...readFileSync(path, 'utf8').matchAll(/^\s*#\s*include\s*([<"])([^>"]+)[>"]/gm)].map(match => {
+    const name = match[2] ?? ''
+    const beside = join(dirname(path), name)
+    const own = existsSync(beside) ? beside : join(ROOT, name)
+    return { path, name, own: match[1] === '"' && existsSync(own) ? relative(ROOT, own) : undefined }
+  })
 
 describe('native includes', () => {
   const all = NATIVE.flatMap(includes)
-  const show = (list: typeof all) => list.map(({ path, name }) => `${path} -> ${name}`)
+  const arrows = new Set(
+    all.flatMap(({ path, own }) => {
+      const from = partOf(relative(ROOT, path))
+      return own === undefined || partOf(own) === from ? [] : [`${from} -> ${partOf(own)}`]
+    }),
+  )
+  const allowed = new Set(PARTS.flatMap(([part, ...others]) => others.map(other => `${part} -> ${other}`)))
+  const users = (header: RegExp) => [
+    ...new Set(all.flatMap(({ path, name }) => (header.test(name) ? [partOf(relative(ROOT, path))] : []))),
+  ]
 
-  it('napi.h only in binding.cc', () => {
-    expect(
-      show(all.filter(({ path, name }) => /napi|node_api/.test(name) && path !== 'worker/native/binding.cc')),
-    ).toEqual([])
+  it('a part includes only the parts that it names', () => {
+    expect([...arrows].filter(arrow => !allowed.has(arrow))).toEqual([])
   })
 
-  it('CUDA, cuBLAS and NCCL only under cuda/', () => {
-    expect(show(all.filter(({ path, name }) => /^(cuda|cublas|nccl)/.test(name) && folderOf(path) !== 'cuda'))).toEqual(
-      [],
+  it('a part names only parts that it includes', () => {
+    expect([...allowed].filter(arrow => !arrows.has(arrow))).toEqual([])
+  })
+
+  it('no part includes one above it, so there is no circle', () => {
+    const height = new Map(PARTS.map(([part], index) => [part, index]))
+    const upwards = PARTS.flatMap(([part, ...others], index) =>
+      others
+        .filter(other => (height.get(other) ?? Number.POSITIVE_INFINITY) >= index)
+        .map(other => `${part} -> ${other}`),
     )
+    expect(upwards).toEqual([])
   })
 
-  it('cpu/ and cuda/ know backend.h, device.h, chunk.h, compute_ops.h and themselves; nobody knows them', () => {
-    const foreign = all.filter(({ path, quoted, name }) => {
-      const folder = folderOf(path)
-      const from = quoted ? (/^(cpu|cuda)\//.exec(name)?.[1] ?? '') : ''
-      const shared = ['backend.h', 'device.h', 'chunk.h', 'compute_ops.h'].includes(name)
-      const outside = quoted && !name.includes('/') && !existsSync(join(dirname(path), name)) && !shared
-      return from === folder ? folder !== '' && outside : from !== ''
-    })
-    expect(show(foreign)).toEqual([])
-  })
-
-  it('backend.h includes only the standard library; below binding nobody includes it, below engine nobody includes that', () => {
-    expect(show(all.filter(({ path, quoted }) => quoted && path.endsWith('/backend.h')))).toEqual([])
-    const upwards = all.filter(
-      ({ path, name }) =>
-        /(^|\/)binding\./.test(name) ||
-        (/(^|\/)engine\.h$/.test(name) && /\/(program|backend|mesh|exchange|communicator)\./.test(path)),
+  it('every quoted include names a file of worker/native', () => {
+    const text = (path: string) => readFileSync(path, 'utf8')
+    const unknown = NATIVE.flatMap(path =>
+      [...text(path).matchAll(/^\s*#\s*include\s*"([^"]+)"/gm)].flatMap(([, name = '']) =>
+        existsSync(join(dirname(path), name)) || existsSync(join(ROOT, name)) ? [] : [`${path} -> ${name}`],
+      ),
     )
-    expect(show(upwards)).toEqual([])
+    expect(unknown).toEqual([])
+  })
+
+  it('only binding knows Node-API; only cuda knows CUDA and cuBLAS; nobody compiles against NCCL', () => {
+    expect(users(/napi|node_api/)).toEqual(['binding'])
+    expect(users(/^(cuda|cublas)\w*\.h$/)).toEqual(['cuda'])
+    expect(users(/^nccl\.h$/)).toEqual([])
   })
 })

@@ -3,8 +3,8 @@ import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test, vi } from 'vitest'
+import { freePort } from '../../../tools/free-port.ts'
 import { type Meeting, type Mesh, meet, ranges } from '../../../worker/ranks/rendezvous.ts'
-import { freePort } from '../../support/free-port.ts'
 
 const controllers: AbortController[] = []
 afterEach(() => {

@@ -23,7 +23,7 @@ void DeviceMemory::require(int64_t needed) const {
   throw Error(kOutOfMemory,
               std::to_string(needed) + " bytes needed on " + name_ + ", " + std::to_string(present) +
                   " free; lower the batch or the sequence length, raise the micro-batches or the expert-parallel size, "
-                  "end what else runs on the device, or use one with more memory");
+                  "stop other processes on the device, or use a device with more memory");
 }
 
 void DeviceMemory::make_room(int64_t persistent_bytes, int64_t transient_bytes) {
@@ -40,15 +40,16 @@ void DeviceMemory::make_room(int64_t persistent_bytes, int64_t transient_bytes) 
       persistent_bytes_ = persistent_bytes;
     }
     if (grow) {
-      // What lay there has ended with its run, so the old region goes first: two may not fit.
+      // No run is under way, so the region's contents are not needed. It is released first because
+      // both regions may not fit together.
       device_.release(std::exchange(transient_, nullptr));
       transient_bytes_ = -1;
       transient_ = on_device(name_, [&] { return device_.allocate(transient_bytes); });
       transient_bytes_ = transient_bytes;
     }
   } catch (const std::bad_alloc&) {
-    throw Error(kOutOfMemory, "no piece of " + std::to_string(transient_bytes) + " bytes on " + name_ +
-                                  ", though as much is free: end what else runs on the device");
+    throw Error(kOutOfMemory, name_ + " has enough free memory, but not in one piece of " +
+                                  std::to_string(transient_bytes) + " bytes; stop other processes on the device");
   }
 }
 

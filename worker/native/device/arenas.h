@@ -1,16 +1,16 @@
-// The two regions on a device, and the persistent one's image in this process's memory.
+// The two memory regions on a device, and an image of the persistent one in this process's memory.
 #pragma once
 
 #include <string>
 
 #include "device.h"
-#include "memory.h"
+#include "executor/memory.h"
 
 namespace scmoe {
 
 class DeviceMemory final : public Memory {
  public:
-  // `name` of the device, for messages.
+  // `name` is the device's, for messages.
   DeviceMemory(const Device& device, int index, std::string name)
       : device_(device), index_(index), name_(std::move(name)) {}
   ~DeviceMemory() override { release(); }
@@ -20,7 +20,7 @@ class DeviceMemory final : public Memory {
   int64_t persistent_bytes() const override { return persistent_bytes_; }
   char* persistent() const override { return static_cast<char*>(persistent_); }
   char* transient() const override { return static_cast<char*>(transient_); }
-  // Its pages are taken when touched: what nobody reads or writes costs nothing.
+  // Pages of the image are allocated when touched: buffers that nobody views cost nothing.
   std::shared_ptr<Arena> host() const override { return image_; }
   void upload(int64_t offset, int64_t bytes) override;
   void download(int64_t offset, int64_t bytes) override;

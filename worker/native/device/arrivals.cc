@@ -20,7 +20,7 @@ std::vector<double> last_arrivals(const std::vector<Journeys>& ranks, int rank,
   for (size_t at = 0; at < peers.size(); ++at) {
     for (const int peer : peers[at]) apart[size_t(peer)].push_back(own.end[at] - ranks[size_t(peer)].end[at]);
   }
-  std::vector<double> ahead;  // by rank: what its clock lacks to be this rank's
+  std::vector<double> ahead;  // by rank: this rank's clock minus the other's
   for (std::vector<double>& differences : apart) ahead.push_back(median(std::move(differences)));
   std::vector<double> arrivals;
   for (size_t at = 0; at < peers.size(); ++at) {

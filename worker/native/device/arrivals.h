@@ -1,18 +1,20 @@
-// When the last rank came to each collective of a run, though ranks share no clock.
+// Finds out when the last rank arrived at each collective of a run, although ranks share no clock.
 #pragma once
 
 #include <vector>
 
 namespace scmoe {
 
-// A rank's collectives, by position in their queue, in microseconds of its own clock.
+// The collectives of one rank, by position in their queue, in microseconds of that rank's clock.
 struct Journeys {
   std::vector<double> start, end;
 };
 
-// By position: when the last member had come, by the clock of `rank`, from its own start to its own end there. A
-// collective ends on all its members at about the same moment, which says how far apart two ranks' clocks are; the
-// median over all that they share. `peers`: by position, the members beside `rank`.
+// By position in the queue: the time at which the last member had arrived, by the clock of `rank`,
+// limited to that rank's own start and end of the collective. `peers` lists, by position, the other
+// members. A collective ends on all its members at about the same moment, so the difference of two
+// ranks' end times is that of their clocks; the median over all collectives that they share is
+// used.
 std::vector<double> last_arrivals(const std::vector<Journeys>& ranks, int rank,
                                   const std::vector<std::vector<int>>& peers);
 

@@ -1,4 +1,4 @@
-// What a device's own runtime says, as an error of the engine.
+// Turns errors of a device's own runtime into errors of the engine.
 #pragma once
 
 #include <new>
@@ -9,7 +9,8 @@
 
 namespace scmoe {
 
-// Makes calls of device.h: what they throw becomes DEVICE_FAILED with the device's name before it.
+// Makes calls of device.h. An exception becomes DEVICE_FAILED with the device's name before its
+// text; Error and std::bad_alloc pass through.
 template <typename Calls>
 auto on_device(const std::string& name, Calls calls) {
   try {

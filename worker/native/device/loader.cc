@@ -8,14 +8,15 @@
 namespace scmoe {
 namespace {
 
-constexpr int kLeastDriver = 12000;  // minor versions of one major version run on one another's drivers
-constexpr int kLeastCompute = 8;     // bf16 matrix units and asynchronous copies
+// A driver runs programs that were built with any minor version of its major version.
+constexpr int kLeastDriver = 12000;
+constexpr int kLeastCompute = 8;  // for bf16 matrix units and asynchronous copies
 
 const char kDriverRemedy[] =
     "; install the NVIDIA driver (in a container: run it with the NVIDIA container runtime, in Kubernetes: ask for "
     "nvidia.com/gpu), or train on the CPU with gpusPerWorker 0";
 
-// CUDA's driver interface, as far as it is asked before the device library is opened.
+// The functions of CUDA's driver that are called before the device library is opened.
 struct DriverCalls {
   int (*init)(unsigned flags);
   int (*version)(int* version);
@@ -29,7 +30,7 @@ std::string error_text(const DriverCalls& calls, int error) {
   return std::string(name) + " (" + std::to_string(error) + ")";
 }
 
-// The folder of the binary that this code is in.
+// The folder of the binary that contains this code.
 std::string own_folder() {
   Dl_info info{};
   if (dladdr(reinterpret_cast<void*>(&own_folder), &info) == 0 || info.dli_fname == nullptr) return ".";
@@ -39,7 +40,8 @@ std::string own_folder() {
 }
 
 const Device& open_library(int driver_version) {
-  // The backend's matrix products are cuBLASLt's; it is not linked to it, so that its absence can be told from others.
+  // The backend uses cuBLASLt without linking to it, so that a missing cuBLASLt has its own
+  // message.
   SharedLibrary(
       "cuBLASLt", "SCMOE_CUBLASLT_LIBRARY", {"libcublasLt.so.13", "libcublasLt.so.12"},
       "; install CUDA's libcublas (Debian and Ubuntu: libcublas-13-0, PyPI: nvidia-cublas), use the GPU image, or "
@@ -53,7 +55,7 @@ const Device& open_library(int driver_version) {
   if (device == nullptr || device->abi != kDeviceAbi) {
     file.fail("was built for another version of the engine; build both from one tree");
   }
-  // The driver's CUDA must be of the library's major version, or newer.
+  // The driver's CUDA must have at least the library's major version.
   if (device->runtime_version / 1000 > driver_version / 1000) {
     file.fail("was built with CUDA " + cuda_version_text(device->runtime_version) + ", but the driver runs CUDA " +
               cuda_version_text(driver_version) + " at most: update the driver, or build with an older toolkit");
@@ -85,10 +87,10 @@ Driver open_driver() {
   }
   if (const int error = calls.init(0); error != 0) {
     file.fail("does not start: " + error_text(calls, error) +
-              ". See nvidia-smi, that /dev/nvidia* is there, and CUDA_VISIBLE_DEVICES");
+              ". See nvidia-smi, and check that /dev/nvidia* exists and what CUDA_VISIBLE_DEVICES says");
   }
   if (const int error = calls.count(&driver.devices); error != 0 || driver.devices == 0) {
-    file.fail("sees no GPU. See nvidia-smi and CUDA_VISIBLE_DEVICES");
+    file.fail("sees no GPU. See nvidia-smi, and check CUDA_VISIBLE_DEVICES");
   }
   return driver;
 }
@@ -98,7 +100,7 @@ const Device& open_cuda(int index) {
   if (index < 0 || index >= driver.devices) {
     throw Error(kDeviceMissing, "GPU " + std::to_string(index) + " is wanted, but this process sees " +
                                     std::to_string(driver.devices) +
-                                    ", counted from 0: ask for as many as there are ranks in the pod");
+                                    ", counted from 0: ask for as many GPUs as there are ranks in the pod");
   }
   const Device& device = open_library(driver.version);
   DeviceInfo info{};

@@ -1,4 +1,4 @@
-// The CUDA device library, opened at run time once everything it needs has been found.
+// Opens the CUDA device library at run time, once everything that it needs has been found.
 #pragma once
 
 #include <string>
@@ -7,18 +7,21 @@
 
 namespace scmoe {
 
-// What there is of a GPU's software, found without the device library; for `scmoe doctor` and for messages.
+// The NVIDIA driver, which is found without the device library. For `scmoe doctor` and for
+// messages.
 struct Driver {
   std::string path;
-  int version = 0;  // of CUDA that it can run, 1000 * major + 10 * minor
+  int version = 0;  // newest CUDA that it runs, as 1000 * major + 10 * minor
   int devices = 0;
 };
 
-// Throws DEVICE_MISSING: no driver, one too old, or no device that this process may see.
+// Throws DEVICE_MISSING if there is no driver, the driver is too old, or this process sees no
+// device.
 Driver open_driver();
 
-// libscmoe_cuda.so beside the engine, or what SCMOE_CUDA_LIBRARY names, for device `index`; the same one at every call.
-// Throws DEVICE_MISSING: what was found, what is needed and what to do.
+// The device library, after a check that device `index` can be used: libscmoe_cuda.so beside the
+// engine, or the file that SCMOE_CUDA_LIBRARY names. Every call returns the same library. Throws
+// DEVICE_MISSING, which says what was found, what is needed and what to do.
 const Device& open_cuda(int index);
 
 // "12.4"

@@ -2,8 +2,7 @@
 
 namespace scmoe {
 
-Prepared::Prepared(const Device& device, int index, const Program& program) : device_(device) {
-  device_.use(index);
+Prepared::Prepared(const Device& device, const Program& program) : device_(device) {
   const size_t num_ops = program.ops.size();
   begin.resize(num_ops), end.resize(num_ops), passed.resize(num_ops);
   for (size_t i = 0; i < num_ops; ++i) {

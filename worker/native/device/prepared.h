@@ -1,30 +1,37 @@
-// What a program needs on a device beside its buffers: events that order its ops and take their times, its graph.
+// The objects that a loaded program has on a device beside its buffers: events that order its ops
+// and take their times, and its graph.
 #pragma once
 
 #include <vector>
 
 #include "device.h"
+#include "executor/executor.h"
 #include "program/program.h"
 
 namespace scmoe {
 
 class Prepared {
  public:
-  Prepared(const Device& device, int index, const Program& program);
+  // Uses the device that the calling thread has chosen.
+  Prepared(const Device& device, const Program& program);
   ~Prepared();
   Prepared(const Prepared&) = delete;
   Prepared& operator=(const Prepared&) = delete;
 
-  // By op. `passed` orders the other queue's ops after it; null where none waits for it.
+  // By op. `passed` lets the other queue wait for the op; null if no op of that queue does.
   std::vector<Event*> begin, end, passed;
-  Event* forked = nullptr;  // compute queue, before its first op
-  Event* joined = nullptr;  // comm queue, after its last
-  Event* last = nullptr;    // both queues
+  Event* forked = nullptr;  // recorded on the compute queue before its first op
+  Event* joined = nullptr;  // recorded on the comm queue after its last op
+  Event* last = nullptr;    // recorded after both queues
   Graph* graph = nullptr;
-  bool has_run = false;  // everything that is made at a first call has been
+  bool has_run = false;  // libraries have allocated what they allocate at a first call
 
  private:
   const Device& device_;
 };
+
+inline Prepared& prepared_of(const LoadedProgram& loaded) {
+  return *static_cast<Prepared*>(loaded.prepared.get());
+}
 
 }  // namespace scmoe

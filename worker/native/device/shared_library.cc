@@ -10,7 +10,7 @@
 namespace scmoe {
 namespace {
 
-// Where the loader found it.
+// The path at which the loader found the library.
 std::string path_of(void* handle, const std::string& name) {
   link_map* map = nullptr;
   if (dlinfo(handle, RTLD_DI_LINKMAP, &map) != 0 || map->l_name[0] == '\0') return name;
@@ -43,7 +43,7 @@ SharedLibrary::SharedLibrary(std::string what, const char* variable, const std::
 }
 
 void SharedLibrary::share() const {
-  dlopen(path_.c_str(), RTLD_NOW | RTLD_GLOBAL);  // open already: only its symbols' reach changes
+  dlopen(path_.c_str(), RTLD_NOW | RTLD_GLOBAL);  // already open: only makes its symbols global
 }
 
 void SharedLibrary::fail(const std::string& why) const {

@@ -1,5 +1,5 @@
-// A library opened at run time. Whatever is wrong with it is DEVICE_MISSING: what was found, what is needed, what to
-// do.
+// A library that is opened at run time. Everything that is wrong with it is a DEVICE_MISSING error,
+// which says what was found, what is needed and what to do.
 #pragma once
 
 #include <string>
@@ -9,18 +9,18 @@ namespace scmoe {
 
 class SharedLibrary {
  public:
-  // The file that the environment names in `variable`, else the first of `names` that the loader finds. `what` it is
-  // and the `remedy` (from its "; " on) are for messages. It stays open as long as the process: nothing unloads a
-  // driver.
+  // Opens the file that the environment variable `variable` names, otherwise the first of `names`
+  // that the loader finds. `what` names the library in messages; `remedy`, which begins with "; ",
+  // ends them. The library stays open until the process ends: a driver cannot be unloaded.
   SharedLibrary(std::string what, const char* variable, const std::vector<std::string>& names, std::string remedy);
-  // What is opened after this may use the library's symbols without naming it.
+  // Libraries that are opened after this call may use the library's symbols without linking to it.
   void share() const;
 
   const std::string& path() const { return path_; }
 
   [[noreturn]] void fail(const std::string& why) const;
 
-  // Null where `name` is not among its symbols.
+  // Null if the library has no symbol `name`.
   void* find(const char* name) const;
   template <typename Function>
   Function function(const char* name) const {

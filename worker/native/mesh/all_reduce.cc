@@ -1,22 +1,20 @@
-#include "all_reduce.h"
+#include "mesh/all_reduce.h"
 
 #include <algorithm>
 #include <cstring>
+
+#include "mesh/members.h"
 
 namespace scmoe {
 namespace {
 
 constexpr int64_t kLine = 16;             // floats in 64 bytes
-constexpr int64_t kMaxBlock = 64 * 1024;  // floats; 256 KiB keeps a block in cache between arrival and sum
+constexpr int64_t kMaxBlock = 64 * 1024;  // floats: 256 KiB stay in cache from arrival to sum
 constexpr int64_t kMinBlock = 4 * 1024;
-constexpr int64_t kMaxScratch = 2 * 1024 * 1024;  // floats, all peers together
+constexpr int64_t kMaxScratch = 2 * 1024 * 1024;  // floats, for all peers together
 
 int64_t round_up(int64_t value, int64_t step) {
   return (value + step - 1) / step * step;
-}
-
-size_t place_of(const std::vector<int>& group, int rank) {
-  return std::find(group.begin(), group.end(), rank) - group.begin();
 }
 
 }  // namespace
@@ -34,11 +32,12 @@ std::vector<FloatSpan> merge_neighbours(const ProgramOp& op) {
   return spans;
 }
 
-AllReduce::AllReduce(std::vector<FloatSpan> spans, const std::vector<int>& group, int rank, std::vector<float>& scratch)
-    : spans_(std::move(spans)), num_members_(group.size()), self_(place_of(group, rank)), scratch_(scratch) {
+AllReduce::AllReduce(std::vector<FloatSpan> spans, const std::vector<int>& members, int rank,
+                     std::vector<float>& scratch)
+    : spans_(std::move(spans)), num_members_(members.size()), self_(place_of(members, rank)), scratch_(scratch) {
   for (const FloatSpan& span : spans_) elements_ += span.elements;
-  const int64_t members = int64_t(num_members_), others = members - 1;
-  shard_elements_ = round_up((elements_ + members - 1) / members, kLine);
+  const int64_t count = int64_t(num_members_), others = count - 1;
+  shard_elements_ = round_up((elements_ + count - 1) / count, kLine);
   const int64_t most = std::clamp(kMaxScratch / (kSlots * others) / kLine * kLine, kMinBlock, kMaxBlock);
   block_elements_ = std::min(most, std::max(shard_elements_, kLine));
   num_blocks_ = (shard_elements_ + block_elements_ - 1) / block_elements_;
@@ -46,7 +45,8 @@ AllReduce::AllReduce(std::vector<FloatSpan> spans, const std::vector<int>& group
   if (scratch_.size() < wanted) scratch_.resize(wanted);
 }
 
-// Block t of a member's shard, cut off at the end of the vector: the last shards may be short or empty.
+// Block t of a member's shard. The end of the vector cuts the last shards: they may be short or
+// empty.
 AllReduce::Range AllReduce::block(size_t member, int64_t t) const {
   const int64_t shard = int64_t(member) * shard_elements_;
   const int64_t begin = shard + t * block_elements_;
@@ -54,7 +54,7 @@ AllReduce::Range AllReduce::block(size_t member, int64_t t) const {
   return {std::min(begin, elements_), std::min(end, elements_)};
 }
 
-// Where a range of the vector lies in memory.
+// The memory of a range of the vector.
 std::vector<FloatSpan> AllReduce::pieces(Range range) const {
   std::vector<FloatSpan> found;
   int64_t start = 0;
@@ -66,9 +66,10 @@ std::vector<FloatSpan> AllReduce::pieces(Range range) const {
   return found;
 }
 
-// Order on the wire: terms 0, terms 1, sums 0, terms 2, sums 1, ... so that a block travels while the one before is
-// summed. No deadlock: terms t wait for sums t-2 alone, and sums t for everyone's terms t. In place: sums of a block
-// arrive only after this rank's terms of it have been received by their owner, so nothing unsent is overwritten.
+// The order on the wire is terms 0, terms 1, sums 0, terms 2, sums 1, ..., so that a block travels
+// while the one before is summed. There is no deadlock: terms t wait for sums t-2 only, and sums t
+// for everyone's terms t. The sum may be in place: the sums of a block arrive only after its owner
+// has received this rank's terms, so they overwrite nothing that is still to be sent.
 void AllReduce::plan(std::vector<Lane>& lanes) {
   marks_.resize(lanes.size());
   for (size_t i = 0; i < lanes.size(); ++i) {
@@ -93,24 +94,25 @@ void AllReduce::plan(std::vector<Lane>& lanes) {
 }
 
 void AllReduce::advance(std::vector<Lane>& lanes) {
-  const int64_t before = summed_;
+  const int64_t before = num_summed_;
   const auto arrived = [&](int64_t t) {
     for (size_t i = 0; i < lanes.size(); ++i) {
       if (lanes[i].receive.finished() < marks_[i].terms_end[t]) return false;
     }
     return true;
   };
-  while (summed_ < num_blocks_ && arrived(summed_)) sum_block(summed_++);
-  if (summed_ != before) set_limits(lanes);
+  while (num_summed_ < num_blocks_ && arrived(num_summed_)) sum_block(num_summed_++);
+  if (num_summed_ != before) set_limits(lanes);
 }
 
 void AllReduce::set_limits(std::vector<Lane>& lanes) const {
   for (size_t i = 0; i < lanes.size(); ++i) {
-    lanes[i].send.set_limit(summed_ < num_blocks_ ? marks_[i].sums_begin[summed_] : lanes[i].send.size());
-    const int64_t taken = summed_ + kSlots;  // the first block whose slot is not free yet
+    lanes[i].send.set_limit(num_summed_ < num_blocks_ ? marks_[i].sums_begin[num_summed_] : lanes[i].send.size());
+    const int64_t taken = num_summed_ + kSlots;  // the first block whose slot is not free yet
     lanes[i].receive.set_limit(taken < num_blocks_ ? marks_[i].terms_begin[taken] : lanes[i].receive.size());
-    // Sums that the peer has yet to make may wait for what this rank sends once it has these terms.
-    lanes[i].receive.set_certain(summed_ < num_blocks_ ? marks_[i].terms_end[summed_] : lanes[i].receive.size());
+    // The peer's next sums may depend on what this rank sends once it has these terms.
+    lanes[i].receive.set_certain(num_summed_ < num_blocks_ ? marks_[i].terms_end[num_summed_]
+                                                           : lanes[i].receive.size());
   }
 }
 

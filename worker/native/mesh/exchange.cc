@@ -1,10 +1,13 @@
-#include "exchange.h"
+#include "mesh/exchange.h"
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <string>
+#include <utility>
 
 #include "error.h"
 
@@ -12,12 +15,13 @@ namespace scmoe {
 namespace {
 
 constexpr std::chrono::milliseconds kRollCall{1000};
-constexpr size_t kMaxVectors = IOV_MAX;  // many experts on many ranks make small segments
-constexpr size_t kMaxBytes = 1 << 20;    // per call, so that no peer waits for another's large message
+constexpr size_t kMaxVectors = IOV_MAX;  // many experts on many ranks make many small segments
+constexpr size_t kMaxBytes = 1 << 20;    // per call, so that a large message delays no other peer
 
-// A receiver is woken for this many bytes at a time. Without it, each segment of a slow link wakes it: at 300 Mbit/s
-// 25,000 times a second, a third of a processor taken from computation. A quarter of it still took 1 % more from
-// computation than this; more leaves too much to copy at the end of a fast link's transfer.
+// The receive low-water mark: the kernel wakes a receiver for this many bytes at a time. Without
+// it, each segment of a slow link wakes the receiver: 25,000 times a second at 300 Mbit/s, which
+// takes a third of a processor from computation. A quarter of this value still took 1 % more from
+// computation; a larger value leaves too much to copy at the end of a fast link's transfer.
 constexpr size_t kLowWater = 512 << 10;
 
 std::string rank_name(int rank) {
@@ -36,33 +40,19 @@ Traffic& Traffic::operator+=(const Traffic& other) {
   return *this;
 }
 
-bool Flow::settle() {
-  const size_t before = next_;
-  while (open() && segments_[next_].iov_len == 0) ++next_;
-  return next_ != before;
-}
-
-void Flow::consume(size_t bytes) {
-  while (bytes > 0) {
-    iovec& segment = segments_[next_];
-    const size_t part = std::min(bytes, segment.iov_len);
-    segment.iov_base = static_cast<char*>(segment.iov_base) + part;
-    segment.iov_len -= part;
-    bytes -= part;
-    if (segment.iov_len == 0) ++next_;
-  }
-  settle();
-}
-
-void Exchange::run() {
+void Exchange::begin() {
   ready_ = Clock::now();
   deadline_ = ready_ + options_.timeout;
   for (Lane& lane : lanes_) {
     lane.sent = options_.header;
     lane.sent.bytes = lane.send.total();
-    lane.send.segments_[0] = {&lane.sent, sizeof(Header)};
-    lane.receive.segments_[0] = {&lane.received, sizeof(Header)};
+    lane.send.set_header(lane.sent);
+    lane.receive.set_header(lane.received);
   }
+}
+
+void Exchange::run() {
+  begin();
   for (;;) {
     interrupt_.check();
     const bool moved = move();
@@ -79,57 +69,53 @@ void Exchange::run() {
 }
 
 bool Exchange::finished() const {
-  return std::all_of(lanes_.begin(), lanes_.end(), [](const Lane& l) { return l.send.done() && l.receive.done(); });
+  return std::all_of(lanes_.begin(), lanes_.end(), [](const Lane& lane) { return lane.done(); });
 }
 
-// Nothing can move before the kernel says so.
+// Whether nothing can move before poll(2) reports something.
 bool Exchange::stuck() const {
   return std::none_of(lanes_.begin(), lanes_.end(),
-                      [](const Lane& l) { return l.send.movable() || l.receive.movable(); });
+                      [](const Lane& lane) { return lane.send.movable() || lane.receive.movable(); });
 }
 
-// First everything that has come, so that what is sent meanwhile does not hide when it came.
+// Receives from everyone before it sends, so that the time spent on sending does not count as
+// waiting for a peer.
 bool Exchange::move() {
   bool moved = false;
   for (Lane& lane : lanes_) {
-    // Limits may have been raised past segments that are empty: progress without a byte.
+    // A limit may have been raised past segments that are empty: progress without a byte.
     moved = lane.send.settle() || moved;
     moved = lane.receive.settle() || moved;
-    if (lane.receive.movable()) moved = move_some(lane, lane.receive, false) || moved;
+    if (lane.receive.movable()) moved = move_some(lane, lane.receive) || moved;
   }
   for (size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[(options_.first_lane + i) % lanes_.size()];
-    if (lane.send.movable()) moved = move_some(lane, lane.send, true) || moved;
+    if (lane.send.movable()) moved = move_some(lane, lane.send) || moved;
   }
   return moved;
 }
 
-bool Exchange::move_some(Lane& lane, Flow& flow, bool sending) {
+bool Exchange::move_some(Lane& lane, Flow& flow) {
+  const bool sending = flow.direction() == Direction::kSend;
   iovec vectors[kMaxVectors];
+  const Flow::Batch batch = flow.next_batch(vectors, kMaxVectors, kMaxBytes);
   msghdr message{};
   message.msg_iov = vectors;
-  size_t bytes = 0;
-  const size_t end = flow.end(sending);
-  for (size_t i = flow.next_; i < end && message.msg_iovlen < kMaxVectors && bytes < kMaxBytes; ++i) {
-    iovec segment = flow.segments_[i];
-    segment.iov_len = std::min(segment.iov_len, kMaxBytes - bytes);
-    bytes += segment.iov_len;
-    if (segment.iov_len > 0) vectors[message.msg_iovlen++] = segment;
-  }
+  message.msg_iovlen = batch.vectors;
   const int fd = lane.socket->fd();
   const ssize_t moved =
       sending ? sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) : recvmsg(fd, &message, MSG_DONTWAIT);
   ++traffic_.calls;
-  flow.blocked_ = moved < 0 ? errno == EAGAIN : size_t(moved) < bytes;
+  flow.set_blocked(moved < 0 ? errno == EAGAIN : size_t(moved) < batch.bytes);
   if (moved < 0 && (errno == EAGAIN || errno == EINTR)) return false;
   if (moved < 0) throw lost(lane.peer, errno);
   if (moved == 0) throw lost(lane.peer, ECONNRESET);
-  const bool heading = !sending && flow.next_ == 0;
-  flow.consume(moved);
-  (sending ? traffic_.bytes_sent : traffic_.bytes_received) += moved;
-  if (heading && flow.next_ > 0) {
+  const bool in_header = !sending && flow.finished() == 0;
+  flow.consume(size_t(moved));
+  (sending ? traffic_.bytes_sent : traffic_.bytes_received) += size_t(moved);
+  if (in_header && flow.finished() > 0) {
     check_header(lane);
-    if (++headers_ == lanes_.size()) ready_ = Clock::now();
+    if (++num_headers_ == lanes_.size()) ready_ = Clock::now();
   }
   return true;
 }
@@ -137,27 +123,25 @@ bool Exchange::move_some(Lane& lane, Flow& flow, bool sending) {
 void Exchange::check_header(const Lane& lane) const {
   const Header& got = lane.received;
   const Header& expected = lane.sent;
-  const auto differs = [&](const char* field, uint64_t theirs, uint64_t ours) {
+  const auto require_equal = [&](const char* field, uint64_t theirs, uint64_t ours) {
     if (theirs == ours) return;
     const auto name = [](uint64_t value) { return value == kControl ? std::string("none") : std::to_string(value); };
     throw Error(kBadPeer,
-                rank_name(lane.peer) + " is not where this rank is: " + field + " expected " + name(ours) + ", got " +
-                    name(theirs) + "; all ranks must run the same programs in the same order",
+                rank_name(lane.peer) + " is elsewhere in the program: " + field + " is " + name(theirs) +
+                    ", expected " + name(ours) + "; run the same programs in the same order on all ranks",
                 lane.peer);
   };
-  differs("collective number", got.sequence, expected.sequence);
-  differs("op index", got.op, expected.op);
-  differs("fingerprint of program and label", got.fingerprint, expected.fingerprint);
-  differs("byte count", got.bytes, lane.receive.total());
+  require_equal("collective number", got.sequence, expected.sequence);
+  require_equal("op index", got.op, expected.op);
+  require_equal("fingerprint of program and label", got.fingerprint, expected.fingerprint);
+  require_equal("byte count", got.bytes, lane.receive.total());
 }
 
-// Half of what could be waited for is good enough to save the call.
+// Changes the mark only when the current one is too high or less than half of the wanted one,
+// which saves most of the system calls.
 void Exchange::set_low_water(const Lane& lane) {
-  const Flow& flow = lane.receive;
-  const size_t end = std::min(flow.end(false), flow.certain_);
-  size_t coming = 0;
-  for (size_t i = flow.next_; i < end && coming < kLowWater; ++i) coming += flow.segments_[i].iov_len;
-  const int wanted = int(std::clamp(coming, size_t{1}, kLowWater)), set = lane.socket->receive_low_water();
+  const size_t certain = lane.receive.certain_bytes(kLowWater);
+  const int wanted = int(std::clamp(certain, size_t{1}, kLowWater)), set = lane.socket->receive_low_water();
   if (wanted < set || wanted >= 2 * set) lane.socket->set_receive_low_water(wanted);
 }
 
@@ -166,8 +150,9 @@ void Exchange::wait() {
   for (const Lane& lane : lanes_) {
     if (lane.receive.open()) set_low_water(lane);
     const int events = (lane.receive.open() ? POLLIN : 0) | (lane.send.open() ? POLLOUT : 0);
-    // A lane with nothing to do is left out: a peer that is through and has closed would wake us for ever.
-    polled.push_back({lane.send.done() && lane.receive.done() ? -1 : lane.socket->fd(), short(events), 0});
+    // A finished lane is left out: a peer that has closed its connection after its last byte would
+    // make every poll return at once.
+    polled.push_back({lane.done() ? -1 : lane.socket->fd(), short(events), 0});
   }
   const int ready = poll(polled.data(), polled.size(), milliseconds_until(deadline_));
   ++traffic_.wake_ups;
@@ -181,19 +166,20 @@ void Exchange::wake(const std::vector<pollfd>& polled) {
     Flow &receive = lanes_[i].receive, &send = lanes_[i].send;
     const int events = polled[i + 1].revents;
     const bool broken = (events & (POLLERR | POLLHUP)) != 0;
-    // An error on a lane that is held back: nobody will read or write it, so it must be noticed here.
+    // Nothing reads or writes a lane that is held back, so its error must be noticed here.
     if (broken && !receive.open() && !send.open()) throw lost(lanes_[i].peer, ECONNRESET);
-    if (broken || (events & POLLIN) != 0) receive.blocked_ = false;
-    if (broken || (events & POLLOUT) != 0) send.blocked_ = false;
+    if (broken || (events & POLLIN) != 0) receive.set_blocked(false);
+    if (broken || (events & POLLOUT) != 0) send.set_blocked(false);
   }
 }
 
-// Ranks that are waited for may themselves be waiting for the one to blame. Asked by the end of our stream, those that
-// live hang up as well: the rank to name is one that does not.
+// The peer to blame for a timeout. The ranks that this rank waits for may themselves be waiting
+// for another one. Closing our half of each connection makes the live ones fail and hang up; the
+// rank to blame is one that does not.
 int Exchange::silent_peer() const {
   std::vector<const Lane*> waited_for;
   for (const Lane& lane : lanes_) {
-    if (!lane.receive.done() || !lane.send.done()) waited_for.push_back(&lane);
+    if (!lane.done()) waited_for.push_back(&lane);
   }
   if (waited_for.size() > 1) {
     for (const Lane* lane : waited_for) shutdown(lane->socket->fd(), SHUT_WR);
@@ -205,7 +191,7 @@ int Exchange::silent_peer() const {
     for (const Lane* lane : silent) polled.push_back({lane->socket->fd(), POLLRDHUP, 0});
     poll(polled.data(), polled.size(), milliseconds_until(deadline));
     for (size_t i = silent.size(); i-- > 0;) {
-      if (polled[i].revents != 0) silent.erase(silent.begin() + i);
+      if (polled[i].revents != 0) silent.erase(silent.begin() + std::ptrdiff_t(i));
     }
   }
   return (silent.empty() ? waited_for : silent).front()->peer;

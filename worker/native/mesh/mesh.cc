@@ -1,4 +1,4 @@
-#include "mesh.h"
+#include "mesh/mesh.h"
 
 #include <poll.h>
 
@@ -19,12 +19,13 @@ using std::chrono::milliseconds;
 
 constexpr uint32_t kMagic = 0x6f4d6353;  // "ScMo"
 constexpr uint32_t kProtocol = 1;
-constexpr milliseconds kGreeting{3000};  // for one connection to say who it is
+constexpr milliseconds kGreeting{3000};  // allowed to one connection for its greeting
 constexpr milliseconds kRetry{100};
-constexpr size_t kMaxStrangers = 256;  // connections that have not yet said who they are
+constexpr size_t kMaxStrangers = 256;  // open connections without a complete greeting
 
-// Sent first by the dialler, answered in kind by the listener; then the dialler sends one byte, after which both count
-// on the connection. Without that byte a listener could keep a connection that its dialler has given up.
+// The first message on a connection. The dialling rank sends it, the listening rank answers with
+// its own, and the dialling rank confirms with one byte. Without that byte a listener could keep a
+// connection that the dialling rank has given up.
 struct Greeting {
   uint32_t magic;
   uint32_t protocol;
@@ -62,7 +63,7 @@ class MeshBuilder {
     Clock::time_point deadline;
     Greeting greeting{};
     size_t received = 0;
-    bool greeted = false;  // and answered; only the last byte is missing
+    bool greeted = false;  // both greetings were sent; only the confirming byte is missing
   };
 
   int this_rank() const { return options_.topology.rank; }
@@ -73,7 +74,7 @@ class MeshBuilder {
     return {kMagic, kProtocol, uint32_t(this_rank()), uint32_t(world_size()), options_.token};
   }
 
-  // Same job, same attempt. Which rank is for the caller to judge.
+  // Whether the greeting comes from the same job and attempt. The caller checks the rank.
   bool trusted(const Greeting& greeting) const {
     Greeting expected = own_greeting();
     expected.rank = greeting.rank;
@@ -89,8 +90,8 @@ class MeshBuilder {
     return Error(kPeerTimeout, message, rank);
   }
 
-  // Runs on a thread of its own because resolving a name blocks. Touches only sockets_ of lower ranks, and reason_
-  // until joined.
+  // Runs on a thread of its own because resolving a name blocks. The thread writes sockets_ of
+  // lower ranks only; reason_ belongs to it until it is joined.
   void dial_lower_ranks() {
     for (int rank = 0; rank < this_rank() && !expired();) {
       if (dial_rank(rank)) {
@@ -112,7 +113,7 @@ class MeshBuilder {
     if (send_some(socket.fd(), &mine, sizeof mine) != sizeof mine) return false;
     Greeting theirs{};
     for (size_t received = 0; received < sizeof theirs;) {
-      reason_ = "connected, but no answer to the greeting";
+      reason_ = "the connection was accepted, but the greeting was not answered";
       if (expired() || !wait_for(socket, POLLIN, std::min(deadline, Clock::now() + kRetry))) {
         if (expired() || Clock::now() >= deadline) return false;
         continue;
@@ -120,7 +121,7 @@ class MeshBuilder {
       const int64_t got =
           receive_some(socket.fd(), reinterpret_cast<char*>(&theirs) + received, sizeof theirs - received);
       if (got < 0) {
-        reason_ = "it closed the connection; its token or world size may differ, as an older attempt's would";
+        reason_ = "it closed the connection; its token or world size may differ, as those of an older attempt do";
         return false;
       }
       received += got;
@@ -148,14 +149,16 @@ class MeshBuilder {
       while (listener_) {
         Socket socket = accept_from(listener_);
         if (!socket) break;
-        if (strangers.size() == kMaxStrangers) strangers.pop_front();  // the oldest has had the longest
+        // The oldest goes, because it has had the most time.
+        if (strangers.size() == kMaxStrangers) strangers.pop_front();
         strangers.push_back({std::move(socket), Clock::now() + kGreeting});
       }
     }
     if (!all_accepted()) stop_ = true;
   }
 
-  // Listens to one connection; false when it is to be forgotten, be it a stranger's, or become a peer's.
+  // Reads from one connection. Returns false when the list must forget it: it was closed, refused
+  // or has become a peer's socket.
   bool welcome(Stranger& stranger) {
     char* const into = stranger.greeted ? &ready_ : reinterpret_cast<char*>(&stranger.greeting) + stranger.received;
     const size_t wanted = stranger.greeted ? 1 : sizeof(Greeting) - stranger.received;
@@ -180,7 +183,7 @@ class MeshBuilder {
   const Socket& listener_;
   Interrupt& interrupt_;
   const Clock::time_point deadline_ = Clock::now() + options_.timeout;
-  std::vector<Socket> sockets_;  // distinct elements are written by the two threads
+  std::vector<Socket> sockets_;  // the two threads write different elements
   std::atomic<bool> stop_{false};
   std::atomic<bool> dialled_{false};
   std::string reason_;

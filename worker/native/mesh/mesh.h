@@ -1,4 +1,4 @@
-// How ranks find one another: one TCP connection per pair, the higher rank dials the lower.
+// Connects the ranks: one TCP connection per pair, which the higher rank dials.
 #pragma once
 
 #include <array>
@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "interrupt.h"
+#include "mesh/socket.h"
 #include "program/program.h"
-#include "socket.h"
 
 namespace scmoe {
 
@@ -16,19 +16,20 @@ struct PeerAddress {
   int port = 0;
 };
 
-// A digest of the attempt's token. Keeps older attempts and strangers out; it is not encryption.
+// A digest of the attempt's token. It keeps older attempts and strangers out; it encrypts nothing.
 using TokenDigest = std::array<uint8_t, 32>;
 
 struct MeshOptions {
   Topology topology;
-  std::vector<PeerAddress> peers;  // by rank; this rank's own entry is not used
+  std::vector<PeerAddress> peers;  // by rank; this rank's own entry is ignored
   TokenDigest token;
   std::chrono::milliseconds timeout;
 };
 
-// One connected socket per rank, none at this rank's own place. Peers may start later than this rank: dialling repeats
-// until the deadline. Whoever connects without the right greeting is dropped and delays nobody. Throws PEER_TIMEOUT
-// naming a rank that is missing, or ABORTED.
+// Returns one connected socket per rank, and an empty one at this rank's own place. Peers may start
+// later than this rank: it dials them again and again until the deadline. A connection without the
+// right greeting is closed and delays no other. Throws PEER_TIMEOUT naming a missing rank, or
+// ABORTED.
 std::vector<Socket> connect_mesh(const MeshOptions& options, const Socket& listener, Interrupt& interrupt);
 
 }  // namespace scmoe

@@ -1,4 +1,4 @@
-#include "row_exchange.h"
+#include "mesh/row_exchange.h"
 
 #include <algorithm>
 #include <cstring>
@@ -6,47 +6,73 @@
 
 #include "chunk.h"
 #include "error.h"
+#include "mesh/members.h"
 
 namespace scmoe {
+namespace {
 
-RowExchange::RowExchange(const Attrs& attrs, const int32_t* all_counts, const Topology& topology,
-                         const std::vector<int>& group)
-    : dim_(attrs.dim), by_expert_(group.size()), by_source_(group.size()) {
+// Throws BAD_PROGRAM if a buffer of `elements` cannot hold `rows` rows.
+void check_room(const char* buffer, int64_t rows, int64_t dim, int64_t elements) {
+  if (dim == 0 || rows <= elements / dim) return;
+  throw Error(kBadProgram, "buffer '" + std::string(buffer) + "' has " + std::to_string(elements) + " elements, but " +
+                               std::to_string(rows) + " rows of " + std::to_string(dim) + " are routed through it");
+}
+
+// Walks over the segments of a buffer, each the rows of one (source rank, expert) pair, and notes
+// the rows of one chunk.
+class ChunkWalk {
+ public:
+  explicit ChunkWalk(const Attrs& attrs) : attrs_(attrs) {}
+
+  void step(RowRanges& ranges, int64_t rows) {
+    const ChunkRange chunk = chunk_range(rows, attrs_.chunk, attrs_.chunks);
+    if (chunk.count > 0) ranges.push_back({rows_ + chunk.first, chunk.count});
+    rows_ += rows;
+  }
+  // Rows of the whole exchange up to here.
+  int64_t rows() const { return rows_; }
+
+ private:
+  const Attrs& attrs_;
+  int64_t rows_ = 0;
+};
+
+}  // namespace
+
+RowExchange::RowExchange(const ProgramOp& op, const int32_t* all_counts, const Topology& topology,
+                         const std::vector<int>& members)
+    : dispatch_(op.collective == Collective::kDispatch),
+      self_(place_of(members, topology.rank)),
+      source_(static_cast<const char*>(op.in[0])),
+      target_(static_cast<char*>(op.out[0])),
+      row_bytes_(op.attrs.dim * size_of(op.in_types[0])),
+      by_expert_(members.size()),
+      by_source_(members.size()) {
+  const Attrs& attrs = op.attrs;
   const int64_t local_experts = attrs.experts / topology.expert_parallel_size;
   const auto kept = [&](int rank, int64_t expert) {
     const int64_t count = all_counts[rank * attrs.experts + expert];
     if (count >= 0) return std::min(count, attrs.capacity);
     throw Error(kBadPeer,
-                "allCounts[" + std::to_string(rank) + "][" + std::to_string(expert) + "] is " + std::to_string(count),
+                "allCounts[" + std::to_string(rank) + "][" + std::to_string(expert) + "] is " + std::to_string(count) +
+                    ", expected at least 0",
                 rank);
   };
 
-  // Steps over the rows of one (source, expert) segment and notes those of the chunk.
-  const auto take = [&](RowRanges& ranges, int64_t& row, int64_t rows) {
-    const ChunkRange chunk = chunk_range(rows, attrs.chunk, attrs.chunks);
-    const int64_t first = row + chunk.first;
-    row += rows;
-    if (chunk.count > 0) ranges.push_back({first, chunk.count});
-  };
-
-  for (size_t member = 0; member < group.size(); ++member) {
-    const int64_t first_expert = int64_t(member) * local_experts;
+  ChunkWalk expert_order(attrs), source_order(attrs);
+  for (size_t member = 0; member < members.size(); ++member) {
     for (int64_t e = 0; e < local_experts; ++e) {
-      take(by_expert_[member], rows_by_expert_, kept(topology.rank, first_expert + e));
+      expert_order.step(by_expert_[member], kept(topology.rank, int64_t(member) * local_experts + e));
     }
   }
-  const int64_t first_expert = (topology.rank % topology.expert_parallel_size) * local_experts;
   for (int64_t e = 0; e < local_experts; ++e) {
-    for (size_t member = 0; member < group.size(); ++member) {
-      take(by_source_[member], rows_by_source_, kept(group[member], first_expert + e));
+    for (size_t member = 0; member < members.size(); ++member) {
+      source_order.step(by_source_[member], kept(members[member], int64_t(self_) * local_experts + e));
     }
   }
-}
-
-void RowExchange::check_room(const char* buffer, int64_t rows, int64_t elements) const {
-  if (dim_ == 0 || rows <= elements / dim_) return;
-  throw Error(kBadProgram, "buffer '" + std::string(buffer) + "' has " + std::to_string(elements) + " elements, but " +
-                               std::to_string(rows) + " rows of " + std::to_string(dim_) + " are routed through it");
+  const ChunkWalk &in = dispatch_ ? expert_order : source_order, &out = dispatch_ ? source_order : expert_order;
+  check_room("rows", in.rows(), attrs.dim, op.in_elements[0]);
+  check_room("out", out.rows(), attrs.dim, op.out_elements[0]);
 }
 
 RowRanges merged(const RowRanges& ranges) {
@@ -61,19 +87,11 @@ RowRanges merged(const RowRanges& ranges) {
   return result;
 }
 
-void copy_rows(const char* source, const RowRanges& from, char* target, const RowRanges& to, int64_t row_bytes) {
-  size_t i = 0, j = 0;
-  int64_t from_done = 0, to_done = 0;
-  while (i < from.size() && j < to.size()) {
-    const int64_t count = std::min(from[i].count - from_done, to[j].count - to_done);
-    if (count > 0) {
-      std::memcpy(target + (to[j].first + to_done) * row_bytes, source + (from[i].first + from_done) * row_bytes,
-                  count * row_bytes);
-    }
-    from_done += count;
-    to_done += count;
-    if (from_done == from[i].count) ++i, from_done = 0;
-    if (j < to.size() && to_done == to[j].count) ++j, to_done = 0;
+// Both sides list the same experts, so their ranges are equal in number and in length.
+void copy_own_rows(const RowExchange& rows) {
+  const RowRanges &from = rows.sends()[rows.self()], &to = rows.receives()[rows.self()];
+  for (size_t i = 0; i < from.size(); ++i) {
+    std::memcpy(rows.target(to[i]), rows.source(from[i]), rows.bytes(from[i]));
   }
 }
 

@@ -1,5 +1,10 @@
-// Which rows go where in an all-to-all, or in one chunk of it. Notation of worker/program/ops.ts: kept[q][e] =
-// min(allCounts[q][e], capacity). Rows lie where those of the whole exchange lie, whatever the chunk.
+// The rows that an all-to-all, or one chunk of it, sends and receives on this rank, whatever
+// carries them.
+//
+// Notation of worker/program/ops.ts: kept[q][e] = min(allCounts[q][e], capacity). Dispatch takes
+// rows in expert order (expert by expert, as the router sorted them) to rows in source order (local
+// expert by local expert, within each by source rank); combine takes them back. A chunk's rows lie
+// where those of the whole exchange lie.
 #pragma once
 
 #include <cstdint>
@@ -17,31 +22,37 @@ using RowRanges = std::vector<RowRange>;
 
 class RowExchange {
  public:
-  // all_counts: [world, experts]; group: this rank's expert-parallel group. Throws BAD_PEER if a count is negative.
-  RowExchange(const Attrs& attrs, const int32_t* all_counts, const Topology& topology, const std::vector<int>& group);
+  // `op` is a bound dispatch or combine; all_counts: [world, experts]; members: this rank's
+  // expert-parallel group. Throws BAD_PEER if a count is negative, BAD_PROGRAM if the rows of the
+  // whole exchange do not fit into the op's buffers.
+  RowExchange(const ProgramOp& op, const int32_t* all_counts, const Topology& topology,
+              const std::vector<int>& members);
 
-  // For each member of the group: where the chunk's rows for that member's experts lie in expert order; one range for
-  // each expert that gets any.
-  const std::vector<RowRanges>& by_expert() const { return by_expert_; }
-  // For each member: where the chunk's rows that come from it lie in local-expert order, likewise.
-  const std::vector<RowRanges>& by_source() const { return by_source_; }
-  // Rows of the whole exchange in either order: what their buffers must hold.
-  int64_t rows_by_expert() const { return rows_by_expert_; }
-  int64_t rows_by_source() const { return rows_by_source_; }
+  // By member: the rows of in[0] that this rank sends to it, one range for each expert that gets
+  // any. Sender and receiver list the same experts in the same order.
+  const std::vector<RowRanges>& sends() const { return dispatch_ ? by_expert_ : by_source_; }
+  // By member: the rows of out[0] that this rank receives from it, likewise.
+  const std::vector<RowRanges>& receives() const { return dispatch_ ? by_source_ : by_expert_; }
+  // This rank's position among the members.
+  size_t self() const { return self_; }
 
-  // Throws BAD_PROGRAM if a buffer of `elements` cannot hold `rows`.
-  void check_room(const char* buffer, int64_t rows, int64_t elements) const;
+  const char* source(const RowRange& range) const { return source_ + range.first * row_bytes_; }
+  char* target(const RowRange& range) const { return target_ + range.first * row_bytes_; }
+  size_t bytes(const RowRange& range) const { return size_t(range.count * row_bytes_); }
 
  private:
-  int64_t dim_;
-  int64_t rows_by_expert_ = 0, rows_by_source_ = 0;
+  const bool dispatch_;
+  const size_t self_;
+  const char* const source_;
+  char* const target_;
+  const int64_t row_bytes_;
   std::vector<RowRanges> by_expert_, by_source_;
 };
 
-// The same rows with ranges that touch made one.
+// The same rows, with ranges that touch joined.
 RowRanges merged(const RowRanges& ranges);
 
-// Rows of `from` in order to rows of `to` in order; both have the same number.
-void copy_rows(const char* source, const RowRanges& from, char* target, const RowRanges& to, int64_t row_bytes);
+// Copies the rows that this rank sends to itself, in this process's memory.
+void copy_own_rows(const RowExchange& rows);
 
 }  // namespace scmoe

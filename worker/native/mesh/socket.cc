@@ -1,4 +1,4 @@
-#include "socket.h"
+#include "mesh/socket.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -18,8 +18,8 @@ namespace scmoe {
 namespace {
 
 constexpr int kBacklog = 128;
-constexpr int kReceiveBuffer = 4 << 20;  // bytes: what 40 Gbit/s bring while a reader wakes, with room to spare
-constexpr int kSendBuffer = 416 << 10;   // bytes: the most that every kernel grants
+constexpr int kReceiveBuffer = 4 << 20;  // bytes; more than 40 Gbit/s bring while a reader wakes
+constexpr int kSendBuffer = 416 << 10;   // bytes; the most that every kernel grants
 
 int option(int fd, int name) {
   int value = 0;
@@ -28,13 +28,13 @@ int option(int fd, int name) {
   return value;
 }
 
-// Small headers must not wait for acknowledgements.
+// Without this option small headers wait for acknowledgements.
 void set_no_delay(int fd) {
   const int one = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 }
 
-// -1 and errno if the port cannot be had.
+// Returns a listening descriptor, or -1 with errno.
 int try_listen(int family, const sockaddr* address, socklen_t size) {
   const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -1;
@@ -59,17 +59,18 @@ void Socket::reset() {
   if (fd_ >= 0) close(std::exchange(fd_, -1));
 }
 
-// The kernel grows buffers with the connection, up to tcp_rmem and tcp_wmem, but from small beginnings and only as
-// fast as data is read. SO_RCVBUF and SO_SNDBUF end that growth, and grant no more than net.core.rmem_max, 208 KiB
-// where nobody has raised it. So neither stays set: a receive low-water mark makes room for twice itself and pins
-// nothing, and the send buffer is given back to the kernel (Linux 5.14; before that it is left alone). A small send
-// buffer is no loss of speed, it grows with the congestion window; but each time a third of it is free wakes the
-// sender.
+// The kernel grows the buffers of a connection up to tcp_rmem and tcp_wmem, but it starts small and
+// grows them only as fast as data is read. SO_RCVBUF and SO_SNDBUF end that growth and grant no
+// more than net.core.rmem_max, by default 208 KiB. So neither option stays set. For receiving, a
+// low-water mark makes room for twice its value and pins nothing. For sending, SO_BUF_LOCK returns
+// the enlarged buffer to the kernel's control (Linux 5.14; an older kernel's buffer is left alone).
+// A small send buffer costs no bandwidth, because it grows with the congestion window, but the
+// kernel wakes the sender each time a third of the buffer is free.
 void Socket::grow_buffers() {
   set_receive_low_water(kReceiveBuffer / 2);
   set_receive_low_water(1);
 #ifdef SO_BUF_LOCK
-  const int none = 0, half = kSendBuffer / 2;  // doubled by the kernel for its own bookkeeping
+  const int none = 0, half = kSendBuffer / 2;  // the kernel doubles the value for its bookkeeping
   const bool can_unlock = setsockopt(fd_, SOL_SOCKET, SO_BUF_LOCK, &none, sizeof none) == 0;
   if (!can_unlock || option(fd_, SO_SNDBUF) >= kSendBuffer) return;
   setsockopt(fd_, SOL_SOCKET, SO_SNDBUF, &half, sizeof half);
@@ -87,7 +88,7 @@ Socket listen_on(int port) {
   any6.sin6_family = AF_INET6;
   any6.sin6_port = htons(uint16_t(port));
   int fd = try_listen(AF_INET6, reinterpret_cast<sockaddr*>(&any6), sizeof any6);
-  if (fd < 0 && errno != EADDRINUSE && errno != EACCES) {  // a machine without IPv6
+  if (fd < 0 && errno != EADDRINUSE && errno != EACCES) {  // this machine has no IPv6
     sockaddr_in any4{};
     any4.sin_family = AF_INET;
     any4.sin_port = htons(uint16_t(port));

@@ -1,4 +1,4 @@
-// Non-blocking TCP sockets and time, as the mesh and the exchange need them.
+// Non-blocking TCP sockets and deadlines for the mesh and the exchange.
 #pragma once
 
 #include <chrono>
@@ -10,7 +10,7 @@ namespace scmoe {
 
 using Clock = std::chrono::steady_clock;
 
-// Milliseconds until `deadline`, rounded up, at most `most`, never negative; what poll(2) wants.
+// Milliseconds until `deadline` for poll(2): rounded up, at least 0, at most `most`.
 int milliseconds_until(Clock::time_point deadline, int most = 1 << 30);
 
 class Socket {
@@ -32,11 +32,12 @@ class Socket {
   explicit operator bool() const { return fd_ >= 0; }
   void reset();
 
-  // Room in the kernel for megabytes each way. For connections whose other end is trusted.
+  // Makes room in the kernel for megabytes each way. Only for connections to a trusted peer.
   void grow_buffers();
 
-  // poll(2) reports data once this many bytes have come; the end of the stream and errors at once. It must not be more
-  // than the peer will send. Reading is not affected.
+  // From now on poll(2) reports data only when this many bytes have arrived; the end of the stream
+  // and errors are reported at once. The value must not exceed what the peer will send. Reading is
+  // not affected.
   void set_receive_low_water(int bytes);
   int receive_low_water() const { return low_water_; }
 
@@ -45,21 +46,24 @@ class Socket {
   int low_water_ = 1;
 };
 
-// Listens on all interfaces, IPv6 and IPv4; port 0 = any free. Throws LISTEN_FAILED with the port.
+// Listens on all interfaces, IPv6 and IPv4; port 0 stands for any free port. Throws LISTEN_FAILED
+// with the port.
 Socket listen_on(int port);
 int local_port(const Socket& socket);
 
-// The next waiting connection, or none.
+// The next waiting connection, or an empty socket.
 Socket accept_from(const Socket& listener);
 
-// Resolves and connects, each address for at most `patience`; none and a reason if nobody answers.
+// Resolves the name and tries each address for at most `patience`. Returns an empty socket and
+// fills in `reason` if no address answers.
 Socket dial(const std::string& host, int port, std::chrono::milliseconds patience, std::string* reason);
 
-// Waits for `events` on one socket; false when the deadline passes first.
+// Waits for `events` of poll(2) on one socket. Returns false when the deadline passes first.
 bool wait_for(const Socket& socket, short events, Clock::time_point deadline);
 
-// One call each, never blocking, never raising SIGPIPE. Bytes moved; 0 when it would block; -1 with errno when the
-// connection is gone (receive: ECONNRESET also at the orderly end).
+// One system call each, which neither blocks nor raises SIGPIPE. Returns the bytes moved; 0 when
+// the call would block; -1 with errno when the connection is gone (ECONNRESET also when the peer
+// closed it in an orderly way).
 int64_t send_some(int fd, const void* data, size_t bytes);
 int64_t receive_some(int fd, void* data, size_t bytes);
 

@@ -15,7 +15,7 @@ namespace {
 using nlohmann::json;
 using Object = JsonObject;
 
-constexpr int64_t kMax = int64_t{1} << 53;  // what a JSON number can say
+constexpr int64_t kMax = int64_t{1} << 53;  // largest integer of a JSON number
 
 double number(const Object& from, const char* field, const json& value) {
   if (!value.is_number()) from.fail(field, value, "a number");
@@ -72,7 +72,7 @@ int64_t bytes_of(const json& programs) {
   return persistent + transient;
 }
 
-// A bijection of 64 bits that spreads neighbours (Steele, Lea, Flood: splitmix64).
+// splitmix64 (Steele, Lea, Flood): a bijection of 64 bits that sends neighbours far apart.
 uint64_t mixed(uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -89,7 +89,8 @@ double uniform(uint64_t bits) {
 File read_file(const std::string& path) {
   std::ifstream stream(path);
   std::stringstream text;
-  if (!(text << stream.rdbuf())) throw Error(kBadProgram, path + " cannot be read");
+  if (!(text << stream.rdbuf()))
+    throw Error(kBadProgram, path + " cannot be read; give a file that bench/gpu/export.ts has written");
   const json parsed = parse_json(text.str());
   const Object from(parsed, path);
   File file;
@@ -122,7 +123,7 @@ double value_at(const Fill& fill, int64_t i) {
       return double(place % uint64_t(fill.below));
     case Fill::Kind::kValues:
       return fill.values[size_t(i) % fill.values.size()];
-    case Fill::Kind::kNormal:  // Box and Muller
+    case Fill::Kind::kNormal:  // Box-Muller transform
       return fill.scale * std::sqrt(-2 * std::log(uniform(place))) *
              std::cos(2 * std::numbers::pi * uniform(mixed(place)));
   }

@@ -1,5 +1,6 @@
-// What scmoe-run executes (bench/gpu/export.ts writes it): programs of one rank, what their buffers hold before, and
-// what an optimizer step is made of. Nothing in it depends on the hardware.
+// The file that scmoe-run executes (bench/gpu/export.ts writes it): programs of one rank, the
+// initial values of their buffers, and the programs that make up an optimizer step. Nothing in it
+// depends on the hardware.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,7 @@
 
 namespace scmoe::run {
 
-// What a persistent buffer holds. Random numbers are a function of seed and place alone.
+// The initial values of a persistent buffer. A random value depends only on the seed and its place.
 struct Fill {
   enum class Kind { kNormal, kConstant, kIntegers, kValues };
   std::string buffer;
@@ -19,7 +20,7 @@ struct Fill {
   double scale = 0;   // kNormal: standard deviation; kConstant: the value
   int64_t below = 1;  // kIntegers: 0 to below - 1
   uint64_t seed = 0;
-  int64_t first = 0;           // random values are those of a larger buffer, from this place on
+  int64_t first = 0;           // kNormal, kIntegers: place of the buffer in a larger one
   std::vector<double> values;  // kValues
 };
 
@@ -27,18 +28,21 @@ struct File {
   std::string title;
   Topology topology;
   std::vector<std::string> programs;  // JSON, as Engine::load takes it
-  std::vector<std::string> step;      // names of programs, in the order a step runs them
+  std::vector<std::string> step;      // names of programs, in the order in which a step runs them
   std::vector<Fill> fills;
-  std::vector<std::string> report;           // floating-point buffers whose first element is reported after each step
-  std::map<std::string, std::string> parts;  // of ops by label: what of the layer they are (worker/program/program.ts)
-  double tokens = 0, flops = 0;              // of a step
-  int64_t bytes = 0;                         // of the largest persistent and the largest transient memory together
+  // Floating-point buffers whose first element is reported after each step.
+  std::vector<std::string> report;
+  // By label of an op: the part of the layer that it computes (worker/program/program.ts).
+  std::map<std::string, std::string> parts;
+  double tokens = 0, flops = 0;  // per step
+  int64_t bytes = 0;             // sum of the largest persistent and the largest transient region
 };
 
-// Throws BAD_PROGRAM naming what is wrong. A file that is one program is a step of that program, its buffers zero.
+// Throws BAD_PROGRAM with the field, the value and what was expected. A file that holds a bare
+// program is a step of that program on zeroed buffers.
 File read_file(const std::string& path);
 
-// Element i of a fill's buffer.
+// The value of element i of the buffer.
 double value_at(const Fill& fill, int64_t i);
 
 }  // namespace scmoe::run

@@ -1,10 +1,11 @@
-// scmoe-run: exported programs without Node, on any backend; the result is one JSON object.
+// scmoe-run: runs exported programs without Node, on any backend, and prints one JSON object.
 //
-//   scmoe-run FILE [--backend cpu|cuda] [--device N] [--threads N] [--warm-up N] [--steps N] [--no-graphs]
-//             [--peers HOST:PORT,...] [--transfer-share 0.5] [--max-ctas N] [--cta-policy N] [--padded]
-//             [--timeout-seconds N]
+//   scmoe-run FILE [--backend cpu|cuda] [--device N] [--threads N] [--warm-up N] [--steps N]
+//             [--no-graphs] [--peers HOST:PORT,...] [--transfer-share 0.5] [--max-ctas N]
+//             [--cta-policy N] [--padded] [--timeout-seconds N]
 //
-// Exit code 69: the hardware, or something it needs, is not there; 64: the command or the file is wrong; 1: it failed.
+// Exit code 69: the hardware or something that it needs is missing; 64: the command or the file is
+// wrong; 1: the run failed.
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -20,7 +21,7 @@ int integer(const std::string& name, const std::string& text) {
   char* end = nullptr;
   const long value = std::strtol(text.c_str(), &end, 10);
   if (text.empty() || *end != '\0' || value < 0 || value > 1'000'000) {
-    throw std::invalid_argument(name + " is '" + text + "', wants a whole number");
+    throw std::invalid_argument(name + " is '" + text + "', wants a whole number from 0 to 1000000");
   }
   return int(value);
 }
@@ -40,7 +41,8 @@ std::vector<PeerAddress> peers_from(const std::string& text) {
     const size_t end = std::min(text.find(',', begin), text.size());
     const std::string one = text.substr(begin, end - begin);
     const size_t colon = one.rfind(':');
-    if (colon == std::string::npos) throw std::invalid_argument("--peers: '" + one + "' wants HOST:PORT");
+    if (colon == std::string::npos)
+      throw std::invalid_argument("--peers has the entry '" + one + "', wants HOST:PORT,...");
     peers.push_back({one.substr(0, colon), integer("--peers", one.substr(colon + 1))});
     begin = end + 1;
   }
@@ -83,12 +85,12 @@ Command parse(int count, char** words) {
       if (++i == count) throw std::invalid_argument(word + " wants a value");
       setting->second(word, words[i]);
     } else if (word.starts_with("--") || !command.file.empty()) {
-      throw std::invalid_argument("'" + word + "' is not understood; see the head of worker/native/run/main.cc");
+      throw std::invalid_argument("'" + word + "' is not an option; worker/native/run/main.cc lists the options");
     } else {
       command.file = word;
     }
   }
-  if (command.file.empty()) throw std::invalid_argument("a file is missing: bench/gpu/export.ts writes some");
+  if (command.file.empty()) throw std::invalid_argument("no file is given; write one with bench/gpu/export.ts");
   return command;
 }
 

@@ -6,6 +6,8 @@
 #include <future>
 #include <set>
 
+#include "run/emulated_link.h"
+
 namespace scmoe::run {
 namespace {
 
@@ -14,7 +16,7 @@ using nlohmann::json;
 const std::set<std::string> kMoeParts = {"gate", "counts", "encode", "experts", "decode", "current", "wgrad"};
 const std::set<std::string> kTransfers = {"dispatch", "combine"};
 
-// Waits for a call of the engine; throws what it ended with.
+// Waits for a call of the engine and throws the error that it ended with.
 class Call {
  public:
   Engine::Done done() {
@@ -38,7 +40,7 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// To nearest, ties to even; of finite numbers.
+// Rounds a finite number to the nearest bf16, ties to even.
 uint16_t bf16_of(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
@@ -59,10 +61,11 @@ class Session {
  public:
   Session(const File& file, const Options& options);
   void step(bool measured);
-  // Until all ranks have done their last step: one that sees another gone takes it for lost.
+  // Waits until all ranks have done their last step. A rank that ended earlier would be reported as
+  // lost by the others.
   void await_others();
   json result() const;
-  // Medians, microseconds: of ops of these parts together, and how many of them there are.
+  // The sum of the median times, in microseconds, of the ops of these parts, and their number.
   std::pair<double, int> time_of(const std::set<std::string>& parts) const;
 
  private:
@@ -101,8 +104,9 @@ void Session::connect(const Options& options) {
   const auto [rank, world_size, expert_parallel_size] = file_.topology;
   if (world_size == 1) return;
   if (int(options.peers.size()) != world_size) {
-    throw std::invalid_argument("--peers names " + std::to_string(options.peers.size()) + " ranks, the file is of " +
-                                std::to_string(world_size));
+    throw std::invalid_argument("--peers names " + std::to_string(options.peers.size()) +
+                                " ranks, but the file is for worldSize " + std::to_string(world_size) +
+                                "; name every rank's HOST:PORT, separated by commas");
   }
   engine_.listen(options.peers[size_t(rank)].port);
   Call call;
@@ -110,7 +114,7 @@ void Session::connect(const Options& options) {
   call.wait();
 }
 
-// Buffers of all types are filled alike.
+// The values do not depend on the type of the buffer, except for rounding.
 void Session::fill() {
   std::vector<std::string> written;
   for (const Fill& fill : file_.fills) {
@@ -220,14 +224,16 @@ json run_steps(const File& file, const Options& options) {
 
 json measure(const File& file, Options options) {
   if (options.transfer_share < 0) return run_steps(file, options);
-  // What the layers take by themselves says how long their transfers have to be.
+  // The time that the layers take without transfers determines how long their transfers have to be.
   const json free = run_steps(file, options);
   const double share = options.transfer_share, count = free.at("transfers");
   const double moe = free.at("moeMicroseconds");
-  options.hardware.device.collectives.own_transfer_microseconds = count > 0 ? share / (1 - share) * moe / count : 0;
+  const double each = count > 0 ? share / (1 - share) * moe / count : 0;
+  MakeCollectives& make = options.hardware.device.make_collectives;
+  if (each > 0) make = over_emulated_link(std::move(make), each);
   json result = run_steps(file, options);
   result["transferShare"] = share;
-  result["emulatedTransferMicroseconds"] = options.hardware.device.collectives.own_transfer_microseconds;
+  result["emulatedTransferMicroseconds"] = each;
   result["freeMilliseconds"] = free.at("milliseconds");
   result["freeMoeMicroseconds"] = moe;
   return result;

@@ -1,4 +1,4 @@
-// Runs a file's steps and measures them.
+// Runs the steps of a file and measures them.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -14,14 +14,14 @@ struct Options {
   HardwareOptions hardware;
   int threads = 1;
   int warm_up = 3, steps = 10;
-  std::vector<PeerAddress> peers;  // by rank, where there is more than one
+  std::vector<PeerAddress> peers;  // by rank; empty for a single rank
   std::chrono::milliseconds timeout{60'000};
-  // Share of the MoE layers' time that transfers are to take where a rank sends to itself alone, 0 to 1; negative: as
-  // long as they do.
+  // Share of the MoE layers' time, 0 to less than 1, that the all-to-alls of a single rank are made
+  // to take. A negative value leaves them as they are.
   double transfer_share = -1;
 };
 
-// What was run where, losses and times: one object for the results of a benchmark.
+// Returns one object for the results of a benchmark: title, engine, losses and times.
 nlohmann::json measure(const File& file, Options options);
 
 }  // namespace scmoe::run

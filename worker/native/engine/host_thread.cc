@@ -1,4 +1,4 @@
-#include "host_thread.h"
+#include "engine/host_thread.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -8,7 +8,7 @@ namespace scmoe {
 HostThread::HostThread(const char* name) {
   sigset_t all, before;
   sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);  // inherited by the new thread and by all it starts
+  pthread_sigmask(SIG_SETMASK, &all, &before);  // the new thread and its own threads inherit it
   thread_ = std::thread([this] { loop(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_setname_np(thread_.native_handle(), name);

@@ -1,4 +1,4 @@
-#include "memory.h"
+#include "executor/memory.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -17,8 +17,8 @@
 namespace scmoe {
 namespace {
 
-// The number that follows `key` in a file of "key value" lines; with an empty key, the first number of the file ("max"
-// is none).
+// The number after `key` in a file of "key value" lines. With an empty key, the first word of the
+// file if it is a number ("max" is not).
 std::optional<int64_t> read_number(const std::string& path, const std::string& key) {
   std::ifstream file(path);
   std::string word;
@@ -34,7 +34,8 @@ std::optional<int64_t> read_number(const std::string& path, const std::string& k
   return std::nullopt;
 }
 
-// Page cache counts as used in a control group but is given back under pressure, hence inactive_file.
+// Free bytes of one control group. Page cache counts as used, but the kernel frees it under
+// pressure, so inactive_file is added.
 std::optional<int64_t> group_available(const std::string& limit, const std::string& used, const std::string& stat,
                                        const char* cache) {
   const auto max = read_number(limit, "");
@@ -43,7 +44,8 @@ std::optional<int64_t> group_available(const std::string& limit, const std::stri
   return std::max<int64_t>(0, *max - *current + read_number(stat, cache).value_or(0));
 }
 
-// Limits bind at every level, so each group on the way from ours to the root is asked.
+// Free bytes of the tightest group. Limits apply at every level, so each group between ours and the
+// root is read.
 int64_t control_group_available() {
   int64_t least = std::numeric_limits<int64_t>::max();
   std::ifstream groups("/proc/self/cgroup");
@@ -83,7 +85,7 @@ void require_memory(int64_t bytes) {
 }
 
 Arena::Arena(int64_t bytes) : bytes_(bytes) {
-  if (bytes == 0) return;  // no data, and no buffer that would ask for any
+  if (bytes == 0) return;  // no buffer needs an address
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) {
     throw Error(kOutOfMemory, std::to_string(bytes) + " bytes needed; mmap: " + std::strerror(errno));
@@ -94,7 +96,7 @@ Arena::Arena(int64_t bytes) : bytes_(bytes) {
 
 int64_t Arena::untouched_bytes() const {
   const int64_t page = sysconf(_SC_PAGESIZE);
-  constexpr int64_t kPages = 1 << 16;  // at a time
+  constexpr int64_t kPages = 1 << 16;  // per call of mincore
   std::vector<unsigned char> resident(kPages);
   int64_t untouched = 0;
   for (int64_t begin = 0; begin < bytes_; begin += kPages * page) {
@@ -118,7 +120,7 @@ void HostMemory::make_room(int64_t persistent_bytes, int64_t transient_bytes) {
   require_memory(needed);
   const auto persistent = persistent_ ? persistent_ : std::make_shared<Arena>(persistent_bytes);
   if (grow) transient_ = std::make_unique<Arena>(transient_bytes);
-  persistent_ = persistent;  // last: a call that fails leaves no mark
+  persistent_ = persistent;  // last, so that a call that throws changes nothing
 }
 
 }  // namespace scmoe

@@ -1,4 +1,4 @@
-// A thread that runs jobs one after another, and leaves signals to the rest of the process.
+// A thread that runs jobs one after another and handles no signals.
 #pragma once
 
 #include <condition_variable>
@@ -11,14 +11,14 @@ namespace scmoe {
 
 class HostThread {
  public:
-  explicit HostThread(const char* name);  // at most 15 characters, seen in top -H
+  explicit HostThread(const char* name);  // at most 15 characters; top -H shows it
   ~HostThread() { join(); }
   HostThread(const HostThread&) = delete;
   HostThread& operator=(const HostThread&) = delete;
 
   // Jobs must not throw.
   void post(std::function<void()> job);
-  // Runs what is left, then ends the thread. Later posts are dropped.
+  // Runs the jobs that are left, then ends the thread. Jobs posted later are dropped.
   void join();
 
  private:

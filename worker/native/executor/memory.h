@@ -1,4 +1,5 @@
-// The two regions every buffer lives in: persistent ones keep their contents, transient ones live within one run.
+// The two memory regions of all buffers: persistent buffers keep their contents, transient buffers
+// live within one run.
 #pragma once
 
 #include <cstdint>
@@ -6,11 +7,13 @@
 
 namespace scmoe {
 
-// Bytes this process may still take: the smaller of the machine's and the control group's free memory.
+// Bytes that this process can still allocate: the smaller of the machine's and the control group's
+// free memory.
 int64_t available_memory();
 
-// Throws OUT_OF_MEMORY, with what is needed and what there is, if `bytes` cannot be had. Pages are taken when first
-// touched, so this is asked before: an error beats the kernel's OOM kill.
+// Throws OUT_OF_MEMORY, with the bytes needed and available, if `bytes` are not available. It is
+// called before an allocation, because pages are taken only when they are first touched and the
+// kernel would then kill the process instead of reporting an error.
 void require_memory(int64_t bytes);
 
 // A zeroed, page-aligned region.
@@ -23,7 +26,7 @@ class Arena {
 
   char* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
-  // Bytes promised but not yet taken.
+  // Bytes of pages that nothing has touched yet.
   int64_t untouched_bytes() const;
 
  private:
@@ -31,34 +34,37 @@ class Arena {
   int64_t bytes_ = 0;
 };
 
-// Where the buffers of all loaded programs lie. One transient region serves all, as only one program runs at a time.
+// The memory of all loaded programs. They share one transient region, because only one program runs
+// at a time.
 class Memory {
  public:
   virtual ~Memory() = default;
 
-  // Bytes that may still be taken.
+  // Bytes that can still be allocated.
   virtual int64_t available() const = 0;
-  // Makes room for a program of this size; the persistent region is as large as the first one's. Throws OUT_OF_MEMORY
-  // with what is needed, what there is and what to change; a call that throws leaves no mark.
+  // Makes room for a program of this size. The first program determines the size of the persistent
+  // region. Throws OUT_OF_MEMORY, with the bytes needed and available and what to change, and then
+  // changes nothing.
   virtual void make_room(int64_t persistent_bytes, int64_t transient_bytes) = 0;
-  // -1: none yet.
+  // -1 before the first make_room.
   virtual int64_t persistent_bytes() const = 0;
 
-  // Where ops find them.
+  // The addresses of the regions for ops.
   virtual char* persistent() const = 0;
   virtual char* transient() const = 0;
 
-  // Where this process reads and writes persistent buffers, at the same offsets; empty before make_room.
+  // The memory through which this process reads and writes persistent buffers, at the same offsets.
+  // Empty before the first make_room.
   virtual std::shared_ptr<Arena> host() const = 0;
-  // Bytes of the persistent region, from where this process sees them to where ops do, and back.
+  // Copies a part of the persistent region from host() to the memory of ops, and back.
   virtual void upload(int64_t offset, int64_t bytes) = 0;
   virtual void download(int64_t offset, int64_t bytes) = 0;
 
-  // Gives everything back but what a view still holds.
+  // Frees everything except memory that a view still holds.
   virtual void release() = 0;
 };
 
-// Ops run in this process's memory: both see the same, and nothing moves.
+// Memory of this process, in which ops run too: upload and download have nothing to copy.
 class HostMemory final : public Memory {
  public:
   int64_t available() const override { return available_memory(); }

@@ -1,17 +1,17 @@
-// Programs in this process's memory: the compute thread runs ops, the communication thread collectives, each waiting
-// for the other's count of finished ops.
+// Runs programs in this process's memory. The compute thread runs ops and the communication thread
+// collectives; each waits for the other's count of finished ops.
 #include <algorithm>
 #include <atomic>
 #include <ctime>
 #include <new>
 
 #include "error.h"
-#include "executor.h"
+#include "executor/executor.h"
 
 namespace scmoe {
 namespace {
 
-// Of the calling thread, microseconds.
+// Processor time of the calling thread in microseconds.
 double thread_cpu() {
   timespec time{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
@@ -36,7 +36,7 @@ class HostExecutor final : public Executor {
   const Backend& backend() const override { return *backend_; }
   Memory& memory() override { return memory_; }
 
-  // The stream belongs to the thread that will drive it.
+  // Runs on the compute thread, because the stream belongs to the thread that creates it.
   void open() override { stream_ = backend_->stream_create(num_threads_); }
   void close() override {
     if (stream_ != nullptr) backend_->stream_destroy(stream_);
@@ -57,7 +57,7 @@ class HostExecutor final : public Executor {
   }
 
  private:
-  // How far a queue has come: a count of its finished ops, and kStop once nothing more will come.
+  // How far a queue has come: the number of its finished ops, plus kStop once it has been stopped.
   using Progress = std::atomic<uint32_t>;
   static constexpr uint32_t kStop = 1u << 31;
   static constexpr uint32_t kNever = ~0u;
@@ -80,8 +80,8 @@ class HostExecutor final : public Executor {
   Clock::time_point started_;
   RunTimes* times_ = nullptr;
   Progress finished_[2];  // by Queue
-  // The count of compute ops that the communication thread sleeps for. Rung for less, it would take the processor from
-  // computation after each op.
+  // The number of finished compute ops that the communication thread is waiting for. It is woken
+  // for no other number: waking it after each op would take processor time from computation.
   std::atomic<uint32_t> comm_sleeps_for_{kNever};
 };
 
@@ -103,27 +103,28 @@ void HostExecutor::run_ops(const LoadedProgram& loaded, Queue queue) {
     times_->end[ops[i]] = microseconds(Clock::now());
     const uint32_t finished = finished_[int(queue)].fetch_add(1) + 1;
     if (queue == Queue::kComm) finished_[int(queue)].notify_one();
-    // Sequentially consistent with await_compute: either it sees the count, or we see that it sleeps.
+    // Sequentially consistent with await_compute: either that function sees the new count, or this
+    // thread sees that the other one sleeps.
     if (queue == Queue::kCompute && finished >= comm_sleeps_for_.load()) interrupt_.ring();
   }
 }
 
-// When the last peer had come to it; of a compute op: when it began, or earlier.
+// Returns the time at which the last peer arrived at a collective; for a compute op, the epoch.
 Clock::time_point HostExecutor::run_op(const ProgramOp& op, int index) {
   if (op.queue == Queue::kComm) return communicator_.run(op, uint32_t(index));
   try {
     op.run(call_of(op), stream_);
   } catch (const std::bad_alloc&) {
     throw failure_of(op, kOutOfMemory,
-                     "no memory for the op's own use; raise the memory limit, or use a smaller model");
+                     "the op found no memory for its own use; raise the memory limit, or use a smaller model");
   } catch (const std::exception& error) {
     throw failure_of(op, kBadProgram, error.what());
   }
   return {};
 }
 
-// std::atomic's wait looks a dozen times, less than a microsecond, then sleeps in the kernel: the core is free for the
-// communication thread.
+// std::atomic::wait spins for less than a microsecond and then sleeps in the kernel, which leaves
+// the core to the communication thread.
 void HostExecutor::await_comm(uint32_t count) {
   Progress& progress = finished_[int(Queue::kComm)];
   for (uint32_t now = progress.load();; now = progress.load()) {
@@ -133,7 +134,8 @@ void HostExecutor::await_comm(uint32_t count) {
   }
 }
 
-// Waits among the sockets rather than on the counter, so that a peer's death is noticed while there is nothing to send.
+// Waits in poll(2) on the sockets instead of on the counter, so that the death of a peer is noticed
+// while there is nothing to send.
 void HostExecutor::await_compute(uint32_t count, const std::vector<int>& peers) {
   const Progress& progress = finished_[int(Queue::kCompute)];
   interrupt_.check();

@@ -1,4 +1,4 @@
-#include "device/nccl.h"
+#include "device/nccl/library.h"
 
 #include "device/shared_library.h"
 #include "error.h"
@@ -39,14 +39,14 @@ Library open() {
 }  // namespace
 
 std::string version_text(int version) {
-  // Before 2.9 a version was 1000 * major + 100 * minor + patch.
+  // Versions before 2.9 are 1000 * major + 100 * minor + patch.
   const int major = version < 10000 ? version / 1000 : version / 10000;
   const int minor = version < 10000 ? version % 1000 / 100 : version % 10000 / 100;
   return std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(version % 100);
 }
 
 const Library& library() {
-  static const Library opened = open();  // a throw leaves it for the next call
+  static const Library opened = open();  // if it throws, the next call tries again
   return opened;
 }
 
