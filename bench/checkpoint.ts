@@ -15,7 +15,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { z } from 'zod'
 import { API_VERSION, ENV, KIND } from '../crds/contract.ts'
-import { median } from '../worker/report/record.ts'
+import { median } from '../worker/median.ts'
 import { fixed, machine, table, writeJson } from './report.ts'
 
 const { values: options } = parseArgs({

@@ -5,7 +5,12 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { join, resolve } from 'node:path'
 import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
-import { z } from 'zod'
+import {
+  type Evaluation,
+  EvaluationMessage,
+  type EvaluationOrder,
+  type EvaluationProgress,
+} from '../crds/evaluation.ts'
 import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { JobFileError, readJob } from './job-file.ts'
 
@@ -26,26 +31,6 @@ export interface EvalOptions {
 const LINE_EVERY_MILLISECONDS = 100
 const EVALUATE = join(import.meta.dirname, '../worker/evaluate/process.ts')
 
-/** The result that worker/evaluate/process.ts sends. */
-const Evaluated = z.looseObject({
-  checkpoint: z.string(),
-  step: z.number().optional(),
-  sequences: z.number(),
-  sequenceLength: z.number(),
-  batchSequences: z.number(),
-  loss: z.number(),
-  crossEntropy: z.number(),
-  auxLoss: z.number().optional(),
-  auxCoefficient: z.number().optional(),
-  zLoss: z.number().optional(),
-  zCoefficient: z.number().optional(),
-  gradientNorm: z.number().optional(),
-  gradients: z.string().optional(),
-})
-type Evaluated = z.infer<typeof Evaluated>
-const Progress = z.object({ done: z.number(), sequences: z.number() })
-const Message = z.union([z.object({ result: Evaluated }), z.object({ error: z.string() }), Progress])
-
 /** Returns the text, or the figures as JSON. Throws JobFileError. */
 export async function evalCommand(options: EvalOptions): Promise<string> {
   const { job, json, lossOnly, checkpoint, tokens, gradients, ...numbers } = options
@@ -62,11 +47,11 @@ export async function evalCommand(options: EvalOptions): Promise<string> {
   return json ? JSON.stringify(found) : text(found)
 }
 
-async function evaluated(order: object): Promise<Evaluated> {
+async function evaluated(order: EvaluationOrder): Promise<Evaluation> {
   const child = spawn(process.execPath, [EVALUATE], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
   const line = process.stderr.isTTY ? createLogUpdate(process.stderr) : undefined
   let shown = 0
-  const show = ({ done, sequences }: z.infer<typeof Progress>) => {
+  const show = ({ done, sequences }: EvaluationProgress) => {
     if (Date.now() - shown < LINE_EVERY_MILLISECONDS) return
     shown = Date.now()
     line?.(`${done} of ${sequences} sequences`)
@@ -81,10 +66,10 @@ async function evaluated(order: object): Promise<Evaluated> {
   }
 }
 
-function answerOf(child: ChildProcess, progress: (at: z.infer<typeof Progress>) => void): Promise<Evaluated> {
+function answerOf(child: ChildProcess, progress: (at: EvaluationProgress) => void): Promise<Evaluation> {
   return new Promise((done, reject) => {
     child.on('message', received => {
-      const message = Message.parse(received)
+      const message = EvaluationMessage.parse(received)
       if ('result' in message) done(message.result)
       else if ('error' in message) reject(new JobFileError(message.error))
       else progress(message)
@@ -96,7 +81,7 @@ function answerOf(child: ChildProcess, progress: (at: z.infer<typeof Progress>) 
 
 const digits = (value: number) => value.toFixed(6)
 
-function text(found: Evaluated): string {
+function text(found: Evaluation): string {
   const { step, sequences, sequenceLength, batchSequences } = found
   const rows: [string, number | undefined, string][] = [
     ['loss', found.loss, ''],

@@ -1,4 +1,5 @@
-// What a worker would find here: a process that `scmoe doctor` starts. Takes one order over its channel, answers once and ends.
+// The process that `scmoe doctor` starts, to find what a worker would find on this machine. It
+// takes one order over its channel, answers once and ends.
 
 import { availableParallelism, networkInterfaces } from 'node:os'
 import { z } from 'zod'
@@ -42,7 +43,7 @@ async function examine(order: Order) {
   }
 }
 
-/** Why a worker could not run on GPUs here; empty: it could. NCCL is for ranks that are not alone. */
+/** Why a worker could not run on GPUs here; empty if it could. A rank alone does not need NCCL. */
 function problemOf({ driver, library, nccl, devices }: ReturnType<typeof inspectHardware>, ranks: number): string {
   const missing = driver.missing || library.missing || (ranks > 1 || devices.length > 1 ? nccl.missing : '')
   return missing || (devices.length === 0 ? 'there is no GPU' : '')
@@ -51,7 +52,10 @@ function problemOf({ driver, library, nccl, devices }: ReturnType<typeof inspect
 const FLOATS = 8 * 2 ** 20
 const ROUNDS = 5
 
-/** Every rank sums a large buffer with all others, as gradients are: each sends and receives 2 (n - 1) / n of it. */
+/**
+ * Measures how fast a large buffer is summed over all ranks, as gradients are. Each of n ranks
+ * sends and receives 2 (n - 1) / n of the buffer.
+ */
 async function measureLink({ rank, peers }: Order, backend: BackendName) {
   const worldSize = peers.length
   const size = { rank, worldSize, expertParallelSize: 1, computeThreads: 1 }

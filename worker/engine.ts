@@ -1,4 +1,6 @@
-// The engine: the only loader of the native addon (build/native/scmoe.node, or SCMOE_ADDON). Plain data across the border, a promise out.
+// The engine as TypeScript sees it. This file alone loads the native addon
+// (build/native/scmoe.node, or the file that SCMOE_ADDON names). Plain data goes in, and a promise
+// comes out.
 
 import { createHash } from 'node:crypto'
 import { createRequire } from 'node:module'
@@ -7,32 +9,43 @@ import { resolve } from 'node:path'
 import type { BackendName } from '../crds/ranks.ts'
 import type { Program } from './program/program.ts'
 
-/** What a GPU is driven with. */
+/** How a GPU is driven. */
 export interface DeviceOptions {
-  /** Which of the GPUs this process sees. */
+  /** Index of the GPU among those that this process sees. */
   index: number
-  /** Programs whose shapes are static run as one CUDA graph; false: op by op, which is slower and shows where an error is. */
+  /**
+   * Whether programs with static shapes run as one CUDA graph. Op by op is slower and shows where
+   * an error is.
+   */
   graphs: boolean
-  /** Thread blocks that an NCCL collective may take from computation; 0: as NCCL likes. */
+  /** Thread blocks that an NCCL collective may take from computation; 0: NCCL decides. */
   maxCtas: number
-  /** ncclConfig_t's CTAPolicy (0 default, 1 efficiency, 2 zero), from NCCL 2.27 on; -1: as NCCL likes. */
+  /**
+   * CTAPolicy of ncclConfig_t (0 default, 1 efficiency, 2 zero), from NCCL 2.27; -1: NCCL decides.
+   */
   ctaPolicy: number
-  /** All-to-alls carry `capacity` rows for each expert: no host waits for counts, and programs with them are static too. */
+  /**
+   * Whether all-to-alls carry `capacity` rows for each expert. Then no host waits for counts, and
+   * the shapes of programs with all-to-alls are static too.
+   */
   padded: boolean
 }
 
 const DEVICE_DEFAULTS: DeviceOptions = { index: 0, graphs: true, maxCtas: 0, ctaPolicy: -1, padded: false }
 
 export interface EngineOptions {
-  /** What computes; `cpu` where nothing is said. */
+  /** Default: `cpu`. */
   backend?: BackendName
   device?: Partial<DeviceOptions>
   rank: number
   worldSize: number
   expertParallelSize: number
-  /** Threads that compute, >= 1; one more thread communicates. */
+  /** Number of threads that compute, >= 1. One more thread communicates. */
   computeThreads: number
-  /** Deadline of every collective; after it the run fails with `PEER_TIMEOUT` naming the rank that did not answer. */
+  /**
+   * Deadline of every collective. After it the run fails with `PEER_TIMEOUT`, which names the rank
+   * that did not answer.
+   */
   timeoutMilliseconds: number
 }
 
@@ -41,14 +54,16 @@ export interface PeerAddress {
   port: number
 }
 
-/** Microseconds, one entry per op of the loaded program, in its order. */
+/** Times of a run in microseconds, one entry for each op of the loaded program, in its order. */
 export interface RunTimes {
-  /** From the start of the run. */
+  /** Counted from the start of the run, like `end` and `ready`. */
   start: Float64Array
   end: Float64Array
-  /** From the start of the run: when the last peer had come to a collective, >= start; of a compute op: start. */
+  /** When the last peer had come to a collective, >= start. For a compute op it equals start. */
   ready: Float64Array
-  /** Processor time the op took of its queue's thread. Of a compute op it is one thread's, however many compute. */
+  /**
+   * Processor time that the op took of its queue's thread; for a compute op, of one of the threads.
+   */
   cpu: Float64Array
 }
 
@@ -65,7 +80,7 @@ export type EngineErrorCode =
   | 'ABORTED'
   | 'INTERNAL'
 
-/** What went wrong, in which op, with which peer; `worker/main.ts` maps `code` to an exit code. */
+/** An error of the native engine, with the op and the peer that it concerns, if any. */
 export class EngineError extends Error {
   readonly code: EngineErrorCode
   readonly op: string | undefined
@@ -81,35 +96,44 @@ export class EngineError extends Error {
 
 /** One rank's engine. Not re-entrant: one `run`, `allReduce` or `connect` at a time. */
 export interface Engine {
-  /** Backend and what it runs on, e.g. `cpu-avx512, 1 thread` or `cuda:0 (NVIDIA H100 80GB HBM3)`. */
+  /** Backend and hardware, e.g. `cpu-avx512, 1 thread` or `cuda:0 (NVIDIA H100 80GB HBM3)`. */
   readonly description: string
-  /** By collectives since the engine was made, headers included. */
+  /** Bytes that collectives have sent since the engine was made, headers included. */
   readonly bytesSent: number
-  /** Opens the mesh's listening socket on all interfaces; port 0 = any free. */
+  /** Opens the mesh's listening socket on all interfaces. Port 0 means any free port. */
   listen(port?: number): Promise<{ port: number }>
-  /** Connects the full mesh (higher rank dials lower). `token` keeps strangers and older attempts out; garbage is dropped, not fatal. */
+  /**
+   * Connects all ranks with each other; the higher rank dials the lower one. A connection without
+   * `token`, such as one of an older attempt, is dropped and not fatal.
+   */
   connect(peers: readonly PeerAddress[], token: string): Promise<void>
-  /** Uploads a program under its name, replacing one of that name. Persistent memory is allocated by the first load and kept. */
+  /**
+   * Loads a program, in place of an earlier one of the same name. The first load allocates the
+   * persistent memory, which stays.
+   */
   load(program: Program): void
-  /** Needs `connect` first where the program has collectives and the world other ranks. */
+  /** Runs a loaded program. If it has collectives, several ranks need `connect` first. */
   run(name: string): Promise<RunTimes>
   /**
-   * A persistent buffer of a loaded program as this process sees it; valid until `close`. On a GPU it is an image: what is written there reaches
-   * programs with `upload`, what they wrote is there after `download`. On the CPU it is the buffer itself, and nothing moves.
+   * A persistent buffer of a loaded program as this process sees it; valid until `close`. On the
+   * CPU it is the buffer itself, and `upload` and `download` do nothing. On a GPU it is a copy:
+   * `upload` sends it to the GPU, `download` fetches what programs wrote.
    */
   view(buffer: string): Float32Array | Int32Array
   upload(buffers: readonly string[]): void
   download(buffers: readonly string[]): void
-  /** Bytes that programs may still take. */
+  /** Bytes of memory that programs may still take. */
   availableMemory(): number
-  /** Small control-plane sum over all ranks, outside any program; the same bits on every rank. */
+  /** The sum of a few values over all ranks, outside any program; the same bits on every rank. */
   allReduce(values: Float64Array): Promise<Float64Array>
-  /** Makes a pending call fail with `ABORTED`; safe from a signal handler's callback. */
+  /** Makes a pending call fail with `ABORTED`. May be called while a call is pending. */
   abort(): void
   close(): void
 }
 
-/** What the addon exports; its errors carry `code`, `op` and `peer` as plain properties. */
+/**
+ * The class that the addon exports. Its errors have `code`, `op` and `peer` as plain properties.
+ */
 interface NativeEngine {
   readonly description: string
   readonly bytesSent: number
@@ -126,7 +150,7 @@ interface NativeEngine {
   close(): void
 }
 
-/** Flat, all given. */
+/** Options as the addon takes them: flat and complete. */
 type NativeOptions = Omit<EngineOptions, 'backend' | 'device'> & {
   backend: BackendName
   device: number
@@ -136,14 +160,17 @@ type NativeOptions = Omit<EngineOptions, 'backend' | 'device'> & {
   padded: number
 }
 
-/** Something a GPU needs: what it is and where, or in `missing` why it is not there and what to do. All empty: not looked for. */
+/**
+ * A part that GPUs need: where it is and what it is, or in `missing` why it is not there and what
+ * to do. All fields are empty if the part was not looked for.
+ */
 interface Part {
   path: string
   text: string
   missing: string
 }
 
-/** What hardware this process finds. */
+/** The hardware that this process finds. */
 export interface Inspection {
   /** Backend of the CPU, e.g. `cpu-avx512`. */
   cpu: string
@@ -166,7 +193,7 @@ const addonPath = (): string => {
   return chosen ? resolve(chosen) : resolve(import.meta.dirname, '../build/native/scmoe.node')
 }
 
-/** Throws `ADDON_MISSING` with what to do. */
+/** Loads the addon. Throws `ADDON_MISSING` with what to do. */
 export function loadAddon(path: string = addonPath()): Addon {
   try {
     const addon: Addon = createRequire(import.meta.url)(path)
@@ -206,7 +233,7 @@ const toEngineError = (error: unknown): unknown => {
   return new EngineError(code, where, { ...(op !== undefined && { op }), ...(peer !== undefined && { peer }) })
 }
 
-/** Calls made on a native object, its errors given their class. */
+/** Makes a call of the addon, and turns its error into an EngineError. */
 const translate = <T>(call: () => T): T => {
   try {
     return call()
@@ -288,12 +315,15 @@ class AddonEngine implements Engine {
   }
 }
 
-/** Opens what a GPU needs, to say what is there. Throws `ADDON_MISSING`. */
+/** Looks for GPUs and for the parts that they need. Throws `ADDON_MISSING`. */
 export function inspectHardware(): Inspection {
   return loadAddon().inspect()
 }
 
-/** Throws `ADDON_MISSING`, `DEVICE_MISSING`, or a RangeError naming the option that is out of range. */
+/**
+ * Throws `ADDON_MISSING`, `DEVICE_MISSING`, or a RangeError that names the option which is out of
+ * range.
+ */
 export function createEngine(options: EngineOptions): Engine {
   return new AddonEngine(options)
 }

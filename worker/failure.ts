@@ -1,4 +1,5 @@
-// The one error type a worker ends with: its reason is a key of EXIT and says what happens next, its text says what to do.
+// The error that a worker ends with. Its reason is a key of EXIT and says what happens next; its
+// text says what to do.
 
 import { EXIT, type Failure } from '../crds/contract.ts'
 import { EngineError, type EngineErrorCode } from './engine.ts'
@@ -32,7 +33,7 @@ const REASON_OF_ENGINE: Record<EngineErrorCode, Reason> = {
   INTERNAL: 'internal',
 }
 
-/** Errors of the pure part: the spec asks for what cannot be. */
+/** Names of errors of the pure part: the spec asks for something impossible. */
 const PERMANENT = new Set(['ModelError', 'ScheduleError'])
 
 /** Any thrown value as a failure with a reason. */
@@ -46,7 +47,7 @@ export function asFailure(error: unknown): WorkerFailure {
   return new WorkerFailure('internal', String(error))
 }
 
-/** The record for the termination message; the message is cut to what the contract allows. */
+/** The record for the termination message, cut to the lengths that the contract allows. */
 export function failureRecord(failure: WorkerFailure, rank: number): Failure {
   return {
     rank,
@@ -62,7 +63,7 @@ export function errnoText(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
   const code = 'code' in error && typeof error.code === 'string' ? error.code : undefined
   if (code === undefined || !error.message.startsWith(`${code}: `)) return error.message
-  // Node appends the call and its paths, which the callers name better.
+  // Node appends the system call and its paths. The callers name them in a better way.
   return error.message.replace(/, \w+( '.*)?$/, '')
 }
 

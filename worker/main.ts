@@ -1,45 +1,50 @@
-// One rank of a job, from its environment to its exit code.
+// The worker: one rank of a job, from its environment to its exit code.
 
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { pino } from 'pino'
-import { EXIT } from '../crds/contract.ts'
+import { ENV, EXIT } from '../crds/contract.ts'
 import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { readConfig, type WorkerConfig } from './config.ts'
 import { dataPath, TokenData } from './data/data.ts'
 import { createEngine, type DeviceOptions, type Engine } from './engine.ts'
 import { asFailure, errnoText, WorkerFailure } from './failure.ts'
 import { modelConfig } from './model.ts'
+import { isLoopback } from './ranks/hosts.ts'
 import { hasSeveralRanks, runPod } from './ranks/pod.ts'
-import { isLoopback, meet } from './ranks/rendezvous.ts'
+import { meet } from './ranks/rendezvous.ts'
 import { WorkerMetrics } from './report/metrics.ts'
 import { RunRecord } from './report/record.ts'
-import { type Reported, serveReport, writeTermination } from './report/server.ts'
-import { onStopSignals, type Stop } from './stop.ts'
+import { type Reported, serveReport } from './report/server.ts'
+import { writeTermination } from './report/termination.ts'
+import { onStopSignals } from './stop.ts'
 import { type Ending, train } from './train/train.ts'
 
-// Not a rank, but the parent of this pod's ranks.
+// A pod with several ranks starts each of them as a child of this process, which is then no rank.
 if (hasSeveralRanks(process.env)) process.exit(await runPod(import.meta.filename, process.env))
 
-const log = pino({ base: { rank: Number(process.env['SCMOE_RANK'] ?? 0) }, timestamp: pino.stdTimeFunctions.isoTime })
-/** In the order of NCCL's numbers. */
+const log = pino({ base: { rank: Number(process.env[ENV.rank] ?? 0) }, timestamp: pino.stdTimeFunctions.isoTime })
+/** Names of NCCL's CTA policies; the index is NCCL's number. */
 const CTA_POLICIES = ['Default', 'Efficiency', 'Zero']
+/** Present as soon as they exist, so that `end` can use them. */
 const running: { engine?: Engine; record?: RunRecord } = {}
 
-const stop = onStopSignals(
+const signal = onStopSignals(
   () => end(new WorkerFailure('terminated', 'Told to stop twice: ended at once, without a checkpoint.')),
-  (signal, again) =>
-    log.warn(again ? `${signal} again: ending at once` : `${signal}: stopping after this step; once more ends at once`),
+  (name, again) =>
+    log.warn(
+      again ? `${name} again: ending at once` : `${name}: stopping after this step; a second ${name} ends at once`,
+    ),
 )
 
-// Started by `scmoe run`: without that process nobody would stop this one.
+// The channel closes if `scmoe run` started this process and is gone: nothing else would stop it.
 process.on('disconnect', () => end(new WorkerFailure('terminated', 'The process that started this rank is gone.')))
 
 process.on('uncaughtException', error => end(asFailure(error)))
 
 try {
   const config = readConfig(process.env)
-  const ending = await work(config, stop)
+  const ending = await work(config, signal)
   end(
     ending === 'done'
       ? undefined
@@ -49,7 +54,7 @@ try {
   end(asFailure(error))
 }
 
-async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
+async function work(config: WorkerConfig, signal: AbortSignal): Promise<Ending> {
   const { spec, rank, worldSize } = config
   const record = new RunRecord(config)
   running.record = record
@@ -57,7 +62,7 @@ async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
   const reported: Reported = { record, metrics, rank, ready: false, trace: undefined }
   await serveReport(reported, { port: config.httpPort, ...localOnly(config) })
 
-  // What is wrong with this rank alone shows before it waits for the others.
+  // Everything that can be wrong with this rank alone is checked before it waits for the others.
   const model = modelConfig(spec, worldSize)
   const path = dataPath(spec.data, config.dataDirectory, join(import.meta.dirname, '../build/data'))
   const data = new TokenData(path, {
@@ -103,7 +108,7 @@ async function work(config: WorkerConfig, { signal }: Stop): Promise<Ending> {
   })
 }
 
-/** How a GPU is to exchange rows; of CPUs nobody asks. */
+/** How GPUs exchange rows. The CPU backend ignores these options. */
 function exchangeOf({ overlap: { exchange, nccl = {} } }: ScMoEJobSpec): Partial<DeviceOptions> {
   const { maxCTAs, ctaPolicy } = nccl
   return {
@@ -113,7 +118,7 @@ function exchangeOf({ overlap: { exchange, nccl = {} } }: ScMoEJobSpec): Partial
   }
 }
 
-/** A gang that meets on the loopback interface is all on this machine, and so are its observers. */
+/** If the ranks meet on the loopback address, the readers of reports are on this machine too. */
 function localOnly({ rendezvous: { host } }: WorkerConfig): { host?: string } {
   return isLoopback(host) ? { host } : {}
 }
@@ -130,12 +135,12 @@ function makeOutputDirectory({ outputDirectory }: WorkerConfig): void {
   }
 }
 
-/** The only way out: says once why, leaves the termination message, exits with the code of the contract. */
+/** Logs why the worker ends, writes the termination message and exits with the contract's code. */
 function end(failure: WorkerFailure | undefined): never {
-  const rank = Number(process.env['SCMOE_RANK'] ?? 0)
+  const rank = Number(process.env[ENV.rank] ?? 0)
   if (failure?.reason === 'terminated') log.info(failure.message)
   else if (failure) log.fatal({ reason: failure.reason, op: failure.op, peer: failure.peer }, failure.message)
-  writeTermination(process.env['SCMOE_TERMINATION_LOG'] || '/dev/termination-log', {
+  writeTermination(process.env[ENV.terminationLog], {
     rank: Number.isSafeInteger(rank) ? rank : 0,
     ...(running.record && { progress: running.record.progress() }),
     ...(failure && { failure }),

@@ -1,5 +1,6 @@
-// What the compute ops of one rank take, without the other ranks: a process that `scmoe simulate` starts, one for each rank that shares this
-// machine. Runs until its channel closes, and sends the times of every round.
+// The process that `scmoe simulate` starts to measure the compute ops of one rank, without the
+// other ranks. There is one for each rank that shares a machine. It sends the times of every round
+// until its channel closes.
 
 import { z } from 'zod'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
@@ -43,7 +44,7 @@ async function measure({ spec, rank, worldSize, computeThreads }: Order): Promis
   }
 }
 
-/** Those of one optimizer step. */
+/** The programs of one optimizer step. */
 function programsOf(model: ModelConfig, rank: number) {
   const accumulating = [true, false].slice(0, Math.min(model.microBatches - 1, 2))
   const emitted = [...accumulating.map(first => emitMicroBatch(model, rank, first)), emitTrain(model, rank)]
@@ -57,7 +58,10 @@ interface Contents {
   counts: readonly string[]
 }
 
-/** A model before its first step, so that the router spreads the tokens; the learning rate is 0, so that it stays there. */
+/**
+ * Fills the buffers with a model before its first step, whose router spreads the tokens. The
+ * learning rate is 0, so that the model stays as it is.
+ */
 function fill(engine: Engine, { model, rank, seed, counts }: Contents): void {
   for (const tensor of tensors(model)) {
     const slice = sliceOf(tensor, model, rank)

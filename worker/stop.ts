@@ -1,11 +1,8 @@
-// Being told to stop: the first SIGTERM or SIGINT asks for a checkpoint after the current step, the second ends the process at once.
+// How a worker is told to stop: the first SIGTERM or SIGINT asks for a checkpoint after the current
+// step, the second one ends the process at once.
 
-export interface Stop {
-  readonly signal: AbortSignal
-  readonly requested: boolean
-}
-
-export function onStopSignals(abort: () => void, note: (signal: string, again: boolean) => void): Stop {
+/** The signal that is aborted by the first request. `abort` is called at the second one. */
+export function onStopSignals(abort: () => void, note: (signal: string, again: boolean) => void): AbortSignal {
   const controller = new AbortController()
   const receive = (signal: string) => {
     const again = controller.signal.aborted
@@ -15,10 +12,5 @@ export function onStopSignals(abort: () => void, note: (signal: string, again: b
   }
   process.on('SIGTERM', receive)
   process.on('SIGINT', receive)
-  return {
-    signal: controller.signal,
-    get requested() {
-      return controller.signal.aborted
-    },
-  }
+  return controller.signal
 }

@@ -1,4 +1,5 @@
-// How many threads a worker may compute with: what the cgroup's CPU quota allows, or the cores it may run on.
+// The number of threads that a worker computes with: as many as the CPU quota of its cgroup allows,
+// and at most one for each core that it may run on.
 
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -15,8 +16,9 @@ const readText: ReadText = path => {
 }
 
 /**
- * CPUs the quota of this process's cgroup (v2 or v1), or of one above it, allows; undefined without a quota. A fraction is rounded down, to at
- * least 1: more threads than quota are throttled together, and a throttled rank holds up every other rank.
+ * The whole CPUs that the quotas of this process's cgroup (v2 or v1) and of those above it allow,
+ * at least 1; undefined without a quota. A fraction is rounded down, because more threads than the
+ * quota allows are throttled, and a throttled rank holds up every other rank.
  */
 export function quotaThreads(read: ReadText = readText): number | undefined {
   const quotas = cgroupFolders(read('/proc/self/cgroup') ?? '').flatMap(folder => {
@@ -26,12 +28,15 @@ export function quotaThreads(read: ReadText = readText): number | undefined {
   return quotas.length === 0 ? undefined : Math.max(1, Math.floor(Math.min(...quotas)))
 }
 
-/** Threads that compute when nothing else is said: the quota, never more than the cores this process may run on. */
+/** Threads by default: the quota, but not more than the cores that this process may run on. */
 export function defaultThreads(): number {
   return Math.min(quotaThreads() ?? Infinity, availableParallelism())
 }
 
-/** Folders that may hold a quota, from the process's own cgroup up; inside a container its own is mounted at the root. */
+/**
+ * Folders that may hold a quota, from the process's own cgroup up to the root. Inside a container,
+ * its own cgroup is mounted at the root.
+ */
 function cgroupFolders(selfCgroup: string): string[] {
   const folders = new Set<string>()
   for (const line of selfCgroup.split('\n')) {

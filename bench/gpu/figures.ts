@@ -1,7 +1,7 @@
 // Works out figures from the results of bench/gpu/run.sh: shares of the device's peak, how much of
 // the transfers was hidden, and how well that was predicted. Pure.
 
-import { common } from '../../worker/schedule/measured.ts'
+import { common } from '../../worker/schedule/intervals.ts'
 import { durations, makespan, overlap } from '../../worker/schedule/schedule.ts'
 import type { Precision } from './cases.ts'
 import { isProduct, type OpShare, type Peaks, peaksOf, sharesOf } from './peaks.ts'

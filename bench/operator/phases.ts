@@ -22,13 +22,6 @@ const WORKER_ERROR = 70
 export const quantile = (values: readonly number[], q: number): number =>
   values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(q * values.length))] ?? Number.NaN
 
-/** The mean of the two in the middle where there are two. */
-export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  const [low, high] = [sorted[Math.ceil(sorted.length / 2) - 1], sorted[Math.floor(sorted.length / 2)]]
-  return ((low ?? Number.NaN) + (high ?? Number.NaN)) / 2
-}
-
 const gangs = (namespace: string, from: number, to: number, workers: number): Gang[] =>
   Array.from({ length: to - from }, (_, i) => ({ namespace, name: `job-${from + i}`, workers }))
 

@@ -1,8 +1,8 @@
 // Calculates the figures of a row from measurements, and compares them with the targets. Pure.
 
+import { median } from '../../worker/median.ts'
 import type { Scheduled } from '../../worker/program/program.ts'
-import { median } from '../../worker/report/record.ts'
-import { overlap, type Spans } from '../../worker/schedule/schedule.ts'
+import { hiddenPercentOf, overlap, type Spans } from '../../worker/schedule/schedule.ts'
 import { type ModelName, type Phase, PROPOSED } from './shape.ts'
 
 /** Figures of programs that ran in sequence on one rank; percentages are of their total time. */
@@ -25,7 +25,7 @@ export function rankFigures(runs: readonly { scheduled: Scheduled; spans: Spans 
     scheduled.ops.map(({ queue }, op) => (queue === 'comm' ? (spans.cpu?.[op] ?? 0) : 0)),
   )
   return {
-    hiddenPercent: communication > 0 ? Math.max(0, 100 * (1 - waited / communication)) : 100,
+    hiddenPercent: hiddenPercentOf({ waited, communication }),
     commShareOfMoe: sum(overlaps.map(o => o.communicationShareOfMoe)) / runs.length,
     skewPercent: percent(sum(overlaps.map(o => o.waitedForRanks))),
     exposedReducePercent: percent(sum(overlaps.map(o => o.waitedForReduce))),

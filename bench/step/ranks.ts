@@ -1,7 +1,7 @@
 // Whole optimizer steps of two ranks of one thread each, gradient sums and AdamW included, with and
 // without a limit of their links.
 
-import { median } from '../../worker/report/record.ts'
+import { median } from '../../worker/median.ts'
 import { type Choice, choose, describe, type Wish } from '../../worker/schedule/schedule.ts'
 import { type Loaded, Model } from '../world/model.ts'
 import { measurePeak, openPeak, workOf } from '../world/peak.ts'

@@ -1,8 +1,8 @@
 // Measures the times of a program's ops on all ranks, as a worker does (worker/train/programs.ts).
 
 import { availableParallelism } from 'node:os'
+import { median } from '../../worker/median.ts'
 import type { Emitted, Scheduled } from '../../worker/program/program.ts'
-import { median } from '../../worker/report/record.ts'
 import {
   choose,
   contentionOf,

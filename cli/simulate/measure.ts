@@ -5,6 +5,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { median } from '../../worker/median.ts'
 import { JobFileError } from '../job-file.ts'
 import { readMeasured } from '../plan/results.ts'
 import type { Computed } from './predict.ts'
@@ -85,11 +86,6 @@ function averaged(ranks: readonly Computed[]): Computed {
 
 const mapValues = <V, T>(map: ReadonlyMap<string, V>, change: (value: V, key: string) => T): Map<string, T> =>
   new Map([...map].map(([key, value]) => [key, change(value, key)]))
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  return ((sorted[(sorted.length - 1) >> 1] ?? 0) + (sorted[sorted.length >> 1] ?? 0)) / 2
-}
 
 /**
  * The times of program `train` in the output folder of a run, as means over its ranks. The

@@ -9,6 +9,7 @@ import {
   type Choice,
   choose,
   describe,
+  hiddenPercentOf,
   makespan,
   overlap,
   type Profile,
@@ -104,7 +105,7 @@ export function predict(world: World, wish: Wish): Prediction {
     sequentialMilliseconds: step(world, { strategy: 'Sequential' }).total / 1000,
     tokensPerSecond: (model.worldSize * model.microBatches * model.batch * model.sequence * 1e6) / total,
     communicationMilliseconds: communication / 1000,
-    hiddenPercent: communication > 0 ? 100 * Math.max(0, 1 - waited / communication) : 100,
+    hiddenPercent: hiddenPercentOf({ waited, communication }),
   }
 }
 

@@ -1,4 +1,5 @@
-// What an op touches, from the marks of the op table alone; shares nothing with the scheduler it judges.
+// The buffers that an op reads and writes, from the op table alone. Tests judge the scheduler by
+// it, so it shares nothing with the scheduler.
 
 import { OPS, type OpSpec } from '../../worker/program/ops.ts'
 import type { Op, Scheduled } from '../../worker/program/program.ts'
@@ -7,7 +8,7 @@ export interface Access {
   name: string
   reads: boolean
   writes: boolean
-  /** Of the rows marked "#"; undefined: all. */
+  /** The chunk of rows that is touched; undefined if all rows are. */
   chunk: number | undefined
 }
 
@@ -34,7 +35,7 @@ export function accesses(op: Op): Access[] {
 export const meet = (a: Access, b: Access) =>
   a.name === b.name && (a.chunk === undefined || b.chunk === undefined || a.chunk === b.chunk)
 
-/** The label of the emitted op that a scheduled one is, or is a chunk of. */
+/** The label of the emitted op that a scheduled op is, or of which it is a chunk. */
 export const emittedLabel = ({ label }: Pick<Op, 'label'>) => label.replace(/\.\d+of\d+$/, '')
 
 export interface Placed {
@@ -43,7 +44,7 @@ export interface Placed {
   at: number
 }
 
-/** The scheduled ops that each emitted one became. */
+/** The scheduled ops that each emitted op became, by its label. */
 export function piecesOf({ ops }: Scheduled): Map<string, Placed[]> {
   return Map.groupBy(
     ops.map((op, at) => ({ op, at })),

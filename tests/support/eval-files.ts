@@ -1,4 +1,5 @@
-// Files of `scmoe eval` as a stranger would make them: safetensors written and read without the worker's own code, weights and tokens to fill them.
+// Files for `scmoe eval` as another program would make them: safetensors that are written and read
+// without the worker's code, with weights and tokens to fill them.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
@@ -8,7 +9,7 @@ import { wholeModel } from './model-world.ts'
 export interface FileTensor {
   shape: readonly number[]
   values: Float32Array
-  /** F32 where nothing else is said; the values are written as they are. */
+  /** Default: F32. The values are written as they are, whatever the type. */
   dtype?: string
 }
 export type Weights = Map<string, FileTensor>
@@ -56,7 +57,7 @@ export function readTensors(path: string): Weights {
   )
 }
 
-/** ScMoE with the layers of Llama at the smallest size; a tied head; z-loss. No token is dropped. */
+/** A very small ScMoE with the layers of Llama, a tied head and z-loss. No token is dropped. */
 export function smallSpec(change: { model?: object; training?: object } = {}): ScMoEJobSpec {
   return ScMoEJobSpec.parse({
     model: {
@@ -83,9 +84,9 @@ export function smallSpec(change: { model?: object; training?: object } = {}): S
 
 export const modelOfSpec = (spec: ScMoEJobSpec): ModelConfig => modelConfig(spec, 1)
 
-/** Spread wide enough that gradients are not tiny. */
+/** Weights with such a large deviation that gradients are not tiny. */
 export const weightsOf = (spec: ScMoEJobSpec): Weights => wholeModel(modelOfSpec(spec), 8)
 
-/** `sequences` of 8 and their last target, bytes below 64. */
+/** Tokens below 64 for `sequences` sequences of length 8 and the last target. */
 export const tokensFor = (sequences: number): Uint8Array =>
   Uint8Array.from({ length: 8 * sequences + 1 }, (_, i) => (i * i * 7 + 3 * i) % 64)

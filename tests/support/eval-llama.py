@@ -1,5 +1,6 @@
-# eval-llama.py PAGE FOLDER: a Llama of random weights as Hugging Face computes it, in numpy, and its weights as the code of docs/checkpoints.md writes
-# them. Prints its cross-entropy over the tokens that it leaves beside the weights.
+# Usage: eval-llama.py PAGE FOLDER. Makes a Llama with random weights and computes it in numpy as
+# Hugging Face does. The code in PAGE, which is docs/checkpoints.md, writes the weights to FOLDER.
+# Tokens are written beside them, and the cross-entropy over these tokens is printed.
 import re
 import sys
 

@@ -1,5 +1,6 @@
-// What is certain about a schedule whatever the timing: op a ends before op b starts if b is later on a's queue, or waits for it, or both hold
-// over a chain. By reachability over plain edges; shares nothing with the planner it judges.
+// The order of ops that a schedule guarantees in any timing: op a ends before op b starts if b is
+// later on a's queue, or waits for a, or both over a chain of ops. Tests judge the memory planner
+// by it, so it shares nothing with the planner.
 
 import type { Scheduled, ScheduledOp } from '../../worker/program/program.ts'
 
@@ -22,8 +23,9 @@ export function happensBefore({ ops }: Scheduled): HappensBefore {
 }
 
 /**
- * Runs the queues of all ranks with the next op picked among those that may start, and returns the ops in the order in which they ended. A
- * collective ends on all ranks when all have come to the same one; where they have come to different ones, none ever ends.
+ * Runs the queues of all ranks. `picks` chooses the next op among those that may start. Returns the
+ * ops in the order in which they ended. A collective ends on all ranks when all have come to it. If
+ * ranks have come to different collectives, none of them ever ends.
  */
 export function runTogether(
   ranks: readonly Scheduled[],
@@ -46,7 +48,10 @@ export function runTogether(
     states[rank]?.done.add(index)
     ran.push({ rank, op })
   }
-  /** Compute of one rank, or, after the last rank, the next collective. */
+  /**
+   * Runs the next compute op of rank `turn` or, if `turn` is the number of ranks, the next
+   * collective.
+   */
   const step = (turn: number): boolean => {
     const before = ran.length
     if (turn < ranks.length && headOf(turn, 'compute')) end(turn, 'compute')

@@ -1,4 +1,5 @@
-// A whole model on ranks that are processes of their own, driven program by program: what training does, without the worker around it.
+// Drives a whole model on ranks that are processes of their own, program by program. This is what
+// training does, without the worker.
 
 import type { EngineOptions } from '../../worker/engine.ts'
 import { elementsOf, gradientOf, initialise, type ModelConfig, sliceOf, tensors } from '../../worker/model.ts'
@@ -9,7 +10,7 @@ import { World } from './engine/ranks.ts'
 
 const SEED = 5
 const LEARNING_RATE = 0.01
-/** Of hyper, the third input of adamw: what the tests' optimizer steps use. */
+/** The values of `hyper`, the third input of adamw, for optimizer steps of the tests. */
 export const hyper = ({ beta1, beta2 }: ModelConfig, t: number, learningRate = LEARNING_RATE) => [
   learningRate,
   1 - beta1 ** t,
@@ -20,12 +21,15 @@ export const hyper = ({ beta1, beta2 }: ModelConfig, t: number, learningRate = L
 export interface Step {
   loss: number
   aux: number[]
-  /** Empty where zCoefficient is 0. */
+  /** Empty if zCoefficient is 0. */
   z: number[]
   norm: number
 }
 
-/** Initial values of the whole model by name; standard deviations raised by `spread` so that gradients are not tiny. */
+/**
+ * Initial values of the whole model by name. Standard deviations are multiplied by `spread`, so
+ * that gradients are not tiny.
+ */
 export function wholeModel(config: ModelConfig, spread = 1) {
   return new Map(
     tensors(config).map(tensor => {
@@ -38,7 +42,10 @@ export function wholeModel(config: ModelConfig, spread = 1) {
 }
 export type WholeModel = ReturnType<typeof wholeModel>
 
-/** Tokens of all micro-batches and ranks in step `step`, [sequences, T+1], micro-batch by micro-batch; a pattern that can be learned. */
+/**
+ * The tokens of all micro-batches and ranks in step `step`, [sequences, T+1], micro-batch by
+ * micro-batch. They have a pattern that can be learned.
+ */
 export function tokensOf(
   config: Pick<ModelConfig, 'batch' | 'worldSize' | 'microBatches' | 'sequence'>,
   step: number,
@@ -51,16 +58,22 @@ export function tokensOf(
   })
 }
 
-/** The kernels a rank computes with: SCMOE_CPU_ISA; undefined: the best of this machine. */
+/**
+ * The kernels that a rank computes with, given as SCMOE_CPU_ISA; undefined means the best of this
+ * machine.
+ */
 export type Isa = 'reference' | 'baseline' | 'avx2' | 'avx512'
 
-/** Rank processes, started once for each number of ranks and given a fresh engine for each model. */
+/**
+ * Processes of ranks. They are started once for each number of ranks, and get a new engine for each
+ * model.
+ */
 export class Processes implements AsyncDisposable {
   readonly #worlds = new Map<string, World>()
   readonly #environment: NodeJS.ProcessEnv
   readonly #options: Partial<EngineOptions>
 
-  /** With these variables set; engines made with these options. */
+  /** Processes get the variables in `environment`, and engines the `options`. */
   constructor(environment: NodeJS.ProcessEnv = {}, options: Partial<EngineOptions> = {}) {
     this.#environment = environment
     this.#options = options
@@ -86,9 +99,9 @@ export class Processes implements AsyncDisposable {
 
 export interface Load {
   choice?: Choice
-  /** Changes of what is not part of the persistent layout, e.g. recompute. */
+  /** Changes of fields that do not change the persistent layout, e.g. recompute. */
   config?: Partial<ModelConfig>
-  /** Last change before memory is planned. */
+  /** Changes the schedule before memory is planned. */
   edit?: (scheduled: Scheduled) => Scheduled
 }
 
@@ -103,7 +116,7 @@ export class ModelWorld {
     this.#config = config
   }
 
-  /** The world stays the processes' own and is another model's after the next start. */
+  /** The world still belongs to `processes`. After the next start it is another model's. */
   static async start(
     processes: Processes,
     config: ModelConfig,
@@ -119,7 +132,7 @@ export class ModelWorld {
     return this.#config
   }
 
-  /** Loads the programs of an optimizer step; what is persistent stays. */
+  /** Loads the programs of an optimizer step. Persistent buffers keep their contents. */
   async load({ choice = SEQUENTIAL, config = {}, edit = same => same }: Load): Promise<void> {
     this.#config = { ...this.#config, ...config }
     const { microBatches } = this.#config
@@ -142,7 +155,7 @@ export class ModelWorld {
     })
   }
 
-  /** Parameters as given, moments zero. */
+  /** Sets the parameters to the given values and the moments to zero. */
   async reset(model: WholeModel): Promise<void> {
     await this.#world.each(async (rank, index) => {
       const writes = tensors(this.#config).flatMap(tensor => {
@@ -158,7 +171,10 @@ export class ModelWorld {
     })
   }
 
-  /** One optimizer step (t counts from 1) on the step's tokens; the results of every rank. */
+  /**
+   * Runs optimizer step `t`, counted from 1, on the step's tokens. Returns the results of every
+   * rank.
+   */
   async step(t: number, learningRate = LEARNING_RATE): Promise<Step[]> {
     const { batch, sequence, microBatches, worldSize } = this.#config
     const tokens = tokensOf(this.#config, t)
@@ -175,7 +191,7 @@ export class ModelWorld {
     })
   }
 
-  /** Results of rank 0 over some steps. */
+  /** Runs steps and returns the results of rank 0. */
   async steps(count: number): Promise<Step[]> {
     const list: Step[] = []
     for (let t = 1; t <= count; t++) {
@@ -185,7 +201,10 @@ export class ModelWorld {
     return list
   }
 
-  /** Gradients of the last step as one global tensor each: dense from the last rank, experts from the first EP group. */
+  /**
+   * The gradients of the last step as global tensors: dense ones from the last rank, experts from
+   * the first EP group.
+   */
   async gradients(): Promise<Map<string, Float64Array>> {
     return this.#global(gradientOf, this.#config.worldSize - 1)
   }
@@ -231,7 +250,7 @@ export class ModelWorld {
   }
 }
 
-/** Largest difference relative to the largest value; both zero: 0. */
+/** The largest difference relative to the largest value; 0 if all values are zero. */
 export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let difference = 0
   let largest = 0

@@ -1,4 +1,5 @@
-// A Python with numpy and safetensors: this machine's, or one of its own under build/, which is made once and kept.
+// Finds a Python with numpy and safetensors: that of this machine, or an environment under build/,
+// which is made once and kept.
 
 import { spawnSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
@@ -7,7 +8,7 @@ import { join } from 'node:path'
 const ENVIRONMENT = join(import.meta.dirname, '../../build/python')
 const PACKAGES = ['safetensors==0.8.0', 'numpy']
 
-/** What a program wrote, or why it failed. */
+/** Runs a program. Returns its output, and the reason if it failed. */
 export function run(program: string, ...args: string[]): { output: string; problem: string | undefined } {
   const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: 'utf8', timeout: 90_000 })
   const said = (error?.message ?? stderr ?? '').trim().split('\n').at(-1)
@@ -17,7 +18,7 @@ export function run(program: string, ...args: string[]): { output: string; probl
   }
 }
 
-/** The program, or why there is none; the reason is printed. */
+/** The path of Python, or the reason why there is none, which is also printed. */
 export function findPython(): { python: string; problem: undefined } | { python: undefined; problem: string } {
   const own = join(ENVIRONMENT, 'bin/python')
   const found = () =>

@@ -1,4 +1,5 @@
-// Real worker processes for tests: started with the contract's environment, always ended by pid.
+// Starts real worker processes for tests, with the environment of the contract. They are always
+// ended by pid.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
@@ -17,18 +18,27 @@ import { COMPILED } from './compiled.ts'
 const ROOT = join(import.meta.dirname, '../..')
 const WORKER = join(ROOT, 'worker/main.ts')
 
-/** Seconds after which a collective gives up in these tests; a peer that dies must be noticed long before. */
+/**
+ * Seconds after which a collective gives up in these tests. The death of a peer must be noticed
+ * long before.
+ */
 export const PEER_TIMEOUT_SECONDS = 30
 
 type SpecInput = Parameters<typeof ScMoEJobSpec.parse>[0]
 
-/** A model of 150 thousand parameters without dropped tokens, so that every number of ranks computes the same. */
+/**
+ * A model of 150 thousand parameters. No token is dropped, so that every number of ranks computes
+ * the same.
+ */
 export function tinySpec(change: {
   steps: number
   replicas: number
   everySteps?: number
   keep?: number
-  /** Within it the learning rate does not depend on the number of steps, so that a run may end early and be continued. */
+  /**
+   * During the warm-up the learning rate does not depend on the number of steps. So a run may end
+   * early and be continued with more steps.
+   */
   warmupSteps?: number
   rest?: object
 }): SpecInput {
@@ -81,7 +91,7 @@ export class TestGang {
     this.httpPort = httpPort
   }
 
-  /** Of all ranks so far. */
+  /** The output of all ranks so far. */
   get log(): string {
     return this.#logs.map(log => log()).join('\n')
   }
@@ -94,7 +104,7 @@ export class TestGang {
     for (let rank = 0; rank < worldSize; rank++) {
       gang.#spawn(join(scratch, `${rank}.json`), {
         PATH: process.env['PATH'] ?? '',
-        // What a killed rank leaves there goes with the test's own.
+        // Files that a killed rank leaves here are removed after the test.
         TMPDIR: scratch,
         ...COMPILED,
         [ENV.jobName]: 'test',
@@ -115,7 +125,7 @@ export class TestGang {
     return gang
   }
 
-  /** What became of every rank, once all have ended. */
+  /** The ends of all ranks, once all have ended. */
   ends(): Promise<RankEnd[]> {
     return Promise.all(this.#ends)
   }
@@ -159,7 +169,7 @@ function readRecord(path: string): TerminationRecord | undefined {
   }
 }
 
-/** Runs a gang to its end; throws with the logs when a rank does not end with code 0. */
+/** Runs a gang to its end. Throws with the logs if a rank does not end with code 0. */
 export async function trainToEnd(spec: SpecInput, output: string, env?: Record<string, string>): Promise<RankEnd[]> {
   const ends = await (await TestGang.start(spec, output, env)).ends()
   const failed = ends.find(({ code }) => code !== EXIT.ok.code)
@@ -184,7 +194,10 @@ export function checkpointFolders(output: string): string[] {
   return readdirSync(join(output, 'checkpoints')).toSorted()
 }
 
-/** Steps of the checkpoints there are, newest first; throws unless every folder with a checkpoint's final name is whole. */
+/**
+ * The steps of all checkpoints, newest first. Throws unless every folder with a final name is
+ * complete.
+ */
 export async function wholeCheckpoints(output: string): Promise<number[]> {
   const directory = join(output, 'checkpoints')
   const steps = await listSteps(directory)
@@ -200,12 +213,12 @@ export async function wholeCheckpoints(output: string): Promise<number[]> {
   return steps
 }
 
-/** Waits until `holds`, a few milliseconds at a time. */
+/** Waits until `holds` returns true, and asks every few milliseconds. */
 export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await holds())) await sleep(5)
 }
 
-/** Waits until rank 0 has done this many steps; throws where a rank ends before. */
+/** Waits until rank 0 has done this many steps. Throws if a rank ends before. */
 export async function untilStep(gang: TestGang, step: number): Promise<void> {
   await until(async () => {
     const ended = gang.children.find(({ exitCode, signalCode }) => exitCode !== null || signalCode !== null)

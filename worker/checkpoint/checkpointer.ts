@@ -1,36 +1,43 @@
-// A rank's checkpoints over the life of a run: what to start from, when one is begun, when it has become whole.
+// A rank's checkpoints over the life of a run: the one it starts from, and the ones it writes.
 
 import type { Logger } from 'pino'
-import { median, type RunRecord } from '../report/record.ts'
+import { median } from '../median.ts'
+import type { RunRecord } from '../report/record.ts'
+import type { CheckpointPlace, Held } from './place.ts'
 import { restoreCheckpoint } from './restore.ts'
-import { type CheckpointPlace, type Held, type Saved, Saving } from './saving.ts'
+import { type Saved, Saving } from './saving.ts'
 
 export interface Checkpoints {
-  /** Absent: none are read or written. */
+  /** Undefined if no checkpoints are read or written. */
   place: CheckpointPlace | undefined
   held: readonly Held[]
   record: RunRecord
   log: Logger
 }
 
-/** Steps and checkpoints that medians are taken over, the last of each. */
+/** Medians are taken over this many of the last steps and of the last checkpoints. */
 const WINDOW = 500
 
 /** All ranks make the same calls after the same steps. */
 export class Checkpointer {
   readonly #options: Checkpoints
   #saving: Saving | undefined
-  /** For copies. It is kept between checkpoints: to get it anew takes longer than to copy. */
+  /**
+   * Memory for copies, kept between checkpoints because allocating it takes longer than copying.
+   */
   #memory: ArrayBuffer | undefined
   readonly #saved: Saved[] = []
-  /** Milliseconds of steps, by whether this rank was writing. */
+  /** Milliseconds of steps, by whether this rank was writing a checkpoint. */
   readonly #steps = { writing: [] as number[], quiet: [] as number[] }
 
   constructor(options: Checkpoints) {
     this.#options = options
   }
 
-  /** Fills the tensors from the newest usable checkpoint; collective. The steps it had done, 0 without one. */
+  /**
+   * Fills the tensors from the newest usable checkpoint and returns the steps it had done; 0 if
+   * there is none. Collective.
+   */
   async restore(): Promise<number> {
     const { place, held, record, log } = this.#options
     const restored = place && (await restoreCheckpoint(place, held, message => log.warn(message)))
@@ -39,17 +46,18 @@ export class Checkpointer {
     record.resumeAt(step, losses, savedTime)
     log.info({ step, checkpoint: restored.folder }, `continuing after step ${step}`)
     if (jobUid !== place.jobUid)
-      log.warn(`that checkpoint is of another job (uid ${jobUid}); to start over, remove ${place.directory}`)
-    if (seed !== place.seed) log.warn(`the checkpoint was made with seed ${seed}: the data order changes here`)
+      log.warn(`the checkpoint was written by another job (uid ${jobUid}); to start over, remove ${place.directory}`)
+    if (seed !== place.seed)
+      log.warn(`the checkpoint was written with seed ${seed}, not ${place.seed}: the order of the data changes here`)
     return step
   }
 
-  /** This rank is still at work on one. */
+  /** Whether this rank is still at work on a checkpoint. */
   get pending(): boolean {
     return this.#saving?.pending === true
   }
 
-  /** Begins to save what was reached, or, where training has `ended`, saves it; collective. */
+  /** Begins a checkpoint, and finishes it at once if training has `ended`; collective. */
   async start(step: number, ended: boolean): Promise<void> {
     const { place, held, record } = this.#options
     await this.finish()
@@ -63,12 +71,12 @@ export class Checkpointer {
     this.#memory = undefined
   }
 
-  /** Takes the checkpoint that was begun, if any, further; collective, when no rank is at work on it. */
+  /** Advances the checkpoint that was begun, if any; collective, when no rank is at work on it. */
   async advance(): Promise<void> {
     this.#conclude(await this.#saving?.advance())
   }
 
-  /** Makes the checkpoint that was begun, if any, whole; collective. */
+  /** Finishes the checkpoint that was begun, if any; collective. */
   async finish(): Promise<void> {
     this.#conclude(await this.#saving?.finish())
   }
@@ -83,12 +91,12 @@ export class Checkpointer {
     if (place?.rank === 0) log.info(saved, 'checkpoint written')
   }
 
-  /** Takes the time of a step, and whether this rank was writing when it began. */
+  /** Takes the time of a step, and whether this rank was writing a checkpoint when it began. */
   stepDone(milliseconds: number, writing: boolean): void {
     keep(this.#steps[writing ? 'writing' : 'quiet'], milliseconds)
   }
 
-  /** What a checkpoint costs this rank, medians; undefined where none was made. */
+  /** The cost of a checkpoint on this rank, as medians; undefined if none was written. */
   get cost() {
     const last = this.#saved.at(-1)
     if (last === undefined) return undefined
@@ -99,9 +107,9 @@ export class Checkpointer {
       snapshotMilliseconds: median(this.#saved.map(each => each.snapshotMilliseconds)),
       writeMilliseconds: median(this.#saved.map(each => each.writeMilliseconds)),
       stalledMilliseconds: median(this.#saved.map(each => each.stalledMilliseconds)),
-      /** Of a step without a checkpoint beside it. */
+      /** Time of a step while no checkpoint is being written. */
       stepMilliseconds: quiet.length > 0 ? median(quiet) : undefined,
-      /** Of steps beside a write against the others. */
+      /** How much longer steps take while a checkpoint is being written. */
       stepSlowdownPercent: slowdown && 100 * slowdown,
       stepsBesideOne: writing.length / this.#saved.length,
     }

@@ -1,11 +1,12 @@
-// What a checkpoint folder is called and what its index.json says. A checkpoint is complete when its folder has its final name;
-// it is usable when the index and every file match their checksums.
+// The names of checkpoint folders, and their index.json. A checkpoint is complete when its folder
+// has its final name. It is usable when the index and every file match their checksums.
 
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { ModelConfig } from '../model.ts'
+import { Losses } from '../report/losses.ts'
 
 export const INDEX = 'index.json'
 
@@ -33,7 +34,7 @@ const ModelFields = z.strictObject({
 })
 type ModelFields = z.infer<typeof ModelFields>
 
-/** What the spec calls a field that two checkpoints of one model must agree on. */
+/** The name in the spec of each field that all checkpoints of one model agree on. */
 const SPEC_FIELD: Record<keyof ModelFields, string> = {
   kind: 'model.kind',
   shortcutPosition: 'model.shortcutPosition',
@@ -56,15 +57,11 @@ const SPEC_FIELD: Record<keyof ModelFields, string> = {
 }
 const FIELDS = ModelFields.keyof().options
 
-const LossPair = z.object({ loss: z.number().optional(), evaluationLoss: z.number().optional() })
-
-/** Of the very start of the job and of the step saved: what a resumed run could not know. */
-export const Losses = z.object({ first: LossPair, last: LossPair })
-export type Losses = z.infer<typeof Losses>
-
 export const CheckpointIndex = z.object({
   version: z.literal(2),
-  /** Optimizer steps done; with the seed, also the data position and the state of every random choice. */
+  /**
+   * Optimizer steps done. Together with the seed it fixes the data position and all random choices.
+   */
   step: count,
   jobUid: z.string(),
   savedTime: z.string(),
@@ -74,14 +71,14 @@ export const CheckpointIndex = z.object({
   expertParallelSize: count,
   model: ModelFields,
   losses: Losses,
-  /** In the same folder. */
+  /** Files in the same folder. */
   files: z.array(z.object({ name: z.string().regex(/^[\w.-]+$/), bytes: count, sha256: z.string() })),
-  /** Where the elements start .. start + count - 1 of a global tensor lie: index into files. */
+  /** For each global tensor, the file (an index) with its elements start .. start + count - 1. */
   tensors: z.record(z.string(), z.array(z.object({ file: count, start: count, count }))),
 })
 export type CheckpointIndex = z.infer<typeof CheckpointIndex>
 
-/** The checksum is of the content as written: its keys keep their order. */
+/** The checksum covers the content as written, in which the keys keep their order. */
 const Sealed = z.object({ content: z.unknown(), sha256: z.string() })
 
 const seal = (content: unknown) => createHash('sha256').update(JSON.stringify(content)).digest('hex')
@@ -90,7 +87,7 @@ export function encodeIndex(content: CheckpointIndex): string {
   return `${JSON.stringify({ content, sha256: seal(content) }, null, 1)}\n`
 }
 
-/** Reads and verifies `<folder>/index.json`; throws with the reason why it is not usable. */
+/** Reads and verifies `<folder>/index.json`; throws an error that says why it is not usable. */
 export async function readIndex(folder: string): Promise<CheckpointIndex> {
   const json: unknown = JSON.parse(await readFile(join(folder, INDEX), 'utf8'))
   const { content, sha256 } = Sealed.parse(json)
@@ -98,12 +95,14 @@ export async function readIndex(folder: string): Promise<CheckpointIndex> {
   return CheckpointIndex.parse(content)
 }
 
-/** Enough to name and shape every tensor of the model. */
+/** The fields that determine the name and shape of every tensor of the model. */
 export function modelFields(config: ModelConfig): ModelFields {
   return ModelFields.parse(Object.fromEntries(FIELDS.map(field => [field, config[field]])))
 }
 
-/** The first field in which a checkpoint's model differs from the job's, as text. */
+/**
+ * The first field in which a checkpoint's model differs from the job's, as text; undefined if none.
+ */
 export function modelDifference(saved: ModelFields, config: ModelConfig): string | undefined {
   const now = modelFields(config)
   const field = FIELDS.find(name => saved[name] !== now[name])
@@ -112,7 +111,7 @@ export function modelDifference(saved: ModelFields, config: ModelConfig): string
 
 export const folderOf = (step: number) => `step-${String(step).padStart(8, '0')}`
 
-/** Steps of all folders with a checkpoint's final name, newest first; none when the directory does not exist. */
+/** Steps of all complete checkpoints, newest first; none if the directory does not exist. */
 export async function listSteps(directory: string): Promise<number[]> {
   const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return []

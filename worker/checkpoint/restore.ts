@@ -1,13 +1,14 @@
-// Reading checkpoints. All ranks load the same step or none: rank 0 proposes, everyone verifies what it would read, and one unusable file
-// anywhere makes all of them go on to the next older checkpoint.
+// Reading checkpoints. All ranks load the same step or none: rank 0 proposes a step, every rank
+// verifies the files that it would read, and if any rank finds an unusable file, all ranks go on to
+// the next older checkpoint.
 
 import { open, rename, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { errnoCode, errnoText, WorkerFailure } from '../failure.ts'
-import { everywhere } from '../ranks/together.ts'
+import { everywhere, together } from '../ranks/together.ts'
 import { type CheckpointIndex, folderOf, INDEX, listSteps, modelDifference, readIndex } from './contents.ts'
+import { type CheckpointPlace, type Held, removeLeftovers } from './place.ts'
 import { type Header, hashFile, readFloats, readHeader } from './safetensors.ts'
-import { type CheckpointPlace, type Held, removeLeftovers } from './saving.ts'
 
 export interface Restored {
   index: CheckpointIndex
@@ -19,20 +20,21 @@ interface Problem {
   text: string
 }
 
-/** What one rank finds out about one checkpoint; of several, the last named decides. */
+/** The result of one rank's look at one checkpoint. A later field takes precedence. */
 interface Finding {
   index?: CheckpointIndex
-  /** Damaged or incomplete: an older one is tried. */
+  /** The checkpoint is damaged or incomplete, so an older one is tried. */
   problem?: string
-  /** Another model: permanent. */
+  /** The checkpoint is of another model, so the job fails for good. */
   difference?: string
-  /** Perhaps whole, but not to be read from here: giving it up would lose work. */
+  /** This rank cannot read a checkpoint that may be usable. Skipping it would lose work. */
   unreadable?: string
 }
 
 /**
- * Fills `held` from the newest checkpoint that every rank can read; collective. Undefined: there is none, and `held` may hold anything.
- * Throws `badConfig` when the newest readable one is of another model.
+ * Fills `held` from the newest checkpoint that every rank can read; collective. Returns undefined
+ * if there is none; `held` may then hold anything. Throws `badConfig` if the newest readable
+ * checkpoint is of another model, and `checkpoint` if a rank cannot read one that may be usable.
  */
 export async function restoreCheckpoint(
   place: CheckpointPlace,
@@ -42,21 +44,25 @@ export async function restoreCheckpoint(
   const steps = place.rank === 0 ? await candidates(place) : []
   const problems: Problem[] = []
   for (let i = 0; ; i++) {
-    const proposal = await place.reduce(Float64Array.of(place.rank === 0 ? (steps[i] ?? -1) : 0))
-    const step = proposal[0] ?? -1
+    // Only rank 0 knows the steps; the others add 0.
+    const { step } = await together(place.reduce, { step: place.rank === 0 ? (steps[i] ?? -1) : 0 })
     if (step < 0) return conclude(place, problems, { warn, restored: undefined })
     const folder = join(place.directory, folderOf(step))
     const outcome = await everywhere(place.reduce, () => examine(place, folder, held))
     const found: Finding = 'value' in outcome ? outcome.value : { unreadable: errnoText(outcome.error) }
-    const verdict = await agree(place, found)
+    const verdict = await together(place.reduce, {
+      problem: found.problem !== undefined,
+      difference: found.difference !== undefined,
+      unreadable: found.unreadable !== undefined,
+    })
     if (verdict.difference) {
       throw new WorkerFailure(
         'badConfig',
-        `The checkpoint ${folder} was made with ${found.difference ?? 'another model'}: use another output folder or volume, or the model it was made with.`,
+        `The checkpoint ${folder} was made with ${found.difference ?? 'another model'}: use another output folder or volume, or the model of the checkpoint.`,
       )
     }
     if (verdict.unreadable) {
-      const reason = found.unreadable ?? 'another rank cannot; its log says why'
+      const reason = found.unreadable ?? 'the log of another rank says why'
       throw new WorkerFailure('checkpoint', `The checkpoint ${folder} cannot be read: ${reason}.`)
     }
     if (!verdict.problem && found.index)
@@ -73,16 +79,6 @@ async function candidates(place: CheckpointPlace): Promise<number[]> {
       `The checkpoint folder ${place.directory} cannot be listed: ${errnoText(error)}.`,
     )
   })
-}
-
-/** How many ranks found what. */
-async function agree(
-  place: CheckpointPlace,
-  found: Finding,
-): Promise<{ problem: number; difference: number; unreadable: number }> {
-  const flags = [found.problem, found.difference, found.unreadable].map(text => (text === undefined ? 0 : 1))
-  const [problem = 0, difference = 0, unreadable = 0] = await place.reduce(Float64Array.from(flags))
-  return { problem, difference, unreadable }
 }
 
 async function examine(place: CheckpointPlace, folder: string, held: readonly Held[]): Promise<Finding> {
@@ -108,7 +104,10 @@ async function examine(place: CheckpointPlace, folder: string, held: readonly He
   }
 }
 
-/** Verifies every file that has a part of `held` and copies it there. `opening`: called with the file that an error is about. */
+/**
+ * Verifies every file that has a part of `held` and copies that part. Calls `opening` with the name
+ * of each file before reading it, so that the caller can tell which file an error is about.
+ */
 export async function readHeld(
   folder: string,
   { index, held }: { index: CheckpointIndex; held: readonly Held[] },
@@ -165,7 +164,10 @@ async function readSlices(
   }
 }
 
-/** Says which checkpoints were skipped and what is used instead; rank 0 puts them aside, so that they do not count as kept ones. */
+/**
+ * Warns of the checkpoints that were skipped. Rank 0 renames them, so that they do not count among
+ * the ones that are kept.
+ */
 async function conclude(
   place: CheckpointPlace,
   problems: readonly Problem[],

@@ -1,5 +1,6 @@
-// The safetensors format: 8 bytes header length (little endian), a JSON header, raw bytes without gaps. Opens in Python's `safetensors`.
-// Written and read by position, with a SHA-256 of the whole file on the way, so no copy of the tensors is made.
+// The safetensors format, which Python's `safetensors` opens: 8 bytes with the length of the header
+// (little endian), the header as JSON, then the tensors' bytes without gaps. Files are read and
+// written in place, without a copy of the tensors, and hashed with SHA-256 on the way.
 
 import { createHash } from 'node:crypto'
 import { type FileHandle, open } from 'node:fs/promises'
@@ -17,7 +18,7 @@ export interface Written {
 }
 
 export interface Entry {
-  /** As safetensors calls it: F32, BF16, ... */
+  /** The type's name in safetensors: F32, BF16, ... */
   dtype: string
   shape: number[]
   /** Bytes from the start of the file. */
@@ -41,7 +42,7 @@ const HeaderJson = z.object({ __metadata__: z.record(z.string(), z.string()).opt
 const CHUNK = 4 << 20
 const MAX_HEADER = 100 << 20
 
-/** Writes and fsyncs a new file; fails when it exists. */
+/** Writes and fsyncs a new file; fails if the file exists. */
 export async function writeSafetensors(
   path: string,
   tensors: readonly Tensor[],
@@ -67,7 +68,7 @@ export async function writeSafetensors(
   }
 }
 
-/** Reads the header of an open file. Throws when it is not well formed, or a tensor is not of F32. */
+/** Reads the header of an open file. Throws if it is malformed or if a tensor is not of F32. */
 export async function readHeader(file: FileHandle): Promise<Header> {
   const header = await readHeaderOfAny(file)
   for (const [name, { dtype }] of header.entries)
@@ -75,7 +76,10 @@ export async function readHeader(file: FileHandle): Promise<Header> {
   return header
 }
 
-/** The same with tensors of any type; of others than F32 nothing is said about their bytes. */
+/**
+ * Reads the header of an open file whose tensors may be of any type. Throws if it is malformed. The
+ * bytes of tensors that are not of F32 are not checked.
+ */
 export async function readHeaderOfAny(file: FileHandle): Promise<Header> {
   const { size } = await file.stat()
   const length = size < 8 ? 0 : Number(new DataView((await readExactly(file, 0, 8)).buffer).getBigUint64(0, true))
@@ -118,7 +122,7 @@ export async function hashFile(file: FileHandle): Promise<Written> {
   }
 }
 
-/** What comes before the tensors' own bytes, which follow in the order given. */
+/** The bytes of a file before those of the tensors, which follow in the given order. */
 export function encodeHeader(tensors: readonly Tensor[], metadata: Record<string, string>): Uint8Array {
   const header: Record<string, unknown> = { __metadata__: metadata }
   let offset = 0
@@ -137,7 +141,9 @@ export function encodeHeader(tensors: readonly Tensor[], metadata: Record<string
   return bytes
 }
 
-/** The values' own memory as bytes; the machine must be little endian, as every supported one is. */
+/**
+ * The memory of the values as bytes. All supported machines are little endian, as the format is.
+ */
 function bytesOf(data: Float32Array): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
 }

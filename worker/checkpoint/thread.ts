@@ -1,10 +1,10 @@
-// Writes files beside training: on a thread of its own, so that nothing waits for a checksum, and with a low priority, so that a step on the
-// same cores hardly slows down.
+// Writes files while training goes on. A thread of its own computes the checksums, so that nothing
+// waits for them. It has a low priority, so that it hardly slows down a step on the same cores.
 
 import { Worker } from 'node:worker_threads'
 import type { Written } from './safetensors.ts'
 
-/** Beside a thread that computes all the time it gets a thirtieth of a core; cores that wait are its own. */
+/** With this priority the thread gets a thirtieth of a busy core, and all of an idle one. */
 const NICE = 15
 const CHUNK = 4 << 20
 
@@ -17,7 +17,10 @@ interface Task {
 
 type Answer = { id: number; body: ArrayBuffer } & (Written | { message: string; code: string | undefined })
 
-/** What the thread does. Only its text goes there, so that a bundle in one file has it too: it may name nothing outside itself. */
+/**
+ * The program of the thread. It is passed as text, so that it also works in a bundle of one file,
+ * and therefore must not refer to anything outside itself.
+ */
 function serve(nice: number, chunkBytes: number): void {
   const { closeSync, fsyncSync, openSync, readlinkSync, writeSync } = process.getBuiltinModule('node:fs')
   const { createHash } = process.getBuiltinModule('node:crypto')
@@ -26,7 +29,7 @@ function serve(nice: number, chunkBytes: number): void {
   try {
     setPriority(Number(readlinkSync('/proc/thread-self').split('/').at(-1)), nice)
   } catch {
-    // With the priority of all others it does the same.
+    // The thread works as well with normal priority.
   }
   const write = ({ path, head, body }: Task): Written => {
     const hash = createHash('sha256')
@@ -84,8 +87,8 @@ function start(): Worker {
 }
 
 /**
- * Writes and fsyncs a new file of `head` and `body`; fails when it exists. `body` is taken away meanwhile and given back with the result.
- * Several are written one after another.
+ * Writes and fsyncs a new file of `head` and `body`; fails if the file exists. `body` is detached
+ * meanwhile, and its memory is given back with the result. Files are written one after another.
  */
 export function writeBeside(path: string, head: Uint8Array, body: ArrayBuffer): Promise<Result> {
   thread ??= start()

@@ -1,14 +1,16 @@
-// Training data as tokens. Which of them make up a sequence depends on the seed, the step and the sequence's place in the global batch alone,
-// so that a batch is the same whatever the number of ranks, and the data position of a checkpoint is its step.
+// Training data as tokens. The tokens of a sequence depend only on the seed, the step and the
+// sequence's place in the global batch. So a batch is the same for any number of ranks, and a
+// checkpoint needs no data position beside its step.
 
 import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { ENV } from '../../crds/contract.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { errnoText, WorkerFailure } from '../failure.ts'
 import { type CorpusName, corpusText } from './corpora.ts'
 import { TokenFile, type TokenType } from './token-file.ts'
 
-/** Which part of the text a batch is drawn from; the last tenth is held out. */
+/** The part of the text that a batch is drawn from. The last tenth is for validation. */
 export type Split = 'train' | 'validation'
 
 /** Sequences `first` .. `first + count - 1` of the global batch of a step. */
@@ -23,7 +25,10 @@ export interface Slice {
 
 type Source = Pick<ScMoEJobSpec['data'], 'builtin' | 'path'>
 
-/** Finds the file that `spec.data` means. `fallbackFolder` is filled from the installed corpora when it lacks the text. */
+/**
+ * The file that `spec.data` means. A built-in text is looked for in `dataDirectory`; if that is not
+ * given, in `fallbackFolder`, which gets the text from the installed corpora if it lacks it.
+ */
 export function dataPath(data: Source, dataDirectory: string | undefined, fallbackFolder: string): string {
   if (data.path !== undefined) return data.path
   const name = data.builtin ?? 'moby-dick'
@@ -32,7 +37,7 @@ export function dataPath(data: Source, dataDirectory: string | undefined, fallba
   return path
 }
 
-/** Writes a corpus as a text file; two ranks may do so at the same time. */
+/** Writes a corpus as a text file. Two ranks may do so at the same time. */
 export function extractCorpus(name: CorpusName, folder: string): void {
   try {
     const temporary = join(folder, `.${name}.${process.pid}.tmp`)
@@ -42,26 +47,29 @@ export function extractCorpus(name: CorpusName, folder: string): void {
   } catch (error) {
     throw new WorkerFailure(
       'badData',
-      `The built-in text ${name} cannot be put into ${folder} (${errnoText(error)}): run npm ci, or set SCMOE_DATA_DIRECTORY to a folder with ${name}.txt.`,
+      `The built-in text ${name} cannot be put into ${folder} (${errnoText(error)}): run npm ci, or set ${ENV.dataDirectory} to a folder with ${name}.txt.`,
     )
   }
 }
 
 export interface DataOptions {
-  /** Of spec.data: what the file holds. */
+  /** `spec.data.tokens`: what the file holds. */
   tokens: TokenType
-  /** Every token of the file must be below. */
+  /** Every token of the file must be smaller than this. */
   vocabulary: number
   sequenceLength: number
 }
 
-/** A file of tokens, read by position: its size does not matter to memory. */
+/** A file of tokens. Only the parts that are asked for are read into memory. */
 export class TokenData {
   readonly #file: TokenFile
   readonly #sequenceLength: number
   readonly #range: Record<Split, { start: number; length: number }>
 
-  /** Throws a `badData` failure when the file cannot be read or either part is shorter than one sequence and its last target. */
+  /**
+   * Throws a `badData` failure if the file cannot be read, or if a split is shorter than one
+   * sequence and its last target.
+   */
   constructor(path: string, options: DataOptions) {
     const { sequenceLength } = options
     this.#sequenceLength = sequenceLength
@@ -81,7 +89,10 @@ export class TokenData {
     return this.#file.path
   }
 
-  /** Fills tokens, i32 [count, sequenceLength + 1]: inputs are the first columns of a row, targets its last. */
+  /**
+   * Fills tokens, i32 [count, sequenceLength + 1]. The inputs are all columns but the last, the
+   * targets all columns but the first.
+   */
   readInto(tokens: Int32Array, slice: Slice): void {
     const columns = this.#sequenceLength + 1
     const { start, length } = this.#range[slice.split]
@@ -100,7 +111,10 @@ export class TokenData {
 const STREAM: Record<Split, bigint> = { train: 0n, validation: 1n }
 const MASK = (1n << 64n) - 1n
 
-/** splitmix64's finaliser (Steele, Lea and Flood, 2014): a bijection of 64 bits without visible structure. */
+/**
+ * splitmix64's finaliser (Steele, Lea and Flood, 2014): a bijection of 64 bits without visible
+ * structure.
+ */
 function mix(value: bigint): bigint {
   let z = (value + 0x9e3779b97f4a7c15n) & MASK
   z = ((z ^ (z >> 30n)) * 0xbf58476d1ce4e5b9n) & MASK
@@ -108,7 +122,7 @@ function mix(value: bigint): bigint {
   return z ^ (z >> 31n)
 }
 
-/** The number in [0, limit) at place `index` of a stream: counter-based, so any place can be had without those before it. */
+/** The number in [0, limit) at place `index` of a stream; needs none of the numbers before it. */
 export function randomBelow(limit: number, at: { seed: number; stream: Split; index: bigint }): number {
   const key = mix((BigInt(at.seed) << 1n) | STREAM[at.stream])
   return Number((mix(key ^ mix(at.index)) * BigInt(limit)) >> 64n)

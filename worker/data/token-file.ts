@@ -1,4 +1,5 @@
-// A file of tokens: text, of which each byte is one, or little-endian numbers. Read by position; every token that is read is checked.
+// A file of tokens: text, in which each byte is a token, or little-endian numbers. Every token that
+// is read is checked against the vocabulary.
 
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
@@ -11,7 +12,7 @@ const BYTES: Readonly<Record<TokenType, 1 | 2 | 4>> = { bytes: 1, uint16: 2, uin
 /** Failures are `badData` and name the file, the byte and the value. */
 export class TokenFile {
   readonly path: string
-  /** Tokens in it. */
+  /** Tokens in the file. */
   readonly length: number
   readonly #file: number
   readonly #type: TokenType
@@ -38,18 +39,18 @@ export class TokenFile {
     if (bytes % width !== 0) {
       throw new WorkerFailure(
         'badData',
-        `The data ${path} has ${bytes} bytes, which is not a multiple of the ${width} that spec.data.tokens ${tokens} needs for each: the file was cut short, or holds something else.`,
+        `The data ${path} has ${bytes} bytes, which is not a multiple of the ${width} that each token of spec.data.tokens ${tokens} takes: the file was cut short, or holds something else.`,
       )
     }
     this.length = bytes / width
   }
 
-  /** What `length` counts. */
+  /** The unit of `length`, for messages. */
   get unit(): string {
     return this.#type === 'bytes' ? 'bytes' : `${this.#type} tokens`
   }
 
-  /** Fills `tokens` with those from `start` on. */
+  /** Fills `tokens` from the file's token `start` on. */
   read(tokens: Int32Array, start: number): void {
     const width = BYTES[this.#type]
     const bytes = new Uint8Array(tokens.length * width)

@@ -1,4 +1,5 @@
-// What there is to evaluate at a path: a checkpoint of ours, written by any number of ranks, or weights of another program.
+// Finds what there is to evaluate at a path, and reads its parameters: a checkpoint of this
+// program, written by any number of ranks, or weights of another program.
 
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -16,8 +17,10 @@ const bad = (message: string) => new WorkerFailure('badConfig', message)
 const short = (error: unknown) => errnoText(error).replaceAll(/\s+/g, ' ').slice(0, 300)
 
 /**
- * A folder with an index, else the newest checkpoint of a folder of checkpoints or of an output folder, else a folder's safetensors files, or one
- * such file. Throws `badConfig` where there is none of them, or an index that cannot be read.
+ * The source that `path` means: a checkpoint's folder, otherwise the newest checkpoint in a folder
+ * of checkpoints or in an output folder, otherwise the safetensors files of a folder. A path that
+ * is no folder is taken for one such file. Throws `badConfig` if there is nothing of this kind, or
+ * if an index cannot be read.
  */
 export async function locate(path: string): Promise<Source> {
   const found = await stat(path).catch((error: unknown) => {
@@ -47,17 +50,20 @@ async function ownCheckpoint(folder: string): Promise<Source> {
   }
 }
 
-/** Throws `badConfig` where a checkpoint's index says another model than the job. */
+/** Throws `badConfig` if a checkpoint is of another model than the job's. */
 export function demandModel(source: Source, model: ModelConfig): void {
   if (source.kind === 'weights') return
   const difference = modelDifference(source.index.model, model)
   if (difference === undefined) return
   throw bad(
-    `The checkpoint ${source.folder} was made with ${difference}: give the job it was made with, or leave --job out.`,
+    `The checkpoint ${source.folder} was made with ${difference}: give the job of the checkpoint, or leave --job out.`,
   )
 }
 
-/** Fills the parameters of the whole model, whose memory `view` gives. Throws `badConfig` with what is wrong and what to do. */
+/**
+ * Fills the parameters of the whole model, in the memory that `view` gives. Throws `badConfig` with
+ * what is wrong and what to do.
+ */
 export async function readParameters(
   source: Source,
   model: ModelConfig,

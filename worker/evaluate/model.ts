@@ -1,4 +1,5 @@
-// The model of an evaluation: that of a job, or of a checkpoint's index, on one rank. And how its sequences are cut into batches. Pure.
+// The model of an evaluation, on one rank: that of a job, or that of a checkpoint's index; and the
+// batches into which its sequences are divided. Pure.
 
 import { worldSizeOf } from '../../crds/ranks.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
@@ -9,12 +10,12 @@ import type { Emitted } from '../program/program.ts'
 
 export type ModelSpec = Pick<ScMoEJobSpec, 'model' | 'training'>
 
-/** Where neither a job nor the user says how many sequences are computed at a time. */
+/** Sequences at a time if neither the job nor the user says how many. */
 const BATCH = 8
 
 /**
- * A spec with this model. An index does not say what shapes no tensor: here no token is dropped, and the coefficients of the balance and z
- * losses have their defaults.
+ * A spec with the model of an index. An index has only the fields that shape tensors. So no token
+ * is dropped here, and the coefficients of the balance and z-losses have their defaults.
  */
 export function specOfIndex({ model }: Pick<CheckpointIndex, 'model'>): ModelSpec {
   return ScMoEJobSpec.parse({
@@ -42,25 +43,31 @@ export function specOfIndex({ model }: Pick<CheckpointIndex, 'model'>): ModelSpe
   })
 }
 
-/** Sequences that a rank of the job computes at a time; capacity, and so which tokens are dropped, depends on it. */
+/**
+ * Sequences that a rank of the job computes at a time. The capacity of the experts depends on it,
+ * and so do the tokens that are dropped.
+ */
 export function batchOf({ training, workers }: Pick<ScMoEJobSpec, 'training' | 'workers'>): number {
   return training.globalBatchSequences / (worldSizeOf({ workers }) * training.microBatches)
 }
 
-/** In float32, whatever the job trains in: CPUs compute it. Throws `ModelError` where fields contradict each other. */
+/**
+ * The model in float32, because CPUs compute it, whatever the job trains in. Throws `ModelError` if
+ * fields contradict each other.
+ */
 export function modelOf({ model, training }: ModelSpec, batch: number): ModelConfig {
   const one = { ...training, globalBatchSequences: batch, microBatches: 1, precision: 'float32' as const }
   return modelConfig({ model, training: one, parallelism: { expertParallelSize: 1 } }, 1)
 }
 
 export interface Batch {
-  /** First sequence. */
+  /** Index of its first sequence. */
   first: number
-  /** Sequences. */
+  /** Number of sequences. */
   count: number
 }
 
-/** All sequences in order, `batch` at a time; the last batch is what is left. */
+/** All sequences in order, `batch` at a time. The last batch has those that are left. */
 export function batchesOf(sequences: number, batch = BATCH): Batch[] {
   const count = Math.min(batch, sequences)
   return Array.from({ length: Math.ceil(sequences / count) }, (_, i) => ({
@@ -70,28 +77,35 @@ export function batchesOf(sequences: number, batch = BATCH): Batch[] {
 }
 
 export interface BatchShape {
-  /** Sequences of the batch, of the largest batch, and of all batches. */
+  /** Sequences in this batch. */
   count: number
+  /** Sequences in the largest batch. */
   most: number
+  /** Sequences in all batches. */
   sequences: number
-  /** Backward too: gradients are added to what is there. */
+  /** Whether there is a backward pass too, which adds to the gradients. */
   gradients: boolean
 }
 
 export interface BatchProgram {
   emitted: Emitted
   model: ModelConfig
-  /** What the losses of a run count in the mean over all sequences; the gradients it adds are weighed already. */
+  /**
+   * Weight of this batch's losses in the mean over all sequences. The gradients that the program
+   * adds are weighted already.
+   */
   weight: number
 }
 
 /**
- * Forward pass, or forward and backward, of one batch. Declares no persistent memory that it does not use, but tokens for the largest batch,
- * so that batches of all sizes have the same.
+ * The forward pass, or forward and backward pass, of one batch. It declares only the persistent
+ * memory that it uses, and tokens for the largest batch, so that batches of all sizes have the same
+ * persistent memory.
  */
 export function emitBatch(spec: ModelSpec, { count, most, sequences, gradients }: BatchShape): BatchProgram {
   const model = modelOf(spec, count)
-  // As a micro-batch it adds its part to losses and gradients: of so many micro-batches, which need not be a whole number, would all be made.
+  // A micro-batch adds its part to losses and gradients. The implied number of micro-batches need
+  // not be an integer.
   const whole = gradients
     ? emitMicroBatch({ ...model, microBatches: sequences / count }, 0, false)
     : emitEvaluate(model, 0)

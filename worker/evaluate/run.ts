@@ -1,8 +1,8 @@
-// A model over a file of tokens, on one rank without the worker around it: losses, and their gradient.
+// Evaluates a model over a file of tokens, on one rank in this process: its losses and their
+// gradient.
 
 import { closeSync, openSync, renameSync, rmSync } from 'node:fs'
-import { z } from 'zod'
-import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import type { Evaluation, EvaluationOrder } from '../../crds/evaluation.ts'
 import { writeSafetensors } from '../checkpoint/safetensors.ts'
 import { TokenFile } from '../data/token-file.ts'
 import { createEngine, type Engine } from '../engine.ts'
@@ -14,50 +14,10 @@ import { defaultThreads } from '../threads.ts'
 import { demandModel, locate, readParameters, type Source } from './checkpoint.ts'
 import { type Batch, batchesOf, batchOf, emitBatch, type ModelSpec, modelOf, specOfIndex } from './model.ts'
 
-export const EvaluationOrder = z.strictObject({
-  checkpoint: z.string(),
-  tokens: z.string(),
-  /** Weights of another program need it; a checkpoint's index holds all but the coefficients of the losses and the capacity. */
-  spec: ScMoEJobSpec.optional(),
-  /** Instead of what spec.data says, or bytes. */
-  type: ScMoEJobSpec.shape.data.unwrap().shape.tokens.unwrap().optional(),
-  /** The first so many; absent: all of the file. */
-  sequences: z.int().min(1).optional(),
-  /** Sequences at a time; absent: as many as a rank of the job has, or 8. */
-  batch: z.int().min(1).optional(),
-  /** Losses alone: no backward pass. */
-  lossOnly: z.boolean().optional(),
-  /** File for the gradients. */
-  gradients: z.string().optional(),
-  threads: z.int().min(1).optional(),
-})
-export type EvaluationOrder = z.infer<typeof EvaluationOrder>
-
-/** Means over all tokens predicted. */
-export const Evaluation = z.object({
-  /** The folder or file that was read. */
-  checkpoint: z.string(),
-  /** Optimizer steps done; of weights of another program nothing is known. */
-  step: z.number().optional(),
-  sequences: z.number(),
-  sequenceLength: z.number(),
-  batchSequences: z.number(),
-  /** What training minimises: crossEntropy + auxCoefficient * auxLoss + zCoefficient * zLoss. */
-  loss: z.number(),
-  crossEntropy: z.number(),
-  /** Load-balance losses of all MoE layers, added; absent without such. */
-  auxLoss: z.number().optional(),
-  auxCoefficient: z.number().optional(),
-  /** Router z-losses, added; absent where the coefficient is 0. */
-  zLoss: z.number().optional(),
-  zCoefficient: z.number().optional(),
-  /** Of the gradient of `loss`, before clipping; absent with lossOnly. */
-  gradientNorm: z.number().optional(),
-  gradients: z.string().optional(),
-})
-export type Evaluation = z.infer<typeof Evaluation>
-
-/** Throws `WorkerFailure`, `ModelError` or `EngineError`. `progress` is called with the sequences done. */
+/**
+ * Does what `order` says. `progress` is called with the number of sequences that are done. Throws
+ * `WorkerFailure`, `ModelError` or `EngineError`.
+ */
 export async function evaluate(
   order: EvaluationOrder,
   progress: (done: number, sequences: number) => void = () => undefined,
@@ -106,7 +66,7 @@ function specOf({ spec }: EvaluationOrder, source: Source): ModelSpec {
   if (source.kind === 'checkpoint') return specOfIndex(source.index)
   throw new WorkerFailure(
     'badConfig',
-    `${source.files[0]} is no checkpoint of this program, so nothing says what model the weights are of: give a job with that model by --job.`,
+    `${source.files[0]} is no checkpoint of this program, so nothing says which model the weights belong to: give a job with that model by --job.`,
   )
 }
 
@@ -115,7 +75,7 @@ function tokenFile({ tokens, type, spec }: EvaluationOrder, { model, training }:
   return new TokenFile(tokens, { tokens: type ?? spec?.data.tokens ?? 'bytes', vocabulary })
 }
 
-/** Sequences lie end to end, each with the next one's first token as its last target. */
+/** Sequences lie end to end in the file. The last target of each is the first token of the next. */
 function sequencesOf({ sequences }: EvaluationOrder, file: TokenFile, sequenceLength: number): number {
   const most = Math.floor((file.length - 1) / sequenceLength)
   const wanted = sequences ?? Math.max(1, most)
@@ -133,12 +93,12 @@ interface Plan {
   gradients: boolean
 }
 
-/** Programs and memory of an evaluation, and what its batches have added up to. */
+/** The programs and memory of an evaluation, and the sums over its batches. */
 class Run {
   readonly model: ModelConfig
   readonly #engine: Engine
   readonly #plan: Plan
-  /** By sequences in a batch. */
+  /** Programs by the number of sequences in a batch. */
   readonly #programs = new Map<number, { name: string; weight: number }>()
   #crossEntropy = 0
   #aux = 0
@@ -158,7 +118,7 @@ class Run {
     if (gradients) for (const { name } of tensors(this.model)) this.floats(gradientOf(name)).fill(0)
   }
 
-  /** `read` fills tokens from one of the file on. */
+  /** Runs a batch; `read` fills tokens from position `start` of the file on. */
   async batch({ first, count }: Batch, read: (tokens: Int32Array, start: number) => void): Promise<void> {
     const program = this.#programs.get(count)
     const tokens = this.#engine.view(BUFFER.tokens)
@@ -196,7 +156,10 @@ class Run {
     }
   }
 
-  /** Under the names and in the shapes of the parameters; replaces a file of that name when it is whole. */
+  /**
+   * Writes the gradients under the names and in the shapes of the parameters. A file that was there
+   * is replaced only when the new one is complete.
+   */
   async writeGradients(path: string, found: Evaluation): Promise<void> {
     const list = tensors(this.model).map(({ name, shape }) => ({ name, shape, data: this.floats(gradientOf(name)) }))
     const metadata = {
@@ -250,7 +213,7 @@ class Run {
   }
 }
 
-/** Before hours of computing rather than after them. */
+/** Checked before the evaluation, which may take hours, rather than after it. */
 function demandWritable(path: string): void {
   const temporary = `${path}.tmp-${process.pid}`
   try {

@@ -1,5 +1,5 @@
-// Weights that another program wrote: safetensors files with the tensors of docs/checkpoints.md, no index, no moments. Checked as a whole before
-// anything is read.
+// Weights that another program wrote: safetensors files with the tensors that docs/checkpoints.md
+// lists, without an index and moments. All tensors are checked before any is read.
 
 import { type FileHandle, open } from 'node:fs/promises'
 import { basename } from 'node:path'
@@ -7,16 +7,19 @@ import { type Entry, readFloats, readHeaderOfAny } from '../checkpoint/safetenso
 import { errnoText, WorkerFailure } from '../failure.ts'
 import type { Tensor } from '../model.ts'
 
-/** What a file says of a tensor; the name of the file. */
+/** A tensor as a file's header describes it, with the name of the file. */
 export type Found = Pick<Entry, 'dtype' | 'shape'> & { file: string }
 
-/** Problems named in one error; the others are counted. */
+/** At most so many problems are named in an error. The others are counted. */
 const NAMED = 8
 
 const shapeText = (shape: readonly number[]) => `[${shape.join(', ')}]`
 const isSame = (a: readonly number[], b: readonly number[]) => a.length === b.length && a.every((n, i) => n === b[i])
 
-/** One line for each tensor that is missing, extra, twice there, misshapen or not of F32, in the order of the model; then what is not of it. */
+/**
+ * A line for each tensor of the model that is missing, in two files, misshapen or not of F32, in
+ * the order of the model; then a line for each tensor that the model does not have.
+ */
 export function weightProblems(
   expected: readonly Pick<Tensor, 'name' | 'shape'>[],
   found: ReadonlyMap<string, Found[]>,
@@ -53,8 +56,8 @@ function unknown(name: string, names: ReadonlySet<string>): string {
 }
 
 /**
- * Fills the memory that `view` gives from `files`. Throws one `badConfig` failure that names every tensor with its shapes, or the file that is
- * not readable.
+ * Fills the memory that `view` gives from `files`. Throws a `badConfig` failure that lists the
+ * tensors with problems, or names the file that cannot be read.
  */
 export async function readWeights(
   files: readonly string[],

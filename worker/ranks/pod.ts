@@ -1,5 +1,6 @@
-// A pod with several ranks: one process for each of its GPUs under this one, which is no rank itself. It passes on what stops the pod, ends the
-// others when one has failed, and leaves the words of the one that explains the others.
+// The parent process of a pod with several ranks, one child process for each GPU; it is no rank
+// itself. It passes on the signals that stop the pod, ends the other ranks when one has failed, and
+// leaves the termination message of the rank whose failure explains the others.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -7,7 +8,7 @@ import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ENV, EXIT, type Failure, PORT, TerminationRecord } from '../../crds/contract.ts'
 import { type Reason, WorkerFailure } from '../failure.ts'
-import { writeTermination } from '../report/server.ts'
+import { writeTermination } from '../report/termination.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
@@ -15,19 +16,21 @@ interface RankEnd {
   rank: number
   code: number
   signal: NodeJS.Signals | null
-  /** Killed by this process, for the failure of another. */
+  /** Whether this process killed the rank because another one had failed. */
   isVictim: boolean
-  /** Order in which they ended. */
+  /** Position in the order in which the ranks ended. */
   place: number
 }
 
-/** How long the others get to notice the first failure by themselves. */
+/** How long the other ranks get to notice the first failure by themselves. */
 const GRACE_MILLISECONDS = 5000
 
 export const hasSeveralRanks = (env: Environment): boolean =>
   Number(env[ENV.localWorldSize] ?? 1) > 1 && !env[ENV.localRank]
 
-/** Starts `program` once for each rank of the pod; resolves with the exit code of the pod when all have ended. */
+/**
+ * Starts `program` once for each rank of the pod. Resolves with the pod's exit code when all ended.
+ */
 export async function runPod(program: string, env: Environment): Promise<number> {
   const scratch = mkdtempSync(join(tmpdir(), 'scmoe-pod-'))
   try {
@@ -64,7 +67,7 @@ class Pod {
   #spawn(rank: number, local: number): ChildProcess {
     const { program, env } = this.#options
     const child = spawn(process.execPath, [program], {
-      // The channel ends a rank when this process dies.
+      // A rank ends when the channel closes, which happens when this process dies.
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       env: {
         ...env,
@@ -108,7 +111,7 @@ class Pod {
     if (end === undefined) return EXIT.internal.code
     const { progress } = this.#record(end.code === EXIT.ok.code ? Number(env[ENV.rank] ?? 0) : end.rank)
     const failure = end.code === EXIT.ok.code ? undefined : this.#failure(end)
-    writeTermination(env[ENV.terminationLog] || '/dev/termination-log', {
+    writeTermination(env[ENV.terminationLog], {
       rank: end.rank,
       ...(progress && { progress }),
       ...(failure && { failure }),
@@ -116,7 +119,10 @@ class Pod {
     return end.code
   }
 
-  /** What explains the others comes first: a rank's own failure, then a lost peer, then having been told to stop, then success. */
+  /**
+   * Orders ends by how much they explain: first a rank's own failure, then a lost peer, then a rank
+   * that this process killed, then one that was told to stop, then success.
+   */
   #consequence({ rank, code, isVictim }: RankEnd): number {
     if (code === EXIT.ok.code) return 4
     if (code === EXIT.terminated.code) return 3
@@ -130,7 +136,7 @@ class Pod {
     if (record !== undefined && isReason(record.reason))
       return new WorkerFailure(record.reason, `rank ${rank}: ${record.message}`, { op: record.op, peer: record.peer })
     const how = signal === null ? `ended with code ${code}` : `was killed by ${signal}`
-    return new WorkerFailure('internal', `rank ${rank} ${how} without a word; its last lines are in the log`)
+    return new WorkerFailure('internal', `rank ${rank} ${how} without saying why; its last lines are in the log`)
   }
 
   #record(rank: number): TerminationRecord {

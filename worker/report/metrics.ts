@@ -1,4 +1,5 @@
-// The worker's Prometheus metrics. Every rank serves them; the values come from the record when they are asked for.
+// The worker's Prometheus metrics, which every rank serves. Gauges read the record when they are
+// asked for their value.
 
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { RunRecord, StepFigures } from './record.ts'

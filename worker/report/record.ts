@@ -1,33 +1,39 @@
-// What a run has to say for itself, as plain data: the progress record of the contract, kept up to date by the training loop.
+// The state of a run as plain data, kept up to date by the training loop. It makes the progress
+// record of the contract.
 
 import type { Progress } from '../../crds/contract.ts'
-import type { Losses } from '../checkpoint/contents.ts'
 import type { WorkerConfig } from '../config.ts'
+import { median } from '../median.ts'
+import { hiddenPercentOf } from '../schedule/schedule.ts'
+import type { Losses } from './losses.ts'
 
-/** One optimizer step. Times in milliseconds; those of communication averaged over the ranks. */
+/**
+ * One optimizer step. Times are in milliseconds; those of communication are means over the ranks.
+ */
 export interface StepFigures {
   loss: number
   milliseconds: number
-  /** What the all-to-alls took, and for how much of that the compute queue stood still. */
+  /** Time that the all-to-alls took. */
   communication: number
+  /** The part of that time in which the compute queue stood still. */
   waited: number
   /** All-to-alls as a share of the MoE layers' time, 0 to 1. */
   shareOfMoe: number
 }
 
-/** Steps that the reported rates are taken over. */
+/** Number of steps that the reported rates are taken over. */
 const WINDOW = 20
 
 const milli = (value: number | undefined) => (value === undefined ? undefined : Math.round(value * 1000))
 
 export interface Rates {
-  /** Median. */
+  /** Median over the steps. */
   stepMilliseconds: number
-  /** Of all ranks together. */
+  /** Tokens of all ranks together. */
   tokensPerSecond: number
-  /** All-to-alls, per step. */
+  /** Time that the all-to-alls of a step take. */
   communicationMilliseconds?: number
-  /** Share of it during which computation went on. */
+  /** The share of that time in which computation went on. */
   overlapPercent?: number
   /** All-to-alls as a share of the MoE layers' time, gate to decode. */
   communicationShareOfMoePercent?: number
@@ -40,7 +46,7 @@ export class RunRecord {
   #window: StepFigures[] = []
   #schedule: string | undefined
   #checkpoint: { step: number; time: string } | undefined
-  /** The first ones are of step 0, also in a run that was resumed. */
+  /** `first` is from the beginning of the job, also in a run that was resumed. */
   #losses: Losses = { first: {}, last: {} }
 
   constructor(config: WorkerConfig) {
@@ -68,7 +74,7 @@ export class RunRecord {
     this.#losses.first.evaluationLoss ??= loss
   }
 
-  /** A new schedule: rates of the old one no longer count. */
+  /** Takes the schedule of the next steps. If it is another one, the rates start anew. */
   scheduled(description: string): void {
     if (description !== this.#schedule) this.#window = []
     this.#schedule = description
@@ -94,7 +100,10 @@ export class RunRecord {
     return this.#checkpoint?.step
   }
 
-  /** Rates over the window; what concerns communication only where experts are on more than one rank. */
+  /**
+   * Rates over the window; undefined before the first step. Without all-to-alls between ranks there
+   * are none of communication.
+   */
   rates(): Rates | undefined {
     if (this.#window.length === 0) return undefined
     const stepMilliseconds = median(this.#window.map(step => step.milliseconds))
@@ -105,7 +114,7 @@ export class RunRecord {
     return {
       ...rates,
       communicationMilliseconds: communication / this.#window.length,
-      overlapPercent: Math.min(100, Math.max(0, 100 * (1 - waited / communication))),
+      overlapPercent: hiddenPercentOf({ waited, communication }),
       communicationShareOfMoePercent: (100 * sum(this.#window.map(step => step.shareOfMoe))) / this.#window.length,
     }
   }
@@ -145,10 +154,3 @@ export class RunRecord {
 
 const rounded = (value: number | undefined) => (value === undefined ? undefined : Math.round(value))
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
-
-export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  const middle = sorted.length >> 1
-  const upper = sorted[middle] ?? Number.NaN
-  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2
-}

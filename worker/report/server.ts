@@ -1,9 +1,9 @@
-// What a worker shows while it runs: /progress (rank 0), /trace, /metrics, /healthz and /readyz (every rank); and the last record it leaves.
+// The HTTP server of a worker: /progress on rank 0; /trace, /metrics, /healthz and /readyz on every
+// rank.
 
-import { existsSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { Progress, TerminationRecord } from '../../crds/contract.ts'
-import { errnoCode, errnoText, failureRecord, WorkerFailure } from '../failure.ts'
+import { ENV } from '../../crds/contract.ts'
+import { errnoCode, errnoText, WorkerFailure } from '../failure.ts'
 import type { WorkerMetrics } from './metrics.ts'
 import type { RunRecord } from './record.ts'
 
@@ -11,9 +11,9 @@ export interface Reported {
   record: RunRecord
   metrics: WorkerMetrics
   rank: number
-  /** Rendezvous done. */
+  /** True after the rendezvous. */
   ready: boolean
-  /** Chrome trace of the last profiled step, made when asked for. */
+  /** Makes the Chrome trace of the last step. */
   trace: (() => string) | undefined
 }
 
@@ -43,20 +43,20 @@ export async function serveReport(reported: Reported, at: { port: number; host?:
   }).catch((error: unknown) => {
     const advice =
       errnoCode(error) === 'EADDRINUSE'
-        ? 'another process listens there; stop it or set SCMOE_HTTP_PORT'
-        : 'set SCMOE_HTTP_PORT'
+        ? `another process listens there; stop it or set ${ENV.httpPort}`
+        : `set ${ENV.httpPort}`
     throw new WorkerFailure(
       'portInUse',
       `The worker cannot serve its reports on port ${at.port} (${errnoText(error)}): ${advice}.`,
     )
   })
-  // Reports alone must not keep the process alive.
+  // The server must not keep the process alive.
   server.unref()
   return server
 }
 
 async function answer(reported: Reported, request: IncomingMessage): Promise<Page> {
-  if (request.method !== 'GET' && request.method !== 'HEAD') return text(405, 'only GET')
+  if (request.method !== 'GET' && request.method !== 'HEAD') return text(405, 'use GET')
   const path = new URL(request.url ?? '/', 'http://worker').pathname
   switch (path) {
     case '/healthz':
@@ -86,32 +86,4 @@ function send(response: ServerResponse, { status, type, body }: Page): void {
     'cache-control': 'no-store',
   })
   response.end(response.req.method === 'HEAD' ? undefined : body)
-}
-
-const TERMINATION_BYTES = 4096
-
-/**
- * Leaves the termination message. The default path exists in a container only; elsewhere nothing is written unless a path was given.
- * Never throws: it is the last thing a failing worker does.
- */
-export function writeTermination(
-  path: string,
-  ending: { progress?: Progress; failure?: WorkerFailure; rank: number },
-): void {
-  const { progress, failure, rank } = ending
-  const record: TerminationRecord = {
-    ...(progress && { progress }),
-    ...(failure && { failure: failureRecord(failure, rank) }),
-  }
-  let message = JSON.stringify(record)
-  // Only a long message can be too long: 1024 characters may be 4096 bytes.
-  for (let keep = 512; Buffer.byteLength(message) > TERMINATION_BYTES && record.failure; keep /= 2) {
-    record.failure.message = record.failure.message.slice(0, keep)
-    message = JSON.stringify(record)
-  }
-  try {
-    if (path !== '/dev/termination-log' || existsSync(path)) writeFileSync(path, message)
-  } catch {
-    // The same record is in the log.
-  }
 }

@@ -1,5 +1,5 @@
-// Measured steps as a Chrome trace: one process per rank, one row per queue, arrows along the data that one queue makes and the other needs;
-// opens in Perfetto. Pure.
+// Measured steps as a Chrome trace, which Perfetto opens: a process for each rank, a row for each
+// queue, and arrows for data that one queue produces and the other one needs. Pure.
 
 import { chunkOf, reads, writes } from '../program/effects.ts'
 import type { ScheduledOp } from '../program/program.ts'
@@ -14,14 +14,17 @@ export interface TracedRun {
 
 export interface TracedStep {
   rank: number
-  /** Wall clock at its start, microseconds since 1970: what the traces of several ranks are put beside each other by. */
+  /**
+   * Wall clock at the start of the step, in microseconds since 1970. It aligns the traces of
+   * several ranks.
+   */
   startMicroseconds: number
   runs: readonly TracedRun[]
 }
 
 const ROW = { compute: 1, comm: 2 } as const
 
-/** JSON of the Trace Event Format; `pid` is the rank, times are microseconds from the start of the step. */
+/** JSON in the Trace Event Format. `pid` is the rank; times are microseconds in the step. */
 export function chromeTrace(step: TracedStep): string {
   const { startMicroseconds } = step
   return JSON.stringify({ displayTimeUnit: 'ms', otherData: { startMicroseconds }, traceEvents: traceEvents(step) })
@@ -60,11 +63,14 @@ function slices({ ops, spans, offset }: TracedRun, rank: number): object[] {
   })
 }
 
-/** From the compute op that completes what travels to the communication, and from there to the first compute op that needs it. */
+/**
+ * Arrows to every communication from the compute op that completes its data, and from there to the
+ * first compute op that needs the result.
+ */
 function arrows({ ops, spans, offset }: TracedRun, run: string, rank: number): object[] {
   const arrow = (from: number, to: number) => {
     const common = { name: 'data', cat: 'data', pid: rank, id: `${run}.${from}.${to}` }
-    // The times lie inside both slices, or viewers drop the arrow.
+    // Viewers drop an arrow whose ends do not lie inside the slices.
     const begin = Math.max(spans.start[from] ?? 0, (spans.end[from] ?? 0) - 0.001)
     return [
       { ph: 's', ...common, tid: rowOf(ops[from]), ts: offset + begin },
@@ -85,7 +91,7 @@ function arrows({ ops, spans, offset }: TracedRun, run: string, rank: number): o
 
 const rowOf = (op: ScheduledOp | undefined) => ROW[op?.queue ?? 'compute']
 
-/** Compute ops by the buffers they touch. */
+/** Indices of compute ops by the buffers that they touch. */
 function byBuffer(ops: readonly ScheduledOp[], touched: (op: ScheduledOp) => readonly string[]): Map<string, number[]> {
   const table = new Map<string, number[]>()
   for (const [index, op] of ops.entries()) {
@@ -99,7 +105,7 @@ function byBuffer(ops: readonly ScheduledOp[], touched: (op: ScheduledOp) => rea
   return table
 }
 
-/** False where both work on rows of this buffer in chunks, on different ones. */
+/** False if the ops work on different chunks of this buffer. */
 function sameChunk(a: ScheduledOp | undefined, b: ScheduledOp | undefined, buffer: string): boolean {
   const [one, other] = [a && chunkOf(a), b && chunkOf(b)]
   const inChunks = one?.buffers.has(buffer) === true && other?.buffers.has(buffer) === true

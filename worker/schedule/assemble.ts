@@ -1,4 +1,5 @@
-// The last step: names become indices, buffers get their places, and the result is the file the engine loads.
+// The last step: buffers get their places in memory, and names become indices. The result is the
+// file that the engine loads.
 
 import type { ModelConfig } from '../model.ts'
 import type { Program, Scheduled } from '../program/program.ts'

@@ -1,4 +1,5 @@
-// Which schedule, and in which slots and chunks: predicted from times of the ops, so equal times give the same answer on every rank.
+// Chooses the schedule with its slots and chunks. Predictions are made from the times of the ops,
+// so every rank chooses the same from equal times.
 
 import type { Emitted, Scheduled } from '../program/program.ts'
 import { split } from './chunks.ts'
@@ -19,8 +20,9 @@ import {
 } from './types.ts'
 
 /**
- * Places ops on the two queues. Throws `ScheduleError` where the model has no such slot. With a profile (microseconds, emitted order) weight
- * gradients and sums of gradients go where the predicted step is shortest.
+ * Places ops on the two queues. With a profile (microseconds, in emitted order), weight gradients
+ * and sums of gradients go where the predicted step is shortest. Throws `ScheduleError` if the
+ * model has no such slot.
  */
 export function schedule(emitted: Emitted, choice: Choice, profile?: Profile): Scheduled {
   const chunks = chunksOf(choice)
@@ -30,12 +32,15 @@ export function schedule(emitted: Emitted, choice: Choice, profile?: Profile): S
   return merge(emitted, prepared.graph, place(prepared, choice).queues)
 }
 
-/** Schedules of this program that the wish allows. Throws `ScheduleError` where there are none. */
+/** The schedules of this program that the wish allows. Throws `ScheduleError` if there are none. */
 export function choices(emitted: Emitted, wish: Wish): Choice[] {
   return choicesOf(graphOf(split(emitted, 1)), wish)
 }
 
-/** The best predicted of them; ties go to fewer chunks, then to the larger slack, then to the earlier in the order of `choices`. */
+/**
+ * The schedule with the shortest predicted run among `choices`, and all of them as candidates. Ties
+ * go to fewer chunks, then to the larger slack, then to the earlier choice.
+ */
 export function choose(emitted: Emitted, profile: Profile, wish: Wish): Candidate & { candidates: Candidate[] } {
   const prepared = new Map<number, Prepared>()
   const candidates = choices(emitted, wish).map((choice): Candidate => {
@@ -43,7 +48,7 @@ export function choose(emitted: Emitted, profile: Profile, wish: Wish): Candidat
     const known = prepared.get(chunks) ?? prepare(emitted, chunks, profile)
     prepared.set(chunks, known)
     const { queues, total, slack } = place(known, choice)
-    // Written out when asked for: of a hundred candidates one is.
+    // Merged only when asked for, which happens to one of about a hundred candidates.
     return {
       choice,
       predicted: total,
@@ -56,7 +61,7 @@ export function choose(emitted: Emitted, profile: Profile, wish: Wish): Candidat
   return { ...candidates.reduce((best, other) => (better(other, best) ? other : best)), candidates }
 }
 
-/** e.g. `sequential`, `pipelined, 4 chunks` or `shortcut K=3, backward K=2, 1 chunk`. */
+/** A choice as text, e.g. `pipelined, 4 chunks` or `shortcut K=3, backward K=2, 1 chunk`. */
 export function describe(choice: Choice): string {
   if (choice.strategy === 'Sequential') return 'sequential'
   const chunks = `${choice.chunks} ${choice.chunks === 1 ? 'chunk' : 'chunks'}`
@@ -66,11 +71,11 @@ export function describe(choice: Choice): string {
 
 const chunksOf = (choice: Choice) => (choice.strategy === 'Sequential' ? 1 : choice.chunks)
 
-/** A program in chunks, before a choice of slots. */
+/** A program divided into chunks, before a choice of slots. */
 interface Prepared {
   graph: Graph
   costs?: Costs
-  /** Mean over ranks. */
+  /** Times of the ops, mean over ranks. */
   mean?: Times
 }
 
@@ -85,7 +90,10 @@ function prepare(emitted: Emitted, chunks: number, profile?: Profile): Prepared 
   return { graph, costs: { ops: graph.ops, times, contention: profile.contention }, mean }
 }
 
-/** The best predicted of the orders in which weight gradients can be computed. As emitted without a profile, and where each exchange is waited for. */
+/**
+ * Tries the orders in which weight gradients can be computed, and takes the one with the shortest
+ * predicted run. Without a profile, and in a sequential schedule, the order is the emitted one.
+ */
 function place({ graph, costs, mean }: Prepared, choice: Choice): Placed {
   const inOrder = (compute: readonly number[]) => insertReductions(graph, exchangeQueues(graph, choice, compute), costs)
   const plain = computeOrder(graph, choice)
@@ -102,7 +110,7 @@ function choicesOf(graph: Graph, wish: Wish): Choice[] {
   const hasExchanges = graph.ops.some(op => op.op === 'all_to_all')
   demand(wish, { forward, hasExchanges })
   const counts = CHUNKS.filter(count => wish.chunks === undefined || count === wish.chunks)
-  // A program without backward has one backward slot that does not matter.
+  // A program without a backward pass gets one backward slot, which has no effect.
   const last = backward.length > 0 ? backward : [1]
   const shortcuts = counts.flatMap(chunks =>
     forward
@@ -150,10 +158,10 @@ function demand(
     refuse('chunks is 1, but strategy Pipelined needs more', 'use 2, 4 or 8, or leave it out')
 }
 
-/** Sums of the same times in another order differ by rounding. */
+/** Sums of the same times in different orders may differ by this share, because of rounding. */
 const ROUNDING = 1e-9
 
-/** Predicted shorter; of equals with fewer chunks, then with more slack. */
+/** Whether `a` is predicted to be shorter. Ties go to fewer chunks, then to more slack. */
 export function better(a: Candidate, b: Candidate): boolean {
   const tolerance = ROUNDING * Math.max(a.predicted, b.predicted)
   if (Math.abs(a.predicted - b.predicted) > tolerance) return a.predicted < b.predicted

@@ -1,11 +1,12 @@
-// The same program with its routed rows in chunks (docs/adr/0008): every op that can work on one chunk becomes one op per chunk, all dispatches
-// first, then the experts chunk by chunk, then all combines. Weight gradients stay whole, so that sums keep their order.
+// Divides the routed rows of a program into chunks (docs/adr/0008). Every op that can work on a
+// chunk becomes one op for each chunk: first all dispatches, then the experts chunk by chunk, then
+// all combines. Weight gradients are not divided, so that their sums keep their order.
 
 import type { Emitted, Op, Part } from '../program/program.ts'
 
 export interface Split {
   ops: readonly Op[]
-  /** Per op the index of the emitted op it is, or is a chunk of. */
+  /** For each op, the index of the emitted op that it is, or of which it is a chunk. */
   source: readonly number[]
 }
 
@@ -35,7 +36,10 @@ const each = (count: number, visit: (i: number) => void) => Array.from({ length:
 const splits = (op: Op | undefined) =>
   op !== undefined && op.attrs['chunks'] === 1 && op.segment.unit >= 0 && ROUTED.has(op.segment.part)
 
-/** Neighbours that are split together: of one unit, phase, part and queue. */
+/**
+ * Indices of consecutive ops that are split together, because they have the same unit, phase, part
+ * and queue.
+ */
 function runs(ops: readonly Op[]): number[][] {
   const found: number[][] = []
   let last = ''

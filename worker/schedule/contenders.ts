@@ -1,20 +1,30 @@
-// Predictions that are too close to be believed: the schedules worth a few steps each, and the fastest of them as measured.
+// Schedules whose predictions are too close to tell which is faster. Each is tried for a few steps,
+// and the fastest one is kept.
 
+import { median } from '../median.ts'
 import { better } from './choose.ts'
 import type { Candidate, Choice } from './types.ts'
 
-/** Share by which a prediction must be ahead for the other not to be tried: the error of a step's prediction is about that. */
+/**
+ * A schedule is tried if its predicted step is longer than the best one by at most this share,
+ * which is about the error of a prediction.
+ */
 const CLOSE = 0.03
+/** The largest number of schedules that are tried. */
 const MOST = 4
-/** Steps with each: the first warms up, of the rest the median counts. */
+/** Steps of each schedule before those that count. */
 const WARM_UP = 1
+/** Steps of each schedule whose median counts. */
 const MEASURED = 3
-/** Share by which another must be faster than the best predicted to be taken: less is noise. */
+/**
+ * Another schedule than the best predicted is taken only if it is faster by this share. Less is
+ * noise.
+ */
 const GAIN = 0.01
 
 /**
- * The best predicted first, then the best of other slots predicted within 3 % of it; at most four. Chunks of the same slots differ too little
- * to be worth steps.
+ * The schedules to try, at most four: the best predicted first, then the best of other slots whose
+ * prediction is within 3 % of it. Schedules that differ only in chunks are too similar to be tried.
  */
 export function contenders(candidates: readonly Candidate[]): Candidate[] {
   const bySlots = new Map<string, Candidate>()
@@ -31,18 +41,18 @@ export function contenders(candidates: readonly Candidate[]): Candidate[] {
 const slotsOf = (choice: Choice) =>
   choice.strategy === 'Shortcut' ? `${choice.forwardSlot} ${choice.backwardSlot}` : choice.strategy
 
-/** Fed with the same times on every rank, it decides the same on every rank. */
+/** A trial of several schedules. From the same times, every rank decides the same. */
 export class Trial {
   readonly #times: number[][]
   #current = 0
   #warming = WARM_UP
 
-  /** `count` contenders, the best predicted first. */
+  /** `count` is the number of contenders. The first one has the best prediction. */
   constructor(count: number) {
     this.#times = Array.from({ length: count }, () => [])
   }
 
-  /** The contender that the next step is to run with. */
+  /** Index of the contender that runs the next step. */
   get current(): number {
     return this.#current
   }
@@ -51,7 +61,7 @@ export class Trial {
     return this.#current >= this.#times.length
   }
 
-  /** Takes the time, any unit, of a step with the current contender. */
+  /** Takes the time of a step with the current contender, in any unit. */
   observe(time: number): void {
     if (this.#warming > 0) {
       this.#warming--
@@ -63,14 +73,12 @@ export class Trial {
     this.#warming = WARM_UP
   }
 
-  /** Median time of each contender that has had its steps. */
+  /** Median time of each contender that has had all its steps. */
   get medians(): number[] {
-    return this.#times
-      .filter(({ length }) => length === MEASURED)
-      .map(times => times.toSorted((a, b) => a - b)[MEASURED >> 1] ?? Number.NaN)
+    return this.#times.filter(({ length }) => length === MEASURED).map(median)
   }
 
-  /** The fastest of those, the best predicted unless another is faster by over 1 %. */
+  /** Index of the fastest contender; of the first one unless another is faster by more than 1 %. */
   get best(): number {
     const { medians } = this
     const [first = Number.POSITIVE_INFINITY] = medians

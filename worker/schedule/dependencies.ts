@@ -1,10 +1,11 @@
-// Which op needs which, from what each reads and writes in the emitted order: read after write, write after read, write after write.
-// Any order that respects these gives the same numbers, bit by bit. Of a buffer of routed rows each chunk counts by itself.
+// The dependencies between ops, from what they read and write in the emitted order: read after
+// write, write after read, write after write. Any order that respects them gives the same numbers,
+// bit for bit. Chunks of a buffer of routed rows are independent of each other.
 
 import { chunkOf, reads, writes } from '../program/effects.ts'
 import type { Op } from '../program/program.ts'
 
-/** For every op the earlier ops it must follow. */
+/** For each op, the indices of the earlier ops that it must follow. */
 export function dependencies(ops: readonly Op[]): number[][] {
   const regions = regionsOf(ops)
   const writer = new Map<string, number>()
@@ -32,7 +33,10 @@ export function dependencies(ops: readonly Op[]): number[][] {
   })
 }
 
-/** What of a buffer an op touches: its chunk, or all of them. A buffer that no op touches by chunks is one region. */
+/**
+ * The regions of a buffer that an op touches: its own chunk, or all chunks. A buffer that no op
+ * touches in chunks is one region.
+ */
 function regionsOf(ops: readonly Op[]): (op: Op, name: string) => string[] {
   const counts = new Map<string, number>()
   for (const op of ops)
@@ -47,7 +51,10 @@ function regionsOf(ops: readonly Op[]): (op: Op, name: string) => string[] {
   }
 }
 
-/** Ops of `range` that some op of `targets` needs, directly or not, and the targets. Dependencies point backwards. */
+/**
+ * The targets, and the ops of `range` that some target needs, directly or not. `range` is in the
+ * emitted order.
+ */
 export function ancestors(
   before: readonly number[][],
   range: readonly number[],
@@ -59,7 +66,10 @@ export function ancestors(
   return needed
 }
 
-/** Ops of `range` that need some op of `sources`, and the sources. */
+/**
+ * The sources, and the ops of `range` that need some source, directly or not. `range` is in the
+ * emitted order.
+ */
 export function descendants(
   before: readonly number[][],
   range: readonly number[],

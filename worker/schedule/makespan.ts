@@ -1,4 +1,4 @@
-// What a schedule is predicted to take, on all ranks together.
+// Predicts how long a schedule takes on all ranks together.
 
 import type { Emitted, Queue, Scheduled } from '../program/program.ts'
 import type { Split } from './chunks.ts'
@@ -8,14 +8,17 @@ import type { Profile, Spans, Times } from './types.ts'
 export interface Machine {
   flopsPerSecond: number
   bytesPerSecond: number
-  /** Of one collective, whatever its size. */
+  /** Latency of one collective of any size. */
   latencySeconds: number
 }
 
-/** Time no op is shorter than: starting it. */
+/** Time to start an op; no op is shorter. */
 const OVERHEAD_MICROSECONDS = 1
 
-/** First guess from the cost of each op. Communication inside a rank alone costs its copy only, which the guess leaves out. */
+/**
+ * A first guess from the cost of each op. The guess leaves out the copy that communication within a
+ * single rank makes.
+ */
 function estimateTimes(emitted: Emitted, machine: Machine): Times {
   return Float64Array.from(emitted.ops, ({ queue, cost }) => {
     if (queue === 'compute') return OVERHEAD_MICROSECONDS + (cost / machine.flopsPerSecond) * 1e6
@@ -24,16 +27,21 @@ function estimateTimes(emitted: Emitted, machine: Machine): Times {
   })
 }
 
-/** One rank stands for all; communication takes nothing from compute. */
+/**
+ * A guessed profile, in which one rank stands for all and communication takes nothing from compute.
+ */
 export function estimate(emitted: Emitted, machine: Machine): Profile {
   return { times: [estimateTimes(emitted, machine)], contention: 0, latency: machine.latencySeconds * 1e6 }
 }
 
-/** Microseconds that one of so many chunks takes beyond its share: it is started, and of a collective has its latency, by itself. */
+/**
+ * Microseconds that one of `chunks` chunks takes beyond its share, because each chunk is started by
+ * itself and, in a collective, has its own latency.
+ */
 export const extraOf = (queue: Queue, chunks: number, latency: number) =>
   ((OVERHEAD_MICROSECONDS + (queue === 'comm' ? latency : 0)) * (chunks - 1)) / chunks
 
-/** Times of the ops of a split program, by rank. */
+/** Times of the ops of a split program, for each rank. */
 export function splitTimes({ ops, source }: Split, { times, latency }: Profile): Times[] {
   return times.map(rank =>
     Float64Array.from(ops, (op, index) => {
@@ -43,7 +51,10 @@ export function splitTimes({ ops, source }: Split, { times, latency }: Profile):
   )
 }
 
-/** Spans of `rank` (of a profile of one rank, any), and the microseconds until the last rank is done. `profile` in emitted order. */
+/**
+ * The predicted spans of `rank`, and the microseconds until the last rank is done. `profile` is in
+ * emitted order; if it has a single rank, that one stands for all.
+ */
 export function makespan(
   scheduled: Scheduled,
   emitted: Emitted,
@@ -81,7 +92,7 @@ export function makespan(
   return { start, end, ready, total }
 }
 
-/** Per scheduled op the index of the emitted op it is a part of. */
+/** For each scheduled op, the index of the emitted op that it is, or of which it is a chunk. */
 export function sources({ ops }: Scheduled, emitted: Emitted): number[] {
   const indices = new Map(emitted.ops.map(({ label }, index) => [label, index]))
   return ops.map(({ label, attrs }) => {
@@ -92,7 +103,7 @@ export function sources({ ops }: Scheduled, emitted: Emitted): number[] {
   })
 }
 
-/** A schedule's queues as indices of its ops. */
+/** The queues of a schedule, as indices of its ops. */
 function queuesOf({ ops }: Scheduled) {
   const compute: number[] = []
   const comm: number[] = []

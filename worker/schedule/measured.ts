@@ -1,26 +1,36 @@
-// From what a run measured to what the predictor works from: the ranks' skew and the slowdown by communication taken out.
+// Turns the spans of a run into what predictions start from. The skew of the ranks and the slowdown
+// by communication are taken out.
 
+import { median } from '../median.ts'
 import type { Emitted, Op, Scheduled } from '../program/program.ts'
+import { type Interval, sweep } from './intervals.ts'
 import { extraOf, sources } from './makespan.ts'
 import type { Profile, Spans, Times } from './types.ts'
 
-/** Ranks on processors. */
+/** Ranks that share the processors of a machine. */
 export interface Processors {
-  /** Of one rank; one more communicates. */
+  /** Threads of one rank that compute. One more thread of the rank communicates. */
   computeThreads: number
-  /** That `ranks` ranks share. */
   processors: number
   ranks: number
 }
-/** Where the ranks ran. On a device of its own, a rank's communication takes multiprocessors and memory bandwidth from its own compute. */
+/**
+ * The hardware that ranks share. On a device, a rank's communication takes multiprocessors and
+ * memory bandwidth only from its own compute.
+ */
 export type Sharing = Processors | 'device'
 
-/** Share of its speed that compute loses while its rank's communication transfers, 0 to 1. */
+/**
+ * The share of its speed that compute loses while communication of its rank transfers data, 0 to 1.
+ */
 export function contentionOf(scheduled: Scheduled, spans: Spans, sharing: Sharing): number {
   return sharing === 'device' ? slowdownOf(scheduled, spans) : processorsTaken(scheduled, spans, sharing)
 }
 
-/** Processor time per time of transfer, for as many of the communication threads as find no processor of their own. */
+/**
+ * Processor time of communication for each microsecond of transfer, times the share of
+ * communication threads that have no processor of their own.
+ */
 function processorsTaken(
   scheduled: Scheduled,
   spans: Spans,
@@ -33,12 +43,14 @@ function processorsTaken(
   return wall > 0 ? Math.min(crowded * (cpu / wall), 1) : 0
 }
 
-/** How many standard errors an estimate is from 0 before it counts. */
+/** An estimate counts only if it is this many standard errors above 0. */
 const CERTAIN = 2
 
 /**
- * How much longer an op is for the time it shares with transfers: among ops of the same work, the least-squares slope of what they took
- * (w + slope * shared, w for each work) over what they shared. 0 where none shared differently from others, or no more differently than chance explains.
+ * How much longer an op gets for each microsecond that it shares with transfers. The model is took
+ * = w + slope * shared, with one w for all ops of the same work; the result is the least-squares
+ * slope. It is 0 if ops of the same work did not share different times, or if chance explains the
+ * differences.
  */
 function slowdownOf(scheduled: Scheduled, spans: Spans): number {
   const shared = besideTransfers(scheduled, spans)
@@ -63,31 +75,28 @@ function slowdownOf(scheduled: Scheduled, spans: Spans): number {
 
 const workOf = ({ op, attrs, cost, inputs, outputs }: Op) =>
   JSON.stringify([op, attrs, cost, inputs.length, outputs.length])
-/** How many rows it had is not known here. */
+/** Whether the number of rows, and so the work, is not known here. */
 const isRouted = ({ attrs }: Op) => attrs['experts'] !== undefined
 const lengthOf = ({ start, end }: Spans, op: number) => (end[op] ?? 0) - (start[op] ?? 0)
 const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
 
-/** By op, of compute: microseconds of it in which data travelled. */
+/** For each compute op, the microseconds in which data travelled; 0 for a collective. */
 function besideTransfers(scheduled: Scheduled, spans: Spans): Float64Array {
-  const travelling = transfers(scheduled, spans)
+  const travelling = sweep(transfers(scheduled, spans))
   const shared = new Float64Array(scheduled.ops.length)
-  let next = 0
   for (const [index, { queue }] of scheduled.ops.entries()) {
     if (queue === 'comm') continue
-    const span = { start: spans.start[index] ?? 0, end: spans.end[index] ?? 0 }
-    while ((travelling[next]?.end ?? Number.POSITIVE_INFINITY) <= span.start) next++
-    let sum = 0
-    for (let at = next; (travelling[at]?.start ?? Number.POSITIVE_INFINITY) < span.end; at++)
-      sum += common(span, travelling[at])
-    shared[index] = sum
+    travelling({ start: spans.start[index] ?? 0, end: spans.end[index] ?? 0 }, (_, time) => {
+      shared[index] = (shared[index] ?? 0) + time
+    })
   }
   return shared
 }
 
 /**
- * What each emitted op took by itself, microseconds: of a collective the transfer, from the last member's arrival; of compute the time less what
- * communication took from it meanwhile. Chunks are put together again. So runs under different schedules can be compared.
+ * The microseconds that each emitted op took by itself, so that runs under different schedules can
+ * be compared: for a collective its transfer, from the arrival of the last member; for a compute op
+ * its time less what communication took from it. The times of chunks are added up.
  */
 export function durations(
   emitted: Emitted,
@@ -109,23 +118,18 @@ export function durations(
   return result.map(time => Math.max(time, 0))
 }
 
-/** What the smallest collective takes once all ranks are there, that of the counts: the median; 0 where there is none. */
+/**
+ * The latency of a collective in microseconds: the median time of the smallest ones, which gather
+ * counts, after all ranks have come; 0 if there are none.
+ */
 export function latencyOf({ ops }: Scheduled, { start, end, ready }: Spans): number {
   const counts = ops.flatMap(({ op }, i) =>
     op === 'all_gather_counts' ? [(end[i] ?? 0) - Math.max(start[i] ?? 0, ready?.[i] ?? 0)] : [],
   )
-  return counts.toSorted((a, b) => a - b)[counts.length >> 1] ?? 0
+  return counts.length === 0 ? 0 : median(counts)
 }
 
-interface Interval {
-  start: number
-  end: number
-}
-
-export const common = (a: Interval, b: Interval | undefined) =>
-  b === undefined ? 0 : Math.max(0, Math.min(a.end, b.end) - Math.max(a.start, b.start))
-
-/** When data travelled, in order. */
+/** The stretches in which data travelled, in ascending order. */
 function transfers({ ops }: Scheduled, { start, end, ready }: Spans): Interval[] {
   return ops.flatMap(({ queue }, index) => {
     const begin = start[index] ?? 0

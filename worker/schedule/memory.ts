@@ -1,5 +1,6 @@
-// Where every buffer lies. Persistent ones in the order of declaration; transient ones share memory when one is surely finished before the
-// other begins: by the order inside the queues and the waits between them, whatever the timing.
+// Gives every buffer its place in memory. Persistent buffers lie in the order of their declaration.
+// Two transient buffers may share memory if one is finished before the other begins in any timing,
+// because of the order within the queues and the waits between them.
 
 import { writes } from '../program/effects.ts'
 import { type Buffer, BYTES, type PlacedBuffer, type Scheduled, type ScheduledOp } from '../program/program.ts'
@@ -12,13 +13,16 @@ export interface MemoryPlan {
   transientBytes: number
 }
 
-/** What is known to have ended before an op starts: the first so many ops of each queue. */
+/** The number of ops at the head of each queue that have certainly ended before an op starts. */
 interface Clock {
   compute: number
   comm: number
 }
 
-/** From the first access to the last access on each queue (positions; -1: none). */
+/**
+ * The time in which a buffer is in use. `last` has the position of the last access on each queue;
+ * -1 if there is none.
+ */
 interface Lifetime {
   buffer: Buffer
   bytes: number
@@ -44,14 +48,17 @@ export function planMemory(scheduled: Scheduled): MemoryPlan {
     places.set(buffer.name, offset)
     transientBytes = Math.max(transientBytes, offset + bytes)
   }
-  // A transient buffer no op touches takes no room.
+  // A transient buffer that no op touches takes no memory.
   const buffers = scheduled.buffers.map(buffer => ({ ...buffer, offset: places.get(buffer.name) ?? 0 }))
   return { buffers, persistentBytes, transientBytes }
 }
 
 const size = (buffer: Buffer) => Math.ceil((buffer.elements * BYTES[buffer.dtype]) / ALIGNMENT) * ALIGNMENT
 
-/** Largest first, each into the lowest gap between those it may not touch. */
+/**
+ * Places the largest buffer first, each into the lowest gap between the buffers that it may not
+ * overlap.
+ */
 function place(list: Lifetime[]): Placed[] {
   const placed: Placed[] = []
   for (const life of list.toSorted((a, b) => b.bytes - a.bytes)) {

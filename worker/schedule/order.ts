@@ -1,6 +1,8 @@
-// The order of compute ops for a choice. The window of a unit is what its data dependencies leave free: backbone parts that neither feed the
-// routed experts nor need them. For ScMoE at position 2 that is MLP, attention and shared expert; for a shared expert alone only that; for Top2
-// nothing. Slot 1 lies before the window's first part, slot 2 before its second, and so on; the last after its last.
+// The order of compute ops for a choice. The window of a unit has the backbone parts that neither
+// feed the routed experts nor need them. For ScMoE at position 2 these are MLP, attention and
+// shared expert; for a model with only a shared expert, that expert; for Top2 there are none. The
+// experts run in a slot of the window: slot 1 lies before its first part, slot 2 before its second
+// part, and so on; the last slot lies after its last part.
 
 import type { Op, Part } from '../program/program.ts'
 import type { Split } from './chunks.ts'
@@ -9,39 +11,45 @@ import { type Choice, ScheduleError, type Slot, type Times } from './types.ts'
 
 type Phase = 'forward' | 'backward'
 
-/** Parts that can lie in a window, in the order in which they run. */
+/** The parts that can be in a window, in the order in which they run. */
 const BACKBONE: Record<Phase, readonly Part[]> = {
   forward: ['attn0', 'mlp', 'attn1', 'shared'],
   backward: ['shared', 'attn1', 'mlp', 'attn0'],
 }
 
-/** Ops with what each must follow, and what a schedule may do with them. */
+/** Ops with their dependencies, and with the parts of which a schedule is made. */
 export interface Graph extends Split {
+  /** For each op, the indices of the earlier ops that it must follow. */
   before: readonly number[][]
   runs: readonly Run[]
 }
 
-/** Consecutive ops of one unit in one phase, or outside all units. */
+/** Consecutive ops of one unit in one phase, or consecutive ops outside all units. */
 interface Run {
   compute: readonly number[]
-  /** Where the unit has experts. */
+  /** Present if the unit has experts. */
   group?: Group
 }
 
-/** Ops of one unit in one phase, by what the schedule does with them; compute ops but for the last two. */
+/**
+ * The ops of one unit in one phase, by what a schedule does with them. All but the last two fields
+ * have compute ops.
+ */
 interface Group {
   phase: Phase
-  /** Feeds the experts; then what else feeds the window. */
+  /** Ops that feed the experts, then other ops that feed the window. */
   ahead: readonly number[]
-  /** The experts and their weight gradients. */
+  /** Ops of the experts and of their weight gradients. */
   experts: readonly number[]
-  /** Those weight gradients. */
+  /** The weight gradients of the experts. */
   gradients: readonly number[]
+  /** The parts of the window, in the order in which they run. */
   window: readonly (readonly number[])[]
-  /** The others: most need the experts. */
+  /** All other ops. Most of them need the experts. */
   rest: readonly number[]
-  /** All-to-alls that the experts need, and those that need the experts. */
+  /** All-to-alls that the experts need. */
   arrivals: readonly number[]
+  /** All-to-alls that need the experts. */
   returns: readonly number[]
 }
 
@@ -56,7 +64,7 @@ export function graphOf(program: Split): Graph {
   return { ...program, before, runs }
 }
 
-/** Slots this program has, per phase; empty where nothing can run beside the all-to-all. */
+/** The slots of this program in each phase; none if nothing can run beside the all-to-all. */
 export function slots(graph: Graph): Record<Phase, Slot[]> {
   const result: Record<Phase, Slot[]> = { forward: [], backward: [] }
   for (const { group } of graph.runs) if (group) result[group.phase] = slotsOf(group)
@@ -67,8 +75,9 @@ const slotsOf = ({ window }: Group): Slot[] =>
   window.length === 0 ? [] : [...window.keys(), window.length].map(i => i + 1)
 
 /**
- * Indices of compute ops in the order in which they run. With `times` (microseconds per op of the graph) weight gradients of the parts before a
- * slot go behind the experts where they are of more use there.
+ * The indices of compute ops in the order in which they run. With `times` (microseconds for each op
+ * of the graph), weight gradients of the parts before a slot go behind the experts if they hide
+ * more communication there.
  */
 export function computeOrder(graph: Graph, choice: Choice, times?: Times): number[] {
   return graph.runs.flatMap(({ compute, group }) => {
@@ -90,8 +99,10 @@ export function computeOrder(graph: Graph, choice: Choice, times?: Times): numbe
 }
 
 /**
- * The order with weight gradients of experts behind all else of the backward pass, in the unit that comes last there: beside sums of dense
- * gradients, for which nothing else is left to compute. Of one unit alone, because what they read stays in memory until then.
+ * Moves the weight gradients of the experts to the end of the backward pass, where they run beside
+ * sums of dense gradients, for which nothing else is left to compute. Only the unit that comes last
+ * in the backward pass is changed, because what its weight gradients read stays in memory until
+ * then.
  */
 export function withLateGradients({ ops, runs, before }: Graph, order: readonly number[]): number[] {
   const own = runs.findLast(({ group }) => group?.phase === 'backward')?.group?.gradients ?? []
@@ -118,19 +129,21 @@ function demandSlot(group: Group, slot: Slot): void {
 interface Halves {
   group: Group
   compute: readonly number[]
-  /** Of the window, before and after the slot. */
+  /** Ops of the window before the slot. */
   early: readonly number[]
+  /** Ops of the window after the slot. */
   late: readonly number[]
 }
 
 /**
- * Ops before the slot that no other op of the unit needs (weight gradients) and that better run behind the experts, from the last to the first:
- * the all-to-all before the experts is covered without them, the one after is not.
+ * The ops before the slot that had better run behind the experts, from the last to the first. They
+ * are ops that no other op of the unit needs (weight gradients). They move while the all-to-all
+ * before the experts is hidden without them and the one after the experts is not.
  */
 function movable({ before }: Graph, { group, compute, early, late }: Halves, times: Times): Set<number> {
   const sum = (list: readonly number[]) => list.reduce((total, index) => total + (times[index] ?? 0), 0)
   const needed = new Set(compute.flatMap(index => before[index] ?? []))
-  // The experts' own weight gradients run beside the second all-to-all.
+  // The weight gradients of the experts run beside the second all-to-all.
   const own = group.experts.filter(
     index => !needed.has(index) && !group.returns.some(other => before[other]?.includes(index)),
   )
@@ -147,7 +160,7 @@ function movable({ before }: Graph, { group, compute, early, late }: Halves, tim
   return moved
 }
 
-/** Consecutive ops of one unit in one phase, or outside all units. */
+/** Indices of consecutive ops of one unit in one phase, or of consecutive ops outside all units. */
 function stretches(ops: readonly Op[]): number[][] {
   const found: number[][] = []
   let last = ''
@@ -179,7 +192,7 @@ function groupOf(
   const ahead = compute.filter(
     index => (feeds.has(index) || feedsWindow.has(index)) && !inWindow.has(index) && partOf(index) !== 'experts',
   )
-  // Gradients of the same weights by DGMoE's other branch were added before: they go with them.
+  // In DGMoE, the other branch's gradients of the same weights come first and move along.
   const gradients = ancestors(before, members, new Set(compute.filter(index => partOf(index) === 'wgrad')))
   const placed = new Set([...ahead, ...routed, ...inWindow])
   const own = compute.filter(index => gradients.has(index) && !placed.has(index))

@@ -1,25 +1,35 @@
-// Two queues before they are merged: what runs in which order, and what each op needs from the other queue.
+// The two queues before they are merged: the order of the ops in each, and what an op needs from
+// the other queue.
 
 import type { Emitted, Op, Scheduled, ScheduledOp } from '../program/program.ts'
 import type { Graph } from './order.ts'
 import type { Choice } from './types.ts'
 
-/** Communication the experts wait for, as opposed to sums of gradients and losses. */
+/**
+ * Whether experts wait for this communication, which is not so for sums of gradients and losses.
+ */
 export const isExchange = (op: Pick<Op, 'op'> | undefined) => op?.op === 'all_to_all' || op?.op === 'all_gather_counts'
 
-/** Indices of ops of a graph. Any `comm` order in which `computeNeeded` of exchanges does not decrease runs to its end. */
+/**
+ * Queues as indices of ops of a graph. If `computeNeeded` of the exchanges does not decrease along
+ * `comm`, no queue waits for ever.
+ */
 export interface Queues {
   compute: readonly number[]
   comm: readonly number[]
-  /** Per op: for a comm op, the compute position it needs last, directly or through other comm ops (-1: none). */
+  /**
+   * For each comm op, the last position in `compute` that it needs, directly or through other comm
+   * ops; -1 if none.
+   */
   computeNeeded: Int32Array
-  /** Per op: for a compute op, the comm ops it needs. */
+  /** For each compute op, the comm ops that it needs. */
   commNeeded: readonly number[][]
 }
 
 /**
- * Without sums over ranks, which `insertReductions` adds. Exchanges go in the order in which compute makes them possible, then as emitted: the
- * same on every rank, because all ranks emit the same ops.
+ * The queues without sums over ranks, which `insertReductions` adds. Exchanges are in the order in
+ * which compute makes them possible, and ties in the emitted order. So the order is the same on
+ * every rank, because all ranks emit the same ops.
  */
 export function exchangeQueues({ ops, before }: Graph, choice: Choice, compute: readonly number[]): Queues {
   const positions = new Int32Array(ops.length)
@@ -52,7 +62,11 @@ export function exchangeQueues({ ops, before }: Graph, choice: Choice, compute: 
   return { compute, comm, computeNeeded, commNeeded }
 }
 
-/** One list in the order the host issues: communication as soon as what it needs was issued. Each op waits for at most one op, the latest. */
+/**
+ * Merges the queues into one list, in the order in which the host issues ops. Communication is
+ * issued as soon as everything that it needs was issued. Each op waits for at most one op, the
+ * latest that it needs.
+ */
 export function merge({ name, buffers }: Emitted, { ops }: Graph, queues: Queues): Scheduled {
   const { compute, comm, computeNeeded, commNeeded } = queues
   const commPosition = new Map(comm.map((index, position) => [index, position]))

@@ -1,21 +1,25 @@
-// Where sums of gradients and losses go between the exchanges of the comm queue: in the order in which they are ready, and never ahead of an
-// exchange that is ready no later. The same for every strategy, so that strategies differ only in what they do about the exchanges.
+// Puts sums of gradients and losses between the exchanges of the comm queue. They go in the order
+// in which they are ready, and never ahead of an exchange that is ready no later. This is done for
+// all strategies alike, so that strategies differ only in the exchanges.
 
 import type { Graph } from './order.ts'
 import { isExchange, type Queues } from './queues.ts'
 import { type Costs, type Course, courseOf, simulate } from './simulate.ts'
 
-/** How often sums are moved and the step predicted again, for all candidates of a search alike. */
+/** The largest number of moves of a sum that are tried, each with a prediction of the step. */
 const TRIALS = 48
 
-/** A schedule's queues with all communication, and what they are predicted to take. */
+/** The queues of a schedule with all communication, and their prediction. */
 export interface Placed {
   queues: Queues
   total: number
   slack: number
 }
 
-/** With costs, each sum goes where the predicted step is shortest, earlier where equal; without, by a rule. */
+/**
+ * Adds the sums to the queues. With costs, they go where the predicted step is shortest; without,
+ * by the rule of `afterNextExchanges`.
+ */
 export function insertReductions(graph: Graph, queues: Queues, costs?: Costs): Placed {
   const ready = (index: number) => queues.computeNeeded[index] ?? -1
   const sums = [...graph.ops.keys()]
@@ -42,8 +46,9 @@ export function insertReductions(graph: Graph, queues: Queues, costs?: Costs): P
 }
 
 /**
- * Two all-to-alls further: after those of the next unit's backward, in whose shadow that unit still computes. Gaps never decrease from sum to
- * sum, because readiness does not.
+ * The gap behind the next two all-to-alls, which belong to the next unit's backward pass and are
+ * hidden by that unit's computation. Gap i lies before exchange i. Gaps never decrease from sum to
+ * sum, because the sums are in the order in which they are ready.
  */
 function afterNextExchanges({ ops }: Graph, exchanges: readonly number[], first: number): number {
   let passed = 0
@@ -57,23 +62,60 @@ function afterNextExchanges({ ops }: Graph, exchanges: readonly number[], first:
 interface Sums {
   queues: Queues
   sums: readonly number[]
-  /** Per sum the first gap it may go into. */
+  /** For each sum, the first gap that it may go into. */
   earliest: readonly number[]
 }
 
-/** How much of the time that an exchange has to spare may go to sums before it. */
+/** Shares of the time that an exchange has to spare, which may go to sums before it. */
 const SHARES = [0, 0.5, 1, 1e9]
 
 /**
- * Guesses: each sum before the first exchange that it delays by no more than a share of the time that exchange has to spare. `base`: without
- * sums, watched where each is ready.
+ * Guesses, one for each of `SHARES`: every sum goes before the first exchange that it delays by no
+ * more than that share of the time which the exchange has to spare. `base` is the step without
+ * sums; its stops include the position at which each sum is ready.
  */
 function fitted(base: Course, { queues, sums, earliest }: Sums): number[][] {
+  const { reached, spare, complete } = observed(base, queues.comm)
+  const longest = (op: number) => Math.max(...base.times.map(times => times[op] ?? 0))
+  const readyAt = (sum: number) => complete[(queues.computeNeeded[sum] ?? -1) + 1] ?? 0
+  return SHARES.map(share => {
+    const gaps = sums.map(() => queues.comm.length)
+    // The first `placed` sums have their gap; all others go into the present gap or a later one.
+    let placed = 0
+    // The queue is free again after the exchanges before the present gap and the placed sums.
+    let free = 0
+    for (const [gap, exchange] of queues.comm.entries()) {
+      const start = reached[exchange] ?? 0
+      const latest = start + share * (spare[exchange] ?? 0)
+      for (; placed < sums.length && (earliest[placed] ?? 0) <= gap; placed++) {
+        const sum = sums[placed] ?? 0
+        const end = Math.max(free, readyAt(sum)) + longest(sum)
+        if (end > latest) break
+        gaps[placed] = gap
+        free = end
+      }
+      free = Math.max(free, start) + longest(exchange)
+    }
+    return gaps
+  })
+}
+
+/** Times in a simulated step without sums, in microseconds. */
+interface Observed {
+  /** By op, the latest time at which an exchange begins to travel on any rank. */
+  reached: Float64Array
+  /** By op, the least time on any rank from the end of an exchange until compute needs it. */
+  spare: Float64Array
+  /** By compute position, the latest time at which all compute before it is done. */
+  complete: Float64Array
+}
+
+function observed(base: Course, comm: readonly number[]): Observed {
   const reached = new Float64Array(base.ops.length)
   const spare = new Float64Array(base.ops.length).fill(Number.MAX_VALUE)
   const complete = new Float64Array(base.compute.length + 1)
   const ends = base.times.map(() => new Float64Array(base.ops.length))
-  simulate(base, queues.comm, {
+  simulate(base, comm, {
     travelled(op, rank, { ready, end }) {
       reached[op] = Math.max(reached[op] ?? 0, ready)
       ends[rank]?.set([end], op)
@@ -84,37 +126,20 @@ function fitted(base: Course, { queues, sums, earliest }: Sums): number[][] {
       for (const op of needs) spare[op] = Math.min(spare[op] ?? 0, Math.max(0, at - (ends[rank]?.[op] ?? 0)))
     },
   })
-  const longest = (op: number) => Math.max(...base.times.map(times => times[op] ?? 0))
-  return SHARES.map(share => {
-    const gaps: number[] = []
-    let free = 0
-    for (const [gap, exchange] of queues.comm.entries()) {
-      const start = reached[exchange] ?? 0
-      for (
-        let sum = sums[gaps.length];
-        sum !== undefined && (earliest[gaps.length] ?? 0) <= gap;
-        sum = sums[gaps.length]
-      ) {
-        const end = Math.max(free, complete[(queues.computeNeeded[sum] ?? -1) + 1] ?? 0) + longest(sum)
-        if (end > start + share * (spare[exchange] ?? 0)) break
-        free = end
-        gaps.push(gap)
-      }
-      free = Math.max(free, start) + longest(exchange)
-    }
-    while (gaps.length < sums.length) gaps.push(queues.comm.length)
-    return gaps
-  })
+  return { reached, spare, complete }
 }
 
 interface Search {
   earliest: readonly number[]
-  /** How many there are: the last gap. */
+  /** The number of exchanges, which is also the last gap. */
   exchanges: number
   predict: (gaps: readonly number[]) => { total: number }
 }
 
-/** From the best guess, moves one sum at a time between its neighbours as long as the step gets shorter. */
+/**
+ * Starts from the best guess, and moves one sum at a time between its neighbours while the
+ * predicted step gets shorter.
+ */
 function improve(
   guesses: readonly number[][],
   { earliest, exchanges, predict }: Search,
@@ -139,7 +164,7 @@ function improve(
   return best
 }
 
-/** Sum i goes before exchange gaps[i]. */
+/** The queues with sum i before exchange gaps[i]. */
 function withSums(queues: Queues, sums: readonly number[], gaps: readonly number[]): Queues {
   const comm: number[] = []
   let next = 0

@@ -1,4 +1,5 @@
-// Where and when the ops of a program run. The facade of this folder, and of what follows a schedule: memory plan and program file. Pure.
+// The facade of this folder, which decides where and when the ops of a program run, and makes the
+// memory plan and the program file of a schedule. Pure.
 //
 //   const emitted = emitTrain(config, rank)
 //   const { scheduled } = choose(emitted, estimate(emitted, machine), { strategy: 'Auto' })
@@ -10,7 +11,7 @@ export { contenders, Trial } from './contenders.ts'
 export { estimate, type Machine, makespan } from './makespan.ts'
 export { contentionOf, durations, latencyOf, type Sharing } from './measured.ts'
 export { planMemory } from './memory.ts'
-export { type Overlap, overlap } from './overlap.ts'
+export { hiddenPercentOf, type Overlap, overlap, overlapOfAll } from './overlap.ts'
 export { timeline } from './timeline.ts'
 export {
   type Candidate,

@@ -1,45 +1,59 @@
-// Both queues of every rank, first in, first out, with waits between them. A collective starts on a rank when that rank reaches it and transfers
-// once the last member of its group is there. Compute goes on at the rate 1 - contention while its rank transfers.
+// Simulates both queues of every rank. Each queue is first in, first out, with waits between the
+// two. A collective starts on a rank when that rank reaches it, and transfers data once the last
+// member of its group has come. Compute goes on at the rate 1 - contention while its rank transfers
+// data.
 
 import type { Op } from '../program/program.ts'
 import type { Times } from './types.ts'
 
-/** What ops take, whatever their order. */
+/** The times of ops, which do not depend on their order. */
 export interface Costs {
   ops: readonly Op[]
-  /** Microseconds by rank, then op: of compute ops alone, of collectives from the last member's arrival. */
+  /**
+   * Microseconds by rank, then op: for a compute op without contention, for a collective from the
+   * arrival of the last member.
+   */
   times: readonly Times[]
+  /** The share of its speed that compute loses while its rank transfers data, 0 to 1. */
   contention: number
 }
 
-/** Compute ops in a fixed order; the order of communication is left open. */
+/** Compute ops in a fixed order, while the order of communication is still open. */
 export interface Course extends Costs {
   compute: readonly number[]
-  /** Per comm op the compute position it needs last (-1: none). */
+  /** For each comm op, the last position in `compute` that it needs; -1 if none. */
   computeNeeded: Int32Array
-  /** Positions at which compute waits or is watched, ascending, and the comm ops it needs there. */
+  /**
+   * The positions at which compute waits or is watched, in ascending order, with the comm ops that
+   * it needs there.
+   */
   stops: readonly { position: number; needs: readonly number[] }[]
-  /** By rank: microseconds of compute before each position, and of all. */
+  /**
+   * For each rank, the microseconds of compute before each position; the last entry is the total.
+   */
   work: readonly Float64Array[]
-  /** Per op, where it is a collective: the number of each rank's group. */
+  /** For each collective, the number of the group of each rank. */
   groups: readonly (Int32Array | undefined)[]
 }
 
-/** Called in the order of each rank's clock. */
+/** Observes a simulation. For each rank, calls come in the order of time. */
 export interface Watch {
   travelled?(op: number, rank: number, span: { start: number; ready: number; end: number }): void
-  /** Compute came to a stop at `reached` and went on at `started`. */
+  /** Compute came to a stop at the time `reached` and went on at `started`. */
   stopped?(stop: number, rank: number, span: { reached: number; started: number }): void
 }
 
 export interface Outcome {
   /** Microseconds until the last rank is done. */
   total: number
-  /** Least time by which an all-to-all ended before compute came to need it; negative where compute stood still; Infinity: none is needed. */
+  /**
+   * The least time by which an all-to-all ended before compute needed it; negative if compute stood
+   * still; Infinity if no all-to-all is needed.
+   */
   slack: number
 }
 
-/** `watched`: positions that are stops even if compute needs nothing there. */
+/** Positions in `watched` are stops even if compute needs nothing there. */
 export function courseOf(
   costs: Costs,
   queues: Pick<Course, 'compute' | 'computeNeeded'> & { commNeeded: readonly (readonly number[])[] },
@@ -58,7 +72,7 @@ export function courseOf(
   return { ...costs, compute, computeNeeded, stops, work, groups: groupsOf(costs) }
 }
 
-/** Of EP groups, ranks in a row; of their replicas (edp), ranks with the same experts. */
+/** An ep group has consecutive ranks; an edp group has the ranks with the same experts. */
 function groupsOf({ ops, times }: Costs): (Int32Array | undefined)[] {
   const ranks = times.length
   const size = Number(
@@ -103,19 +117,23 @@ class RankClock {
   readonly #work: Float64Array
   readonly #times: Times | undefined
   readonly #rate: number
-  /** When the ops of both queues so far have ended. */
+  /** The time at which the compute ops so far have ended. */
   #compute = 0
+  /** The time at which the collectives so far have ended. */
   #comm = 0
-  /** When this rank came to the next collective. */
+  /** The time at which this rank came to the next collective. */
   #reached = 0
-  /** Compute positions that have ended, and their work. */
+  /** The number of compute ops that have ended. */
   #position = 0
+  /** The work of the compute ops that have ended. */
   #done = 0
+  /** Index of the next stop. */
   #stop = 0
-  /** Of collectives so far, by op. */
+  /** The end of each collective so far, by op. */
   readonly #ends: Float64Array
-  /** Transfers in order, and the first that compute has not passed. */
+  /** Transfers in ascending order. */
   readonly #transfers: { start: number; end: number }[] = []
+  /** Index of the first transfer that compute has not passed. */
   #passed = 0
 
   constructor(course: Course, rank: number, watch: Watch) {
@@ -128,9 +146,9 @@ class RankClock {
     this.#ends = new Float64Array(course.ops.length)
   }
 
-  /** When this rank comes to a collective that needs compute up to `position`. */
+  /** The time at which this rank comes to a collective that needs compute up to `position`. */
   reach(position: number): number {
-    // What an earlier collective waited for has ended before that collective.
+    // If an earlier collective already needed this position, there is nothing more to wait for.
     if (position >= this.#position) {
       this.#advance(position + 1)
       this.#comm = Math.max(this.#comm, this.#compute)
@@ -152,7 +170,7 @@ class RankClock {
     return Math.max(this.#compute, this.#comm)
   }
 
-  /** Ends all compute before `position`. */
+  /** Lets all compute before `position` end. */
   #advance(position: number): void {
     const { stops } = this.#course
     for (let stop = stops[this.#stop]; stop && stop.position < position; stop = stops[++this.#stop]) {
@@ -177,7 +195,7 @@ class RankClock {
     this.#done = done
   }
 
-  /** When so much work ends that starts at `time`. */
+  /** The time at which `work` ends if it starts at `time`. */
   #elapse(time: number, work: number): number {
     let [now, left] = [time, work]
     for (let next = this.#transfers[this.#passed]; next && left > 0; next = this.#transfers[++this.#passed]) {

@@ -1,24 +1,24 @@
-// A schedule as text for a person: two rows per unit and phase, drawn to scale.
+// Draws a schedule as text for a person: two rows for each unit and phase, to scale.
 //
-//   rank 0 of 2   ScMoE   shortcut K=2, backward K=2, 1 chunk   predicted 774 ms   measured 769 ms   hidden 100 %
+//   rank 0 of 2   ScMoE   shortcut K=2, backward K=2, 1 chunk   predicted 774 ms   hidden 100 %
 //
-//   unit 1 forward, predicted 31.4 ms, measured 30.9 ms
-//   compute |attention ----|gate|enc|MLP ------------|experts -------|attention ---------|SE ------|dec|
-//   comm                        |dispatch ----|                      |combine ----|
+//   unit 1 forward, predicted 31.4 ms
+//   compute |attention ----|gate|enc|MLP ----------|experts ----|attention -----|SE ------|dec|
+//   comm                        |dispatch ----|                 |combine ----|
 
 import type { Part, Scheduled, ScheduledOp } from '../program/program.ts'
 import { overlap } from './overlap.ts'
 import type { Spans } from './types.ts'
 
 interface TimelineOptions {
-  /** e.g. `ScMoE   shortcut K=2, backward K=2, 1 chunk`. */
+  /** Model and schedule, e.g. `ScMoE   shortcut K=2, backward K=2, 1 chunk`. */
   title: string
   rank: number
   worldSize: number
   predicted: Spans
-  /** Drawn instead of the prediction where it is known. */
+  /** Drawn instead of the prediction if it is known. */
   measured?: Spans
-  /** Characters per line, the row's name included. */
+  /** Characters in a line, with the name of the row. */
   width?: number
   /** Units to draw; all by default. */
   units?: readonly number[]
@@ -35,10 +35,10 @@ const NAME: Partial<Record<Part, string>> = {
 }
 const MARGIN = 8
 const DEFAULT_WIDTH = 120
-/** Of a run: an op that begins later than this after the one before begins a bar of its own. */
+/** Share of the run. After a longer gap than this, an op gets a bar of its own. */
 const LEAST_GAP = 0.002
 
-/** Consecutive ops of one part, and of one chunk, on one queue. */
+/** Consecutive ops of the same part and chunk on one queue. */
 interface Bar {
   name: string
   start: number

@@ -1,48 +1,59 @@
-// Words of the scheduler.
+// Types of the scheduler.
 
 import type { Scheduled } from '../program/program.ts'
 
-/** Microseconds per op, in the order of the emitted ops. */
+/** Microseconds of each op, in the order of the emitted ops. */
 export type Times = Float64Array
 
-/** Start and end of every scheduled op, microseconds; what the engine measures and what `makespan` predicts. */
+/**
+ * Start and end of every scheduled op in microseconds, as the engine measures or `makespan`
+ * predicts them.
+ */
 export interface Spans {
   start: Float64Array
   end: Float64Array
-  /** Of a measured run: when the last peer had come to the collective; what lies before it is the ranks' skew, not transfer. */
+  /**
+   * The time at which the last peer had come to a collective. The time before it is the skew of the
+   * ranks and not transfer.
+   */
   ready?: Float64Array
-  /** Of a measured run: processor time the communication thread spent on the op. */
+  /** The processor time that the communication thread spent on the op; only in a measured run. */
   cpu?: Float64Array
 }
 
-/** What the predictor works from: times of every rank (or of one that stands for all), and what compute loses meanwhile. */
+/** The times that predictions are made from. */
 export interface Profile {
-  /** By rank. */
+  /** The times of every rank, or of one rank that stands for all. */
   times: readonly Times[]
-  /** Share of its speed that compute loses while its rank's communication transfers, 0 to 1. */
+  /** The share of its speed that compute loses while its rank transfers data, 0 to 1. */
   contention: number
-  /** Microseconds that splitting adds per further chunk of a collective. */
+  /** Microseconds that each further chunk of a collective adds. */
   latency: number
 }
 
-/** From 1: before the first part of the window, before the second, ..., after the last. Windows: see order.ts. */
+/**
+ * Place of the experts in a window, from 1: before its first part, before its second part, ...,
+ * after its last part. See order.ts for windows.
+ */
 export type Slot = number
 export type Strategy = 'Auto' | 'Sequential' | 'Pipelined' | 'Shortcut'
 export const CHUNKS = [1, 2, 4, 8] as const
 
 /**
- * Sequential waits for every all-to-all at once. Pipelined splits the routed rows into chunks, so that the experts work on one while the next
- * travels. Shortcut runs the all-to-all beside the backbone, the experts in one slot per phase, their rows in one or more chunks.
+ * Sequential waits for every all-to-all at once. Pipelined splits the routed rows into chunks, so
+ * that the experts work on one chunk while the next one travels. Shortcut runs the all-to-all
+ * beside the backbone, with the experts in one slot in each phase and their rows in one or more
+ * chunks.
  */
 export type Choice =
   | { strategy: 'Sequential' }
   | { strategy: 'Pipelined'; chunks: number }
   | { strategy: 'Shortcut'; forwardSlot: Slot; backwardSlot: Slot; chunks: number }
 
-/** What the user left open or did not. */
+/** The part of a choice that the user makes. Undefined fields are left open. */
 export interface Wish {
   strategy: Strategy
-  /** Forward slot. */
+  /** Slot in the forward phase. */
   slot?: number | undefined
   chunks?: number | undefined
 }
@@ -50,13 +61,16 @@ export interface Wish {
 export interface Candidate {
   choice: Choice
   scheduled: Scheduled
-  /** Predicted microseconds per run. */
+  /** Predicted microseconds of a run. */
   predicted: number
-  /** Least time by which an all-to-all ends before it is needed, microseconds; negative: compute waits. */
+  /**
+   * The least time by which an all-to-all ends before it is needed, in microseconds; negative if
+   * compute waits.
+   */
   slack: number
 }
 
-/** The model has no such schedule; the text says which ones it has. */
+/** The model has no such schedule. The message says which ones it has. */
 export class ScheduleError extends Error {
   override readonly name = 'ScheduleError'
 }

@@ -1,10 +1,12 @@
-// When a schedule no longer fits: a link that slowed down, a neighbour that came or went. Pure; fed with the same numbers on every rank, it
-// decides the same on every rank.
+// Detects that a schedule no longer fits, e.g. because a link has slowed down or another process
+// has come to the machine. Pure: from the same numbers, every rank decides the same.
 
-/** Steps that make the reference, and steps in a row that must differ from it. */
+import { median } from '../median.ts'
+
+/** Number of steps that make the reference, and of steps in a row that must differ from it. */
 const STEPS = 5
 const TOLERANCE = 0.2
-/** Steps from one plan to the next at least. */
+/** Least number of steps from one choice of a schedule to the next. */
 const REST = 20
 
 export class Drift {
@@ -12,20 +14,23 @@ export class Drift {
   #since = 0
   #away = 0
 
-  /** A new plan has been made: what follows is the reference. */
-  planned(): void {
+  /** Takes the steps that follow as the reference, because another schedule runs from now on. */
+  restart(): void {
     this.#reference = []
     this.#since = 0
     this.#away = 0
   }
 
-  /** Median of the reference steps, once there are enough. */
+  /** Median of the reference steps; undefined until there are enough. */
   get expected(): number | undefined {
     if (this.#reference.length < STEPS) return undefined
-    return this.#reference.toSorted((a, b) => a - b)[STEPS >> 1]
+    return median(this.#reference)
   }
 
-  /** Takes the time of a step, any unit; true when the last steps have all differed by more than 20 %. */
+  /**
+   * Takes the time of a step, in any unit. True if all of the last steps differ from the reference
+   * by more than 20 %.
+   */
   observe(time: number): boolean {
     this.#since++
     const { expected } = this

@@ -1,4 +1,4 @@
-// Linear warm-up, then a cosine to a tenth of the peak. Pure.
+// The learning rate: a linear warm-up, then a cosine down to a tenth of the peak. Pure.
 
 export interface LearningRate {
   peak: number
@@ -6,7 +6,7 @@ export interface LearningRate {
   totalSteps: number
 }
 
-/** Learning rate of the step with this index (0 = first). */
+/** The learning rate of the step with this index, from 0. */
 export function learningRate(step: number, { peak, warmupSteps, totalSteps }: LearningRate): number {
   if (step < warmupSteps) return (peak * (step + 1)) / warmupSteps
   const length = totalSteps - warmupSteps
@@ -15,7 +15,10 @@ export function learningRate(step: number, { peak, warmupSteps, totalSteps }: Le
   return floor + ((peak - floor) * (1 + Math.cos(Math.PI * progress))) / 2
 }
 
-/** The program's `hyper` input: [learning rate, 1 - beta1^t, 1 - beta2^t, 0] with t = step + 1 (bias corrections of Adam). */
+/**
+ * The `hyper` input of programs: [learning rate, 1 - beta1^t, 1 - beta2^t, 0] with t = step + 1.
+ * The middle two are the bias corrections of Adam.
+ */
 export function hyperParameters(
   step: number,
   schedule: LearningRate,

@@ -1,63 +1,58 @@
-// The programs of a job and their schedule: chosen by estimate first, then by what steps measured on all ranks, again when steps drift.
+// The programs of a job on one rank, as they are scheduled and loaded now: by an estimate at first,
+// then as `choose` finds best for a measured profile.
 
 import type { Engine, RunTimes } from '../engine.ts'
 import type { ModelConfig } from '../model.ts'
 import { emitEvaluate, emitMicroBatch, emitTrain } from '../program/emit.ts'
 import type { Emitted, Scheduled } from '../program/program.ts'
-import { median } from '../report/record.ts'
 import type { TracedRun } from '../report/trace.ts'
 import {
   assemble,
   type Candidate,
   choose,
   contenders,
-  contentionOf,
   describe,
-  durations,
   estimate,
-  latencyOf,
   type Machine,
   makespan,
   type Overlap,
   overlap,
+  overlapOfAll,
   type Profile,
-  type Sharing,
   schedule,
   type Times,
   type Wish,
 } from '../schedule/schedule.ts'
+import type { ProfiledRun } from './profiler.ts'
 
-/** Steps that warm up caches and branch predictors before the profiled ones. */
-const WARM_UP = 2
-const PROFILED = 5
-
-/** A core of a small server beside its neighbour: good enough to pick a schedule for the few steps that are measured. */
+/** A core of a small server beside another one: good enough for the few steps that are measured. */
 const GUESS: Machine = { flopsPerSecond: 5e10, bytesPerSecond: 1e9, latencySeconds: 5e-5 }
 
-export interface PlanOptions {
+export interface ProgramsOptions {
   engine: Engine
   model: ModelConfig
   rank: number
   wish: Wish
-  sharing: Sharing
-  /** Called with what the programs need, before any of it is taken. */
-  needs?: (memory: Needed) => void
+  /** Called with the memory that the programs need, before any of it is taken. */
+  needs?: (memory: NeededMemory) => void
 }
 
-export interface Needed {
-  /** Parameters, gradients, moments; then what lives within a step. */
+export interface NeededMemory {
+  /** Memory of parameters, gradients and moments. */
   persistentBytes: number
+  /** Memory of buffers that live within a step. */
   transientBytes: number
 }
 
-export interface Replanned {
-  /** Every schedule that was weighed, predicted milliseconds of an optimizer step. */
+/** The schedules that `choose` found; times are milliseconds of an optimizer step. */
+export interface Choices {
+  /** Every schedule that was weighed. */
   candidates: Predicted[]
-  /** Those that `use` knows: the best predicted, which is loaded, first. */
+  /** The schedules that `use` knows. The first has the best prediction and is loaded. */
   contenders: Predicted[]
-  /** The same with every all-to-all waited for. */
+  /** Predicted if every all-to-all is waited for. Undefined if the job excludes such a schedule. */
   sequentialMilliseconds: number | undefined
-  /** What it was predicted from; `scmoe plan --results` reads it. */
+  /** The profile that the predictions are from, for `scmoe plan --results`. */
   measured: { labels: string[]; times: number[][]; contention: number; latency: number }
 }
 
@@ -66,45 +61,49 @@ export interface Predicted {
   predicted: number
 }
 
-/** One optimizer step as it ran. Microseconds. */
+/** One optimizer step as it ran; times in microseconds. */
 export interface StepRun {
   runs: TracedRun[]
-  /** Engine time of all its programs. */
+  /** Engine time of all its programs together. */
   total: number
   overlap: Overlap
+  /** The run of `train`, the program that ends the step. */
+  last: ProfiledRun
 }
 
-/** All programs of one rank. All ranks make the same calls at the same steps, with the same times, and so load the same order of collectives. */
-export class Plan {
-  readonly #options: PlanOptions
-  readonly #train: Emitted
-  /** In the order of a step, without the last, which is `train`. */
+/**
+ * All ranks make the same calls after the same steps, with the same profile. So all of them load
+ * the same order of collectives.
+ */
+export class Programs {
+  /** The program that ends a step: the last micro-batch, sums of gradients and the update. */
+  readonly train: Emitted
+  readonly #options: ProgramsOptions
+  /** The programs of the other micro-batches, in the order of a step. */
   readonly #micro: Emitted[]
   readonly #evaluate: Emitted
   readonly #loaded = new Map<string, Scheduled>()
   #candidate: Candidate
   #contenders: Candidate[] = []
   #profile: Profile | undefined
-  #countdown = WARM_UP + PROFILED
-  #samples: RunTimes[] = []
 
-  constructor(options: PlanOptions) {
+  constructor(options: ProgramsOptions) {
     const { model, rank, wish } = options
     this.#options = options
-    this.#train = emitTrain(model, rank)
+    this.train = emitTrain(model, rank)
     this.#evaluate = emitEvaluate(model, rank)
     const others = Math.min(model.microBatches - 1, 2)
     this.#micro = [true, false].slice(0, others).map(first => emitMicroBatch(model, rank, first))
-    this.#candidate = choose(this.#train, estimate(this.#train, GUESS), wish)
+    this.#candidate = choose(this.train, estimate(this.train, GUESS), wish)
   }
 
-  /** Uploads all programs as scheduled now. */
+  /** Loads all programs as scheduled now. */
   load(profile?: Profile): void {
     const { engine, model, rank, needs } = this.#options
-    const programs = [this.#train, ...this.#micro, this.#evaluate].map(emitted => {
+    const programs = [this.train, ...this.#micro, this.#evaluate].map(emitted => {
       const own = profile && this.#profileOf(emitted, profile)
       const scheduled =
-        emitted === this.#train ? this.#candidate.scheduled : schedule(emitted, this.#candidate.choice, own)
+        emitted === this.train ? this.#candidate.scheduled : schedule(emitted, this.#candidate.choice, own)
       this.#loaded.set(emitted.name, scheduled)
       return assemble(scheduled, model, rank)
     })
@@ -116,6 +115,7 @@ export class Plan {
     for (const program of programs) engine.load(program)
   }
 
+  /** The schedule that is loaded, e.g. `shortcut K=3, backward K=2, 1 chunk`. */
   get description(): string {
     return describe(this.#candidate.choice)
   }
@@ -127,7 +127,7 @@ export class Plan {
     const overlaps: Overlap[] = []
     const started = performance.now()
     let total = 0
-    for (let micro = 0; micro < model.microBatches; micro++) {
+    for (let micro = 0; ; micro++) {
       feed(micro)
       const name = this.#nameOf(micro)
       const offset = 1000 * (performance.now() - started)
@@ -135,40 +135,21 @@ export class Plan {
       const scheduled = this.#scheduled(name)
       runs.push({ ops: scheduled.ops, spans, offset })
       overlaps.push(overlap(scheduled, spans))
-      total += lastOf(spans)
-      if (name === 'train') this.#observe(spans)
+      total += endOf(spans)
+      if (micro === model.microBatches - 1)
+        return { runs, total, overlap: overlapOfAll(overlaps), last: { scheduled, spans } }
     }
-    return { runs, total, overlap: sum(overlaps) }
   }
 
-  /** Steps are measured anew, and `due` comes true after the last. */
-  measureAgain(): void {
-    this.#countdown = PROFILED
-    this.#samples = []
-  }
-
-  /** Steps are being measured. */
-  get measuring(): boolean {
-    return this.#countdown > 0
-  }
-
-  /** Enough has been measured for `replan`; the same on every rank. */
-  get due(): boolean {
-    return this.#countdown === 0
-  }
-
-  /** Exchanges the ranks' medians and loads the schedule they make best; collective. */
-  async replan(): Promise<Replanned> {
+  /** Finds the schedules with the shortest predicted step and loads the best of them. */
+  choose(profile: Profile): Choices {
     const { wish } = this.#options
-    const profile = await this.#exchange()
-    this.#countdown = -1
-    this.#samples = []
-    // Most of a step is micro-batches without sums of gradients; the last has the same slots.
-    const main = this.#micro.at(-1) ?? this.#train
+    // A step is mostly micro-batches without sums of gradients. The last one has the same slots.
+    const main = this.#micro.at(-1) ?? this.train
     const { candidates } = choose(main, this.#profileOf(main, profile), wish)
     this.#profile = profile
     this.#contenders = contenders(candidates).map(({ choice, predicted, slack }) => {
-      return { choice, predicted, slack, scheduled: schedule(this.#train, choice, profile) }
+      return { choice, predicted, slack, scheduled: schedule(this.train, choice, profile) }
     })
     this.use(0)
     const rest = this.#lastProgram(this.#candidate.scheduled, profile)
@@ -184,7 +165,7 @@ export class Plan {
       }),
       sequentialMilliseconds: sequential && milliseconds(sequential.predicted, rest),
       measured: {
-        labels: this.#train.ops.map(({ label }) => label),
+        labels: this.train.ops.map(({ label }) => label),
         times: profile.times.map(times => [...times]),
         contention: profile.contention,
         latency: profile.latency,
@@ -192,7 +173,7 @@ export class Plan {
     }
   }
 
-  /** Loads one of the contenders of the last `replan`, by index; the same on all ranks. */
+  /** Loads one of the contenders of the last `choose`, by index. */
   use(contender: number): void {
     const candidate = this.#contenders[contender]
     if (!candidate) throw new RangeError(`there is no contender ${contender}`)
@@ -200,12 +181,12 @@ export class Plan {
     this.load(this.#profile)
   }
 
-  /** Predicted microseconds of the program that ends a step, where the choice was made for another. */
+  /** Predicted microseconds of `train`, or 0 if the choice was made for `train` itself. */
   #lastProgram(train: Scheduled, profile: Profile): number {
-    return this.#micro.length === 0 ? 0 : makespan(train, this.#train, profile).total
+    return this.#micro.length === 0 ? 0 : makespan(train, this.train, profile).total
   }
 
-  /** How often the program runs that the choice was made for. */
+  /** How often the program that the choice was made for runs in a step. */
   get #timesMain(): number {
     return Math.max(1, this.#options.model.microBatches - 1)
   }
@@ -221,33 +202,13 @@ export class Plan {
     return found
   }
 
-  #observe(spans: RunTimes): void {
-    if (this.#countdown <= 0) return
-    this.#countdown--
-    if (this.#countdown < PROFILED) this.#samples.push(spans)
-  }
-
-  /** Medians of every rank by rank: each puts its own into a row that is zero elsewhere, so the sum has equal bits everywhere. */
-  async #exchange(): Promise<Profile> {
-    const { engine, model, rank, sharing } = this.#options
-    const scheduled = this.#scheduled('train')
-    const count = this.#train.ops.length
-    const contention = median(this.#samples.map(spans => contentionOf(scheduled, spans, sharing)))
-    const latency = median(this.#samples.map(spans => latencyOf(scheduled, spans)))
-    const shared = await engine.allReduce(Float64Array.of(contention, latency))
-    const common = { contention: (shared[0] ?? 0) / model.worldSize, latency: (shared[1] ?? 0) / model.worldSize }
-    const samples = this.#samples.map(spans => durations(this.#train, scheduled, spans, common))
-    const rows = new Float64Array(model.worldSize * count)
-    for (let op = 0; op < count; op++) rows[rank * count + op] = median(samples.map(times => times[op] ?? 0))
-    const all = await engine.allReduce(rows)
-    const times = Array.from({ length: model.worldSize }, (_, from) => all.slice(from * count, (from + 1) * count))
-    return { times, ...common }
-  }
-
-  /** Times of the training program for another one, whose ops have the same labels; ops of its own cost next to nothing. */
+  /**
+   * The measured times of `train` for another program, whose ops have the same labels. An op that
+   * only the other program has costs next to nothing.
+   */
   #profileOf(emitted: Emitted, profile: Profile): Profile {
-    if (emitted === this.#train) return profile
-    const index = new Map(this.#train.ops.map(({ label }, op) => [label, op]))
+    if (emitted === this.train) return profile
+    const index = new Map(this.train.ops.map(({ label }, op) => [label, op]))
     const times = profile.times.map(
       rank => Float64Array.from(emitted.ops, ({ label }) => rank[index.get(label) ?? -1] ?? 0) satisfies Times,
     )
@@ -255,21 +216,4 @@ export class Plan {
   }
 }
 
-const lastOf = ({ end }: RunTimes) => end.reduce((latest, time) => Math.max(latest, time), 0)
-
-/** Of the micro-batches of a step together. */
-function sum(list: readonly Overlap[]): Overlap {
-  const total = (value: (each: Overlap) => number) => list.reduce((all, each) => all + value(each), 0)
-  const waited = total(each => each.waited)
-  const communication = total(each => each.communication)
-  const hidden = communication > 0 ? 100 * (1 - waited / communication) : 100
-  return {
-    waited,
-    communication,
-    waitedForReduce: total(each => each.waitedForReduce),
-    waitedForRanks: total(each => each.waitedForRanks),
-    skew: total(each => each.skew),
-    hiddenPercent: Math.min(100, Math.max(0, hidden)),
-    communicationShareOfMoe: total(each => each.communicationShareOfMoe) / list.length,
-  }
-}
+const endOf = ({ end }: RunTimes) => end.reduce((latest, time) => Math.max(latest, time), 0)

@@ -1,27 +1,28 @@
-// The training loop: one optimizer step after another, evaluated, reported and saved; stopped by all ranks after the same step.
+// The training loop: one optimizer step after another, with evaluations and checkpoints in between.
+// All ranks stop after the same step.
 
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { Checkpointer } from '../checkpoint/checkpointer.ts'
-import { type CheckpointPlace, type Held, heldTensors } from '../checkpoint/saving.ts'
+import { type CheckpointPlace, type Held, heldTensors } from '../checkpoint/place.ts'
 import type { WorkerConfig } from '../config.ts'
 import type { TokenData } from '../data/data.ts'
 import type { Engine } from '../engine.ts'
 import { WorkerFailure } from '../failure.ts'
 import { initialise, type ModelConfig } from '../model.ts'
-import { BUFFER } from '../program/emit.ts'
-import { isLoopback } from '../ranks/rendezvous.ts'
-import { everywhere } from '../ranks/together.ts'
+import { isLoopback } from '../ranks/hosts.ts'
+import { everywhere, type Reduce, together } from '../ranks/together.ts'
 import type { WorkerMetrics } from '../report/metrics.ts'
-import type { RunRecord, StepFigures } from '../report/record.ts'
-import { isSummarised, LossLog, writeResults, writeTrace } from '../report/results.ts'
-import { chromeTrace } from '../report/trace.ts'
+import type { RunRecord } from '../report/record.ts'
 import type { Sharing } from '../schedule/schedule.ts'
 import { defaultThreads } from '../threads.ts'
-import { hyperParameters, type LearningRate } from './learning-rate.ts'
-import { Plans } from './plans.ts'
-import { Plan } from './programs.ts'
+import { Buffers } from './buffers.ts'
+import type { LearningRate } from './learning-rate.ts'
+import { Profiler } from './profiler.ts'
+import { Programs } from './programs.ts'
+import { Reporting } from './reporting.ts'
+import { Rescheduler } from './rescheduler.ts'
 
 export interface Job {
   config: WorkerConfig
@@ -33,21 +34,24 @@ export interface Job {
   log: Logger
   /** True once this rank was told to stop. */
   stopRequested: () => boolean
-  /** Called after every step with a way to make its trace. */
+  /** Called after every step with a function that makes its trace. */
   traced: (trace: () => string) => void
 }
 
 export type Ending = 'done' | 'stopped'
 
-/** Trains from the newest checkpoint, or from the start, to the last step or until any rank is told to stop; collective. */
+/**
+ * Trains from the newest checkpoint, or from the start, to the last step or until any rank is told
+ * to stop; collective.
+ */
 export async function train(job: Job): Promise<Ending> {
   const trainer = new Trainer(job)
   await trainer.begin()
   return trainer.run()
 }
 
-/** Where checkpoints go; undefined without an output folder. */
-function placeOf({ config, model, engine }: Job): CheckpointPlace | undefined {
+/** The place of the checkpoints; undefined without an output folder. */
+function placeOf({ config, model }: Job, reduce: Reduce): CheckpointPlace | undefined {
   if (config.outputDirectory === undefined) return undefined
   return {
     directory: join(config.outputDirectory, 'checkpoints'),
@@ -56,11 +60,14 @@ function placeOf({ config, model, engine }: Job): CheckpointPlace | undefined {
     rank: config.rank,
     jobUid: config.jobUid,
     seed: config.spec.training.seed,
-    reduce: values => engine.allReduce(values),
+    reduce,
   }
 }
 
-/** Ranks that meet on the loopback address share this machine; others are taken to have theirs to themselves. A GPU is its rank's own. */
+/**
+ * Ranks that meet on the loopback address share this machine. Any other rank is taken to have its
+ * machine to itself, and a rank on a GPU to have the GPU to itself.
+ */
 function sharingOf({ backend, rendezvous, worldSize, computeThreads }: WorkerConfig): Sharing {
   if (backend === 'cuda') return 'device'
   return isLoopback(rendezvous.host)
@@ -70,62 +77,56 @@ function sharingOf({ backend, rendezvous, worldSize, computeThreads }: WorkerCon
 
 class Trainer {
   readonly #job: Job
-  readonly #plan: Plan
+  readonly #reduce: Reduce
   readonly #rate: LearningRate
+  readonly #programs: Programs
+  readonly #profiler: Profiler
+  readonly #rescheduler: Rescheduler
+  readonly #buffers: Buffers
   readonly #held: Held[]
   readonly #checkpoints: Checkpointer
-  #losses: LossLog | undefined
+  readonly #reporting: Reporting
+  /** Steps done. */
   #step = 0
-  /** Steps that were done before. */
-  #begun = 0
-  #lastLog = 0
-  readonly #plans: Plans
-  #trace: (() => string) | undefined
 
   constructor(job: Job) {
-    const { config, model, engine } = job
-    const { overlap, training } = config.spec
+    const { config, model, engine, data, record, log } = job
+    const { rank, worldSize, spec } = config
+    const { overlap, training } = spec
+    const reduce: Reduce = values => engine.allReduce(values)
     this.#job = job
-    this.#plan = new Plan({
-      engine,
-      model,
-      rank: config.rank,
-      wish: overlap,
-      sharing: sharingOf(config),
-      needs: needed => job.log.info({ ...needed, availableBytes: engine.availableMemory() }, 'memory'),
-    })
-    this.#plans = new Plans({
-      plan: this.#plan,
-      record: job.record,
-      log: config.rank === 0 ? job.log : undefined,
-    })
+    this.#reduce = reduce
+    this.#reporting = new Reporting(job)
     this.#rate = {
       peak: Number(training.optimizer.learningRate),
       warmupSteps: training.optimizer.warmupSteps,
       totalSteps: training.steps,
     }
-    // Persistent memory, and with it every tensor, is there from the first load on.
-    this.#plan.load()
-    this.#held = heldTensors(model, config.rank, name => this.#floats(name))
-    this.#checkpoints = new Checkpointer({ place: placeOf(job), held: this.#held, record: job.record, log: job.log })
+    const needs = (needed: object) => log.info({ ...needed, availableBytes: engine.availableMemory() }, 'memory')
+    const programs = new Programs({ engine, model, rank, wish: overlap, needs })
+    const profiler = new Profiler({ reduce, rank, worldSize, emitted: programs.train, sharing: sharingOf(config) })
+    this.#programs = programs
+    this.#profiler = profiler
+    this.#rescheduler = new Rescheduler({ profiler, programs, record, log: rank === 0 ? log : undefined })
+    const { seed, globalBatchSequences: globalBatch } = training
+    this.#buffers = new Buffers({ engine, model, data, rank, seed, globalBatch })
+    // The first load allocates persistent memory, and with it every tensor.
+    programs.load()
+    this.#held = heldTensors(model, rank, name => this.#buffers.floats(name))
+    this.#checkpoints = new Checkpointer({ place: placeOf(job, reduce), held: this.#held, record, log })
   }
 
-  /** Parameters and the first evaluation. */
+  /** Restores the parameters, or initialises and evaluates them. */
   async begin(): Promise<void> {
-    const { config, engine, record } = this.#job
-    record.scheduled(this.#plan.description)
+    const { engine, record } = this.#job
+    record.scheduled(this.#programs.description)
     this.#step = await this.#checkpoints.restore()
-    this.#begun = this.#step
-    if (this.#step > 0) engine.upload(this.#held.map(({ name }) => name))
+    if (this.#step > 0) engine.upload(this.#heldNames)
     else {
-      const outcome = await everywhere(
-        values => engine.allReduce(values),
-        async () => this.#initialise(),
-      )
+      const outcome = await everywhere(this.#reduce, async () => this.#initialise())
       if ('error' in outcome) throw outcome.error
     }
-    if (config.outputDirectory !== undefined && config.rank === 0)
-      this.#losses = new LossLog(config.outputDirectory, this.#step)
+    this.#reporting.begin(this.#step)
     if (this.#step === 0) await this.#evaluate()
   }
 
@@ -140,73 +141,83 @@ class Trainer {
       if (last || this.#step % evaluation.everySteps === 0) await this.#evaluate()
       const ends = last || stopping
       if (ends || this.#step % everySteps === 0) {
-        if (config.outputDirectory !== undefined) engine.download(this.#held.map(({ name }) => name))
+        if (config.outputDirectory !== undefined) engine.download(this.#heldNames)
         await this.#checkpoints.start(this.#step, ends)
       }
     }
     await this.#checkpoints.finish()
-    if (config.outputDirectory !== undefined && this.#trace)
-      writeTrace(config.outputDirectory, config.rank, this.#trace())
-    if (config.rank === 0) this.#summarise()
+    this.#reporting.finish(this.#step, {
+      history: this.#rescheduler.history,
+      engine: engine.description,
+      checkpoint: this.#checkpoints.cost,
+    })
     return this.#step < steps ? 'stopped' : 'done'
   }
 
-  /** One optimizer step; true when a rank was told to stop. */
+  /** Runs one optimizer step; true if any rank was told to stop. */
   async #trainStep(): Promise<boolean> {
-    const { engine, config, model, metrics, record } = this.#job
+    const { model, stopRequested } = this.#job
     const started = performance.now()
-    const writing = this.#checkpoints.pending
-    this.#floats(BUFFER.hyper).set(hyperParameters(this.#step, this.#rate, model))
-    engine.upload([BUFFER.hyper])
-    const ran = await this.#plan.step(micro => this.#readTokens('train', micro, this.#step))
-    const loss = this.#scalar(BUFFER.loss)
-    const norm = this.#scalar(BUFFER.norm)
-    this.#checkFinite(loss, norm)
-    const startMicroseconds = 1000 * (performance.timeOrigin + started)
-    this.#trace = () => chromeTrace({ rank: config.rank, startMicroseconds, runs: ran.runs })
-    this.#job.traced(this.#trace)
-    const { communication, waited, communicationShareOfMoe } = ran.overlap
-    const flags = [this.#job.stopRequested(), writing, this.#checkpoints.pending].map(Number)
-    const own = [...flags, communication / 1000, waited / 1000, communicationShareOfMoe, ran.total / 1000]
-    const [stop = 0, disturbed = 0, pending = 0, ...sums] = await engine.allReduce(Float64Array.from(own))
-    const [communicated = 0, stood = 0, shareOfMoe = 0, took = 0] = sums.map(sum => sum / model.worldSize)
-    // The sum has just brought the ranks to the same point: their clocks differ by less than it takes.
+    const wasWriting = this.#checkpoints.pending
+    this.#buffers.writeHyper(this.#step, this.#rate)
+    const ran = await this.#programs.step(micro => this.#buffers.writeTokens('train', micro, this.#step))
+    this.#profiler.observe(ran.last)
+    const { loss, gradientNorm } = this.#buffers
+    this.#checkFinite(loss, gradientNorm)
+    this.#reporting.ran(started, ran.runs)
+    const all = await together(this.#reduce, {
+      stop: stopRequested(),
+      disturbed: wasWriting,
+      pending: this.#checkpoints.pending,
+      communication: ran.overlap.communication / 1000,
+      waited: ran.overlap.waited / 1000,
+      shareOfMoe: ran.overlap.communicationShareOfMoe,
+      engineTime: ran.total / 1000,
+    })
+    // The sum has just brought all ranks to the same point, so their clocks show about the same.
     const milliseconds = performance.now() - started
-    const figures: StepFigures = { loss, milliseconds, communication: communicated, waited: stood, shareOfMoe }
-    this.#step++
-    record.stepDone(this.#step, figures)
-    metrics.stepDone(figures)
-    this.#losses?.append({ step: this.#step, loss, auxLoss: this.#auxLoss(), gradientNorm: norm })
-    this.#checkpoints.stepDone(milliseconds, writing)
-    await this.#plans.follow({ step: this.#step, milliseconds: took, disturbed: disturbed > 0 })
-    this.#logStep()
-    if (pending === 0) await this.#checkpoints.advance()
-    return stop > 0
+    const mean = (sum: number) => sum / model.worldSize
+    const figures = {
+      loss,
+      milliseconds,
+      communication: mean(all.communication),
+      waited: mean(all.waited),
+      shareOfMoe: mean(all.shareOfMoe),
+    }
+    const step = ++this.#step
+    this.#reporting.stepDone(step, figures, { gradientNorm, auxLoss: () => this.#buffers.auxLoss })
+    this.#checkpoints.stepDone(milliseconds, wasWriting)
+    await this.#rescheduler.follow({ step, milliseconds: mean(all.engineTime), disturbed: all.disturbed })
+    this.#reporting.logStep(step)
+    if (!all.pending) await this.#checkpoints.advance()
+    return all.stop
   }
 
   async #evaluate(): Promise<void> {
-    const { engine, config, model, record, log } = this.#job
+    const { engine, config, model } = this.#job
     const { batches } = config.spec.training.evaluation
     let total = 0
     for (let batch = 0; batch < batches; batch++) {
       for (let micro = 0; micro < model.microBatches; micro++) {
-        this.#readTokens('validation', micro, batch)
+        this.#buffers.writeTokens('validation', micro, batch)
         await engine.run('evaluate')
-        total += this.#scalar(BUFFER.loss)
+        total += this.#buffers.loss
       }
     }
-    const evaluationLoss = total / (batches * model.microBatches)
-    record.evaluated(evaluationLoss)
-    this.#losses?.append({ step: this.#step, evaluationLoss })
-    if (config.rank === 0) log.info({ step: this.#step, evaluationLoss }, 'evaluation')
+    this.#reporting.evaluated(this.#step, total / (batches * model.microBatches))
   }
 
+  /** Gives the parameters their first values, and zeros to the moments. */
   #initialise(): void {
     for (const { name, tensor, slice, data } of this.#held) {
       if (name === tensor.name) data.set(initialise(tensor, this.#job.config.spec.training.seed, slice))
       else data.fill(0)
     }
-    this.#job.engine.upload(this.#held.map(({ name }) => name))
+    this.#job.engine.upload(this.#heldNames)
+  }
+
+  get #heldNames(): string[] {
+    return this.#held.map(({ name }) => name)
   }
 
   #checkFinite(loss: number, norm: number): void {
@@ -216,89 +227,5 @@ class Trainer {
       'diverged',
       `The ${what} in step ${this.#step + 1}: training diverged. Lower spec.training.optimizer.learningRate (${this.#rate.peak}) or raise warmupSteps (${this.#rate.warmupSteps}).`,
     )
-  }
-
-  #logStep(): void {
-    const { record, config, log } = this.#job
-    if (config.rank !== 0) return
-    const now = performance.now()
-    const due = now - this.#lastLog >= config.spec.reporting.intervalSeconds * 1000
-    if (!due && this.#step !== config.spec.training.steps) return
-    this.#lastLog = now
-    const rates = record.rates()
-    log.info(
-      {
-        step: this.#step,
-        ...record.losses.last,
-        tokensPerSecond: Math.round(rates?.tokensPerSecond ?? 0),
-        overlapPercent: rates?.overlapPercent && Math.round(rates.overlapPercent),
-      },
-      'step',
-    )
-  }
-
-  /** What an earlier run wrote stays where this one found every step done. */
-  #summarise(): void {
-    const { config, record, log, engine } = this.#job
-    if (this.#step === this.#begun && isSummarised(config.outputDirectory, this.#step)) {
-      log.info({ steps: this.#step }, 'nothing left to do')
-      return
-    }
-    const { first, last } = record.losses
-    const { candidates, ...plans } = this.#plans.summary
-    const summary = {
-      steps: this.#step,
-      totalSteps: config.spec.training.steps,
-      worldSize: config.worldSize,
-      loss: { first: first.loss, last: last.loss },
-      evaluationLoss: { first: first.evaluationLoss, last: last.evaluationLoss },
-      ...record.rates(),
-      schedule: record.schedule,
-      ...plans,
-      engine: engine.description,
-      checkpointStep: record.checkpointStep,
-      checkpoint: this.#checkpoints.cost,
-    }
-    log.info(summary, 'finished')
-    if (config.outputDirectory === undefined) return
-    writeResults(config.outputDirectory, { ...summary, candidates }, this.#plans.measured)
-  }
-
-  /** A rank's sequences lie beside each other in the global batch, so that micro-batches do not change what it learns from. */
-  #slice(split: 'train' | 'validation', micro: number) {
-    const { config, model } = this.#job
-    const { seed, globalBatchSequences } = config.spec.training
-    return {
-      split,
-      seed,
-      globalBatch: globalBatchSequences,
-      first: (config.rank * model.microBatches + micro) * model.batch,
-      count: model.batch,
-    }
-  }
-
-  #auxLoss(): number {
-    const { units, kind } = this.#job.model
-    if (kind === 'Dense') return 0
-    return Array.from({ length: units }, (_, unit) => this.#scalar(BUFFER.aux(unit))).reduce((sum, aux) => sum + aux)
-  }
-
-  #scalar(name: string): number {
-    this.#job.engine.download([name])
-    return this.#floats(name)[0] ?? Number.NaN
-  }
-
-  #floats(name: string): Float32Array {
-    const view = this.#job.engine.view(name)
-    if (view instanceof Float32Array) return view
-    throw new WorkerFailure('internal', `buffer ${name} does not hold f32`)
-  }
-
-  #readTokens(split: 'train' | 'validation', micro: number, step: number): void {
-    const { engine, data } = this.#job
-    const view = engine.view(BUFFER.tokens)
-    if (!(view instanceof Int32Array)) throw new WorkerFailure('internal', `buffer ${BUFFER.tokens} does not hold i32`)
-    data.readInto(view, { ...this.#slice(split, micro), step })
-    engine.upload([BUFFER.tokens])
   }
 }

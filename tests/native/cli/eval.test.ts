@@ -4,9 +4,10 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { API_VERSION, KIND } from '../../../crds/contract.ts'
+import { Evaluation, type EvaluationOrder } from '../../../crds/evaluation.ts'
 import type { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 import { createEngine } from '../../../worker/engine.ts'
-import { Evaluation, type EvaluationOrder, evaluate } from '../../../worker/evaluate/run.ts'
+import { evaluate } from '../../../worker/evaluate/run.ts'
 import { gradientOf, tensors } from '../../../worker/model.ts'
 import { BUFFER, emitGradients } from '../../../worker/program/emit.ts'
 import { assemble, schedule } from '../../../worker/schedule/schedule.ts'
@@ -283,7 +284,7 @@ describe('what cannot be evaluated is said in one error', () => {
     const spec = smallSpec()
     const order = orderOf(spec, weightsOf(spec))
     const { spec: _, ...jobless } = order
-    await refused(jobless, /nothing says what model the weights are of: give a job with that model by --job/)
+    await refused(jobless, /nothing says which model the weights belong to: give a job with that model by --job/)
     await refused(
       { ...order, checkpoint: write('w.safetensors', 'text') },
       /w\.safetensors cannot be read: not a safetensors file.*Write it again/,
@@ -323,7 +324,7 @@ describe('what cannot be evaluated is said in one error', () => {
     const order = { checkpoint: output, tokens: write('tokens', 'x'.repeat(40)), threads: 1 }
     await refused(
       { ...order, spec: smallSpec() },
-      /step-00000001 was made with spec\.model\.hiddenSize 32, the job has 16: give the job it was made with, or leave --job out/,
+      /step-00000001 was made with spec\.model\.hiddenSize 32, the job has 16: give the job of the checkpoint, or leave --job out/,
     )
     const shard = join(step, 'shard-1-of-2.safetensors')
     writeFileSync(shard, readFileSync(shard).with(5000, 1))

@@ -1,4 +1,5 @@
-// What must hold whatever the model: read from the engine's own buffers, of every rank, after a step on real ranks.
+// Tests of invariants that hold for every model. They read the buffers of every rank's engine after
+// a step.
 
 import { afterAll, describe, expect, it } from 'vitest'
 import { elementsOf, gradientOf, type ModelConfig, meanOf, tensors } from '../../../worker/model.ts'
@@ -15,14 +16,14 @@ afterAll(() => processes[Symbol.asyncDispose]())
 
 type Case = Partial<Job> & Pick<Job, 'kind'>
 
-/** Two ranks to an expert-parallel group, two groups. */
+/** Four ranks in two expert-parallel groups. */
 const jobOf = (shape: Case): Job => {
   const { worldSize = 4, expertParallelSize = 2 } = shape
   const sizes = { units: 1, dim: 16, feedForward: 24, sequence: 8, batch: 2, capacityFactor: '8' }
   return { ...sizes, ...shape, worldSize, expertParallelSize, expertsPerRank: EXPERTS / expertParallelSize }
 }
 
-/** A world whose listed buffers of one run outlive it. */
+/** A world in which the listed buffers keep their contents after a run. */
 async function start(shape: Case, keep: readonly string[] = [], change: Partial<ModelConfig> = {}) {
   const config = { ...configOf(jobOf(shape)), ...change }
   const edit = (scheduled: Scheduled): Scheduled => ({
@@ -36,14 +37,14 @@ async function start(shape: Case, keep: readonly string[] = [], change: Partial<
 
 type Values = Float32Array | Int32Array
 
-/** The first rows of a matrix as text: equal lists have the same rows, bit by bit. */
+/** The first rows of a matrix as text. Equal texts mean equal bits. */
 const rowsOf = (values: Values, rows: number, width: number) =>
   Array.from({ length: rows }, (_, n) => values.subarray(n * width, (n + 1) * width).join(' '))
 
 const sumOf = (list: Iterable<number>) => Array.from(list).reduce((sum, value) => sum + value, 0)
 const range = (first: number, count: number) => Array.from({ length: count }, (_, i) => first + i)
 
-/** Buffers of a branch on one rank; throws where `names` lacks one that is asked for. */
+/** Buffers of a branch on one rank. Throws if one that is asked for is not among `names`. */
 type Branch = (name: string) => Values
 async function branches(world: ModelWorld, scope: string, names: readonly string[]): Promise<Branch[]> {
   const found = await Promise.all(names.map(async name => [name, await world.read(`${scope}.${name}`)] as const))
@@ -55,7 +56,10 @@ async function branches(world: ModelWorld, scope: string, names: readonly string
   })
 }
 
-/** What the router left of one rank's tokens: every choice counted, the first `capacity` of each expert kept, in places of their own. */
+/**
+ * Checks the router on one rank's tokens: every choice is counted, and the first `capacity` choices
+ * of each expert are kept, each in a place of its own.
+ */
 function checkPlaces(branch: Branch, { capacity, experts, batch, sequence, topK }: ModelConfig): void {
   const [expert, counts] = [branch('expert'), branch('counts')]
   expect(sumOf(counts)).toBe(batch * sequence * topK)
@@ -67,7 +71,10 @@ function checkPlaces(branch: Branch, { capacity, experts, batch, sequence, topK 
   }
 }
 
-/** A token that lost all its choices gets nothing of the experts, and no other token does. */
+/**
+ * Checks that a token which lost all its choices gets zero from the experts, and that no other
+ * token does.
+ */
 function checkLost(branch: Branch, { batch, sequence, topK, dim }: ModelConfig): void {
   for (const [n, row] of rowsOf(branch('m'), batch * sequence, dim).entries()) {
     const lost = branch('slot')
@@ -77,7 +84,10 @@ function checkLost(branch: Branch, { batch, sequence, topK, dim }: ModelConfig):
   }
 }
 
-/** Within the expert-parallel group that starts at rank `group`: what is sent arrives, and what is computed comes back. Returns rows sent. */
+/**
+ * Checks the expert-parallel group that starts at rank `group`: rows that are sent arrive, and
+ * results come back. Returns the number of rows sent.
+ */
 function checkExchanges(ranks: readonly Branch[], group: number, config: ModelConfig): number {
   const { expertParallelSize, experts, capacity, dim } = config
   const local = experts / expertParallelSize
@@ -99,7 +109,8 @@ const ROWS = ['encoded', 'dispatched', 'down.y', 'combined', 'm']
 const scoped = (scope: string, names: readonly string[]) => names.map(name => `${scope}.${name}`)
 
 describe('tokens', () => {
-  // Seen failing: an exchange, or the router, told of a capacity one less; combine of the experts' input; tokens passed on without experts.
+  // Seen failing: an exchange, or the router, told of a capacity one less; combine of the experts'
+  // input; tokens passed on without experts.
   it.each([
     ['Top1', { kind: 'Top1', capacityFactor: '1' }],
     ['Top2', { kind: 'Top2', capacityFactor: '1' }],
@@ -141,8 +152,9 @@ describe('tokens', () => {
 })
 
 describe('an optimizer step', () => {
-  // Seen failing: the bucket of the experts, or of the gate, not summed; the experts' squares of one rank alone, or of all ranks; another
-  // clip for experts. AdamW hides a wrong factor from the parameters of its first step; its first moment shows it.
+  // Seen failing: the bucket of the experts, or of the gate, not summed; the experts' squares of
+  // one rank alone, or of all ranks; another clip for experts. AdamW hides a wrong factor from the
+  // parameters of its first step; its first moment shows it.
   it.each(['Dense', 'Top1', 'Top2', 'SharedExpert', 'ScMoE', 'DGMoE'] as const)(
     '%s: leaves replicas equal and multiplies every gradient by one factor on all ranks',
     async kind => {
@@ -158,7 +170,8 @@ describe('an optimizer step', () => {
           await world.read(meanOf(name)),
           await world.read(name),
         ]
-        // Of the second group: ranks 2 and 3. Dense tensors are the same on all ranks, experts on those of one place in their group.
+        // Ranks 2 and 3 are the second group. Dense tensors are the same on all ranks; experts are
+        // the same on ranks with the same place in their groups.
         const twin = (rank: number) => (holders === 'dense' ? 0 : rank % config.expertParallelSize)
         for (const list of [gradients, means, values])
           for (let rank = 0; rank < config.worldSize; rank++) expect(list[rank], name).toEqual(list[twin(rank)])
@@ -187,8 +200,9 @@ describe('an optimizer step', () => {
     expect(await run()).toEqual(first)
   })
 
-  // Seen failing: zero before the last micro-batch; the loss not divided by their number.
-  // Balance and z-losses are of a micro-batch; without them, and without drops, tokens do not know of each other's micro-batch.
+  // Seen failing: zero before the last micro-batch; the loss not divided by their number. Balance
+  // and z-losses are computed for each micro-batch. Without them, and without drops, micro-batches
+  // do not matter to a token.
   it.each(['Dense', 'Top2', 'ScMoE', 'DGMoE'] as const)(
     '%s: the gradient of 2 and 4 micro-batches is that of all their sequences at once',
     async kind => {

@@ -1,4 +1,5 @@
-// The whole model on the engine against the oracle: loss, balance and z-losses, every gradient, and their norm.
+// Tests of the whole model on the engine against the oracle: loss, balance and z-losses, every
+// gradient, and their norm.
 
 import { afterAll, describe, expect, it } from 'vitest'
 import type { ModelConfig } from '../../../worker/model.ts'
@@ -6,13 +7,17 @@ import { distance, ModelWorld, Processes, tokensOf, type WholeModel, wholeModel 
 import { oracle } from '../../support/oracle/model.ts'
 import { configOf, type Job } from '../../support/program-arbitraries.ts'
 
-// f32 sums of a few hundred terms, relative to the largest element of each gradient: about 1e-6. A wrong term is of the order of 1.
+// Sums of a few hundred terms in f32 are off by about 1e-6 of the largest element of a gradient. A
+// wrong term changes a gradient by about that element.
 const TOLERANCE = 2e-5
 const SPREAD = 8
 
 const TINY = { units: 1, dim: 16, feedForward: 24, sequence: 8, batch: 2, capacityFactor: '8' } as const
 const EXPERTS = 4
-/** More than the tokens of the tests; the oracle's time is that of its products. */
+/**
+ * Vocabulary size: more than the tokens of the tests, but small, because products take most of the
+ * oracle's time.
+ */
 const VOCABULARY = 64
 const ALONE = { worldSize: 1, expertParallelSize: 1 } as const
 
@@ -26,7 +31,7 @@ const jobOf = (shape: Case): Job => {
   return { ...TINY, expertsPerRank: EXPERTS / ranks.expertParallelSize, ...ranks }
 }
 
-/** Large coefficients, so that the gradients of these losses show beside that of the cross entropy. */
+/** The coefficients are large, so that errors in the gradients of these losses show. */
 const withBalance = (config: ModelConfig): ModelConfig => ({
   ...config,
   vocabulary: VOCABULARY,
@@ -34,7 +39,10 @@ const withBalance = (config: ModelConfig): ModelConfig => ({
   zCoefficient: config.zCoefficient > 0 ? 0.05 : 0,
 })
 
-/** By all that the oracle is given; how experts are spread over ranks it is not told, and worlds of one size share it. */
+/**
+ * Results of the oracle by everything that it is told. It is not told how experts are spread over
+ * ranks, so worlds of one size share a result.
+ */
 const known = new Map<string, ReturnType<typeof oracle>>()
 function expectedOf(config: ModelConfig, model: WholeModel): ReturnType<typeof oracle> {
   const { expertParallelSize: _, ...told } = config
@@ -61,7 +69,10 @@ async function compare(shape: Case, change: (model: WholeModel) => void = () => 
   return { steps, expected: { ...expected, ...curve, norm: Math.sqrt(squares) }, wrong, found }
 }
 
-/** Compared on every rank; gradients are zero in no tensor that the oracle gives one. */
+/**
+ * Compares the engine with the oracle on every rank. The oracle's gradient of a tensor must not be
+ * all zeros.
+ */
 async function agree(shape: Case, change?: (model: WholeModel) => void) {
   const result = await compare(shape, change)
   const { steps, expected, wrong } = result
@@ -105,7 +116,8 @@ describe('the engine agrees with the oracle', () => {
     expect(expected.dropped).toBe(0)
   })
 
-  // Seen failing: Pos-2 reading the stream of Pos-3; with CG2 the routed experts' gradient without its coefficient.
+  // Seen failing: Pos-2 reading the stream of Pos-3; with CG2 the routed experts' gradient without
+  // its coefficient.
   it.each(
     table(
       POSITIONS.flatMap(position =>
@@ -116,7 +128,8 @@ describe('the engine agrees with the oracle', () => {
     await agree(shape)
   })
 
-  // Seen failing: the balance losses of both ways added instead of averaged. The engine's own choices: model-invariants.test.ts.
+  // Seen failing: the balance losses of both ways added instead of averaged. The choices of the
+  // engine are tested in invariants.test.ts.
   it.each(table(POSITIONS.map((position): Case => ({ kind: 'DGMoE', position, ...PAIR }))))(
     '%s, whose two choices differ for every token',
     async (_, shape) => {
@@ -148,8 +161,9 @@ describe('the engine agrees with the oracle', () => {
     expect(expected.dropped).toBeGreaterThan(0.05)
   })
 
-  // Seen failing, one option each: no z-loss in the gate's gradient, RoPE's gradient turned forward, dense blocks undone in forward order,
-  // attention computed again from the gradient, losses not divided by the number of micro-batches.
+  // Seen failing, one option each: no z-loss in the gate's gradient, RoPE's gradient turned
+  // forward, dense blocks undone in forward order, attention computed again from the gradient,
+  // losses not divided by the number of micro-batches.
   it.each(
     table([
       { kind: 'ScMoE', capacityFactor: 'none' },
@@ -176,9 +190,10 @@ describe('the engine agrees with the oracle', () => {
     await agree(shape)
   })
 
-  // Seen failing: expert gradients not summed over their replicas, the loss a mean over one rank's tokens.
-  // Expert gradients averaged over the replicas only, not over all tokens, would be off by the factor worldSize / expertParallelSize;
-  // a norm that counts dense gradients once per rank, or experts of one rank only, is off here by tens of percent.
+  // Seen failing: expert gradients not summed over their replicas, the loss a mean over one rank's
+  // tokens. Expert gradients averaged over the replicas only, not over all tokens, would be off by
+  // the factor worldSize / expertParallelSize; a norm that counts dense gradients once per rank, or
+  // experts of one rank only, is off here by tens of percent.
   it.each(
     table(
       (['Top2', 'ScMoE', 'DGMoE', 'SharedExpert', 'Dense', 'Top1'] as const).flatMap(kind =>

@@ -1,4 +1,5 @@
-// The same model on different numbers of ranks, in micro-batches, with recomputed activations, and under every schedule.
+// Tests that one model computes the same on different numbers of ranks, in micro-batches, with
+// recomputed activations, and under every schedule.
 
 import { afterAll, describe, expect, it } from 'vitest'
 import { emitTrain } from '../../../worker/program/emit.ts'
@@ -16,7 +17,10 @@ afterAll(() => processes[Symbol.asyncDispose]())
 
 type Case = Partial<Job> & Pick<Job, 'kind'>
 
-/** The global batch and the experts of the world stay; capacity never binds, so no rank drops what another would keep. */
+/**
+ * The same global batch and the same experts on every number of ranks. Capacity is never reached,
+ * so no token is dropped.
+ */
 function jobOf(shape: Case): Job {
   const { worldSize = 1, expertParallelSize = worldSize, microBatches = 1 } = shape
   const sizes = { units: 2, dim: 16, feedForward: 32, sequence: 16, capacityFactor: '8', worldSize, expertParallelSize }
@@ -53,8 +57,9 @@ const KINDS: Case[] = [
 const table = KINDS.map(shape => [Object.values(shape).join(' '), shape] as const)
 
 describe('one model on any number of ranks', () => {
-  // Rounding of sums in another order, grown over ten steps of training: 1e-7 in the curve, 3e-6 in single gradients.
-  // Averaging expert gradients over their replicas, or clipping by a norm of one rank, changes the curve from the second step by percents.
+  // Sums in another order round differently. After ten steps, the curve differs by 1e-7 and single
+  // gradients by 3e-6. If expert gradients were averaged over their replicas, or clipped by the
+  // norm of one rank, the curve would differ by percents from the second step on.
   it.each(table)('%s: 1, 2 and 4 ranks, EP 1, 2 and 4 give one loss curve', async (_, shape) => {
     const alone = await train(shape)
     expect(alone.curve.at(-1)?.loss).toBeLessThan((alone.curve[0]?.loss ?? 0) - 0.5)
@@ -70,14 +75,15 @@ describe('one model on any number of ranks', () => {
     const whole = await train(shape, 3)
     for (const microBatches of [2, 4]) {
       const { curve } = await train({ ...shape, microBatches }, 3)
-      // The balance loss of a batch is not the mean of those of its parts; its gradient is small here.
+      // The balance loss of a batch is not the mean over its parts. Its gradient is small here.
       expect(distance([curve[0]?.loss ?? 0], [whole.curve[0]?.loss ?? 0])).toBeLessThan(2e-6)
       expect(distance([curve[0]?.norm ?? 0], [whole.curve[0]?.norm ?? 0])).toBeLessThan(0.02)
       expect(distance([curve[2]?.loss ?? 0], [whole.curve[2]?.loss ?? 0])).toBeLessThan(0.01)
     }
   })
 
-  // Seen failing: the first gradient of each bucket left out of the sum, so that each rank kept its own.
+  // Seen failing: the first gradient of each bucket left out of the sum, so that each rank kept its
+  // own.
   it('leaves all ranks with the same dense parameters, bit by bit', async () => {
     const { world } = await train({ kind: 'ScMoE', worldSize: 4, expertParallelSize: 2 }, 3)
     const dense = [...wholeModel(world.config)].map(([name]) => name).filter(name => !name.includes('.experts.'))
@@ -123,7 +129,9 @@ describe('schedules', () => {
   })
 })
 
-/** Every pipelined schedule, every slot of each phase with one chunk, and each number of chunks. */
+/**
+ * Every pipelined schedule, every slot of each phase with one chunk, and every number of chunks.
+ */
 function spread(list: readonly Choice[]): Choice[] {
   const seen = new Set<string>()
   const isNew = (key: string) => !seen.has(key) && seen.add(key).size > 0

@@ -1,4 +1,4 @@
-// Checkpoints that are damaged, of another model, or cannot be written.
+// Tests of checkpoints that are damaged, that are of another model, or that cannot be written.
 
 import { spawnSync } from 'node:child_process'
 import {
@@ -40,7 +40,7 @@ describe('a damaged checkpoint is skipped by all ranks, with a message', () => {
   })
   afterAll(() => rmSync(whole, { recursive: true, force: true }))
 
-  /** A copy of the job's folder, with its last checkpoint at step 12, before it at 8 and 4. */
+  /** A copy of the job's folder, which has checkpoints of steps 12, 8 and 4. */
   function copied(): { output: string; fileOf: (step: number, name: string) => string } {
     const output = temporaryFolder()
     cpSync(whole, output, { recursive: true })
@@ -68,8 +68,9 @@ describe('a damaged checkpoint is skipped by all ranks, with a message', () => {
     })),
   )
 
-  // Broken once by files whose size and checksum nobody looked at: a flipped bit was trained on; by an index without a checksum of its own;
-  // and by ranks that did not ask each other: one continued from step 12, alone.
+  // Broken once by files whose size and checksum nobody looked at: a flipped bit was trained on; by
+  // an index without a checksum of its own; and by ranks that did not ask each other: one continued
+  // from step 12, alone.
   test.each(cases)('$what', async ({ name, damage, reason }) => {
     const { output, fileOf } = copied()
     damage(fileOf(12, name))
@@ -123,7 +124,7 @@ describe('a full disk', () => {
     mounted = undefined
   })
 
-  /** A folder with a disk of its own; one checkpoint takes about 0.6 MB. */
+  /** A folder with a disk of its own. One checkpoint takes about 0.6 MB. */
   function disk(megabytes: number, context: TestContext): string {
     const output = temporaryFolder()
     const mount = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', output], { encoding: 'utf8' })
@@ -134,7 +135,8 @@ describe('a full disk', () => {
     return output
   }
 
-  // Both broken once by the temporary folder of a failed write that stayed: the next run had no room either.
+  // Both broken once by the temporary folder of a failed write that stayed: the next run had no
+  // room either.
   test('too small for a second checkpoint: all ranks end with code 73 and name it, the first one is used', async context => {
     const output = disk(1, context)
     const spec = tinySpec({ steps: 40, replicas: 2 })

@@ -1,5 +1,6 @@
-// Workers whose GPU is a stand-in (tests/native/standin): how they exchange rows, and what they say where it is too small or not there. Workers that
-// train on one: tests/support/gpu/claims.ts.
+// Tests of workers whose GPU is a stand-in (tests/native/standin): how they exchange rows, and what
+// they say if the GPU is too small or missing. tests/support/gpu/claims.ts has workers that train
+// on a GPU.
 
 import { beforeAll, expect, test } from 'vitest'
 import { ENV, EXIT } from '../../../crds/contract.ts'

@@ -1,4 +1,5 @@
-// Ranks killed with SIGKILL at random instants, 50 times in all: whatever a rank was doing, the job continues from a whole checkpoint.
+// Tests in which ranks are killed with SIGKILL at random instants, 50 times in all. Whatever a rank
+// was doing, the job continues from a complete checkpoint.
 
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -16,15 +17,21 @@ import {
 } from '../../support/worker-gang.ts'
 
 const KEEP = 2
-/** New steps after which a job is killed, and milliseconds later; a step and its checkpoint take some twenty of them. */
+/**
+ * A job is killed after this many new steps and milliseconds. A step and its checkpoint take some
+ * 20 ms.
+ */
 const STEPS = 5
 const LATER = 60
-/** Milliseconds after its start in which it is killed at times: it imports, meets, reads and does first steps. */
+/**
+ * Some kills come within these milliseconds after the start, in which a rank imports files, meets
+ * the others, reads the checkpoint and does its first steps.
+ */
 const STARTING = 600
-/** For all kills of a test, on a slow machine. */
+/** Time for all kills of a test on a slow machine. */
 const DEADLINE = 300_000
 
-/** Numbers in [0, 1). */
+/** Random numbers in [0, 1). */
 function numbersFrom(seed: number): () => number {
   let state = seed
   return () => {
@@ -33,13 +40,16 @@ function numbersFrom(seed: number): () => number {
   }
 }
 
-/** Checkpoints after a kill, newest first, given those before; throws unless all that are to be there are, and are whole. */
+/**
+ * The checkpoints after a kill, newest first, given those before it. Throws unless all expected
+ * ones are there and complete.
+ */
 async function checkpointsOf(output: string, before: readonly number[]): Promise<number[]> {
   const steps = await wholeCheckpoints(output)
   const newest = steps[0] ?? 0
   expect(newest).toBeGreaterThanOrEqual(before[0] ?? 0)
   expect(steps.length).toBeGreaterThanOrEqual(Math.min(newest, KEEP))
-  // A kill between the new one and the removal of older ones leaves one more.
+  // A kill before the removal of the oldest checkpoint leaves one more.
   expect(steps.length).toBeLessThanOrEqual(Math.max(before.length, KEEP) + 1)
   return steps
 }
@@ -50,18 +60,20 @@ const job = (replicas: number, steps: number, everySteps = 1) =>
 interface Killing {
   output: string
   replicas: number
-  /** Steps that the checkpoint it starts from has done. */
+  /** Steps done in the checkpoint that the run starts from. */
   saved: number
   random: () => number
 }
 
-/** One run that is killed, a rank or all of them; how many ranks the kill ended, and all that was logged. */
+/**
+ * Runs a job and kills one rank or all of them. Returns how many ranks the kill ended, and the log.
+ */
 async function killedRun({ output, replicas, saved, random }: Killing) {
   const gang = await TestGang.start(job(replicas, 1_000_000), output)
   const early = random() < 0.2
   if (!early) await untilStep(gang, saved + 1 + Math.floor(random() * STEPS))
   await sleep(random() * (early ? STARTING : LATER))
-  // Of a job that has not met, the others would wait for the killed one.
+  // If the ranks have not met yet, the others would wait for the killed one.
   const only = !early && random() < 0.5 ? Math.floor(random() * replicas) : undefined
   for (let rank = 0; rank < replicas; rank++) if (only === undefined || only === rank) gang.kill(rank, 'SIGKILL')
   const ends = await gang.ends()
@@ -73,8 +85,8 @@ async function killedRun({ output, replicas, saved, random }: Killing) {
 
 const continuedAt = (log: string) => Number(/continuing after step (\d+)/.exec(log)?.[1] ?? 0)
 
-// Broken once by files written under the final name: after the first kill a folder without an index; and by the oldest one removed before the
-// new one had its name: fewer left than are kept.
+// Broken once by files written under the final name: after the first kill a folder without an
+// index; and by the oldest one removed before the new one had its name: fewer left than are kept.
 test.each([
   { replicas: 1, kills: 36 },
   { replicas: 2, kills: 14 },
@@ -93,7 +105,7 @@ test.each([
       const run = await killedRun({ output: broken, replicas, saved, random })
       killed += run.killed
       expect(run.log).not.toContain('not usable')
-      // Killed before it read the checkpoint, it says nothing.
+      // A rank that is killed before it reads the checkpoint logs nothing about it.
       expect([0, saved]).toContain(continuedAt(run.log))
       left = await checkpointsOf(broken, left)
     }

@@ -1,4 +1,5 @@
-// Several ranks in one pod, as on a node with several GPUs. There are none here, so the ranks compute on CPUs, which nothing else of it knows.
+// Tests of several ranks in one pod, as on a node with several GPUs. There are none here, so the
+// ranks compute on CPUs, which makes no difference to the pod.
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,13 +8,13 @@ import { ENV, EXIT } from '../../../crds/contract.ts'
 import { checkpointFolders, TestGang, temporaryFolder, tinySpec, untilStep } from '../../support/worker-gang.ts'
 
 const RANKS = 2
-/** What the operator gives a pod of two ranks. */
+/** The environment that the operator gives a pod of two ranks. */
 const POD = { [ENV.worldSize]: String(RANKS), [ENV.localWorldSize]: String(RANKS), [ENV.backend]: 'cpu' }
 const podSpec = (steps: number) =>
   tinySpec({ steps, replicas: 1, rest: { workers: { replicas: 1, gpusPerWorker: RANKS } } })
 const startPod = async (steps: number, output: string) => TestGang.start(podSpec(steps), output, POD)
 
-/** The processes that a pod's first process has started. */
+/** The pids of processes that the pod's first process has started. */
 function ranksOf(pod: TestGang): number[] {
   const pid = pod.children[0]?.pid
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number)
@@ -43,7 +44,8 @@ describe('a pod with two ranks', () => {
     expect(losses(inOne)).toEqual(losses(inTwo))
   })
 
-  // Seen failing with the record of whoever ended first but one, which is the survivor's: "rank 0: ... rank 1 hung up".
+  // Seen failing with the record of the rank that ended second, which is the survivor's: "rank 0:
+  // ... rank 1 hung up".
   test('ends when one of them is killed, with its code and its number', async () => {
     const pod = await startPod(1_000_000, temporaryFolder())
     await untilStep(pod, 3)

@@ -13,7 +13,8 @@ import {
 const leg = (steps: number, replicas: number, rest: object = {}) =>
   tinySpec({ steps, replicas, everySteps: 1_000_000, warmupSteps: 60, rest })
 
-// Broken once by a rank that stopped without telling the others, for which both ended with peerLost; and by the data read from the start again.
+// Broken once by a rank that stopped without telling the others, for which both ended with
+// peerLost; and by the data read from the start again.
 test('SIGTERM to one rank: all save the same step, end with 143, and continue bit for bit', async () => {
   const [whole, broken] = [temporaryFolder(), temporaryFolder()]
   const gang = await TestGang.start(leg(1_000_000, 2), broken)
@@ -30,7 +31,8 @@ test('SIGTERM to one rank: all save the same step, end with 143, and continue bi
   expect(lossCurve(broken)).toEqual(lossCurve(whole))
 })
 
-// Broken once by second moments that were not read, by every rank taking the first experts of a file, and by the data read from the start.
+// Broken once by second moments that were not read, by every rank taking the first experts of a
+// file, and by the data read from the start.
 test('resumed with 1, 2, 4 and 2 ranks, and with experts replicated, training follows one curve', async () => {
   const [straight, moved] = [temporaryFolder(), temporaryFolder()]
   await trainToEnd(leg(50, 2), straight)
@@ -41,7 +43,7 @@ test('resumed with 1, 2, 4 and 2 ranks, and with experts replicated, training fo
   await trainToEnd(leg(50, 2), moved)
   const [expected, actual] = [lossCurve(straight), lossCurve(moved)]
   expect([...actual.keys()]).toEqual([...expected.keys()])
-  // The sums over ranks are in another order; 50 steps leave differences of 1e-6.
+  // Sums over ranks are in another order. After 50 steps the curves differ by 1e-6.
   for (const [step, loss] of actual) expect(Math.abs(loss - (expected.get(step) ?? 0))).toBeLessThan(1e-4)
   expect(actual.get(50)).toBeLessThan(0.75 * (actual.get(1) ?? 0))
 })

@@ -17,7 +17,7 @@ afterEach(() => {
 function run(file: string, ...options: string[]) {
   const child = spawn(process.execPath, [SCMOE, 'run', file, ...options], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    // What a killed run leaves in the temporary folder goes with the test's own.
+    // A killed run leaves files in the temporary folder. This one is removed after the test.
     env: { ...process.env, ...COMPILED, TMPDIR: dirname(file) },
   })
   children.add(child)
@@ -44,7 +44,7 @@ function manifest(folder: string, spec: unknown): string {
   return file
 }
 
-/** Processes whose environment names this output folder: the ranks of a run. */
+/** The pids of a run's ranks, whose environment names this output folder. */
 function ranksOf(output: string): number[] {
   return readdirSync('/proc')
     .filter(name => /^\d+$/.test(name))
@@ -58,7 +58,7 @@ function ranksOf(output: string): number[] {
     .map(Number)
 }
 
-/** Fails when the run ends before. */
+/** Throws if the run ends before. */
 async function untilSteps({ child }: ReturnType<typeof run>, output: string, steps: number): Promise<void> {
   await until(() => {
     if (child.exitCode !== null) throw new Error(`the run ended early, with ${child.exitCode}`)
@@ -118,7 +118,7 @@ test('Ctrl-C twice kills', async () => {
   await untilSteps(started, output, 5)
   for (const pid of ranksOf(output)) process.kill(pid, 'SIGSTOP')
   child.kill('SIGINT')
-  // Two signals at once would be one.
+  // Two signals at the same time would arrive as one.
   await until(() => started.stderr().includes('press Ctrl-C again'))
   child.kill('SIGINT')
   expect((await ended).code).not.toBe(0)

@@ -1,4 +1,4 @@
-// A checkpoint's files are opened with Python's own safetensors library.
+// Tests that open the files of a checkpoint with Python's own safetensors library.
 
 import { createHash } from 'node:crypto'
 import { open } from 'node:fs/promises'
@@ -11,7 +11,7 @@ import { meanOf, modelConfig, type Tensor, tensors, varianceOf } from '../../../
 import { findPython, run } from '../../support/python.ts'
 import { temporaryFolder, tinySpec, trainToEnd } from '../../support/worker-gang.ts'
 
-/** What there is in every file named, as JSON. */
+/** A Python program that prints the contents of the files that it is given, as JSON. */
 const SCRIPT = `
 import hashlib, json, sys
 from safetensors import safe_open
@@ -34,7 +34,7 @@ const Found = z.array(
   }),
 )
 
-/** Of every tensor and its two moments, what rank `rank` of `ranks` writes. */
+/** The part of every tensor and of its two moments that rank `rank` of `ranks` writes. */
 function expectedShapes(list: readonly Tensor[], rank: number, ranks: number): Record<string, number[]> {
   const written = list.filter(({ kind }) => rank === 0 || kind === 'expert')
   return Object.fromEntries(
@@ -71,7 +71,8 @@ beforeAll(() => {
   found = findPython()
 })
 
-// Broken once by moments with the shape of the whole model on every rank, by offsets that began with the header, and by an expert tensor's name.
+// Broken once by moments with the shape of the whole model on every rank, by offsets that began
+// with the header, and by an expert tensor's name.
 test.for<[string, object]>([
   ['ScMoE', {}],
   ['Llama-style', LLAMA],

@@ -41,7 +41,10 @@ async function traceOf(overlap: object): Promise<{ slices: Slice[]; flows: Flow[
   return { slices, flows: flowsOf(slices, traceEvents) }
 }
 
-/** Throws where an arrow has no other end, or an end outside every slice of its row, where Perfetto drops it. */
+/**
+ * Throws if an arrow lacks an end, or has an end outside every slice of its row. Perfetto drops
+ * such arrows.
+ */
 function flowsOf(slices: readonly Slice[], events: readonly z.infer<typeof Trace>['traceEvents'][number][]): Flow[] {
   const arrows = events.filter((event): event is Arrow => event.ph === 's' || event.ph === 'f')
   const byId = Map.groupBy(arrows, ({ pid, id }) => `${pid} ${id}`)
@@ -59,8 +62,8 @@ function flowsOf(slices: readonly Slice[], events: readonly z.infer<typeof Trace
   })
 }
 
-// Broken once by arrows that start at the end of their slice plus 1, by chunks taken for the whole, by micro-batches that all start at 0, and
-// by ranks that all are process 0.
+// Broken once by arrows that start at the end of their slice plus 1, by chunks taken for the whole,
+// by micro-batches that all start at 0, and by ranks that all are process 0.
 test.each([
   ['in two chunks', { strategy: 'Shortcut', slot: 2, chunks: 2 }, ['.0of2', '.1of2']],
   ['whole', { strategy: 'Sequential' }, ['']],

@@ -45,7 +45,7 @@ test('one, two and four ranks follow one loss curve', async () => {
     await trainToEnd(tinySpec({ steps: 30, replicas }), output)
     curves.push([...lossCurve(output).values()])
   }
-  // The sums over ranks are in another order; 30 steps leave differences of 1e-6.
+  // Sums over ranks are in another order. After 30 steps the curves differ by 1e-6.
   for (const curve of curves.slice(1)) {
     expect(Math.max(...curve.map((loss, i) => Math.abs(loss - (curves[0]?.[i] ?? 0))))).toBeLessThan(1e-4)
   }

@@ -1,4 +1,5 @@
-// Layers of the oracle, [rows, width] in and out. A layer is named by its scope: its parameters are `<scope>.weight`, `<scope>.bias`, ...
+// Layers of the oracle. Inputs and outputs are [rows, width]. The parameters of a layer are named
+// after its scope: `<scope>.weight`, `<scope>.bias`, ...
 
 import {
   add,
@@ -35,21 +36,21 @@ export function norm(p: Parameters, scope: string, x: Tensor, config: OracleConf
   return isRms ? scaled : add(scaled, get(p, `${scope}.beta`))
 }
 
-/** `of`: suffix that tells experts apart. */
+/** A linear layer. `of` is a suffix that tells experts apart. */
 export function linear(p: Parameters, scope: string, x: Tensor, of = ''): Tensor {
   const y = matmul(x, transpose(get(p, `${scope}.weight${of}`), [1, 0]))
   const bias = p[`${scope}.bias${of}`]
   return bias ? add(y, bias) : y
 }
 
-/** tanh approximation. */
+/** GELU in the tanh approximation. */
 function gelu(x: Tensor): Tensor {
   const cube = multiply(x, multiply(x, x))
   const inner = scale(add(x, scale(cube, 0.044715)), Math.sqrt(2 / Math.PI))
   return scale(multiply(x, tanh(inner).add(1)), 0.5)
 }
 
-/** silu(g) * u of x = g | u (arXiv 2002.05202). */
+/** SwiGLU of x = g | u, i.e. silu(g) * u (arXiv 2002.05202). */
 function swiglu(x: Tensor): Tensor {
   const [g, u] = split(x, 2)
   if (!g || !u) throw new Error('split gave fewer than two parts')
@@ -65,7 +66,10 @@ interface Expert {
   of?: string
 }
 
-/** [all, heads * width]: picks the given heads, each `width` columns, in order; a head may be picked more than once. */
+/**
+ * A matrix [all, heads * width] that picks the given heads, of `width` columns each, in order. A
+ * head may be picked more than once.
+ */
 function picking(heads: readonly number[], all: number, width: number): Tensor {
   const columns = heads.length * width
   const mask = new Float64Array(all * columns)
@@ -75,8 +79,9 @@ function picking(heads: readonly number[], all: number, width: number): Tensor {
 }
 
 /**
- * Rotary positions (arXiv 2104.09864) on x [B, H, T, w]: the pair (x_j, x_{j + w/2}) of position t turns by the angle t * base^(-2j/w). As complex
- * numbers: (a + ib)(cos + i sin), the quarter turn i written as a matrix.
+ * Rotary positions (arXiv 2104.09864) on x [B, H, T, w]: the pair (x_j, x_{j + w/2}) of position t
+ * turns by the angle t * base^(-2j/w). In complex numbers this is (a + ib)(cos + i sin); the factor
+ * i is written as a matrix.
  */
 function rotate(x: Tensor, base: number): Tensor {
   const [, , sequence = 0, width = 0] = x.shape
@@ -98,7 +103,10 @@ function rotate(x: Tensor, base: number): Tensor {
   )
 }
 
-/** x + Attn(N(x)); each key and value head serves heads / keyValueHeads query heads in a row (arXiv 2305.13245). */
+/**
+ * x + Attn(N(x)). Each key and value head serves heads / keyValueHeads consecutive query heads
+ * (arXiv 2305.13245).
+ */
 export function attention(p: Parameters, scope: string, x: Tensor, config: OracleConfig): Tensor {
   const { sequence, heads, keyValueHeads, dim, positions, ropeBase } = config
   const rows = x.shape[0] ?? 0
@@ -124,7 +132,10 @@ export function attention(p: Parameters, scope: string, x: Tensor, config: Oracl
   return add(x, linear(p, `${scope}.proj`, reshape(transpose(mixed, [0, 2, 1, 3]), [rows, dim])))
 }
 
-/** Coefficients of the shared and of the routed experts, [rows, 1] each, by what the gate reads (arXiv 2404.05019, eqs. 14 to 17); undefined: 1. */
+/**
+ * Coefficients of the shared and of the routed experts, [rows, 1] each, from the input of the gate
+ * (arXiv 2404.05019, eqs. 14 to 17). Undefined means 1.
+ */
 export function coefficients(
   p: Parameters,
   scope: string,

@@ -1,5 +1,7 @@
-// The whole model once more, in float64, by automatic differentiation (@jax-js/jax): shares no formula of a gradient with the engine.
-// All ranks' tokens in one batch; every expert sees all tokens and its result is weighted, so no dispatch exists that could be wrong.
+// The whole model once more, in float64, with automatic differentiation (@jax-js/jax), so that it
+// shares no formula of a gradient with the engine. The tokens of all ranks are one batch. Every
+// expert computes all tokens and its results are weighted, so there is no dispatch that could be
+// wrong.
 
 import { defaultDevice, init, valueAndGrad } from '@jax-js/jax'
 import { blocksOf } from '../../../worker/model.ts'
@@ -31,27 +33,30 @@ import {
   type Values,
 } from './tensor.ts'
 
-/** Means over all tokens of an optimizer step, and over its micro-batches. */
+/** Results of an optimizer step: means over all tokens, and over its micro-batches. */
 export interface OracleResult {
   loss: number
-  /** Load-balance loss of every unit, without its coefficient; of DGMoE the mean of both ways. */
+  /**
+   * Load-balance loss of every unit, without its coefficient. For DGMoE it is the mean of both
+   * ways.
+   */
   aux: number[]
-  /** Router z-loss of every unit, likewise. */
+  /** Router z-loss of every unit, in the same way. */
   z: number[]
   gradients: Map<string, Float64Array>
-  /** Share of choices that capacity dropped. */
+  /** Share of choices that were dropped because of capacity. */
   dropped: number
   /** First choices of every way through a MoE layer, e.g. `micro-batch 0, unit 1, current`. */
   experts: ReadonlyMap<string, readonly number[]>
 }
 
-/** Names one way of one micro-batch's tokens through a MoE layer. */
+/** The name of one way of a micro-batch's tokens through a MoE layer. */
 const wayName = (micro: number, unit: number, way: string) => `micro-batch ${micro}, unit ${unit}, ${way}`
 
 interface Model {
   config: OracleConfig
   micro: number
-  /** Found by the first forward pass, given to the second. */
+  /** The first forward pass finds the routing, and the second one is given it. */
   routings: Map<string, Routing>
 }
 
@@ -66,7 +71,7 @@ interface Losses {
   z: Tensor
 }
 
-/** m[n] = sum_i G(x)_i E_i(x), and what the way adds to the losses. */
+/** m[n] = sum_i G(x)_i E_i(x), and the losses of this way. */
 function moe(
   p: Parameters,
   scope: string,
@@ -83,7 +88,7 @@ function moe(
   let weights = routed.chosen.map(mask => sum(multiply(probs, mask), -1))
   const [first, second] = weights
   if (first && second) weights = weights.map(weight => divide(weight, add(first, second)))
-  // [N, E]: what each expert's result counts for each token.
+  // [N, E]: the weight of each expert's result for each token.
   const gate = weights.map((weight, i) => multiply(routed.kept[i] ?? weight, weight)).reduce(add)
   const m = split(gate, config.experts)
     .map((weight, e) => multiply(feedForward(p, `${scope}.experts`, x, { config, of: `[${e}]` }), weight))
@@ -98,7 +103,10 @@ function moe(
   }
 }
 
-/** The streams that experts may read: input of the preceding block, after its attention, its output, after the last block's attention. */
+/**
+ * The streams that experts may read: the input of the preceding block, the stream after its
+ * attention, its output, and the stream after the last block's attention.
+ */
 interface Streams {
   h0: Tensor
   a1: Tensor
@@ -106,7 +114,7 @@ interface Streams {
   a2: Tensor
 }
 
-/** out of the block that carries the MoE layer. */
+/** The output of the block that has the MoE layer. */
 function sparse(p: Parameters, block: number, streams: Streams, model: Model & { unit: number }) {
   const { config } = model
   const { a2 } = streams
@@ -151,7 +159,7 @@ function unitForward(p: Parameters, unit: number, h: Tensor, model: Model): { ou
   return { out, losses: { aux, z } }
 }
 
-/** tokens: rows of T+1, all sequences of all ranks of one micro-batch. */
+/** Computes one micro-batch. `tokens` has rows of T+1, for all sequences of all ranks. */
 function forward(p: Parameters, tokens: Int32Array, model: Model) {
   const { sequence, vocabulary, units, dim, positions, tieEmbeddings } = model.config
   const sequences = tokens.length / (sequence + 1)
@@ -177,7 +185,7 @@ function forward(p: Parameters, tokens: Int32Array, model: Model) {
   return { loss: scale(total(likelihood), 1 / rows), aux: losses.map(l => l.aux), z: losses.map(l => l.z) }
 }
 
-/** Means over the micro-batches of a step. */
+/** The means over the micro-batches of a step. */
 function step(p: Parameters, tokens: Int32Array, config: OracleConfig, routings: Map<string, Routing>) {
   const { microBatches } = config
   const size = tokens.length / microBatches
@@ -190,7 +198,10 @@ function step(p: Parameters, tokens: Int32Array, config: OracleConfig, routings:
   return { loss: mean(part => part.loss), aux: unitMeans('aux'), z: unitMeans('z') }
 }
 
-/** Global values of every tensor by name; `tokens` of all micro-batches and ranks, micro-batch by micro-batch, rank by rank. */
+/**
+ * Computes a step. `values` has the global values of every tensor by name; `tokens` are those of all
+ * micro-batches in order, and within each micro-batch those of all ranks in order.
+ */
 export async function oracle(config: OracleConfig, values: Values, tokens: Int32Array): Promise<OracleResult> {
   await init('cpu')
   defaultDevice('cpu')

@@ -1,23 +1,24 @@
-// Which expert each token goes to, from concrete probabilities.
+// Finds the experts of each token from its probabilities.
 
 import { constant, type OracleConfig, type Tensor } from './tensor.ts'
 
-/** Of N tokens, all ranks' of one micro-batch, rank by rank. */
+/** The routing of N tokens: those of one micro-batch on all ranks, rank by rank. */
 export interface Routing {
-  /** First choice of every token. */
+  /** The first choice of every token. */
   first: number[]
-  /** Choice i as masks [N, E]. */
+  /** For every choice i, a mask [N, E]. */
   chosen: Tensor[]
-  /** The same without what capacity drops. */
+  /** The same masks without the choices that are dropped because of capacity. */
   kept: Tensor[]
-  /** f_e [1, E]: share of the choices per expert before any drop. */
+  /** f_e [1, E]: the share of choices of each expert before any drop. */
   share: Tensor
   dropped: number
 }
 
 /**
- * The k largest of every row, ties to the lower index, but not the expert that is `taken`; places counted rank by rank, first choices of all
- * tokens before second ones.
+ * Chooses the k largest probabilities of every row, without the expert that is `taken`. Ties go to
+ * the lower index. Places in an expert's capacity are given rank by rank, to the first choices of
+ * all tokens before the second ones.
  */
 export function routing(probs: readonly number[][], config: OracleConfig, taken: readonly number[] = []): Routing {
   const { experts, topK, capacity, batch, sequence } = config

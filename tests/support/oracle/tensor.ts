@@ -1,13 +1,17 @@
-// Arithmetic of the oracle. jax-js counts references and every use but the last needs one of its own: every function here borrows its arguments.
+// Arithmetic of the oracle. jax-js counts references, and an operation consumes those of its
+// arguments. The functions here take references of their own, so that arguments can be used again.
 
 import { numpy as np } from '@jax-js/jax'
 import type { ModelConfig } from '../../../worker/model.ts'
 
 export type Tensor = np.Array
 export type Parameters = Record<string, Tensor>
-/** All that the oracle is told of a model: not how its experts are spread over ranks. */
+/**
+ * The fields of a model that the oracle is told. How experts are spread over ranks is not among
+ * them.
+ */
 export type OracleConfig = Omit<ModelConfig, 'expertParallelSize'>
-/** Parameters, or their gradients, of the whole model by name. */
+/** The parameters of the whole model, or their gradients, by name. */
 export type Values = ReadonlyMap<string, { shape: readonly number[]; values: ArrayLike<number> }>
 
 export const constant = (values: ArrayLike<number>, shape: readonly number[]): Tensor =>
@@ -18,13 +22,13 @@ export const subtract = (a: Tensor, b: Tensor): Tensor => np.subtract(a.ref, b.r
 export const multiply = (a: Tensor, b: Tensor): Tensor => np.multiply(a.ref, b.ref)
 export const divide = (a: Tensor, b: Tensor): Tensor => np.divide(a.ref, b.ref)
 export const scale = (a: Tensor, by: number): Tensor => a.ref.mul(by)
-/** Along one axis, which stays with length 1. */
+/** The sum along one axis, which stays with length 1. */
 export const sum = (a: Tensor, axis: number): Tensor => np.sum(a.ref, axis, { keepdims: true })
 export const total = (a: Tensor): Tensor => np.sum(a.ref)
 export const matmul = (a: Tensor, b: Tensor): Tensor => np.matmul(a.ref, b.ref)
 export const transpose = (a: Tensor, axes: number[]): Tensor => np.transpose(a.ref, axes)
 export const reshape = (a: Tensor, shape: number[]): Tensor => a.ref.reshape(shape)
-/** Equal parts along the last axis. */
+/** Splits into equal parts along the last axis. */
 export const split = (a: Tensor, parts: number): Tensor[] => np.split(a.ref, parts, a.shape.length - 1)
 export const exp = (a: Tensor): Tensor => np.exp(a.ref)
 export const log = (a: Tensor): Tensor => np.log(a.ref)
@@ -37,7 +41,7 @@ export function softmax(x: Tensor): Tensor {
   return divide(e, sum(e, -1))
 }
 
-/** Throws where the model has no such parameter. */
+/** Throws if the model has no such parameter. */
 export function get(p: Parameters, name: string): Tensor {
   const found = p[name]
   if (!found) throw new Error(`the oracle has no parameter ${name}`)
@@ -50,7 +54,9 @@ export function rowsOf(matrix: Tensor): number[][] {
   return Array.from({ length: flat.length / width }, (_, n) => flat.slice(n * width, (n + 1) * width))
 }
 
-/** One parameter per expert, `<name>[e]`, so that each can be multiplied by itself. */
+/**
+ * Makes one parameter for each expert, `<name>[e]`, so that experts can be multiplied one by one.
+ */
 const partNames = (name: string, shape: readonly number[]) =>
   name.includes('.experts.') ? Array.from({ length: shape[0] ?? 0 }, (_, e) => `${name}[${e}]`) : [name]
 
@@ -67,7 +73,7 @@ export function toParameters(values: Values): Parameters {
   return p
 }
 
-/** The way back from `toParameters`: one array per parameter of the model. */
+/** The inverse of `toParameters`: one array for each parameter of the model. */
 export async function fromParameters(p: Parameters, like: Values): Promise<Map<string, Float64Array>> {
   const found = new Map<string, Float64Array>()
   for (const [name, { shape, values }] of like) {

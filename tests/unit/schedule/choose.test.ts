@@ -1,4 +1,4 @@
-// Which schedule is chosen, from predictions alone.
+// Tests of the choice of a schedule from predictions.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -21,7 +21,10 @@ const RANKS = { units: 1, worldSize: 2, expertParallelSize: 2, expertsPerRank: 2
 const AUTO: Wish = { strategy: 'Auto' }
 const ROUNDING = 1 + 1e-9
 
-/** What the schedule is predicted to take by the predictor of `scmoe plan`, which shares the clock with the search but not its shortcuts. */
+/**
+ * The predicted length of a schedule as `scmoe plan` computes it. The predictor shares the clock
+ * with the search, but not its shortcuts.
+ */
 const predicted = (emitted: Emitted, choice: Choice, profile: Profile) =>
   makespan(schedule(emitted, choice, profile), emitted, profile).total
 
@@ -29,7 +32,8 @@ const firstOfEach = (list: readonly Choice[]) =>
   [...Map.groupBy(list, ({ strategy }) => strategy).values()].flatMap(same => same.slice(0, 1))
 
 describe('auto', () => {
-  // Seen failing with the slowest or the last of all, with the times of the first rank alone, and where a larger slack counted for more than time.
+  // Seen failing with the slowest or the last of all, with the times of the first rank alone, and
+  // where a larger slack counted for more than time.
   it('takes what it was predicted to, and no longer than any fixed choice or any narrower wish', () => {
     fc.assert(
       fc.property(job, measured, wish, (shape, time, wanted) => {
@@ -42,7 +46,7 @@ describe('auto', () => {
         for (const candidate of best.candidates)
           expect(best.predicted).toBeLessThanOrEqual(ROUNDING * candidate.predicted)
         expect(predicted(emitted, best.choice, profile) / (best.predicted || 1)).toBeCloseTo(best.predicted ? 1 : 0, 9)
-        // One of each strategy and any other, as if it were asked for.
+        // One choice of each strategy, and one more, as if the user had asked for them.
         const some = [choiceOf(wanted, fixed), ...firstOfEach(fixed)]
         for (const choice of some) {
           const longest = ROUNDING * predicted(emitted, choice, profile)
@@ -64,7 +68,7 @@ describe('auto', () => {
         const ranks = Array.from({ length: config.worldSize }, (_, rank) =>
           choose(emitTrain(config, rank), profile, AUTO),
         )
-        // Ranks differ in what they write into counts and embeddings: in attributes alone.
+        // Ranks write different counts and embeddings, so their programs differ in attributes only.
         const common = ranks.map(({ choice, scheduled: { name, ops } }) => ({
           choice,
           name,
@@ -86,7 +90,7 @@ describe('auto', () => {
 })
 
 describe('with measured times', () => {
-  /** Of compute, of all-to-alls and of sums over ranks, each repeated with its own period. */
+  /** Times of compute, of all-to-alls and of sums over ranks, each a list that is repeated. */
   const list = (most: number) => fc.array(fc.nat(most), { minLength: 1, maxLength: 13 })
   const times = fc.record({ compute: list(100), exchange: list(1000), sum: list(500) })
   const shapes = fc.record({
@@ -94,7 +98,8 @@ describe('with measured times', () => {
     units: fc.integer({ min: 2, max: 3 }),
   })
 
-  // Seen failing with weight gradients moved whether it helps or not, and with all sums at the end or where they are ready first.
+  // Seen failing with weight gradients moved whether it helps or not, and with all sums at the end
+  // or where they are ready first.
   it('a schedule is not predicted to take longer than without', () => {
     fc.assert(
       fc.property(shapes, times, wish, (shape, { compute, exchange, sum }, wanted) => {
@@ -113,7 +118,7 @@ describe('with measured times', () => {
   })
 })
 
-/** Microseconds of the parts of one unit in the forward pass. */
+/** The microseconds of the parts of one unit in the forward pass. */
 interface Parts {
   dispatch: number
   combine: number
@@ -136,7 +141,8 @@ describe('the choice', () => {
   const time = fc.integer({ min: 0, max: 20 })
   const anyParts = fc.record({ dispatch: time, combine: time, mlp: time, attn1: time, shared: time, experts: time })
 
-  // From the formulas alone: makespan(K) and the least slack. Seen failing with the smaller slack, and with the later of equal ones.
+  // From the formulas alone: makespan(K) and the least slack. Seen failing with the smaller slack,
+  // and with the later of equal ones.
   it('is the slot of the shortest step; of equal ones that with the larger least slack, then the first', () => {
     fc.assert(
       fc.property(anyParts, parts => {
@@ -157,7 +163,7 @@ describe('the choice', () => {
 
   // Seen failing with more chunks.
   it('is that with fewer chunks where more are of no use', () => {
-    // Long enough for the microsecond that a chunk costs to be lost in rounding.
+    // The times are so long that the microsecond which a chunk costs is lost in rounding.
     const parts = { dispatch: 8e13, combine: 8e13, mlp: 9e13, attn1: 9e13, shared: 9e13, experts: 9e13 }
     const { emitted, profile } = forward('ScMoE', parts)
     const { choice, candidates } = choose(emitted, profile, { strategy: 'Shortcut', slot: 2 })
@@ -214,7 +220,7 @@ describe('a wish', () => {
     )
   })
 
-  // These have been seen failing where nothing was refused.
+  // All of these were seen failing when nothing was refused.
   it.each([
     [{ strategy: 'Sequential', slot: 2 }, /overlap\.slot is 2, which strategy Sequential does not have: leave it out/],
     [{ strategy: 'Shortcut', slot: 5 }, /overlap\.slot is 5, but this model has the slots 1, 2, 3, 4: use one/],
@@ -241,7 +247,7 @@ describe('a wish', () => {
   })
 })
 
-/** Undefined where the model has no such schedule. */
+/** Undefined if the model has no such schedule. */
 function attempt<T>(run: () => T): T | undefined {
   try {
     return run()

@@ -1,4 +1,4 @@
-// Routed rows in chunks: what is split, in which order it runs, and what it takes.
+// Tests of routed rows in chunks: the ops that are split, their order, and their predicted time.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -62,7 +62,10 @@ describe('split', () => {
   })
 })
 
-/** Values as what they were computed from: a buffer is one number for each of `regions` chunks of rows. */
+/**
+ * Runs a schedule with values that stand for everything they were computed from. A buffer has one
+ * number for each of `regions` chunks of rows.
+ */
 class Symbolic {
   readonly #values = new Map<string, number[]>()
   readonly #regions: number
@@ -75,7 +78,8 @@ class Symbolic {
     const own = accesses(op)
     const all = Array.from({ length: this.#regions }, (_, region) => region)
     const chunk = Number(op.attrs['chunks'] ?? 1) > 1 ? Number(op.attrs['chunk']) : undefined
-    // What an op writes to region i comes from region i of what it reads by chunks, and from all of the rest.
+    // The result of an op in region i comes from region i of buffers that it reads in chunks, and
+    // from all regions of other buffers.
     const sources = own.filter(access => access.reads)
     const results = own
       .filter(({ writes }) => writes)
@@ -102,7 +106,7 @@ class Symbolic {
   }
 }
 
-/** Routed rows: named so by the op table when the op works on one chunk. */
+/** Buffers of routed rows, as the op table names them for ops that work on one chunk. */
 const isRouted = (op: Op, name: string) =>
   accesses({ ...op, attrs: { ...op.attrs, chunk: 0, chunks: 2 } }).some(
     access => access.name === name && access.chunk === 0,
@@ -115,7 +119,8 @@ function hash(values: readonly (string | number)[]): number {
 }
 
 describe('a program in chunks', () => {
-  // Seen failing: combine.0 that needs no expert; gelu.1 that reads rows of chunk 0; wgrad that waits for the last chunk's dgrad alone.
+  // Seen failing: combine.0 that needs no expert; gelu.1 that reads rows of chunk 0; wgrad that
+  // waits for the last chunk's dgrad alone.
   it('computes the same from the same as the emitted one, however its queues interleave', () => {
     fc.assert(
       fc.property(job, wish, fc.array(fc.nat(9), { minLength: 1, maxLength: 30 }), (model, wanted, picks) => {
@@ -162,7 +167,8 @@ describe('pipelined', () => {
   })
 
   it('pays the latency of a collective once more for each further chunk', () => {
-    // Dispatches end at 22.5, 45; experts at 60; the last combine takes 12.5 and half of the latency of 5 added.
+    // Dispatches end at 22.5, 45; experts at 60; the last combine takes 12.5 and half of the
+    // latency of 5 added.
     expect(total(2, 5e6)).toBeCloseTo(3 + 2 + 45 + 15 + 15 + 4, 4)
   })
 

@@ -1,4 +1,4 @@
-// Which schedules are worth steps, and which of them is taken.
+// Tests of which schedules are tried, and which of them is kept.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -47,7 +47,7 @@ describe('contenders', () => {
   })
 })
 
-/** The contender of each step, and the one that is taken at last. */
+/** The contender of each step, and the one that is kept in the end. */
 function tried(count: number, timeOf: (contender: number, step: number) => number) {
   const trial = new Trial(count)
   const order: number[] = []

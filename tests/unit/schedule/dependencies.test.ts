@@ -1,4 +1,4 @@
-// Which op must follow which, from what they read and write.
+// Tests of the order that reads and writes of buffers impose on ops.
 
 import { expect, it } from 'vitest'
 import type { Op } from '../../../worker/program/program.ts'

@@ -1,4 +1,5 @@
-// The memory plan, judged by reachability over queue order and waits (happens-before.ts), not by the planner's own clocks.
+// Tests of the memory plan. It is judged by reachability over queue order and waits
+// (happens-before.ts), and not by the planner's own clocks.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -78,7 +79,7 @@ describe('memory plan', () => {
       .find(op => op.label === 'unit0.backward.reduce.blocks.0.attn')
       ?.inputs.map(index => buffers[index])
     expect(bucket?.length).toBe(4)
-    // The head of the list ends where the router's small matrix begins; within it nothing lies between.
+    // Gradients whose sizes are multiples of a cache line lie without gaps.
     const whole = bucket?.filter(buffer => (buffer?.elements ?? 0) % 16 === 0) ?? []
     const gaps = whole
       .slice(1)
@@ -110,7 +111,8 @@ describe('program', () => {
     const emitted = emitTrain(config, 0)
     const profile = estimate(emitted, { flopsPerSecond: 1e11, bytesPerSecond: 1e9, latencySeconds: 1e-4 })
     const { candidates, scheduled } = choose(emitted, profile, { strategy: 'Auto' })
-    // Sequential; 4 forward and 4 backward slots in 1, 2, 4 or 8 chunks; pipelined in 2, 4 or 8.
+    // 1 sequential, 4 forward times 4 backward slots in 1, 2, 4 or 8 chunks, pipelined in 2, 4 or
+    // 8.
     expect(candidates).toHaveLength(1 + 4 * 4 * 4 + 3)
     expect(assemble(scheduled, config, 0).ops.length).toBeGreaterThanOrEqual(emitted.ops.length)
   })

@@ -1,4 +1,5 @@
-// What a run says about its schedule: how much was hidden, and what each op took by itself.
+// Tests of what the spans of a run show: the hidden share of communication, and the times of single
+// ops.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -21,7 +22,7 @@ const PARTS = ['gate', 'encode', 'dispatch', 'experts', 'combine', 'decode', 'ml
 const WINDOW = ['mlp', 'attn1', 'shared'] as const
 type Parts = Record<(typeof PARTS)[number], number>
 
-/** Forward of one unit at position 2, each part of which takes so long. */
+/** The forward pass of one unit at position 2, with the given times of its parts. */
 function forward(parts: Parts, slot?: number): { scheduled: Scheduled; spans: Spans } {
   const emitted = emitEvaluate(configOf({ ...RANKS, kind: 'ScMoE' }), 0)
   const known = new Map<string, number>(Object.entries(parts))
@@ -84,8 +85,9 @@ describe('overlap', () => {
     )
   })
 
-  // By comparing every pause with every transfer. Seen failing with skew or sums taken for transfer, counts for sums, transfers passed over, and
-  // with the time alone in which a collective waited: its transfer, had it begun in time, would have been over.
+  // The test compares every pause with every transfer. Seen failing with skew or sums taken for
+  // transfer, counts for sums, transfers passed over, and with the time alone in which a collective
+  // waited: its transfer, had it begun in time, would have been over.
   it('says of all the time that compute stood still whether it was for exchanges, sums or other ranks', () => {
     fc.assert(
       fc.property(job, wish, measured, (shape, wanted, times) => {
@@ -103,7 +105,8 @@ describe('overlap', () => {
     )
   })
 
-  // Seen failing with the transfer counted from when the last rank came: 9 of it were not hidden then.
+  // Seen failing with the transfer counted from when the last rank came: 9 of it were not hidden
+  // then.
   it('takes a transfer that would have been hidden, had the other rank come in time, for waiting for that rank', () => {
     const parts = { gate: 1, encode: 1, dispatch: 9, experts: 5, combine: 9, decode: 2, mlp: 10, attn1: 3, shared: 9 }
     const { scheduled, spans } = forward(parts, 2)
@@ -143,7 +146,10 @@ function bruteForce({ ops }: Scheduled, { start, end, ready }: Spans) {
     result.communication += isReduce(op) ? 0 : at(end, op) - at(ready, op)
     result.skew += at(ready, op) - at(start, op)
   }
-  /** Of a transfer: each follows the one before it, and what it needs, as closely as measured. */
+  /**
+   * The transfers without skew: each follows the one before it, and what it needs, as closely as
+   * measured.
+   */
   const travel = (position: number): readonly [number, number] => {
     const op = comm[position] ?? -1
     const needs = comm.slice(0, position + 1).flatMap(other => ops[other]?.waits ?? [])
@@ -181,7 +187,8 @@ function planned({ shape, wanted, times }: { shape: Parameters<typeof configOf>[
 }
 
 describe('durations', () => {
-  // Seen failing with skew, contention or the cost of splitting left in, and with the last chunk for the whole.
+  // Seen failing with skew, contention or the cost of splitting left in, and with the last chunk
+  // for the whole.
   it('are the times a run was predicted from, on every rank: skew and what communication takes from compute are taken out', () => {
     fc.assert(
       fc.property(job, wish, measured, (shape, wanted, times) => {
@@ -204,7 +211,10 @@ describe('durations', () => {
 describe('contention on a device', () => {
   const emitted = emitTrain(configOf({ ...RANKS, kind: 'ScMoE', units: 2 }), 0)
   const shortcut = schedule(emitted, { strategy: 'Shortcut', forwardSlot: 2, backwardSlot: 2, chunks: 1 })
-  /** Ops of the same cost take the same; those of routed rows what they happen to get. */
+  /**
+   * Ops of the same cost take the same time. Ops of routed rows take a time that depends on their
+   * rows.
+   */
   const run = (scheduled: Scheduled, contention: number) => {
     const times = Float64Array.from(emitted.ops, ({ queue, cost, attrs }, index) => {
       if (queue === 'comm') return 60
@@ -251,12 +261,13 @@ describe('contention on processors', () => {
     contention: 0,
     latency: 0,
   })
-  /** Processor time of half the time of transfer. */
+  /** Spans whose communication takes half of its transfer time on a processor. */
   const cpu = Float64Array.from(scheduled.ops, ({ queue }) => (queue === 'comm' ? 5 : 0))
   const of = (computeThreads: number, processors: number, ranks: number) =>
     contentionOf(scheduled, { start, end, cpu }, { computeThreads, processors, ranks })
 
-  // Seen failing with only the threads that compute counted, and with the threads of all ranks for the share of one.
+  // Seen failing with only the threads that compute counted, and with the threads of all ranks for
+  // the share of one.
   it('is the processor time of communication where its threads find no processor of their own', () => {
     expect(of(1, 2, 2)).toBeCloseTo(0.5, 12)
     expect(of(1, 3, 2)).toBeCloseTo(0.25, 12)

@@ -1,4 +1,4 @@
-// Rules of every schedule, over random models, ranks, programs, choices and times.
+// Rules that every schedule keeps, tested with random models, ranks, programs, choices and times.
 
 import * as fc from 'fast-check'
 import { expect, describe as group, it } from 'vitest'
@@ -36,9 +36,10 @@ const picks = fc.array(fc.nat(100), { minLength: 1, maxLength: 50 })
 const isExchange = (op: Op) => op.op === 'all_to_all' || op.op === 'all_gather_counts'
 const labels = (ops: readonly Op[]) => ops.map(op => op.label)
 
-// Each of these has been seen failing; how is said before it.
+// Each test was seen failing with the defect that the comment before it names.
 group('every schedule', () => {
-  // An order of exchanges turned round on odd ranks; compute that waits for the exchange after the one it needs.
+  // An order of exchanges turned round on odd ranks; compute that waits for the exchange after the
+  // one it needs.
   it('runs to its end on all ranks when queues go first in, first out, however they interleave; all ranks have one order', () => {
     fc.assert(
       fc.property(job, wish, measured, picks, (model, wanted, shape, list) => {
@@ -88,7 +89,8 @@ group('every schedule', () => {
     )
   })
 
-  // An op on all rows that follows the first chunk's writer alone; experts placed before what the window needs.
+  // An op on all rows that follows the first chunk's writer alone; experts placed before what the
+  // window needs.
   it('keeps every two accesses to the same rows, of which one writes, in the emitted order: the numbers cannot differ', () => {
     fc.assert(
       fc.property(planned, input => {
@@ -182,7 +184,8 @@ group('every schedule', () => {
           const own = accesses(op)
           const producers = writers.filter(other => own.some(access => access.reads && meet(other.access, access)))
           if (op.queue === 'comm') ready.set(op, Math.max(-1, ...producers.map(other => other.at)))
-          // What a collective writes is there, for the next collective, when the collective itself was ready.
+          // A collective's result counts as ready for the next collective as soon as the first one
+          // is.
           const from = op.queue === 'comm' ? (ready.get(op) ?? -1) : at
           for (const access of own.filter(({ writes }) => writes)) writers.push({ access, at: from })
         }

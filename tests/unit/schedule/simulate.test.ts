@@ -1,4 +1,5 @@
-// scmoe simulate: its formulas, and one rank's program without the others. The command: cli-simulate.test.ts.
+// Tests of the formulas of `scmoe simulate`, and of one rank's program without the other ranks.
+// tests/unit/cli/simulate.test.ts tests the command.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -63,7 +64,7 @@ describe('the time of a collective', () => {
     const [emitted, network] = [emitTrain(EIGHT, 0), { ...NETWORK, peerMicroseconds: 0 }]
     const times = Float64Array.from(emitted.ops, op => collectiveTime(op, { model: EIGHT, network }) ?? 0)
     const found = networkOf(emitted, { times: [times, times] })
-    // The counts' own few bytes are taken for latency.
+    // The few bytes of the counts are taken for latency.
     expect(found.latencyMicroseconds).toBeCloseTo(30, -1)
     expect(found.bytesPerSecond / 1e8).toBeCloseTo(1, 0)
   })

@@ -1,4 +1,4 @@
-// Windows and slots of every kind of model and every shortcut position.
+// Tests of windows and slots, for every kind of model and every shortcut position.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -13,7 +13,7 @@ const shortcut = (forwardSlot: number, backwardSlot: number, chunks = 1): Choice
   return { strategy: 'Shortcut', forwardSlot, backwardSlot, chunks }
 }
 
-/** Parts of the unit in the order in which they compute, e.g. `attn0 gate encode ...`. */
+/** The parts of the unit in the order in which they compute, e.g. `attn0 gate encode ...`. */
 function parts(emitted: Emitted, choice: Choice, phase: 'forward' | 'backward', profile?: Profile): string {
   return schedule(emitted, choice, profile)
     .ops.filter(op => op.queue === 'compute' && op.segment.unit === 0 && op.segment.phase === phase)
@@ -73,11 +73,13 @@ describe('slots', () => {
     expect(at({ blocksPerUnit: 1 }, 3)).toBe('gate encode attn1 shared experts decode')
   })
 
-  // Seen failing: backward of the current branch left behind the window that needs its gradient; `before ..., which it needs`.
+  // Seen failing: backward of the current branch left behind the window that needs its gradient;
+  // `before ..., which it needs`.
   it('of DGMoE leave the current branch where its own all-to-alls are waited for: behind attention, and ahead of its backward', () => {
     const emitted = train({ kind: 'DGMoE', position: 2 })
     expect(parts(emitted, shortcut(2, 2), 'forward')).toBe('attn0 gate encode mlp experts attn1 current decode')
-    // Its weight gradients are added to the same sums as those of the other branch, and go with them.
+    // The branches add their weight gradients to the same sums, so their weight gradients move
+    // together.
     expect(parts(emitted, shortcut(2, 2), 'backward')).toBe(
       'decode current attn1 experts current wgrad mlp encode gate attn0',
     )
@@ -94,8 +96,9 @@ describe('slots', () => {
       })
       return { times: [times], contention: 0, latency: 0 }
     }
-    // Six weight gradients before the slot, 60 together, of which the two that read the residual's gradient, updated in place, stay; two after
-    // the unit's window.
+    // There are six weight gradients before the slot, which take 60 together, and two after the
+    // unit's window. Two of the six stay, because they read the gradient of the residual, which is
+    // updated in place.
     const order = (first: number, second: number) =>
       schedule(emitted, shortcut(1, 4), profile(first, second))
         .ops.filter(
@@ -115,7 +118,7 @@ describe('slots', () => {
 
 describe('weight gradients of experts', () => {
   const emitted = train({ kind: 'ScMoE', units: 2 })
-  /** Expert weight gradients take 40, other backward ops 10, sums of dense gradients `sum`. */
+  /** Weight gradients of experts take 40, other backward ops 10, sums of dense gradients `sum`. */
   const profile = (sum: number): Profile => {
     const times = Float64Array.from(emitted.ops, ({ op, segment }) => {
       if (op === 'all_reduce') return segment.part === 'reduce' ? sum : 0

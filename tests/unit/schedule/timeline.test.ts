@@ -1,4 +1,4 @@
-// The schedule as a person reads it.
+// Tests of the drawing of a schedule.
 
 import { describe, expect, it } from 'vitest'
 import { emitTrain } from '../../../worker/program/emit.ts'

@@ -6,9 +6,10 @@ import * as fc from 'fast-check'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 import { encodeIndex, readIndex } from '../../../worker/checkpoint/contents.ts'
+import { type CheckpointPlace, type Held, heldTensors } from '../../../worker/checkpoint/place.ts'
 import { restoreCheckpoint } from '../../../worker/checkpoint/restore.ts'
 import { hashFile, readFloats, readHeader, writeSafetensors } from '../../../worker/checkpoint/safetensors.ts'
-import { type CheckpointPlace, type Held, heldTensors, Saving } from '../../../worker/checkpoint/saving.ts'
+import { Saving } from '../../../worker/checkpoint/saving.ts'
 import { type ModelConfig, modelConfig, sliceOf, tensors } from '../../../worker/model.ts'
 import { everywhere, type Reduce } from '../../../worker/ranks/together.ts'
 
@@ -18,7 +19,9 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
-/** A sum over ranks that are promises of this process: each call waits for everyone's. */
+/**
+ * Sums over ranks that are promises of this process. Each call waits for the calls of all ranks.
+ */
 function reducers(worldSize: number): Reduce[] {
   let round = { values: [] as Float64Array[], done: Promise.withResolvers<Float64Array>() }
   return Array.from({ length: worldSize }, () => values => {
@@ -42,7 +45,10 @@ function model(worldSize: number, expertParallelSize: number, hiddenSize = 16): 
   return modelConfig(spec, worldSize)
 }
 
-/** The state of one rank; element i of the global tensor number t is a function of t, i and `step`. */
+/**
+ * The state of one rank. Element i of the global tensor number t is a function of t, i and `step`;
+ * without a step it is NaN.
+ */
 function stateOf(config: ModelConfig, rank: number, step?: number): Held[] {
   const slices = new Map(tensors(config).map(tensor => [tensor.name, sliceOf(tensor, config, rank)]))
   const memory = (name: string) => new Float32Array(slices.get(name.replace(/\.[mv]$/, ''))?.count ?? 0)
@@ -158,7 +164,8 @@ test('what changes after the start of a save is not in it', async () => {
   }
 })
 
-// Broken once by tensors copied to the start of the memory, by a checkpoint that got its name twice, and by memory that was made anew each time.
+// Broken once by tensors copied to the start of the memory, by a checkpoint that got its name
+// twice, and by memory that was made anew each time.
 test('ranks that train on advance a save step by step, and the next one takes its memory', async () => {
   const config = model(2, 2)
   const all = places(config)
@@ -177,7 +184,7 @@ test('ranks that train on advance a save step by step, and the next one takes it
     expect(await advanced(`.tmp-step-0000000${step}`)).toEqual([undefined, undefined])
     const saved = expect.objectContaining({ step })
     expect(await advanced(`step-0000000${step}`)).toEqual([saved, saved])
-    // Taken by the thread that writes.
+    // The thread that writes has taken the memory.
     for (const used of memory) expect(used?.detached).toBe(true)
     memory = saving.map(one => one.memory)
     const { ranks } = await restore(config)
@@ -247,13 +254,13 @@ test('whatever bit of a checkpoint is flipped and wherever it is cut, the one be
   await fc.assert(
     fc.asyncProperty(
       fc.constantFrom(...names),
-      // Often in the first bytes, which say how to read the others.
+      // The first bytes say how to read the others, so they are damaged more often.
       fc.oneof(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }), fc.nat(40)),
       fc.option(fc.nat(7)),
       async (name, where, bit) => {
         const path = join(newest, name)
         const bytes = readFileSync(path)
-        // The index is whole without its last byte, the end of the line.
+        // Without its last byte, which ends the line, the index would still be complete.
         const at = Number.isInteger(where) ? where : Math.floor(where * (bytes.length - 1))
         const damaged = bit === null ? bytes.subarray(0, at) : Uint8Array.from(bytes)
         if (bit !== null) damaged[at] = (damaged[at] ?? 0) ^ (1 << bit)

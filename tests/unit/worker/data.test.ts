@@ -8,7 +8,7 @@ import { learningRate } from '../../../worker/train/learning-rate.ts'
 
 let folder: string
 let path: string
-/** Byte i of the text is i mod 251: what was read tells where. */
+/** A text in which byte i is i mod 251, so that a byte tells from where it was read. */
 const SIZE = 10_000
 
 beforeAll(() => {
@@ -59,7 +59,7 @@ test('rows are consecutive bytes of their part of the text: the last tenth is he
       }
     }
   }
-  // 251 first bytes are possible in each part, and 2400 draws find nearly all.
+  // Each split has 251 possible first bytes, and 2400 draws find nearly all of them.
   expect(seen.train.size).toBeGreaterThan(245)
   expect(seen.validation.size).toBeGreaterThan(245)
   data.close()
@@ -90,7 +90,7 @@ test('random numbers stay below their limit and are even over it', () => {
     const value = randomBelow(10, { seed: 7, stream: 'train', index: i })
     counts[value] = (counts[value] ?? 0) + 1
   }
-  // Standard deviation 30: 5 of them.
+  // The standard deviation is 30, and 5 of them are allowed.
   for (const count of counts) expect(Math.abs(count - 1000)).toBeLessThan(150)
 })
 
@@ -103,7 +103,7 @@ test('a file that is shortened while it is read is a data failure', () => {
   data.close()
 })
 
-/** Token i of the file is i, little endian. */
+/** A file in which token i is the number i, little endian. */
 function numbers(name: string, width: 2 | 4, count: number): string {
   const bytes = Buffer.alloc(width * count)
   for (let i = 0; i < count; i++) bytes.writeUIntLE(i, i * width, width)
@@ -133,14 +133,15 @@ test.each([
     }
     expect(Math.min(...starts)).toBeGreaterThanOrEqual(first)
     expect(Math.max(...starts)).toBeLessThan(end - 16)
-    // Places odd and even, from all over the part.
+    // The places are odd and even, from all over the split.
     expect(new Set(starts.map(start => start % 2)).size).toBe(2)
     expect(Math.max(...starts) - Math.min(...starts)).toBeGreaterThan(0.9 * (end - first))
   }
   data.close()
 })
 
-// Broken once by comparing after the number had become a signed one, once by a place counted in tokens.
+// Broken once by comparing after the number had become a signed one, once by a place counted in
+// tokens.
 test.each([
   ['bytes', 1, 200, 100],
   ['uint16', 2, 65_535, 50_257],

@@ -1,16 +1,17 @@
-// When a schedule no longer fits what is measured.
+// Tests of detecting that a schedule no longer fits.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Drift } from '../../../worker/train/drift.ts'
 
 const repeated = (count: number, time: number) => Array.from({ length: count }, () => time)
-/** Steps, counted from 1, after which it was said that the times have drifted. */
+/** The steps, counted from 1, after which the times are said to have drifted. */
 const drifted = (times: readonly number[], drift = new Drift()) =>
   times.flatMap((time, at) => (drift.observe(time) ? [at + 1] : []))
 
 describe('drift', () => {
-  // Seen failing with four steps in a row, with their number not set back to 0, and with longer steps alone.
+  // Seen failing with four steps in a row, with their number not set back to 0, and with longer
+  // steps alone.
   it('is seen at the fifth step in a row that takes more than 20 % longer or shorter, not before', () => {
     for (const away of [121, 79]) {
       expect(drifted([...repeated(20, 100), ...repeated(5, away)])).toEqual([25])
@@ -39,11 +40,11 @@ describe('drift', () => {
     expect(drift.expected).toBe(101)
   })
 
-  // Seen failing where `planned` left the reference or the number of steps as it was.
+  // Seen failing where `restart` left the reference or the number of steps as it was.
   it('starts from new times after a plan', () => {
     const drift = new Drift()
     expect(drifted([...repeated(20, 100), ...repeated(4, 200)], drift)).toEqual([])
-    drift.planned()
+    drift.restart()
     expect(drift.expected).toBeUndefined()
     expect(drifted([...repeated(5, 200), 100], drift)).toEqual([])
     expect(drift.expected).toBe(200)
@@ -55,7 +56,7 @@ describe('drift', () => {
   it('does not depend on the unit of the times', () => {
     const times = fc.array(fc.integer({ min: 1, max: 1000 }), { minLength: 30, maxLength: 60 })
     fc.assert(
-      // Powers of two: exact.
+      // Multiplication by a power of two is exact.
       fc.property(times, fc.integer({ min: -20, max: 20 }), (list, power) => {
         expect(drifted(list.map(time => time * 2 ** power))).toEqual(drifted(list))
       }),

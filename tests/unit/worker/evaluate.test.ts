@@ -1,4 +1,5 @@
-// The pure parts of `scmoe eval`: whose model, which batches, what is wrong with weights from elsewhere.
+// Tests of the pure parts of `scmoe eval`: the model, the batches, and the problems of weights that
+// another program wrote.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'

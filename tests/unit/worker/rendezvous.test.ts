@@ -4,14 +4,16 @@ import { connect, createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test, vi } from 'vitest'
 import { freePort } from '../../../tools/free-port.ts'
-import { type Meeting, type Mesh, meet, ranges } from '../../../worker/ranks/rendezvous.ts'
+import type { Meeting, Mesh } from '../../../worker/ranks/meeting.ts'
+import { ranges } from '../../../worker/ranks/reception.ts'
+import { meet } from '../../../worker/ranks/rendezvous.ts'
 
 const controllers: AbortController[] = []
 afterEach(() => {
   for (const controller of controllers.splice(0)) controller.abort()
 })
 
-/** Makes meetings of one job; `logs` collects what they say. */
+/** Makes meetings of one job. `logs` collects their messages. */
 async function job(worldSize: number, logs: string[] = []) {
   const port = await freePort()
   const controller = new AbortController()
@@ -52,7 +54,7 @@ test('a rank alone needs no one', async () => {
 test('a name that does not resolve yet is tried again', async () => {
   const { enter, logs, controller } = await job(2)
   const ended = enter(1, { rendezvous: { host: 'nobody.invalid', port: 1 } }).catch((error: unknown) => error)
-  // Some resolvers take seconds to find nothing.
+  // Some resolvers take seconds to answer that a name does not exist.
   await vi.waitFor(() => expect(logs).toHaveLength(1), { timeout: 15_000 })
   expect(logs[0]).toMatch(/nobody\.invalid:1.*(ENOTFOUND|EAI_AGAIN).*trying again/)
   await sleep(300)
@@ -96,7 +98,8 @@ test('another job, an older attempt, another world and a wrong rank are refused'
   const meeting = enter(0)
   await expect(enter(1, { attempt: 0 })).rejects.toThrow(/refused rank 1: rank 0 runs attempt 1, not 0/)
   await expect(enter(1, { worldSize: 3 })).rejects.toThrow(/expects 2 ranks, not 3/)
-  // Rank 0 of a deleted job of the same name may still answer: it is asked again until the deadline.
+  // Rank 0 of a deleted job of the same name may still answer, so a rank asks again until the
+  // deadline.
   const others = [{ jobUid: 'other' }, { attempt: 2 }].map(change =>
     enter(1, { ...change, deadlineMilliseconds: 1500 }).catch((error: unknown) => error),
   )
@@ -144,7 +147,8 @@ test('told to stop, everyone stops waiting', async () => {
   await Promise.all(waiting)
 })
 
-// The kernel answers nothing where as many have called as a stopped program leaves waiting: as at the address of a pod that is gone.
+// The kernel does not answer connections to a stopped program whose queue of waiting connections is
+// full. So its address is like that of a pod that is gone.
 test('an address that answers nothing is given up after ten seconds and tried again', async () => {
   const { enter, port, logs, controller } = await job(2)
   const listen = `require('node:net').createServer().listen({ port: ${port}, host: '127.0.0.1', backlog: 1 }, () => console.log('up'))`

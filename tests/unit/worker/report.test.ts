@@ -1,3 +1,5 @@
+// Tests of a worker's reports: its HTTP server, rates, termination message and failures.
+
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import type { Server } from 'node:http'
 import { tmpdir } from 'node:os'
@@ -8,9 +10,11 @@ import { ENV, EXIT, Progress, TerminationRecord } from '../../../crds/contract.t
 import { readConfig } from '../../../worker/config.ts'
 import { EngineError } from '../../../worker/engine.ts'
 import { asFailure, WorkerFailure } from '../../../worker/failure.ts'
+import { median } from '../../../worker/median.ts'
 import { WorkerMetrics } from '../../../worker/report/metrics.ts'
-import { median, RunRecord } from '../../../worker/report/record.ts'
-import { type Reported, serveReport, writeTermination } from '../../../worker/report/server.ts'
+import { RunRecord } from '../../../worker/report/record.ts'
+import { type Reported, serveReport } from '../../../worker/report/server.ts'
+import { writeTermination } from '../../../worker/report/termination.ts'
 
 let folder: string
 const servers: Server[] = []
@@ -111,7 +115,7 @@ test('rates are medians and sums over the last 20 steps', () => {
       shareOfMoe: slow ? 0.5 : 0.25,
     })
   }
-  // 4 sequences of 50 tokens in 100 ms.
+  // A step takes 100 ms for 4 sequences of 50 tokens.
   expect(record.progress()).toMatchObject({
     step: 25,
     lossMilli: 2500,

@@ -1,4 +1,5 @@
-// The trace of a step, from predicted spans: what one queue makes and the other needs. Of a real run: tests/native/worker/trace.test.ts.
+// Tests of the trace of a step, made from predicted spans. tests/native/worker/trace.test.ts tests
+// that of a real run.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -13,7 +14,7 @@ import { choiceOf, configOf, job, type Measured, measured, profileOf, wish } fro
 const RANK = 3
 const START = 1_700_000_000_000_000
 const OFFSETS = [0, 1e7]
-/** No two ops of a queue at once, none of no length. */
+/** Spans in which no two ops of a queue run at once, and every op takes time. */
 const EVEN: Measured = { pattern: [100], skew: 0, contention: 0, latency: 0 }
 
 const at = { pid: z.literal(RANK), tid: z.int(), ts: z.number().min(0) }
@@ -50,7 +51,7 @@ function traceOf(shape: Parameters<typeof configOf>[0], wanted: number, time: Me
   return { scheduled, spans, slices, flows: flowsOf(arrows), arrows, names, otherData }
 }
 
-/** Starts and ends by id. */
+/** The starts and ends of arrows, by id. */
 const flowsOf = (arrows: readonly Arrow[]) =>
   [...Map.groupBy(arrows, ({ id }) => id).values()].map(ends => ({
     starts: ends.filter(({ ph }) => ph === 's'),
@@ -61,8 +62,8 @@ const threadsOf = (names: ReturnType<typeof traceOf>['names']) =>
   new Map(names.flatMap(({ name, tid, args }) => (name === 'thread_name' ? [[args.name, tid] as const] : [])))
 
 /**
- * Of every all-to-all, from the op table alone: the last compute op before it that writes what it sends, the first behind it that reads what
- * arrives.
+ * For every all-to-all, the last compute op before it that writes what it sends, and the first
+ * compute op behind it that reads what arrives; found with the op table alone.
  */
 function expectedOf({ ops }: Scheduled): [from: number, to: number][] {
   return ops.flatMap((op, comm) => {
@@ -118,7 +119,8 @@ describe('a trace', () => {
     )
   })
 
-  // Seen failing with ids of the first op alone, of all runs alike, with no `bp`, and with arrows to the last op that reads.
+  // Seen failing with ids of the first op alone, of all runs alike, with no `bp`, and with arrows
+  // to the last op that reads.
   it('has arrows of one start and one end each, from queue to queue and never back in time', () => {
     fc.assert(
       fc.property(job, wish, measured, (shape, wanted, time) => {
@@ -136,7 +138,8 @@ describe('a trace', () => {
     )
   })
 
-  // Seen failing with no arrows in, none out, chunks taken for the whole, and arrows that start after their op.
+  // Seen failing with no arrows in, none out, chunks taken for the whole, and arrows that start
+  // after their op.
   it('has an arrow from what completes each dispatch and combine to it, and from it to what first needs its rows', () => {
     fc.assert(
       fc.property(job, wish, (shape, wanted) => {

@@ -1,10 +1,11 @@
-// Schedules one after another: measured, tried where predictions are close, and measured again when steps drift.
+// Tests of when a run changes its schedule: after profiled steps, in a trial of close predictions,
+// and when steps drift.
 
 import { describe, expect, it } from 'vitest'
-import { Plans } from '../../../worker/train/plans.ts'
+import { Rescheduler } from '../../../worker/train/rescheduler.ts'
 
-/** Schedules as a worker loads them: profiled for two steps at first, and for two after each drift. */
-class Loads {
+/** Stands for profiler and programs. Two steps are profiled at first, and two after each drift. */
+class Programs {
   description = 'guess'
   countdown = 2
   readonly #contenders: { schedule: string; predicted: number }[]
@@ -21,12 +22,16 @@ class Loads {
     return this.countdown > 0
   }
 
-  measureAgain(): void {
+  again(): void {
     this.countdown = 2
   }
 
-  async replan() {
+  async profile() {
     this.countdown = -1
+    return { times: [], contention: 0, latency: 0 }
+  }
+
+  choose() {
     this.use(0)
     const contenders = this.#contenders
     const measured = { labels: [], times: [], contention: 0, latency: 0 }
@@ -38,28 +43,29 @@ class Loads {
   }
 }
 
-/** A run whose steps take what `timeOf` says of the schedule they ran with. */
+/** A run in which `timeOf` says how long a step takes under its schedule. */
 class Run {
   readonly shown: string[] = []
-  /** Schedules of the steps. */
+  /** The schedule of each step. */
   readonly ran: string[] = []
-  readonly plans: Plans
-  readonly #loads: Loads
+  readonly rescheduler: Rescheduler
+  readonly #programs: Programs
   readonly #timeOf: (schedule: string, step: number) => number
 
   constructor(schedules: readonly string[], timeOf: (schedule: string, step: number) => number) {
     this.#timeOf = timeOf
-    this.#loads = new Loads(schedules)
+    const programs = new Programs(schedules)
+    this.#programs = programs
     const record = { scheduled: (schedule: string) => void this.shown.push(schedule) }
-    this.plans = new Plans({ plan: this.#loads, record, log: undefined })
+    this.rescheduler = new Rescheduler({ profiler: programs, programs, record, log: undefined })
   }
 
   async steps(count: number, disturbed = false): Promise<void> {
     for (let i = 0; i < count; i++) {
-      const { description } = this.#loads
-      if (this.#loads.measuring) this.#loads.countdown--
+      const { description } = this.#programs
+      if (this.#programs.measuring) this.#programs.countdown--
       const step = this.ran.push(description)
-      await this.plans.follow({ step, milliseconds: this.#timeOf(description, step), disturbed })
+      await this.rescheduler.follow({ step, milliseconds: this.#timeOf(description, step), disturbed })
     }
   }
 }
@@ -68,8 +74,9 @@ const times = (count: number, text: string) => Array.from({ length: count }, () 
 const TIMES: Record<string, number> = { guess: 150, a: 110, b: 104, c: 107 }
 const steady = (schedule: string) => TIMES[schedule] ?? 0
 
-describe('plans', () => {
-  // Seen failing where the fastest is not loaded after the last, and where the first contender is kept.
+describe('schedules of a run', () => {
+  // Seen failing where the fastest is not loaded after the last, and where the first contender is
+  // kept.
   it('try schedules with close predictions for four steps each, and go on with the fastest', async () => {
     const run = new Run(['a', 'b', 'c'], steady)
     await run.steps(20)
@@ -81,7 +88,7 @@ describe('plans', () => {
       ...times(6, 'b'),
     ])
     expect(run.shown).toEqual(['a', 'b', 'c', 'b'])
-    expect(run.plans.summary.plans).toEqual([
+    expect(run.rescheduler.history.summary.plans).toEqual([
       {
         step: 2,
         schedule: 'a',
@@ -103,7 +110,7 @@ describe('plans', () => {
     const run = new Run(['a'], steady)
     await run.steps(10)
     expect(run.ran).toEqual([...times(2, 'guess'), ...times(8, 'a')])
-    expect(run.plans.summary.plans.map(({ measuredMilliseconds }) => measuredMilliseconds)).toEqual([110])
+    expect(run.rescheduler.history.summary.plans.map(({ measuredMilliseconds }) => measuredMilliseconds)).toEqual([110])
   })
 
   // Seen failing where the trial takes every step.

@@ -1,0 +1,63 @@
+// The losses of a run: those that a checkpoint keeps, and losses.jsonl in the output folder with a
+// line for each step, e.g. `{"step":12,"loss":2.31}`. A resumed run drops the lines of the steps
+// that it does again.
+
+import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { errnoCode } from '../failure.ts'
+import { writing } from './output.ts'
+
+const LossPair = z.object({ loss: z.number().optional(), evaluationLoss: z.number().optional() })
+
+/** Losses at the very start of the job and now. A resumed run could not know the first ones. */
+export const Losses = z.object({ first: LossPair, last: LossPair })
+export type Losses = z.infer<typeof Losses>
+
+export interface LossLine {
+  /** Steps done. */
+  step: number
+  loss?: number
+  auxLoss?: number
+  gradientNorm?: number
+  evaluationLoss?: number
+}
+
+export class LossLog {
+  readonly #path: string
+
+  /** Continues after `step`: keeps the lines up to it; from the start, none. */
+  constructor(folder: string, step: number) {
+    this.#path = join(folder, 'losses.jsonl')
+    writing(this.#path, () => {
+      const temporary = `${this.#path}.tmp`
+      writeFileSync(temporary, step === 0 ? '' : linesUpTo(readIfThere(this.#path), step))
+      renameSync(temporary, this.#path)
+    })
+  }
+
+  append(line: LossLine): void {
+    writing(this.#path, () => appendFileSync(this.#path, `${JSON.stringify(line)}\n`))
+  }
+}
+
+function readIfThere(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    if (errnoCode(error) === 'ENOENT') return ''
+    throw error
+  }
+}
+
+/** Whole lines of steps 0 .. step; a line that a dying process left unfinished is dropped. */
+function linesUpTo(text: string, step: number): string {
+  return text
+    .split('\n')
+    .filter(line => {
+      const found = /^\{"step":(\d+),.*\}$/.exec(line)
+      return found !== null && Number(found[1]) <= step
+    })
+    .map(line => `${line}\n`)
+    .join('')
+}
