@@ -20,10 +20,7 @@ export interface PlanOptions extends Assumed {
   json?: boolean | undefined
 }
 
-/**
- * Returns the text or, with `json`, the objects and the assembled programs. Throws JobFileError, or
- * ScheduleError and ModelError of the worker.
- */
+/** The text or, with `json`, the objects and the assembled programs. Throws JobFileError. */
 export function planCommand(file: string, options: PlanOptions): string {
   const job = readJob(file)
   const worldSize = worldSizeOf(job.spec)

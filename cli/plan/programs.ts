@@ -41,10 +41,7 @@ interface Wanted extends Assumed {
   measured: Measured | undefined
 }
 
-/**
- * Throws JobFileError if the measured times are not those of this job, and ScheduleError if the
- * wanted schedule is not possible.
- */
+/** Throws JobFileError if the measured times are not of this job. */
 export function planPrograms(model: ModelConfig, wanted: Wanted): Planned {
   const { rank, wish, measured } = wanted
   const train = emitTrain(model, rank)

@@ -28,10 +28,7 @@ export interface SimulateOptions {
 const RANKS = [8, 64, 512]
 const VALIDATED = [2, 4]
 
-/**
- * Returns the text, or the figures as JSON. Throws JobFileError, or ScheduleError and ModelError of
- * the worker.
- */
+/** The text, or the figures as JSON. Throws JobFileError. */
 export async function simulateCommand(file: string, options: SimulateOptions): Promise<string> {
   const job = readJob(file)
   demandMeasurable(job, options)
