@@ -1,33 +1,35 @@
-// Carries a plan out: objects first, then the status, once and last; if that was written, the event is told beside the work.
+// Carries out a plan: first the actions, then the status, once. After that the event is sent in the
+// background.
 
-import { API_VERSION, KIND, LABEL, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
+import { API_VERSION, KIND, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
 import { clock } from './api/clock.ts'
-import { isCode, messageOf, Stalled, Waiting } from './api/errors.ts'
+import { ApiError, isCode, messageOf, Stalled, Waiting } from './api/errors.ts'
 import { APPLY_PATCH, Kube, METADATA_ONLY, type WriteLimits } from './api/kube.ts'
 import { Events } from './events.ts'
 import type { Wanted } from './objects/owned.ts'
-import { type Job, type KubeObject, keyOf, kindOf, type Pod, pathOf } from './objects/wire.ts'
+import { KUEUE_WORKLOAD } from './objects/providers.ts'
+import { type Job, type Kind, type KubeObject, keyOf, kindOf, pathOf } from './objects/wire.ts'
 import type { Caches } from './observe.ts'
 import type { Action } from './plan/decision.ts'
-import type { Note, Plan } from './plan/plan.ts'
+import type { Plan } from './plan/plan.ts'
+import { judgeExisting, recordRefusal, refusalOf } from './plan/refusal.ts'
 import type { Report } from './plan/report.ts'
-import { type Controlled, refusedStatus } from './plan/status.ts'
-import { isOwnedBy, readStatus } from './plan/view.ts'
+import { readStatus } from './plan/view.ts'
 import { type Logger, metrics } from './telemetry.ts'
 
 export type ApplierOptions = {
   kubeconfig: string | undefined
   caches: Pick<Caches, 'remember'>
   log: Logger
-  /** Of this replica, in events. */
+  /** Name of this replica, for events. */
   identity: string
   limits: WriteLimits
-  /** Others need the API server more than an event does. */
-  yields: () => boolean
+  /** While true, events wait and leave the API server to more urgent requests. */
+  shouldYield: () => boolean
 }
 
 const CONCURRENCY = 16
-const OLD_POD_MILLISECONDS = 1000
+const NAME_IN_USE_MILLISECONDS = 1000
 const CHANGED_MILLISECONDS = 100
 
 export class Applier {
@@ -37,97 +39,77 @@ export class Applier {
 
   constructor(options: ApplierOptions) {
     this.#options = options
-    this.#kube = new Kube(options.kubeconfig, options.limits)
-    const { identity, yields, log } = options
+    this.#kube = new Kube(options.kubeconfig, { ...options.limits, onRequest: metrics.apiRequest })
+    const { identity, shouldYield, log } = options
     const onLost = (job: Job, error: unknown) =>
       log.warn({ job: keyOf(job), error: messageOf(error) }, 'event not written')
-    this.#events = new Events(this.#kube, { identity, yields, onLost })
+    this.#events = new Events(this.#kube, { identity, shouldYield, onLost })
   }
 
-  /** What is told beside the work is told. */
+  /** Resolves when all events are sent or lost. */
   async settled(): Promise<void> {
     await this.#events.settled()
   }
 
-  async apply(job: Job, plan: Plan): Promise<void> {
+  /** Throws Stalled if the API server refuses an object. The job's status then says so. */
+  async apply(job: Job | undefined, plan: Plan): Promise<void> {
     try {
-      await each(plan.actions, async action => this.#act(job, action))
+      await each(plan.actions, async action => this.#act(action))
     } catch (error) {
-      if (error instanceof Stalled) await this.#refused(job, error)
+      if (error instanceof Stalled && job !== undefined) await this.#record(job, recordRefusal(job, error, clock.now()))
       throw error
     }
-    const current = plan.report === undefined ? job : await this.report(job, plan.report)
-    if (plan.status !== undefined) await this.#status(current, plan.status, plan.note)
+    if (job === undefined) return
+    await this.#record(plan.report === undefined ? job : await this.report(job, plan.report), plan)
   }
 
-  /** Writes progress, throughput and checkpoint; gives the job as it then is. */
+  /** Writes progress, throughput and checkpoint. Returns the job as it is then. */
   async report(job: Job, report: Report): Promise<Job> {
     return this.#patchStatus(job, report, OWNER_PROGRESS)
   }
 
-  async #refused(job: Job, { reason, message }: Stalled): Promise<void> {
-    const status = refusedStatus(job, { reason, message }, clock.now())
-    if (status !== undefined)
-      await this.#status(job, status, { type: 'Warning', reason, action: 'Create', note: message })
+  async #act(action: Action): Promise<void> {
+    switch (action.kind) {
+      case 'create':
+        return this.#create(action.object)
+      case 'apply':
+        return this.#repair(action.object)
+      case 'delete':
+        return this.#deletePod(action)
+      case 'deleteWorkload':
+        return this.#deleteWorkload(action)
+      case 'deleteJob':
+        return this.#deleteJob(action)
+    }
   }
 
-  /** Deletes Workloads of Kueue. */
-  async release(workloads: readonly KubeObject[]): Promise<void> {
-    await each(workloads, async ({ metadata: { namespace, name, uid } }) => {
-      const path = pathOf('Workload.kueue.x-k8s.io', namespace, name)
-      const body = { apiVersion: 'v1', kind: 'DeleteOptions', preconditions: { uid } }
-      await this.#kube.call({ method: 'DELETE', path, body }).catch((error: unknown) => {
-        if (!isCode(error, 404, 409)) throw error
-      })
-    })
-  }
-
-  async #act(job: Job, action: Action): Promise<void> {
-    if (action.kind === 'deleteJob') return this.#deleteJob(job)
-    if (action.kind === 'delete') return this.#delete(action.pod, action.force)
-    return action.kind === 'create' ? this.#create(job, action.object) : this.#repair(action.object)
-  }
-
-  async #create(job: Job, object: Wanted): Promise<void> {
+  async #create(object: Wanted): Promise<void> {
     const kind = kindOf(object)
-    const { namespace, name } = object.metadata
-    // Nobody would read a warning about unknown fields, and to look for them costs the server a second reading.
+    // Nobody would read a warning about unknown fields, and looking for them costs the server time.
     const query = { fieldManager: OWNER_CONTROLLER, fieldValidation: 'Ignore' }
     try {
-      const path = pathOf(kind, namespace)
+      const path = pathOf(kind, object.metadata.namespace)
       const request = { method: 'POST', path, query, body: object, accept: METADATA_ONLY } as const
       const { metadata } = await this.#kube.call<KubeObject>(request)
       this.#options.caches.remember(kind, { ...object, metadata })
     } catch (error) {
-      if (isCode(error, 409) && error.reason === 'AlreadyExists') return this.#adopt(job, object)
-      // Not a missing namespace, in which there would be no job either.
-      if (isCode(error, 404) && !error.message.includes('namespaces'))
-        throw new Stalled('SchedulerMissing', unknownKind(object), { cause: error })
-      if (isCode(error, 400, 403, 409, 413, 422))
-        throw new Stalled('CreateRefused', `${kind} ${name}: ${messageOf(error)}`, { cause: error })
-      // An admission webhook that does not answer looks like this, and may do so for days.
-      if (isCode(error, 500))
-        throw new Stalled('CreateFailed', `${kind} ${name}: ${messageOf(error)}`, { cause: error, mayPass: true })
-      throw error
+      if (isCode(error, 409) && error.reason === 'AlreadyExists') return this.#adopt(object)
+      const refusal = error instanceof ApiError ? refusalOf(object, error) : undefined
+      throw refusal === undefined ? error : new Stalled(refusal, { cause: error })
     }
   }
 
-  /** It exists already: made by us before a crash, left by an earlier attempt or job, or somebody else's. */
-  async #adopt(job: Job, wanted: Wanted): Promise<void> {
+  /** Finds out whose the existing object of this name is. */
+  async #adopt(wanted: Wanted): Promise<void> {
     const kind = kindOf(wanted)
-    const { namespace, name, labels } = wanted.metadata
+    const { namespace, name } = wanted.metadata
     const found = await this.#kube.call<KubeObject>({ method: 'GET', path: pathOf(kind, namespace, name) })
     this.#options.caches.remember(kind, found)
-    const stopping = found.metadata.deletionTimestamp !== undefined
-    const current =
-      isOwnedBy(found, job.metadata.uid ?? '') && found.metadata.labels?.[LABEL.attempt] === labels?.[LABEL.attempt]
-    if (current && !stopping) return
-    if (stopping || found.metadata.labels?.[LABEL.jobName] === job.metadata.name)
-      throw new Waiting(`${kind} ${name} of an earlier attempt or job is still there`, OLD_POD_MILLISECONDS)
-    throw new Stalled(
-      'NameTaken',
-      `${kind} ${name} exists and is not this job's: delete it, or create the job under another name`,
-    )
+    const judgement = judgeExisting(wanted, found)
+    if (judgement === 'ours') return
+    if (judgement === 'leaving')
+      throw new Waiting(`${kind} ${name} of an earlier attempt or job is still there`, NAME_IN_USE_MILLISECONDS)
+    throw new Stalled(judgement)
   }
 
   async #repair(object: Wanted): Promise<void> {
@@ -145,20 +127,32 @@ export class Applier {
     this.#options.caches.remember(kind, patched)
   }
 
-  /** Only this very pod: one that was made since under its name is spared by the uid. */
-  async #delete({ metadata: { namespace, name, uid } }: Pod, force = false): Promise<void> {
+  async #deletePod({ pod, force }: Extract<Action, { kind: 'delete' }>): Promise<void> {
+    const answer = await this.#delete('Pod', pod, force === true ? { gracePeriodSeconds: 0 } : {})
+    if (answer?.kind === 'Pod') this.#options.caches.remember('Pod', answer)
+  }
+
+  async #deleteWorkload({ workload }: Extract<Action, { kind: 'deleteWorkload' }>): Promise<void> {
+    await this.#delete(KUEUE_WORKLOAD, workload)
+  }
+
+  /**
+   * Deletes this very object. Another one that was created since under its name has another uid.
+   * Undefined if the object is gone already.
+   */
+  async #delete(kind: Kind, { metadata: { namespace, name, uid } }: KubeObject, options = {}) {
+    const body = { apiVersion: 'v1', kind: 'DeleteOptions', preconditions: { uid }, ...options }
     try {
-      const now = force ? { gracePeriodSeconds: 0 } : {}
-      const body = { apiVersion: 'v1', kind: 'DeleteOptions', preconditions: { uid }, ...now }
-      const answer = await this.#kube.call<KubeObject>({ method: 'DELETE', path: pathOf('Pod', namespace, name), body })
-      if (answer.kind === 'Pod') this.#options.caches.remember('Pod', answer)
+      return await this.#kube.call<KubeObject>({ method: 'DELETE', path: pathOf(kind, namespace, name), body })
     } catch (error) {
-      if (!isCode(error, 404, 409)) throw error
+      if (isCode(error, 404, 409)) return undefined
+      throw error
     }
   }
 
-  /** Only as it was judged: one that was changed or made again meanwhile is judged again. */
-  async #deleteJob({ metadata: { namespace, name, uid, resourceVersion } }: Job): Promise<void> {
+  /** Deletes the job only in the version for which the deletion was decided. */
+  async #deleteJob({ job }: Extract<Action, { kind: 'deleteJob' }>): Promise<void> {
+    const { namespace, name, uid, resourceVersion } = job.metadata
     const preconditions = { uid, resourceVersion }
     const body = { apiVersion: 'v1', kind: 'DeleteOptions', preconditions, propagationPolicy: 'Background' }
     try {
@@ -169,15 +163,17 @@ export class Applier {
     }
   }
 
-  async #status(job: Job, status: Controlled, note: Note | undefined): Promise<void> {
+  async #record(job: Job, { status, note }: Pick<Plan, 'status' | 'note'>): Promise<void> {
+    if (status === undefined) return
     await this.#patchStatus(job, status, OWNER_CONTROLLER)
     if ((status.restarts ?? 0) > (readStatus(job).restarts ?? 0)) metrics.restarted(job.metadata.namespace ?? '')
-    if (note !== undefined) this.#events.tell(job, note)
+    if (note !== undefined) this.#events.send(job, note)
   }
 
   /**
-   * Only on top of the very version that was judged: a decision from an old copy, also of a job that was made again
-   * under its name (the uid is not compared for a status), is refused and made anew.
+   * Writes the status only on top of the version for which it was decided. A decision from an old
+   * copy is refused and made again. The version matters because the API server does not compare the
+   * uid for a status, and the job may have been created again under its name.
    */
   async #patchStatus(job: Job, status: object, owner: string): Promise<Job> {
     const { namespace, name, resourceVersion } = job.metadata
@@ -199,10 +195,10 @@ export class Applier {
   }
 }
 
-const unknownKind = ({ apiVersion, kind, metadata: { name } }: Wanted): string =>
-  `${kind} ${name}: the API server does not serve ${apiVersion} ${kind}; install what scheduling.provider of the chart asks for, or choose another`
-
-/** At most CONCURRENCY at a time, in order; the first error ends it once what is under way is done. */
+/**
+ * Does the work in order, at most CONCURRENCY items at a time. After a first error nothing new is
+ * begun, and the error is thrown once the items under way are done.
+ */
 async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
   const rest = items.values()
   const errors: unknown[] = []

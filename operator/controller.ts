@@ -1,20 +1,20 @@
-// The loop: whatever changes puts a job's key into the queue; for each key observe, plan, apply.
+// The control loop. Every change puts the key of a job into the queue. For each key the operator
+// observes, plans and applies.
 
 import { clock } from './api/clock.ts'
 import { messageOf, Stalled, Waiting } from './api/errors.ts'
 import { Applier } from './apply.ts'
-import { abandoned } from './objects/providers.ts'
 import { Caches } from './observe.ts'
 import type { Options } from './options.ts'
-import { describe, plan, podsFirst } from './plan/plan.ts'
-import { managedElsewhere, readStatus } from './plan/view.ts'
+import { describe, type Plan, plan, podsFirst } from './plan/plan.ts'
+import { type Leftovers, managedElsewhere, type Observed, readStatus } from './plan/view.ts'
 import { Scraper } from './progress.ts'
 import { Queue } from './queue.ts'
 import { type Logger, metrics, type ReconcileResult, type Snapshot } from './telemetry.ts'
 
-/** Pods of one gang change together; what the kubelets report within this time is looked at once. */
+/** Pods of one gang change together. Their changes within this time are looked at once. */
 const GATHER_MILLISECONDS = 50
-/** Quota and admission are not watched: a refused job is looked at again without a sign. */
+/** A refused job is tried again after this time, because quotas and admission are not watched. */
 const STALLED_MILLISECONDS = 15_000
 
 export class Controller {
@@ -26,7 +26,7 @@ export class Controller {
   readonly #scraper: Scraper
   #leadsSince = 0
 
-  /** `writeBudget`: milliseconds for which this replica may write. */
+  /** `writeBudget` returns the milliseconds for which this replica may write. */
   constructor(options: Options, log: Logger, writeBudget: () => number) {
     this.#options = options
     this.#log = log
@@ -45,26 +45,26 @@ export class Controller {
     })
     const pace = { perSecond: options.apiWritesPerSecond, atOnce: options.apiWritesAtOnce }
     const limits = { pace, budget: writeBudget }
-    const yields = () => this.#queue.hurries
-    this.#applier = new Applier({ kubeconfig, caches: this.#caches, log, identity, limits, yields })
+    const shouldYield = () => this.#queue.isBusy
+    this.#applier = new Applier({ kubeconfig, caches: this.#caches, log, identity, limits, shouldYield })
     this.#scraper = new Scraper({
       jobs: () => this.#caches.jobs(),
-      job: key => this.#caches.observe(key)?.job,
+      job: key => this.#caches.job(key),
       pod: (namespace, name) => this.#caches.pod(namespace, name),
       report: async (job, report) => this.#applier.report(job, report),
       onScrape: metrics.scraped,
       log,
       port: options.progressPort,
-      yields,
+      shouldYield,
     })
   }
 
-  /** What has to be installed first, in words; undefined: nothing. */
+  /** Says what has to be installed first, undefined if nothing is missing. */
   async missing(): Promise<string | undefined> {
     return this.#caches.missing()
   }
 
-  /** Fills the caches and keeps them up to date; acts on nothing. */
+  /** Fills the caches and keeps them up to date. Does not act on anything. */
   async watch(signal: AbortSignal): Promise<void> {
     await this.#caches.run(signal)
   }
@@ -73,7 +73,10 @@ export class Controller {
     return this.#caches.synced
   }
 
-  /** Acts, until `signal`; resolves when what was under way is done. Keys gathered before are worked on first. */
+  /**
+   * Acts until `signal` fires, and resolves when the work under way is done. Keys that were added
+   * before are worked on first.
+   */
   async lead(signal: AbortSignal): Promise<void> {
     const { concurrency } = this.#options
     this.#leadsSince = clock.now()
@@ -102,31 +105,33 @@ export class Controller {
   }
 
   async #once(key: string): Promise<ReconcileResult> {
-    const { pods, groups } = this.#caches.parts(key)
-    await this.#applier.release(abandoned(pods, groups))
+    const observed = this.#observe(key)
+    const wanted = plan(observed, clock.now())
+    if (this.#log.isLevelEnabled('debug')) this.#log.debug({ job: key, plan: describe(wanted) }, 'plan')
+    const part = this.#queue.isBusy ? podsFirst(wanted) : undefined
+    await this.#applier.apply(observed.job, part ?? wanted)
+    return part === undefined ? this.#done(key, wanted) : this.#continue(key)
+  }
+
+  #observe(key: string): Observed | Leftovers {
     const seen = this.#caches.observe(key)
-    if (seen !== undefined) {
-      const now = clock.now()
-      const heard = this.#scraper.heard(seen.job.metadata.uid ?? '')
-      const observed = { ...seen, heard, watchedSince: this.#leadsSince }
-      const wanted = plan(observed, now)
-      if (this.#log.isLevelEnabled('debug')) this.#log.debug({ job: key, plan: describe(wanted) }, 'plan')
-      const part = this.#queue.hurries ? podsFirst(wanted) : undefined
-      await this.#applier.apply(observed.job, part ?? wanted)
-      if (part !== undefined) {
-        this.#queue.add(key)
-        return 'requeue'
-      }
-      if (wanted.status !== undefined)
-        this.#log.info({ job: key, state: wanted.status.state, reason: wanted.status.reason }, 'status')
-      if (wanted.requeueAt !== undefined) {
-        this.#queue.forget(key)
-        this.#queue.addAfter(key, wanted.requeueAt - clock.now())
-        return 'requeue_after'
-      }
-    }
+    if (seen.job === undefined) return seen
+    const lastAnswer = this.#scraper.lastAnswer(seen.job.metadata.uid ?? '')
+    return { ...seen, lastAnswer, watchedSince: this.#leadsSince }
+  }
+
+  /** The pods are created. The rest of the plan follows after other urgent keys. */
+  #continue(key: string): ReconcileResult {
+    this.#queue.add(key)
+    return 'requeue'
+  }
+
+  #done(key: string, { status, requeueAt }: Plan): ReconcileResult {
+    if (status !== undefined) this.#log.info({ job: key, state: status.state, reason: status.reason }, 'status')
     this.#queue.forget(key)
-    return 'success'
+    if (requeueAt === undefined) return 'success'
+    this.#queue.addAfter(key, requeueAt - clock.now())
+    return 'requeue_after'
   }
 
   #failed(key: string, error: unknown): ReconcileResult {
@@ -142,7 +147,7 @@ export class Controller {
       return 'requeue_after'
     }
     const delayMilliseconds = Math.round(this.#queue.retry(key))
-    this.#log.error({ job: key, error: messageOf(error), delayMilliseconds }, 'reconcile failed; it is tried again')
+    this.#log.error({ job: key, error: messageOf(error), delayMilliseconds }, 'reconcile failed, will be tried again')
     return 'error'
   }
 }

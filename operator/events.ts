@@ -1,76 +1,79 @@
-// Events for people. One that says the same of the same job again becomes a series of the first, as client-go does it, so that a job that goes back and forth
-// does not fill the namespace. Nobody waits for one, and one that is lost is not worth a retry.
+// Events for users. An event that repeats becomes a series of the first one, as in client-go, so
+// that a job that goes back and forth does not fill the namespace. Events are sent in the
+// background, and an event that is lost is not sent again.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { API_VERSION, CONTROLLER, KIND } from '../crds/contract.ts'
 import { isCode } from './api/errors.ts'
 import type { Kube } from './api/kube.ts'
 import { clip, type Job, type KubeObject } from './objects/wire.ts'
-import type { Note } from './plan/plan.ts'
+import type { Note } from './plan/decision.ts'
 
-type Told = { name: string; count: number; at: number }
-type Owed = { job: Job; note: Note; time: string }
+type Sent = { name: string; count: number; at: number }
+type Pending = { job: Job; note: Note; time: string }
 export type EventOptions = {
-  /** Of this replica. */
+  /** Name of this replica. */
   identity: string
-  /** Others need the API server more. */
-  yields?: () => boolean
+  /** While true, events wait and leave the API server to more urgent requests. */
+  shouldYield?: () => boolean
   onLost?: (job: Job, error: unknown) => void
 }
 
 const SERIES_MILLISECONDS = 10 * 60_000
-/** The oldest are forgotten first: they then are told anew. */
+/** Events that are remembered for a series. The oldest are forgotten first, and then sent anew. */
 const REMEMBERED = 10_000
 const YIELD_MILLISECONDS = 100
 
 export class Events {
   readonly #kube: Pick<Kube, 'call'>
   readonly #options: EventOptions
-  readonly #told = new Map<string, Told>()
-  readonly #owed: Owed[] = []
-  #telling: Promise<void> | undefined
+  /** Events that were sent, by everything that makes two events the same. */
+  readonly #sent = new Map<string, Sent>()
+  readonly #pending: Pending[] = []
+  #draining: Promise<void> | undefined
 
   constructor(kube: Pick<Kube, 'call'>, options: EventOptions) {
     this.#kube = kube
     this.#options = options
   }
 
-  /** It is told beside the work, after those before it. */
-  tell(job: Job, note: Note): void {
-    this.#owed.push({ job, note, time: microTime() })
-    if (this.#owed.length > REMEMBERED) this.#owed.shift()
-    this.#telling ??= this.#drain()
+  /** Sends the event in the background, after those before it. */
+  send(job: Job, note: Note): void {
+    this.#pending.push({ job, note, time: microTime() })
+    if (this.#pending.length > REMEMBERED) this.#pending.shift()
+    this.#draining ??= this.#drain()
   }
 
-  /** All are told, or lost. */
+  /** Resolves when all events are sent or lost. */
   async settled(): Promise<void> {
-    await this.#telling
+    await this.#draining
   }
 
   async #drain(): Promise<void> {
-    for (let next = this.#owed.shift(); next !== undefined; next = this.#owed.shift()) {
-      while (this.#options.yields?.() === true) await sleep(YIELD_MILLISECONDS)
+    for (let next = this.#pending.shift(); next !== undefined; next = this.#pending.shift()) {
+      while (this.#options.shouldYield?.() === true) await sleep(YIELD_MILLISECONDS)
       const { job } = next
-      await this.#tell(next).catch((error: unknown) => this.#options.onLost?.(job, error))
+      await this.#send(next).catch((error: unknown) => this.#options.onLost?.(job, error))
     }
-    this.#telling = undefined
+    this.#draining = undefined
   }
 
-  async #tell(owed: Owed): Promise<void> {
-    const { job, note } = owed
+  async #send(pending: Pending): Promise<void> {
+    const { job, note } = pending
     const key = [job.metadata.uid, note.type, note.reason, note.action, note.note].join('\n')
-    const known = this.#told.get(key)
-    if (known !== undefined && Date.now() - known.at < SERIES_MILLISECONDS && (await this.#again(owed, known))) return
-    const name = await this.#first(owed)
-    this.#told.delete(key)
-    this.#told.set(key, { name, count: 1, at: Date.now() })
-    for (const oldest of this.#told.keys()) {
-      if (this.#told.size <= REMEMBERED) break
-      this.#told.delete(oldest)
+    const known = this.#sent.get(key)
+    const isRecent = known !== undefined && Date.now() - known.at < SERIES_MILLISECONDS
+    if (isRecent && (await this.#continue(pending, known))) return
+    const name = await this.#create(pending)
+    this.#sent.delete(key)
+    this.#sent.set(key, { name, count: 1, at: Date.now() })
+    for (const oldest of this.#sent.keys()) {
+      if (this.#sent.size <= REMEMBERED) break
+      this.#sent.delete(oldest)
     }
   }
 
-  async #first({ job, note: { type, reason, action, note }, time }: Owed): Promise<string> {
+  async #create({ job, note: { type, reason, action, note }, time }: Pending): Promise<string> {
     const { namespace = 'default', name, uid } = job.metadata
     const event = {
       apiVersion: 'events.k8s.io/v1',
@@ -85,12 +88,12 @@ export class Events {
       action,
       note: clip(note),
     }
-    const made = await this.#kube.call<KubeObject>({ method: 'POST', path: pathOf(namespace), body: event })
-    return made.metadata.name
+    const created = await this.#kube.call<KubeObject>({ method: 'POST', path: pathOf(namespace), body: event })
+    return created.metadata.name
   }
 
-  /** False: the server has it no more; events are kept for an hour. */
-  async #again({ job, time }: Owed, known: Told): Promise<boolean> {
+  /** Continues the series. False if the server has deleted the event, as it does after an hour. */
+  async #continue({ job, time }: Pending, known: Sent): Promise<boolean> {
     known.count++
     known.at = Date.now()
     const body = { series: { count: known.count, lastObservedTime: time } }

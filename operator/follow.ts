@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// What `helm test` runs: node follow.mjs NAMESPACE/NAME SECONDS prints how a job goes until it has ended; exit code 0 if it is Complete.
+// `helm test` runs `node follow.mjs NAMESPACE/NAME SECONDS`. It prints every change of a job's
+// state until the job has ended, and exits with 0 if the job is Complete.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isCode, messageOf } from './api/errors.ts'
@@ -15,14 +16,14 @@ async function follow(namespace: string, name: string, seconds: number): Promise
   let last = ''
   while (performance.now() < end) {
     const status = readStatus(await kube.call<Job>({ method: 'GET', path: pathOf('ScMoEJob', namespace, name) }))
-    const { state = 'not seen by an operator yet', reason, message } = status
+    const { state = 'no operator has looked at the job yet', reason, message } = status
     const line = [state, reason === state ? undefined : reason, message].filter(Boolean).join(': ')
     if (line !== last) console.log(line)
     last = line
     if (state === 'Complete' || state === 'Failed') return state === 'Complete'
     await sleep(LOOK_MILLISECONDS)
   }
-  console.log(`not there after ${seconds} s`)
+  console.log(`the job has not ended after ${seconds} s`)
   return false
 }
 

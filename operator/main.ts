@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Table of contents of the operator: flags, logs, metrics and health, caches, election, control loop, end.
+// Starts the operator: flags, logs, metrics and health, caches, election, control loop.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Elector } from './api/elector.ts'
@@ -46,13 +46,13 @@ async function main({ healthPort, metricsPort, ...rest }: Options, logger: Logge
   return 0
 }
 
-/** Acts until told to stop; then gives what is under way some time. */
+/** Acts until `signal` fires. The work under way then gets `shutdownSeconds` to finish. */
 async function acting(
   { shutdownSeconds }: Pick<Options, 'shutdownSeconds'>,
   controller: Controller,
   signal: AbortSignal,
 ): Promise<true> {
-  // Of a signal that was sent before, nobody would hear.
+  // If the signal has already fired, an 'abort' listener added now would never run.
   if (signal.aborted) return true
   const work = controller.lead(signal)
   await new Promise<void>(resolve => signal.addEventListener('abort', () => resolve(), { once: true }))
@@ -63,10 +63,14 @@ async function acting(
 function electorOf(options: Omit<Options, 'healthPort' | 'metricsPort'>, logger: Logger): Elector {
   const { kubeconfig, identity, leaseSeconds, leaderElectionNamespace: namespace } = options
   const onProblem = (problem: string) => logger.warn({ problem }, 'leader election')
-  return Elector.connect({ kubeconfig, namespace, name: LEASE, identity, leaseSeconds, onProblem })
+  const { apiRequest: onRequest } = metrics
+  return Elector.connect({ kubeconfig, namespace, name: LEASE, identity, leaseSeconds, onProblem, onRequest })
 }
 
-/** False: the Lease is lost and another may act already, so nothing that is under way is waited for. */
+/**
+ * Acts while this replica holds the Lease. Returns false if the Lease is lost. Another replica may
+ * act by then, so the work under way is not waited for.
+ */
 async function elected(
   options: Omit<Options, 'healthPort' | 'metricsPort'>,
   { controller, elector, logger }: { controller: Controller; elector: Elector; logger: Logger },
@@ -79,7 +83,7 @@ async function elected(
   logger.info({ identity }, 'leads')
   const work = acting(options, controller, signal)
   if (!(await elector.keep(signal))) {
-    logger.error({ identity }, 'the lease is lost: exit, so that there is one leader')
+    logger.error({ identity }, 'the lease is lost; exiting, so that there is only one leader')
     return false
   }
   await work

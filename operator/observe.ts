@@ -1,21 +1,22 @@
-// The world as far as the operator knows it: copies of the collections it watches. Deciding reads only from here.
+// Copies of all collections that the operator watches. Decisions are made from these copies alone.
 
 import { LABEL } from '../crds/contract.ts'
 import { isCode } from './api/errors.ts'
 import { Kube } from './api/kube.ts'
 import { Reflector } from './api/reflector.ts'
-import { groupKind, jobOfGroup } from './objects/providers.ts'
+import { groupKind, jobOfGroup, KUEUE_WORKLOAD } from './objects/providers.ts'
 import { type GroupKind, type Job, type Kind, type KubeObject, keyOf, type Pod, pathOf } from './objects/wire.ts'
 import { isUrgent } from './plan/urgency.ts'
-import type { Observed, Settings } from './plan/view.ts'
+import type { Leftovers, Observed, Settings } from './plan/view.ts'
+import { metrics } from './telemetry.ts'
 
 export type CacheOptions = {
   kubeconfig: string | undefined
-  /** Empty: all. */
+  /** If empty, all namespaces are watched. */
   namespaces: readonly string[]
   idleMilliseconds: number
   settings: Settings
-  /** Something that belongs to this job (`namespace/name`) has changed. */
+  /** Called when something that belongs to this job (`namespace/name`) has changed. */
   onChange: (job: string, kind: Kind) => void
   onProblem: (problem: string) => void
 }
@@ -25,24 +26,25 @@ type Objects = { ScMoEJob: Job; Pod: Pod; Service: KubeObject; PodDisruptionBudg
   KubeObject
 >
 type Trim<K extends Kind> = (object: Objects[K], before: Objects[K] | undefined) => Objects[K]
-/** Of the kinds of groups only the provider's is watched. */
+/** The kinds of groups are missing, except for that of the scheduling provider. */
 type Reflectors = { [K in Kind]?: Reflector<Objects[K]>[] }
 
-/** What belongs to a job carries its labels; jobs themselves are all watched. */
+/** Objects that belong to a job have this label. Jobs are all watched. */
 const OWNED = { labelSelector: LABEL.jobUid }
 
 export class Caches {
   readonly #kube: Kube
   readonly #reflectors: Reflectors
-  /** By the job whose name they carry. */
+  /** Pods by the job whose name they have as a label. */
   readonly #pods = new Index<Pod>()
-  readonly #ghosts = new Index<Pod>()
+  /** The last known state of pods that are gone. */
+  readonly #gonePods = new Index<Pod>()
   readonly #groups = new Index<KubeObject>()
   readonly #options: CacheOptions
 
   constructor(options: CacheOptions) {
     this.#options = options
-    const kube = new Kube(options.kubeconfig)
+    const kube = new Kube(options.kubeconfig, { onRequest: metrics.apiRequest })
     this.#kube = kube
     const namespaces = options.namespaces.length === 0 ? [undefined] : options.namespaces
     const reflect = <K extends Kind>(kind: K, extra: { labelSelector?: string; trim: Trim<K> }) =>
@@ -67,7 +69,10 @@ export class Caches {
     }
   }
 
-  /** What is wrong where the API server does not know the kind that the scheduling provider needs: no LIST of it would ever succeed. */
+  /**
+   * Says what is wrong if the API server does not serve the kind that the scheduling provider
+   * needs. The caches would never be filled. Undefined if nothing is wrong.
+   */
   async missing(): Promise<string | undefined> {
     const { provider } = this.#options.settings.scheduler
     const kind = groupKind({ provider })
@@ -77,7 +82,7 @@ export class Caches {
       () => undefined,
       (error: unknown) =>
         isCode(error, 404)
-          ? `the scheduling provider is ${provider}, but the API server does not serve ${pathOf(kind)}: install it, or choose another provider`
+          ? `the scheduling provider is ${provider}, but the API server does not serve ${pathOf(kind)}: install the scheduler, or choose another provider`
           : undefined,
     )
   }
@@ -90,14 +95,15 @@ export class Caches {
     return this.#all().every(reflector => reflector.synced)
   }
 
-  /** Undefined: there is no such job. */
-  observe(key: string): Omit<Observed, 'heard' | 'watchedSince'> | undefined {
+  /** A job with everything that belongs to it, or what is left of a job that is gone. */
+  observe(key: string): Omit<Observed, 'lastAnswer' | 'watchedSince'> | Leftovers {
     const job = this.#get('ScMoEJob', key)
-    if (job === undefined) return undefined
+    const parts = { pods: this.#pods.of(key), groups: this.#groups.of(key) }
+    if (job === undefined) return { job, ...parts }
     return {
       job,
-      ...this.parts(key),
-      ghosts: this.#ghosts.of(key),
+      ...parts,
+      gonePods: this.#gonePods.of(key),
       service: this.#get('Service', key),
       budget: this.#get('PodDisruptionBudget', key),
       ...this.#options.settings,
@@ -109,9 +115,8 @@ export class Caches {
     return job !== undefined && isUrgent(job, this.#pods.of(key))
   }
 
-  /** What there is of a job, also of one that is gone. */
-  parts(key: string): { pods: Pod[]; groups: KubeObject[] } {
-    return { pods: this.#pods.of(key), groups: this.#groups.of(key) }
+  job(key: string): Job | undefined {
+    return this.#get('ScMoEJob', key)
   }
 
   *jobs(): Generator<Job> {
@@ -122,7 +127,7 @@ export class Caches {
     return this.#get('Pod', `${namespace}/${name}`)
   }
 
-  /** The server's answer to a write of ours, so that the next decision already knows it. */
+  /** Takes the server's answer to a write of ours, so that the next decision sees it. */
   remember<K extends Kind>(kind: K, object: Objects[K]): void {
     const { namespaces } = this.#options
     const index = namespaces.length === 0 ? 0 : namespaces.indexOf(object.metadata.namespace ?? '')
@@ -145,19 +150,19 @@ export class Caches {
     const object = now ?? before
     if (object === undefined) return
     const { namespace = '', name, labels } = object.metadata
-    const of = kind === 'ScMoEJob' ? name : (labels?.[LABEL.jobName] ?? (isGroup(kind) ? jobOfGroup(name) : name))
-    if (of === undefined) return
-    const job = `${namespace}/${of}`
+    const jobName = kind === 'ScMoEJob' ? name : (labels?.[LABEL.jobName] ?? (isGroup(kind) ? jobOfGroup(name) : name))
+    if (jobName === undefined) return
+    const job = `${namespace}/${jobName}`
     if (kind === 'Pod') {
       this.#pods.put(job, keyOf(object), now)
-      this.#ghosts.put(job, keyOf(object), now === undefined ? before : undefined)
-    } else if (kind === 'ScMoEJob' && now === undefined) this.#ghosts.drop(job)
+      this.#gonePods.put(job, keyOf(object), now === undefined ? before : undefined)
+    } else if (kind === 'ScMoEJob' && now === undefined) this.#gonePods.drop(job)
     else if (isGroup(kind)) this.#groups.put(job, keyOf(object), now)
     this.#options.onChange(job, kind)
   }
 }
 
-/** Objects by the job that they are of. */
+/** Objects by the job to which they belong. */
 class Index<T> {
   readonly #jobs = new Map<string, Map<string, T>>()
 
@@ -180,9 +185,9 @@ class Index<T> {
 
 const isGroup = (kind: Kind): kind is GroupKind => kind.includes('.')
 
-/** Kueue makes its Workloads itself, without our label and with a whole pod template in each. */
+/** Kueue creates its Workloads itself, without our label, and puts a pod template into each. */
 const groupOptions = (kind: GroupKind) =>
-  kind === 'Workload.kueue.x-k8s.io' ? { trim: trimWorkload } : { ...OWNED, trim: trimOwned }
+  kind === KUEUE_WORKLOAD ? { trim: trimWorkload } : { ...OWNED, trim: trimOwned }
 
 function trimWorkload(object: KubeObject & { status?: { conditions?: unknown } }): KubeObject {
   const { name, namespace, uid, resourceVersion } = object.metadata
@@ -190,7 +195,10 @@ function trimWorkload(object: KubeObject & { status?: { conditions?: unknown } }
   return Object.assign({ metadata: { name, namespace, uid, resourceVersion } }, { status })
 }
 
-/** Keeps the spec it has where that did not change, so that it is kept, and read, once; what is frozen is read once. */
+/**
+ * Keeps the old spec if the generation is the same, so that there is one copy of it. Frozen objects
+ * are parsed only once.
+ */
 function trimJob(job: Job, before: Job | undefined): Job {
   const { uid, generation } = job.metadata
   const known = before?.metadata.uid === uid && before?.metadata.generation === generation ? before : job
@@ -202,7 +210,7 @@ function trimJob(job: Job, before: Job | undefined): Job {
   }
 }
 
-/** A pod is some 10 kB on the wire and 1 kB here. */
+/** Reduces a pod from about 10 kB to 1 kB. */
 function trimPod({ metadata, spec, status }: Pod): Pod {
   const {
     name,

@@ -1,16 +1,17 @@
-// Asks rank 0 of every running job how far it is. Its own loop, never inside a reconcile: a worker that does not answer
-// delays nobody. What it answers is not trusted: size, time and form are checked, and that it speaks for this very job.
+// Asks rank 0 of every running job for its progress. The loop is separate from the reconciles, so
+// that a worker that does not answer delays no other job. An answer is not trusted: its size, time
+// and form are checked, and whether it is about this job.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, request } from 'undici'
 import { LABEL, PROGRESS_MAX_BYTES, Progress } from '../crds/contract.ts'
-import { worldSizeOf } from '../crds/ranks.ts'
 import { clock } from './api/clock.ts'
 import { messageOf, Waiting } from './api/errors.ts'
+import { isOwnedBy } from './objects/owned.ts'
+import { isReady } from './objects/pod-state.ts'
 import { type Job, keyOf, type Pod, podName } from './objects/wire.ts'
-import { isReady } from './plan/gang.ts'
-import { type Report, reportOf, same } from './plan/report.ts'
-import { type Heard, isOwnedBy, readSpec, readStatus, sizeOf } from './plan/view.ts'
+import { type Report, reportFrom, reportingInterval } from './plan/report.ts'
+import { type LastAnswer, readStatus } from './plan/view.ts'
 import type { Logger } from './telemetry.ts'
 
 export type ScraperOptions = {
@@ -21,8 +22,8 @@ export type ScraperOptions = {
   onScrape: (result: Scrape['result']) => void
   log: Logger
   port: number
-  /** Others need the API server more: fewer are asked, as every answer is written there. */
-  yields?: () => boolean
+  /** While true, fewer jobs are asked, because every answer costs a write to the API server. */
+  shouldYield?: () => boolean
 }
 export type Scrape =
   | { result: 'ok'; progress: Progress }
@@ -30,39 +31,41 @@ export type Scrape =
 
 const TICK_MILLISECONDS = 1000
 const TIMEOUT_MILLISECONDS = 2000
-/** With the largest answers these are 8 MiB. */
+/** Requests at the same time. With answers of the largest size they take 8 MiB. */
 const CONCURRENCY = 128
-/** Jobs that did not answer last time leave the other half to those that did. */
+/** Limit for jobs that did not answer last time, so that they cannot hold up the others. */
 const CONCURRENCY_FAILING = CONCURRENCY / 2
-/** While others need the API server more. */
+/** Limit while other requests to the API server are more urgent. */
 const CONCURRENCY_YIELDING = 1
-/** Those are asked less and less often, at least every so many intervals. */
+/** Jobs that do not answer are asked less and less often, at least every so many intervals. */
 const LONGEST_BACKOFF = 4
 
-type Settings = { running: boolean; intervalMilliseconds: number }
+/** When a job is next due, how often in a row it did not answer, and the problem last logged. */
 type Due = { at: number; failures: number; problem?: string }
 type Turn = { job: Job; due: Due; intervalMilliseconds: number }
 
 export class Scraper {
   readonly #options: ScraperOptions
-  /** Pods come and go: no connection is kept. */
+  /** Pods come and go, so no connection is kept. */
   readonly #agent = new Agent({ pipelining: 0, connect: { timeout: TIMEOUT_MILLISECONDS } })
-  readonly #settings = new WeakMap<Job, Settings>()
-  /** By job uid: when it is next due, how often in turn it did not answer, and which problem has been logged. */
+  /** The reporting interval of each job, undefined for a job that does not run. */
+  readonly #intervals = new WeakMap<Job, number | undefined>()
+  /** By job uid. */
   readonly #due = new Map<string, Due>()
   readonly #underWay = new Set<string>()
   #failing = 0
-  /** Due, whoever has waited longest first; made anew with each tick. */
+  /** Jobs that are due, the one that has waited longest first. Collected again with each tick. */
   #turns: Turn[] = []
-  readonly #heard = new Map<string, Heard>()
+  /** By job uid. */
+  readonly #lastAnswers = new Map<string, LastAnswer>()
 
   constructor(options: ScraperOptions) {
     this.#options = options
   }
 
-  /** What rank 0 of a running job last answered. */
-  heard(uid: string): Heard | undefined {
-    return this.#heard.get(uid)
+  /** The last answer of rank 0 of a running job. */
+  lastAnswer(uid: string): LastAnswer | undefined {
+    return this.#lastAnswers.get(uid)
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -78,9 +81,9 @@ export class Scraper {
     const running = new Set<string>()
     const turns: Turn[] = []
     for (const job of this.#options.jobs()) {
-      const { running: runs, intervalMilliseconds } = this.#settingsOf(job)
+      const intervalMilliseconds = this.#intervalOf(job)
       const { uid = '' } = job.metadata
-      if (!runs) continue
+      if (intervalMilliseconds === undefined) continue
       running.add(uid)
       const due = this.#dueOf(job, now, intervalMilliseconds)
       if (due.at <= now && !this.#underWay.has(uid)) turns.push({ job, due, intervalMilliseconds })
@@ -88,13 +91,16 @@ export class Scraper {
     for (const uid of this.#due.keys())
       if (!running.has(uid)) {
         this.#due.delete(uid)
-        this.#heard.delete(uid)
+        this.#lastAnswers.delete(uid)
       }
     this.#turns = turns.toSorted((a, b) => a.due.at - b.due.at)
     this.#pump()
   }
 
-  /** A job that has reported before is known from before a restart: so that not all of those are due at once, it waits for a part of its interval. */
+  /**
+   * A job that is new here but has reported before was known before the operator restarted. Such
+   * a job waits for a random part of its interval, so that not all of them are due at once.
+   */
   #dueOf(job: Job, now: number, intervalMilliseconds: number): Due {
     const { uid = '' } = job.metadata
     const known = this.#due.get(uid)
@@ -105,9 +111,9 @@ export class Scraper {
     return due
   }
 
-  /** Starts what there is room for; called again whenever there is more room. */
+  /** Asks as many jobs as there is room for. Called again whenever there is more room. */
   #pump(): void {
-    const most = this.#options.yields?.() === true ? CONCURRENCY_YIELDING : CONCURRENCY
+    const most = this.#options.shouldYield?.() === true ? CONCURRENCY_YIELDING : CONCURRENCY
     this.#turns = this.#turns.filter(turn => {
       if (this.#underWay.size >= most) return true
       if (turn.due.failures > 0 && this.#failing >= CONCURRENCY_FAILING) return true
@@ -142,10 +148,10 @@ export class Scraper {
       this.#remember(job, result)
       if (result.result !== 'ok') return
       const { attempt, step } = result.progress
-      this.#heard.set(job.metadata.uid ?? '', { attempt, step, at: clock.now() })
+      this.#lastAnswers.set(job.metadata.uid ?? '', { attempt, step, at: clock.now() })
       await this.#write(job, result.progress)
     } catch (error) {
-      // Changed meanwhile: the next report is due soon.
+      // The job has changed meanwhile. The next report is due soon.
       if (error instanceof Waiting) return
       this.#options.log.warn({ job: keyOf(job), error: messageOf(error) }, 'progress not written')
     }
@@ -169,7 +175,7 @@ export class Scraper {
     }
   }
 
-  /** The address may by now belong to another pod. */
+  /** Checks whose progress it is, because the address may belong to another pod by now. */
   #match(progress: Progress, job: Job, pod: Pod): Scrape {
     const expected = { uid: job.metadata.uid, attempt: pod.metadata.labels?.[LABEL.attempt] }
     if (progress.jobUid === expected.uid && String(progress.attempt) === expected.attempt && progress.rank === 0)
@@ -180,22 +186,15 @@ export class Scraper {
     }
   }
 
-  /** Over the job as it is now: while rank 0 was asked it may have been suspended, or made again. */
+  /** While rank 0 was asked, the job may have been suspended, or deleted and created again. */
   async #write(asked: Job, progress: Progress): Promise<void> {
     const job = this.#options.job(keyOf(asked))
-    if (job === undefined || job.metadata.uid !== asked.metadata.uid || !this.#settingsOf(job).running) return
-    const reading = readSpec(job)
-    if ('invalid' in reading) return
-    const status = readStatus(job)
-    const replicas = sizeOf(reading.spec, { status, created: true })
-    const ranks = worldSizeOf({ workers: { ...reading.spec.workers, replicas } })
-    const report = reportOf(progress, { status, ranks, now: clock.now() })
-    const { progress: step, throughput, lastCheckpoint } = status
-    const known = { progress: step, ...(throughput && { throughput }), ...(lastCheckpoint && { lastCheckpoint }) }
-    if (!same(report, known)) await this.#options.report(job, report)
+    if (job === undefined || job.metadata.uid !== asked.metadata.uid || this.#intervalOf(job) === undefined) return
+    const report = reportFrom(job, progress, clock.now())
+    if (report !== undefined) await this.#options.report(job, report)
   }
 
-  /** A problem is logged once, not each time. */
+  /** Logs a problem when it is new, and not again with every request. */
   #remember(job: Job, scrape: Scrape): void {
     const due = this.#due.get(job.metadata.uid ?? '')
     if (due === undefined) return
@@ -210,21 +209,9 @@ export class Scraper {
     }
   }
 
-  #settingsOf(job: Job): Settings {
-    const known = this.#settings.get(job)
-    if (known !== undefined) return known
-    const reading = readSpec(job)
-    const settings =
-      'invalid' in reading
-        ? { running: false, intervalMilliseconds: 0 }
-        : {
-            running:
-              ['Running', 'Stalled'].includes(readStatus(job).state ?? '') &&
-              job.metadata.deletionTimestamp === undefined,
-            intervalMilliseconds: reading.spec.reporting.intervalSeconds * 1000,
-          }
-    this.#settings.set(job, settings)
-    return settings
+  #intervalOf(job: Job): number | undefined {
+    if (!this.#intervals.has(job)) this.#intervals.set(job, reportingInterval(job))
+    return this.#intervals.get(job)
   }
 }
 

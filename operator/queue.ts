@@ -1,9 +1,10 @@
-// A work queue of keys: one key is never worked on twice at the same time, and adding it while it waits or is worked on
-// costs nothing. A key that fails comes back after a growing delay. Urgent keys go first, and while they come in a burst the
-// others wait also where none is there just now; but nobody waits for them long.
+// A work queue of keys. A key is never worked on twice at the same time, and adding it again while
+// it waits has no effect. A key that fails comes back after a growing delay. Urgent keys go first.
+// While they come in a burst, ordinary keys wait even at moments without an urgent key, but not for
+// long.
 
 export type QueueHooks = {
-  /** Asked when a key is added. */
+  /** Called when a key is added. */
   isUrgent?: (key: string) => boolean
   onAdd?: () => void
   onRetry?: () => void
@@ -13,29 +14,33 @@ export type QueueHooks = {
 
 const FIRST_BACKOFF = 10
 const LONGEST_BACKOFF = 300_000
-/** After that every other key is one that is not urgent. */
+/** Once an ordinary key has waited for this time (ms), every second key is an ordinary one. */
 const PATIENCE = 20_000
-/** So many urgent keys within so long are a burst: the next is about to come. */
+/** This many urgent keys within this time are a burst, in which the next one is expected soon. */
 const BURST_KEYS = 16
 const BURST_MILLISECONDS = 3000
+/** setTimeout counts in 32 bits. */
+const LONGEST_TIMER = 2_147_483_647
+
+type Entry = [key: string, added: number]
 
 export class Queue {
-  /** Keys in the order in which they will be worked on, with the time they were added. */
+  /** Keys in the order in which they are worked on, with the time at which they were added. */
   readonly #urgent = new Map<string, number>()
-  readonly #ready = new Map<string, number>()
-  /** Keys being worked on, with the time that began. */
+  readonly #ordinary = new Map<string, number>()
+  /** Keys under way, with the time at which the work began. */
   readonly #working = new Map<string, number>()
-  /** Added again while being worked on. */
+  /** Keys that were added again while under way. */
   readonly #again = new Set<string>()
   readonly #delayed = new Map<string, { at: number; timer: NodeJS.Timeout }>()
   readonly #failures = new Map<string, number>()
   readonly #hooks: QueueHooks
-  /** When the last BURST_KEYS urgent keys came, each for the last time. */
-  readonly #came = new Map<string, number>()
-  /** Whether the last key taken had waited too long: the next is an urgent one. */
-  #wasOverdue = false
+  /** The last BURST_KEYS urgent keys, with the time at which each was last added. */
+  readonly #lastUrgent = new Map<string, number>()
+  /** The last key that was taken had waited for longer than PATIENCE. */
+  #tookOverdue = false
   #wake: (() => void)[] = []
-  /** Runs while keys that are not urgent wait for the end of a burst. */
+  /** Wakes the workers when ordinary keys need not wait any more. */
   #pause: NodeJS.Timeout | undefined
   #closed = false
 
@@ -44,11 +49,11 @@ export class Queue {
   }
 
   get depth(): number {
-    return this.#urgent.size + this.#ready.size
+    return this.#urgent.size + this.#ordinary.size
   }
 
-  /** Urgent keys wait, or more are about to come. */
-  get hurries(): boolean {
+  /** Whether urgent keys wait, or more of them are expected soon. */
+  get isBusy(): boolean {
     return this.#urgent.size > 0 || this.#burstEnd() > performance.now()
   }
 
@@ -56,7 +61,7 @@ export class Queue {
     return this.#delayed.size
   }
 
-  /** How long each key being worked on has been so, in milliseconds. */
+  /** For each key under way, the milliseconds since the work on it began. */
   get underWay(): number[] {
     const now = performance.now()
     return [...this.#working.values()].map(start => now - start)
@@ -66,18 +71,18 @@ export class Queue {
     if (this.#closed) return
     if (this.#working.has(key)) return void this.#again.add(key)
     if (this.#urgent.has(key)) return
-    const waiting = this.#ready.get(key)
+    const waitsSince = this.#ordinary.get(key)
     if (this.#hooks.isUrgent?.(key) === true) {
-      this.#ready.delete(key)
-      this.#urgent.set(key, waiting ?? performance.now())
-      this.#note(key)
-    } else if (waiting === undefined) this.#ready.set(key, performance.now())
-    if (waiting !== undefined) return
+      this.#ordinary.delete(key)
+      this.#urgent.set(key, waitsSince ?? performance.now())
+      this.#noteUrgent(key)
+    } else if (waitsSince === undefined) this.#ordinary.set(key, performance.now())
+    if (waitsSince !== undefined) return
     this.#hooks.onAdd?.()
     this.#wake.shift()?.()
   }
 
-  /** Of two delays for one key the earlier holds. */
+  /** Adds a key after a delay. If it has several delays, the one that ends first counts. */
   addAfter(key: string, milliseconds: number): void {
     if (this.#closed) return
     if (milliseconds <= 0) return this.add(key)
@@ -85,18 +90,22 @@ export class Queue {
     const waiting = this.#delayed.get(key)
     if (waiting !== undefined && waiting.at <= at) return
     clearTimeout(waiting?.timer)
-    // A timer may be almost a millisecond early, and it counts in 32 bits; a key that comes too early is put back by whoever works on it.
+    // A timer may fire almost a millisecond early. A key that comes too early, because its time is
+    // longer than a timer can count, is added again by the work that finds nothing to do.
     const timer = setTimeout(
       () => {
         this.#delayed.delete(key)
         this.add(key)
       },
-      Math.min(milliseconds + 1, 2_147_483_647),
+      Math.min(milliseconds + 1, LONGEST_TIMER),
     )
     this.#delayed.set(key, { at, timer })
   }
 
-  /** After a failure: 10 ms, 20 ms, … at most 5 minutes, a tenth of it random. Returns the delay. */
+  /**
+   * Adds a key again after a failure, with a delay of 10 ms, 20 ms and so on up to 5 minutes and a
+   * random tenth of that. Returns the delay.
+   */
   retry(key: string): number {
     const failures = this.#failures.get(key) ?? 0
     this.#failures.set(key, failures + 1)
@@ -106,12 +115,12 @@ export class Queue {
     return delay
   }
 
-  /** After a success: the next failure starts with the shortest delay again. */
+  /** Called after a success: the next failure starts with the shortest delay again. */
   forget(key: string): void {
     this.#failures.delete(key)
   }
 
-  /** Works until the queue is closed; resolves when the work under way is done. `work` must not throw. */
+  /** Works until the queue is closed and the work under way is done. `work` must not throw. */
   async run(concurrency: number, work: (key: string) => Promise<void>): Promise<void> {
     await Promise.all(Array.from({ length: concurrency }, async () => this.#worker(work)))
   }
@@ -121,9 +130,9 @@ export class Queue {
     for (const { timer } of this.#delayed.values()) clearTimeout(timer)
     this.#delayed.clear()
     this.#urgent.clear()
-    this.#ready.clear()
+    this.#ordinary.clear()
     clearTimeout(this.#pause)
-    this.#came.clear()
+    this.#lastUrgent.clear()
     for (const wake of this.#wake.splice(0)) wake()
   }
 
@@ -148,30 +157,53 @@ export class Queue {
     }
   }
 
-  #take(): [key: string, added: number] | undefined {
+  /** The next key to work on. Undefined if there is none, or if the ordinary ones have to wait. */
+  #take(): Entry | undefined {
     const now = performance.now()
-    const [urgent, other] = [this.#urgent.entries().next().value, this.#ready.entries().next().value]
-    const patience = other === undefined ? 0 : other[1] + PATIENCE - now
+    const urgent = this.#urgent.entries().next().value
+    const ordinary = this.#ordinary.entries().next().value
+    const tookOverdue = this.#tookOverdue
+    this.#tookOverdue = false
+
+    // Without ordinary keys there is nothing to choose.
+    if (ordinary === undefined) return this.#takeFrom(this.#urgent, urgent)
+
+    // An ordinary key that has waited for too long goes first, but not twice in a row.
+    const patience = ordinary[1] + PATIENCE - now
+    if (patience < 0 && !(tookOverdue && urgent !== undefined)) {
+      this.#tookOverdue = true
+      return this.#takeFrom(this.#ordinary, ordinary)
+    }
+
+    // An urgent key goes before all others.
+    if (urgent !== undefined) return this.#takeFrom(this.#urgent, urgent)
+
+    // In a burst the next urgent key comes soon, and ordinary keys wait for the end of the burst.
     const burst = this.#burstEnd() - now
-    const overdue = other !== undefined && patience < 0 && !(this.#wasOverdue && urgent !== undefined)
-    const next = overdue ? other : (urgent ?? (burst > 0 ? undefined : other))
-    if (next === undefined && other !== undefined) this.#wakeIn(Math.min(burst, patience))
-    if (next !== undefined) (next === urgent ? this.#urgent : this.#ready).delete(next[0])
-    this.#wasOverdue = overdue
+    if (burst > 0) {
+      this.#wakeIn(Math.min(burst, patience))
+      return undefined
+    }
+
+    return this.#takeFrom(this.#ordinary, ordinary)
+  }
+
+  #takeFrom(keys: Map<string, number>, next: Entry | undefined): Entry | undefined {
+    if (next !== undefined) keys.delete(next[0])
     return next
   }
 
-  /** Zero: there is no burst. */
+  /** When the present burst ends. Zero if there is none. */
   #burstEnd(): number {
-    const [first] = this.#came.values()
-    return first === undefined || this.#came.size < BURST_KEYS ? 0 : first + BURST_MILLISECONDS
+    const [first] = this.#lastUrgent.values()
+    return first === undefined || this.#lastUrgent.size < BURST_KEYS ? 0 : first + BURST_MILLISECONDS
   }
 
-  #note(urgent: string): void {
-    this.#came.delete(urgent)
-    this.#came.set(urgent, performance.now())
-    const [oldest] = this.#came.keys()
-    if (oldest !== undefined && this.#came.size > BURST_KEYS) this.#came.delete(oldest)
+  #noteUrgent(key: string): void {
+    this.#lastUrgent.delete(key)
+    this.#lastUrgent.set(key, performance.now())
+    const [oldest] = this.#lastUrgent.keys()
+    if (oldest !== undefined && this.#lastUrgent.size > BURST_KEYS) this.#lastUrgent.delete(oldest)
   }
 
   #wakeIn(milliseconds: number): void {

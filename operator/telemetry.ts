@@ -1,4 +1,5 @@
-// Logs, metrics under controller-runtime's names, and the endpoints for both and for health.
+// Logs, metrics, and the HTTP endpoints for metrics and health. Where controller-runtime has a
+// metric of the same meaning, its name is used.
 
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import { type Logger, pino } from 'pino'
@@ -18,44 +19,54 @@ const gauge = (name: string, help: string, labelNames: string[]) => new Gauge({ 
 const histogram = (name: string, help: string, labelNames: string[]) =>
   new Histogram({ name, help, labelNames, buckets, registers })
 
-export const restRequests = counter('rest_client_requests_total', 'Requests to the API server.', [
-  'code',
-  'method',
-  'host',
-])
+const apiRequests = counter('rest_client_requests_total', 'Requests to the API server.', ['code', 'method', 'host'])
 
 const reconciles = counter('controller_runtime_reconcile_total', 'Reconciles by result.', ['controller', 'result'])
 const reconcileErrors = counter('controller_runtime_reconcile_errors_total', 'Reconciles that failed.', ['controller'])
 const reconcileTime = histogram('controller_runtime_reconcile_time_seconds', 'Time of a reconcile.', ['controller'])
-const reconciling = gauge('controller_runtime_active_workers', 'Reconciles under way.', ['controller'])
-const reconcilers = gauge('controller_runtime_max_concurrent_reconciles', 'Most reconciles at a time.', ['controller'])
-const depth = gauge('workqueue_depth', 'Keys that wait.', ['name', 'controller'])
-const adds = counter('workqueue_adds_total', 'Keys added.', ['name', 'controller'])
-const retries = counter('workqueue_retries_total', 'Keys put back after a failure.', ['name', 'controller'])
-const queueTime = histogram('workqueue_queue_duration_seconds', 'Time a key waited.', ['name', 'controller'])
-const workTime = histogram('workqueue_work_duration_seconds', 'Time a key was worked on.', ['name', 'controller'])
-const unfinished = gauge('workqueue_unfinished_work_seconds', 'Time that keys have been worked on, summed.', [
+const reconciling = gauge('controller_runtime_active_workers', 'Reconciles that are under way.', ['controller'])
+const reconcilers = gauge(
+  'controller_runtime_max_concurrent_reconciles',
+  'Largest number of reconciles at the same time.',
+  ['controller'],
+)
+const depth = gauge('workqueue_depth', 'Keys that wait in the queue.', ['name', 'controller'])
+const adds = counter('workqueue_adds_total', 'Keys added to the queue.', ['name', 'controller'])
+const retries = counter('workqueue_retries_total', 'Keys added again after a failure.', ['name', 'controller'])
+const queueTime = histogram('workqueue_queue_duration_seconds', 'Time that a key waited in the queue.', [
   'name',
   'controller',
 ])
-const longest = gauge('workqueue_longest_running_processor_seconds', 'The longest that a key has been worked on.', [
-  'name',
-  'controller',
-])
-const leader = gauge('leader_election_master_status', '1 while this replica leads.', ['name'])
+const workTime = histogram('workqueue_work_duration_seconds', 'Time of the work on a key.', ['name', 'controller'])
+const unfinished = gauge(
+  'workqueue_unfinished_work_seconds',
+  'Sum of the times since the work on each key under way began.',
+  ['name', 'controller'],
+)
+const longest = gauge(
+  'workqueue_longest_running_processor_seconds',
+  'Longest time since the work on a key under way began.',
+  ['name', 'controller'],
+)
+const leader = gauge('leader_election_master_status', '1 while this replica is the leader, otherwise 0.', ['name'])
 
 const jobs = gauge('scmoejob_jobs', 'Jobs by state.', ['namespace', 'state'])
 const tokens = gauge('scmoejob_tokens_per_second', 'Tokens per second over all running jobs.', ['namespace'])
-const restarts = counter('scmoejob_restarts_total', 'Gang restarts.', ['namespace'])
+const restarts = counter('scmoejob_restarts_total', 'Restarts of gangs.', ['namespace'])
 const statusWrites = counter('scmoejob_status_writes_total', 'Status writes by field owner.', ['owner'])
-const scrapes = counter('scmoejob_progress_scrapes_total', 'Answers of /progress by kind.', ['result'])
-const watchProblems = counter('scmoejob_watch_problems_total', 'Watches or lists that had to be opened again.', [])
+const scrapes = counter('scmoejob_progress_scrapes_total', 'Requests to /progress by result.', ['result'])
+const watchProblems = counter(
+  'scmoejob_watch_problems_total',
+  'Watches and lists that failed and were opened again.',
+  [],
+)
 
 export type ReconcileResult = 'success' | 'requeue_after' | 'requeue' | 'error'
 const label = { controller: CONTROLLER_NAME }
 const queueLabel = { name: CONTROLLER_NAME, controller: CONTROLLER_NAME }
 
 export const metrics = {
+  apiRequest: (request: { code: string; method: string; host: string }) => apiRequests.inc(request),
   reconcileStarted: () => reconciling.inc(label),
   reconciled: (result: ReconcileResult, milliseconds: number) => {
     reconciling.dec(label)
@@ -77,10 +88,10 @@ export const metrics = {
   watchProblem: () => watchProblems.inc(),
 }
 
-/** What is counted when someone asks, not when it changes. */
+/** Values that are read when the metrics are asked for. */
 export type Snapshot = {
   depth: number
-  /** Of each key that is worked on, in milliseconds. */
+  /** For each key under way, the milliseconds since the work on it began. */
   underWay: readonly number[]
   jobs: readonly { namespace: string; state: string; tokensPerSecond: number }[]
 }
@@ -112,7 +123,7 @@ const NOT_FOUND: Answer = { status: 404, body: 'not found\n' }
 const reply = (response: ServerResponse, { status, body, type = 'text/plain; charset=utf-8' }: Answer) =>
   response.writeHead(status, { 'content-type': type }).end(body)
 
-/** Serves GET on the given paths; port 0: nothing. `flag` is where the port comes from. */
+/** Serves GET on the given paths. Port 0 serves nothing. `flag` names the port in an error. */
 async function serve(
   flag: string,
   port: number,
@@ -130,7 +141,7 @@ async function serve(
   })
   await new Promise<void>((resolve, reject) => {
     const refused = (cause: Error) =>
-      reject(new Unusable(`${flag} ${port}: ${messageOf(cause)}; give another, or 0 for none`, { cause }))
+      reject(new Unusable(`${flag} ${port}: ${messageOf(cause)}; give another port, or 0 for none`, { cause }))
     server.once('error', refused).listen(port, resolve)
   })
   return server
@@ -145,7 +156,7 @@ export async function serveMetrics(port: number, snapshot: () => Snapshot): Prom
   })
 }
 
-/** Ready: the caches are full, so a standby is ready too. */
+/** `ready` says whether the caches are full. A standby is ready, too. */
 export async function serveHealth(port: number, ready: () => boolean): Promise<Server | undefined> {
   return serve('--health-port', port, {
     '/healthz': () => ({ status: 200, body: 'ok\n' }),

@@ -2,8 +2,8 @@
 
 import { CONTAINER, LABEL } from '../../crds/contract.ts'
 import type { FailureStatus } from '../../crds/status.ts'
+import { outcomeOf, workerEnd } from '../../operator/objects/pod-state.ts'
 import type { Pod } from '../../operator/objects/wire.ts'
-import { outcomeOf, workerEnd } from '../../operator/plan/gang.ts'
 import { readStatus } from '../../operator/plan/view.ts'
 import { type Cluster, ClusterError, type Query } from './client.ts'
 import { findJob, podPath, podsOf, rankOf, ranksPerPod } from './jobs.ts'

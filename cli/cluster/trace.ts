@@ -2,8 +2,8 @@
 
 import { writeFileSync } from 'node:fs'
 import { PORT } from '../../crds/contract.ts'
+import { isReady } from '../../operator/objects/pod-state.ts'
 import type { Pod } from '../../operator/objects/wire.ts'
-import { isReady } from '../../operator/plan/gang.ts'
 import { readStatus } from '../../operator/plan/view.ts'
 import { beside, demandWritable, parseTrace, type Trace } from '../trace-file.ts'
 import { type Cluster, ClusterError } from './client.ts'

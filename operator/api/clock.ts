@@ -1,18 +1,19 @@
-// The API server's time. Deadlines are judged against times that it and the nodes wrote, so a wrong clock of this machine must not make them pass.
+// The API server's time. Deadlines are compared with times that the server and the nodes wrote, so
+// a wrong clock of this machine must not make a deadline pass.
 
-/** The header has whole seconds, and an answer takes its time. */
+/** Tolerance: the `date` header has whole seconds, and an answer needs time to arrive. */
 const UNCERTAIN_MILLISECONDS = 2000
 
 export class Clock {
   #ahead = 0
 
-  /** From the `date` of an answer of the server, which is on its way since `sent`, by our clock. */
+  /** `date` is the header of an answer to a request that was sent at `sent`, by our clock. */
   learn(date: unknown, sent: number): void {
     const theirs = typeof date === 'string' ? Date.parse(date) : Number.NaN
     if (Number.isNaN(theirs)) return
     const now = Date.now()
-    const off = theirs < sent - UNCERTAIN_MILLISECONDS || theirs > now + UNCERTAIN_MILLISECONDS
-    this.#ahead = off ? now - theirs : 0
+    const isWrong = theirs < sent - UNCERTAIN_MILLISECONDS || theirs > now + UNCERTAIN_MILLISECONDS
+    this.#ahead = isWrong ? now - theirs : 0
   }
 
   /** Milliseconds since 1970. */

@@ -1,11 +1,12 @@
-// Leader election on a Lease, as client-go does it: a leader that cannot renew stops before another may start, and one
-// that stops gracefully lets go, so that the next need not wait. Clocks of different machines are never compared.
-// Whoever writes asks first how long it may: a leader that was paused, however long, writes nothing before it has renewed.
+// Leader election on a Lease, as in client-go. A leader that cannot renew the Lease stops before
+// another replica may start. A leader that shuts down releases the Lease, so that the next one need
+// not wait. The clocks of two machines are never compared. Before every write the remaining time is
+// checked, so a leader that was paused writes nothing until it has renewed the Lease.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { KubeObject } from '../objects/wire.ts'
 import { isCode, messageOf } from './errors.ts'
-import { Kube } from './kube.ts'
+import { Kube, type KubeOptions } from './kube.ts'
 
 export type LeaseSpec = {
   holderIdentity?: string
@@ -21,46 +22,57 @@ export type ElectorOptions = {
   namespace: string
   name: string
   identity: string
-  /** A leader silent for this long may be replaced; it stops by itself after two thirds of it. */
+  /** A leader that is silent for this long may be replaced. It stops by itself after two thirds. */
   leaseSeconds: number
   onProblem?: (problem: string) => void
 }
 
-type Connection = { kubeconfig: string | undefined; namespace: string | undefined }
+type Connection = {
+  kubeconfig: string | undefined
+  namespace: string | undefined
+  onRequest?: KubeOptions['onRequest']
+}
 
 const RETRIES_PER_LEASE = 7.5
 
-/** V1MicroTime: six digits after the point. */
+/** Time in the form of metav1.MicroTime, with six digits after the point. */
 export const microTime = (milliseconds: number): string => new Date(milliseconds).toISOString().replace('Z', '000Z')
 
 export class Elector {
   readonly #options: ElectorOptions
-  /** The Lease as last seen, and when on our own clock it last changed. */
+  /** The version of the Lease that was last seen, and when it changed, by our own clock. */
   #seen: { version: string | undefined; at: number } = { version: undefined, at: 0 }
   #held: Lease | undefined
-  /** When the last renewal that succeeded was sent, on two clocks: one stands still while the machine sleeps, one can be set. */
+  /**
+   * When the last successful renewal was sent, by two clocks. The steady clock stands still while
+   * the machine sleeps, and the wall clock can be set by hand.
+   */
   #renewed = { steady: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
 
   constructor(options: ElectorOptions) {
     this.#options = options
   }
 
-  /** Over connections of its own, so that no other traffic delays a renewal. */
+  /** The elector has connections of its own, so that no other traffic delays a renewal. */
   static connect({
     kubeconfig,
     namespace,
+    onRequest,
     ...options
   }: Omit<ElectorOptions, 'kube' | 'namespace'> & Connection): Elector {
-    const kube = new Kube(kubeconfig)
+    const kube = new Kube(kubeconfig, onRequest === undefined ? {} : { onRequest })
     return new Elector({ ...options, kube, namespace: namespace ?? kube.namespace ?? 'default' })
   }
 
-  /** Milliseconds for which nobody else can have the Lease; none or fewer: it is not held, or was not renewed in time. */
+  /**
+   * Milliseconds for which no other replica can get the Lease. Zero or less if the Lease is not
+   * held or was not renewed in time.
+   */
   get remaining(): number {
     return Math.min(this.#left(), this.#deadline() - (Date.now() - this.#renewed.wall))
   }
 
-  /** Resolves once the Lease is ours; false when `signal` came first. */
+  /** Resolves with true once the Lease is ours, with false if `signal` fires before. */
   async acquire(signal: AbortSignal): Promise<boolean> {
     while (!signal.aborted) {
       try {
@@ -73,7 +85,10 @@ export class Elector {
     return false
   }
 
-  /** Renews until `signal` (true) or until the Lease is lost (false): then whoever leads must stop at once. */
+  /**
+   * Renews the Lease until `signal` fires (true) or the Lease is lost (false). A leader that has
+   * lost the Lease must stop at once.
+   */
   async keep(signal: AbortSignal): Promise<boolean> {
     while (!signal.aborted) {
       await sleep(Math.min(this.#period(), this.#left()), undefined, { signal }).catch(() => undefined)
@@ -89,7 +104,7 @@ export class Elector {
     return true
   }
 
-  /** Lets go of the Lease, so that a standby takes it at its next look. */
+  /** Releases the Lease, so that a standby gets it the next time it tries. */
   async release(): Promise<void> {
     const lease = this.#held
     if (lease === undefined) return
@@ -135,7 +150,10 @@ export class Elector {
     return true
   }
 
-  /** After a conflict: somebody edited the Lease, or our last renewal did arrive though its answer did not. */
+  /**
+   * After a conflict, whether the Lease is still ours: somebody may have edited it, or our last
+   * renewal arrived although its answer did not.
+   */
   async #stillOurs(): Promise<boolean> {
     const lease = await this.#read().catch(() => this.#held)
     if (lease?.spec?.holderIdentity !== this.#options.identity) return false
@@ -170,13 +188,13 @@ export class Elector {
     return `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases${named ? `/${name}` : ''}`
   }
 
-  /** A leader's request must not outlast its time. */
+  /** Milliseconds for a request. A leader's request must not outlast the time it may lead. */
   #timeout(): number {
     const longest = this.#period() * 2
     return this.#left() > 0 ? Math.min(longest, this.#left()) : longest
   }
 
-  /** Milliseconds that a leader may go on without another renewal. */
+  /** Milliseconds for which a leader may go on without another renewal, by the steady clock. */
   #left(): number {
     return this.#deadline() - (performance.now() - this.#renewed.steady)
   }

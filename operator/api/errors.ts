@@ -1,25 +1,25 @@
-// What happens next is in the type: Stalled waits for the user, Waiting for a time, Unusable ends the operator, anything else is retried with back-off.
+// Errors of the operator. The type of an error says what happens next: Stalled waits for the user,
+// Waiting for some time, Unusable ends the operator, and anything else is retried with back-off.
 
-/** Nothing will change until somebody changes something; the text goes into the job's status. */
+/** Nothing changes until somebody acts. The text goes into the job's status. */
 export class Stalled extends Error {
   override readonly name = 'Stalled'
   /** One CamelCase word. */
   readonly reason: string
-  /** It may pass by itself, and is tried again with back-off. */
+  /** The cause may pass by itself, so the job is tried again with back-off. */
   readonly mayPass: boolean
 
   constructor(
-    reason: string,
-    message: string,
-    { cause, mayPass = false }: { cause?: unknown; mayPass?: boolean } = {},
+    { reason, message, mayPass = false }: { reason: string; message: string; mayPass?: boolean },
+    options?: ErrorOptions,
   ) {
-    super(message, { cause })
+    super(message, options)
     this.reason = reason
     this.mayPass = mayPass
   }
 }
 
-/** Not an error: something has to go away or come first. */
+/** Not a failure: something else has to happen first, or to be gone. */
 export class Waiting extends Error {
   override readonly name = 'Waiting'
   readonly delayMilliseconds: number
@@ -30,17 +30,20 @@ export class Waiting extends Error {
   }
 }
 
-/** It cannot run as it was started; the text says which flag or file has to be changed. */
+/** The operator cannot run as it was started. The text says which flag or file to change. */
 export class Unusable extends Error {
   override readonly name = 'Unusable'
 }
 
-/** The API server said no. */
+/** The API server refused a request. */
 export class ApiError extends Error {
   override readonly name = 'ApiError'
+  /** HTTP status. */
   readonly code: number
-  /** metav1.Status.reason, e.g. AlreadyExists; empty where the body was no Status. */
+  /** metav1.Status.reason, e.g. AlreadyExists. Empty if the body was not a Status. */
   readonly reason: string
+  /** The server's own text. */
+  readonly text: string
   readonly retryAfterMilliseconds: number | undefined
 
   constructor(answer: {
@@ -53,6 +56,7 @@ export class ApiError extends Error {
     super(`${answer.request}: ${answer.code} ${answer.message}`)
     this.code = answer.code
     this.reason = answer.reason
+    this.text = answer.message
     this.retryAfterMilliseconds = answer.retryAfterMilliseconds
   }
 }
@@ -60,6 +64,7 @@ export class ApiError extends Error {
 export const isCode = (error: unknown, ...codes: number[]): error is ApiError =>
   error instanceof ApiError && codes.includes(error.code)
 
+/** The error's text, with that of its cause. */
 export const messageOf = (error: unknown): string => {
   if (!(error instanceof Error)) return String(error)
   return error.cause instanceof Error && error.cause.message !== ''

@@ -1,12 +1,12 @@
-// The only file that knows the Kubernetes client. It is used for configuration and authentication; requests go out as
-// JSON over undici, because typed calls drop unknown fields and turn times into Date objects. The server's word is taken for
-// the form of what it sends; what users put into it is checked by zod where it is read.
+// Requests to the API server. This is the only file that imports the Kubernetes client, and only
+// for configuration and authentication. Requests are sent as JSON over undici, because the client's
+// typed calls drop unknown fields and turn times into Date objects. The form of an answer is
+// trusted. The parts of an object that users wrote are validated where they are read.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
 import { Agent, type buildConnector, type Dispatcher, request } from 'undici'
-import { isRecord, type Json } from '../objects/wire.ts'
-import { restRequests } from '../telemetry.ts'
+import { isRecord, type Json } from '../objects/json.ts'
 import { clock } from './clock.ts'
 import { ApiError, messageOf, Unusable, Waiting } from './errors.ts'
 import { Pace, type PaceOptions } from './pace.ts'
@@ -17,47 +17,62 @@ export type Request = {
   path: string
   query?: Query
   body?: unknown
-  /** Of a PATCH. */
+  /** Default: application/json. */
   contentType?: string
   accept?: string
   timeoutMilliseconds?: number
   signal?: AbortSignal
 }
-/** Without `pace`, or at 0 per second, only the server's own limits hold. */
 export type WriteLimits = {
+  /** Without it, or with 0 per second, only the server's own limits apply. */
   pace?: PaceOptions
   /**
-   * Milliseconds that a write may be under way from now; where none are left, none is sent. One of a process that is paused before it is sent ends
-   * with this time: timers come before sockets when the process goes on.
+   * Milliseconds that a write may take from now on. If none are left, the write is not sent. A
+   * write of a process that is paused before sending it is cancelled: after the pause, timers run
+   * before sockets.
    */
   budget?: () => number
 }
+export type KubeOptions = WriteLimits & {
+  /** Called once for each request, with the HTTP status or `<error>`. */
+  onRequest?: (request: { code: string; method: string; host: string }) => void
+}
 export const APPLY_PATCH = 'application/apply-patch+yaml'
-/** Of an object in an answer only its metadata: the rest is what was sent, and the server need not write it. */
+/** Asks for the metadata of an object alone, where the caller has just sent the rest. */
 export const METADATA_ONLY = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1'
 
 const REQUEST_TIMEOUT = 30_000
 const THROTTLE_RETRIES = 5
 const THROTTLE_LONGEST = 30_000
+/** Delay before a write is tried again that was not sent for want of a renewed Lease. */
 const FENCED_MILLISECONDS = 1000
+/** Files with tokens and certificates are rotated, so they are read again after this time. */
 const CREDENTIALS_MILLISECONDS = 10_000
-/** For requests; a watch has a connection to itself. More of them are a burst of handshakes before anything is sent faster. */
+/**
+ * Connections for requests. Each watch has another one of its own. More connections would cost a
+ * burst of TLS handshakes before anything is sent faster.
+ */
 const CONNECTIONS = 32
-/** Of a connection that is not used: the server keeps one for 90 s; what was cut off meanwhile is noticed only when it is used. */
+/**
+ * How long an idle connection is kept. The server keeps one for 90 s. That a connection was cut off
+ * is noticed only when it is used again.
+ */
 const KEPT_MILLISECONDS = 30_000
 
 type Pool = 'requests' | 'watches'
 type Credentials = { headers: Record<string, string>; dispatcher: Dispatcher | undefined; until: number }
 
-/** Connection pools of its own to one API server. */
+/** A client of one API server, with connection pools of its own. */
 export class Kube {
   readonly #pools: Record<Pool, KubeConfig>
   readonly #server: URL
   readonly #pace: Pace | undefined
   readonly #budget: () => number
+  readonly #onRequest: KubeOptions['onRequest']
   readonly #known = new Map<Pool, Credentials>()
 
-  constructor(kubeconfig?: string, { pace, budget = () => Number.POSITIVE_INFINITY }: WriteLimits = {}) {
+  constructor(kubeconfig?: string, { pace, budget = () => Number.POSITIVE_INFINITY, onRequest }: KubeOptions = {}) {
+    this.#onRequest = onRequest
     this.#pace = pace === undefined || pace.perSecond === 0 ? undefined : new Pace(pace)
     this.#budget = budget
     this.#pools = {
@@ -72,12 +87,12 @@ export class Kube {
     this.#server = new URL(cluster.server.endsWith('/') ? cluster.server : `${cluster.server}/`)
   }
 
-  /** Namespace of the service account or of the kubeconfig's context. */
+  /** The namespace of the service account, or of the kubeconfig's context. */
   get namespace(): string | undefined {
     return this.#pools.requests.getContextObject(this.#pools.requests.getCurrentContext())?.namespace
   }
 
-  /** Waits as told where the server throttles (429); any other refusal is an ApiError. */
+  /** Waits as the server says if it throttles (429). Any other refusal is thrown as an ApiError. */
   async call<T>(req: Request): Promise<T> {
     for (let tries = 0; ; tries++) {
       const timeout = Math.min(req.timeoutMilliseconds ?? REQUEST_TIMEOUT, await this.#turn(req))
@@ -96,9 +111,9 @@ export class Kube {
     }
   }
 
-  /** The answer in full, within so many milliseconds. */
+  /** Reads the whole answer. `timeout` is in milliseconds. */
   async #exchange(req: Request, timeout: number): Promise<{ response: Dispatcher.ResponseData; text: string }> {
-    // Not AbortSignal.timeout: that keeps its timer, and what hangs on it, long after the answer.
+    // AbortSignal.timeout would keep its timer, and all that it references, after the answer.
     const late = new AbortController()
     const abort = () => late.abort(new DOMException(`no answer within ${timeout} ms`, 'TimeoutError'))
     const timer = setTimeout(abort, timeout)
@@ -116,7 +131,7 @@ export class Kube {
     }
   }
 
-  /** Lines of a watch, until the server ends it; the caller judges silence and aborts. */
+  /** The lines of a watch until the server ends it. The caller aborts a watch that is silent. */
   async *lines<T>(req: Request, signal: AbortSignal): AsyncGenerator<T> {
     const response = await this.#send(req, { pool: 'watches', signal, headersTimeout: REQUEST_TIMEOUT, bodyTimeout: 0 })
     if (response.statusCode >= 300) throw refusal(req, response, await response.body.text())
@@ -132,7 +147,7 @@ export class Kube {
     }
   }
 
-  /** Waits until it may go out; gives the milliseconds that it may then take. */
+  /** Waits until the request may be sent. Returns the milliseconds that it may then take. */
   async #turn({ method, path, signal }: Request): Promise<number> {
     if (method === 'GET') return Number.POSITIVE_INFINITY
     const turn = this.#pace?.turn(performance.now()) ?? 0
@@ -142,7 +157,6 @@ export class Kube {
     throw new Waiting(`${method} ${path} is not sent: the lease was not renewed in time`, FENCED_MILLISECONDS)
   }
 
-  /** Files of tokens and certificates are rotated, so they are read now and then. */
   async #credentials(pool: Pool): Promise<Credentials> {
     const known = this.#known.get(pool)
     if (known !== undefined && performance.now() < known.until) return known
@@ -162,7 +176,7 @@ export class Kube {
     for (const [name, value] of Object.entries(req.query ?? {}))
       if (value !== undefined) url.searchParams.set(name, String(value))
     const { headers, dispatcher } = await this.#credentials(pool)
-    const count = (code: string) => restRequests.inc({ code, method: req.method, host: url.host })
+    const count = (code: string) => this.#onRequest?.({ code, method: req.method, host: url.host })
     const sent = Date.now()
     try {
       const response = await request(url, {
@@ -175,7 +189,7 @@ export class Kube {
           ...(req.body === undefined ? {} : { 'content-type': req.contentType ?? 'application/json' }),
         },
         ...(req.body === undefined ? {} : { body: JSON.stringify(req.body) }),
-        // Else a connection is closed after each DELETE that has a body.
+        // By default undici closes the connection after a DELETE with a body.
         reset: false,
         ...(dispatcher === undefined ? {} : { dispatcher }),
       })
@@ -209,9 +223,11 @@ function load(kubeconfig: string | undefined): KubeConfig {
 const fileOf = (kubeconfig: string | undefined) => kubeconfig ?? process.env['KUBECONFIG'] ?? '(default)'
 
 /**
- * The client makes a new dispatcher, so a new TCP and TLS connection, for each call. One per set of credentials is
- * enough; rotated files make a new one. Connections of HTTP/1.1: in one of HTTP/2 every event of a watch passes several
- * queues of a busy API server, and comes seconds late.
+ * Makes the client keep its dispatcher. By default it creates one for each call, and with it a new
+ * TCP and TLS connection. A new dispatcher is needed only when the credentials change.
+ *
+ * Connections use HTTP/1.1. With HTTP/2 every event of a watch passes several queues of a busy API
+ * server and arrives seconds late.
  */
 function memoiseDispatcher(config: KubeConfig, connections: number | null): KubeConfig {
   type Create = (cluster: unknown, options: object) => Dispatcher | undefined
@@ -235,7 +251,7 @@ function memoiseDispatcher(config: KubeConfig, connections: number | null): Kube
   return Object.defineProperty(config, 'createDispatcher', { value: createDispatcher })
 }
 
-/** A proxy on the way may answer with a page of its own. */
+/** Throws with the start of the text, because a proxy may answer with a page of its own. */
 function jsonOf({ method, path }: Request, text: string): ReturnType<typeof JSON.parse> {
   try {
     return JSON.parse(text)
@@ -256,7 +272,7 @@ function refusal(req: Request, response: Dispatcher.ResponseData, text: string):
   })
 }
 
-/** An error's body is a Status, or a proxy's plain text. */
+/** The body of an error: a Status, or the plain text of a proxy, which gives an empty object. */
 function statusOf(text: string): Json {
   try {
     const value: unknown = JSON.parse(text)

@@ -1,5 +1,6 @@
-// A copy of one collection of the API server, kept up to date by a paged LIST and a WATCH. Whatever goes wrong, it goes
-// on: with the last version where that is possible, with a new LIST where the server has forgotten it (410).
+// A copy of one collection of the API server, kept up to date by a paged LIST and a WATCH. After a
+// problem the reflector continues from the last version it has seen, or with a new LIST if the
+// server does not have that version any more (410).
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isOlder, type KubeObject, keyOf } from '../objects/wire.ts'
@@ -10,12 +11,15 @@ export type ReflectorOptions<T> = {
   kube: Pick<Kube, 'call' | 'lines'>
   path: string
   labelSelector?: string
-  /** Cuts an object down to what is read, before it is kept; `before` is what is kept of it until now. */
+  /** Reduces an object to the parts that are read. `before` is the object kept so far. */
   trim?: (object: T, before: T | undefined) => T
-  /** `now` is undefined when the object is gone; an object made again under its name first goes, then comes. */
+  /**
+   * `now` is undefined when the object is gone. An object that was deleted and created again is
+   * first reported as gone, then as new.
+   */
   onChange: (now: T | undefined, before: T | undefined) => void
   onProblem?: (problem: string) => void
-  /** A watch silent for longer is taken for dead: bookmarks come once a minute. */
+  /** A watch that is silent for longer is opened again. Bookmarks come once a minute. */
   idleMilliseconds?: number
   pageSize?: number
 }
@@ -26,15 +30,16 @@ type WatchEvent<T> = { type: string; object: T & { code?: number; message?: stri
 const FIRST_BACKOFF = 100
 const LONGEST_BACKOFF = 30_000
 /**
- * A watch that lives for less and brought nothing counts as a failure, so that a server that ends each at once is not asked at full speed. One that did
- * bring something was cut off as too slow in a burst: it goes on at once, or it would fall back further.
+ * A watch that ends earlier without a change counts as a failure, so that a server that ends every
+ * watch is not asked again and again. A watch that brought changes was probably cut off for being
+ * too slow in a burst. It is opened again at once, because a delay would put it further behind.
  */
 const SHORTEST_WATCH = 1000
 
 export class Reflector<T extends KubeObject> {
   readonly #options: ReflectorOptions<T>
   readonly #objects = new Map<string, T>()
-  /** How far into the server's history this copy is. */
+  /** Resource version of the collection that this copy has reached. */
   #version = ''
   #synced = false
 
@@ -56,8 +61,8 @@ export class Reflector<T extends KubeObject> {
   }
 
   /**
-   * Takes over the server's answer to our own write before the watch brings it, so that the next decision sees it.
-   * An answer that the watch has already passed is ignored: the object may be gone since.
+   * Takes the server's answer to a write of ours before the watch brings it, so that the next
+   * decision sees it. An answer older than the watch is ignored: the object may be gone since.
    */
   put(object: T): void {
     const known = this.#objects.get(keyOf(object))
@@ -102,7 +107,7 @@ export class Reflector<T extends KubeObject> {
       version = page.metadata.resourceVersion ?? ''
       token = page.metadata.continue === '' ? undefined : page.metadata.continue
     } while (token !== undefined)
-    // What we wrote after the list was taken is not in it and is not gone either.
+    // Objects that were written after the list was taken are missing from it, but are not gone.
     for (const [key, known] of this.#objects)
       if (!seen.has(key) && !isOlder(version, known.metadata.resourceVersion)) this.#remove(key)
     for (const [key, item] of seen) {
@@ -126,7 +131,7 @@ export class Reflector<T extends KubeObject> {
         allowWatchBookmarks: true,
         resourceVersion: this.#version,
         labelSelector: this.#options.labelSelector,
-        // Spread, so that not all watches of a restarted server end together.
+        // A random time keeps the watches of a restarted server from ending together.
         timeoutSeconds: 300 + Math.floor(Math.random() * 300),
       }
       const lines = this.#options.kube.lines<WatchEvent<T>>(

@@ -1,12 +1,12 @@
-// What a worker's pod has for its GPUs. Nothing here needs more than the restricted Pod Security level. Pure.
+// The parts of a worker's pod that depend on its GPUs.
+// Everything here is allowed by the restricted Pod Security level.
 
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { list, type Named, record } from './owned.ts'
-import type { Json } from './wire.ts'
+import { type Json, list, type Named, record } from './json.ts'
 
 const SHARED_MEMORY = 'scmoe-shm'
 
-/** The GPUs are the job's to say: what the template asks of the same resource does not count. */
+/** The job says how many GPUs there are, so the template's request for that resource is ignored. */
 export function gpuContainer({ workers }: ScMoEJobSpec, template: Named): Json {
   if (workers.gpusPerWorker === 0) return {}
   const resources = record(template['resources'])
@@ -15,7 +15,7 @@ export function gpuContainer({ workers }: ScMoEJobSpec, template: Named): Json {
   return { resources: { ...resources, limits, ...(resources['requests'] === undefined ? {} : { requests }) } }
 }
 
-/** Nodes with GPUs are often tainted with the resource's name, so that nothing else runs there. */
+/** Nodes with GPUs often have a taint named after the resource, which keeps other pods away. */
 export function gpuPod({ workers }: ScMoEJobSpec, template: Json): Json {
   if (workers.gpusPerWorker === 0) return {}
   const given = list(template['tolerations'])
@@ -24,7 +24,10 @@ export function gpuPod({ workers }: ScMoEJobSpec, template: Json): Json {
   return { tolerations: known ? given : [...given, taint] }
 }
 
-/** Processes on GPUs of one node exchange through it; the default of 64 MiB is too small. Counts as memory of the pod. */
+/**
+ * Shared memory for the processes of one pod. NCCL exchanges data through it, and the container
+ * runtime's default of 64 MiB is too small. The volume counts towards the pod's memory.
+ */
 export const gpuVolumes = ({ workers }: ScMoEJobSpec): Named[] =>
   workers.gpusPerWorker > 1 ? [{ name: SHARED_MEMORY, emptyDir: { medium: 'Memory' } }] : []
 

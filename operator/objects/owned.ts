@@ -1,14 +1,14 @@
-// What every object that a job owns has in common, and how parts of a pod template are read. Pure.
+// The metadata that every object owned by a job has in common.
 
 import { API_VERSION, KIND, LABEL } from '../../crds/contract.ts'
-import type { View } from '../plan/view.ts'
-import { isRecord, type Json, type KubeObject, type Metadata, type OwnerReference } from './wire.ts'
+import type { Json } from './json.ts'
+import type { KubeObject, Metadata, OwnerReference } from './wire.ts'
 
-/** An object to send. */
+/** A complete object as it is sent to the API server. */
 export type Wanted<K extends string = string> = KubeObject & Json & { kind: K }
-/** An element of a list that has names for keys. */
-export type Named = { readonly name: string; readonly [key: string]: unknown }
-export type Owner = Pick<View, 'name' | 'namespace' | 'uid'>
+
+/** The job that owns an object. */
+export type Owner = { name: string; namespace: string; uid: string }
 
 export function metadata({ name: job, namespace, uid }: Owner, name: string): Metadata {
   const owner: OwnerReference = {
@@ -27,7 +27,7 @@ export function metadata({ name: job, namespace, uid }: Owner, name: string): Me
   }
 }
 
-export const record = (value: unknown): Json => (isRecord(value) ? value : {})
-export const list = (value: unknown): Named[] => (Array.isArray(value) ? value : [])
-export const strings = (value: unknown): Record<string, string> =>
-  Object.fromEntries(Object.entries(record(value)).map(([key, text]) => [key, String(text)]))
+/** Whether the object has both the label and the owner reference of the job with this uid. */
+export const isOwnedBy = (object: KubeObject, uid: string): boolean =>
+  object.metadata.labels?.[LABEL.jobUid] === uid &&
+  (object.metadata.ownerReferences?.some(owner => owner.uid === uid) ?? false)

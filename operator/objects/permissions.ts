@@ -1,4 +1,4 @@
-// Everything the operator asks the API server for, as data. The chart's roles are compared with it by a test.
+// Everything that the operator asks of the API server. A test compares the chart's roles with it.
 
 import { GROUP, PLURAL } from '../../crds/contract.ts'
 import type { ProviderName } from './providers.ts'
@@ -10,11 +10,12 @@ export type Rule = {
   readonly verbs: readonly string[]
 }
 
-/** In every watched namespace (or the whole cluster). */
+/** Needed in every watched namespace, or in the whole cluster. */
 export const NAMESPACE_RULES: readonly Rule[] = [
   { apiGroups: [GROUP], resources: [PLURAL], verbs: ['get', 'list', 'watch', 'delete'] },
   { apiGroups: [GROUP], resources: [`${PLURAL}/status`], verbs: ['patch'] },
-  // Owner references that block deletion need it where the OwnerReferencesPermissionEnforcement admission plugin is on.
+  // The admission plugin OwnerReferencesPermissionEnforcement asks for this permission when an
+  // owner reference has `blockOwnerDeletion`.
   { apiGroups: [GROUP], resources: [`${PLURAL}/finalizers`], verbs: ['update'] },
   { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list', 'watch', 'create', 'delete'] },
   { apiGroups: [''], resources: ['services'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
@@ -22,7 +23,7 @@ export const NAMESPACE_RULES: readonly Rule[] = [
   { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create', 'patch'] },
 ]
 
-/** In the same namespaces: what the chosen provider needs. */
+/** Needed in the same namespaces, depending on the scheduling provider. */
 export const PROVIDER_RULES: Readonly<Record<ProviderName, readonly Rule[]>> = {
   none: [],
   kueue: [{ apiGroups: ['kueue.x-k8s.io'], resources: ['workloads'], verbs: ['get', 'list', 'watch', 'delete'] }],
@@ -45,7 +46,7 @@ export const PROVIDER_RULES: Readonly<Record<ProviderName, readonly Rule[]>> = {
   ],
 }
 
-/** In the operator's own namespace, for leader election. */
+/** Needed in the operator's own namespace, for leader election. */
 export const LEADER_ELECTION_RULES: readonly Rule[] = [
   { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: ['get', 'create', 'update'] },
 ]

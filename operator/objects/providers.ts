@@ -1,92 +1,93 @@
-// How the pods of a gang get their nodes: for each provider the object that stands for the gang, what goes into its pods, and what it says
-// while it lets them wait. Pure.
+// Scheduling providers: how the pods of a gang get their nodes. Each provider has an object that
+// stands for the gang, adds something to the pods, and may say why the gang has to wait.
 
 import { GROUP, KIND, LABEL } from '../../crds/contract.ts'
-import { isStopping } from '../plan/gang.ts'
-import type { View } from '../plan/view.ts'
-import { list, metadata, record, type Wanted } from './owned.ts'
-import type { GroupKind, Json, KubeObject, Pod } from './wire.ts'
+import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { type Json, list, record } from './json.ts'
+import { metadata, type Owner, type Wanted } from './owned.ts'
+import type { GroupKind, KubeObject } from './wire.ts'
 
 export const PROVIDERS = ['none', 'kueue', 'coscheduling', 'volcano', 'kubernetes'] as const
 export type ProviderName = (typeof PROVIDERS)[number]
 
 export type Scheduler = {
   provider: ProviderName
-  /** Of the pods; undefined: the provider's own. */
+  /** The pods' schedulerName. If undefined, the provider's default is used. */
   name?: string | undefined
 }
 
-/** One attempt's pods. */
-export type Gang = Pick<View, 'name' | 'namespace' | 'uid' | 'attempt' | 'spec' | 'scheduler'> & {
-  job: Pick<View['job'], 'metadata'>
+/** One attempt of a job, as far as scheduling it needs to know. */
+export type Gang = Owner & {
+  attempt: number
+  spec: ScMoEJobSpec
+  scheduler: Scheduler
+  job: Pick<KubeObject, 'metadata'>
 }
 export type PodParts = {
   labels?: Readonly<Record<string, string>>
   annotations?: Readonly<Record<string, string>>
   spec?: Json
 }
-/** Why the gang has to wait, as a status has it. */
+/** Why the gang has to wait, in the form of a status. */
 export type Wait = { reason: string; message: string }
 
 type Provider = {
-  /** What it keeps per gang, watched for its status. */
+  /** Kind of the object that stands for a gang. The operator watches its status. */
   kind?: GroupKind
   schedulerName?: string
-  /** Made before the pods; without it there is none, or the provider makes it. */
+  /** The object that the operator creates before the pods, if the provider needs one. */
   group?: (gang: Gang) => Wanted
-  /** For every pod. */
+  /** Additions to every pod. */
   parts: (gang: Gang) => PodParts
-  /** Undefined: it says nothing. */
+  /** Why the gang waits, undefined if the provider does not say. */
   wait?: (gang: Gang, groups: readonly KubeObject[]) => Wait | undefined
 }
 
-const GROUP_LABEL = 'kueue.x-k8s.io/pod-group-name'
+/** The label by which Kueue puts a pod into a group. Its Workload has the group's name. */
+export const KUEUE_GROUP_LABEL = 'kueue.x-k8s.io/pod-group-name'
+export const KUEUE_WORKLOAD = 'Workload.kueue.x-k8s.io' satisfies GroupKind
 const QUEUE_LABEL = 'kueue.x-k8s.io/queue-name'
 const PRIORITY_LABEL = 'kueue.x-k8s.io/priority-class'
 const KUEUE_GROUP = /^(?<job>.+)-[0-9a-f]{5}-[0-9]+$/
 
-/** Another name for each attempt: to Kueue a group is over for good when its pods are. At most 63 characters while attempts have four digits. */
+/**
+ * Each attempt has a group of its own, because to Kueue a group is over for good once its pods are.
+ * The name has at most 63 characters as long as attempts have at most four digits.
+ */
 const kueueGroup = ({ name, uid, attempt }: Gang): string => `${name}-${uid.replaceAll('-', '').slice(0, 5)}-${attempt}`
 
-/** The job that a Workload of Kueue is of, by its name; undefined where it is none of ours. */
+/** The job of a Kueue Workload, from the Workload's name. Undefined if it is not one of ours. */
 export const jobOfGroup = (group: string): string | undefined => KUEUE_GROUP.exec(group)?.groups?.['job']
-
-/**
- * Workloads of Kueue that hold up the end of their pods. Kueue keeps a finalizer on each pod of a group until the group is over, which it
- * never is while a pod was deleted without a kubelet that could end it: before it got a node, or by force because its node is gone. Without
- * its Workload the whole group is let go.
- */
-export function abandoned(pods: readonly Pod[], groups: readonly KubeObject[]): KubeObject[] {
-  return groups.filter(({ metadata: { name } }) => {
-    const members = pods.filter(pod => pod.metadata.labels?.[GROUP_LABEL] === name)
-    const hasNoKubelet = members.some(pod => isStopping(pod) && pod.metadata.deletionGracePeriodSeconds === 0)
-    return hasNoKubelet && members.every(isStopping)
-  })
-}
 
 const text = (value: unknown): string | undefined => (typeof value === 'string' && value !== '' ? value : undefined)
 
-/** Pods of the default scheduler's, one by one: nothing holds the first ones back while there is no room for the last. */
+/**
+ * The default scheduler places pods one by one. The first ones get their nodes even if there is no
+ * room for the last.
+ */
 const none: Provider = { parts: gang => ({ spec: near(gang) }) }
 
-/** Plain pod groups (https://kueue.sigs.k8s.io/docs/tasks/run/plain_pods/): its webhook holds the pods back until there is quota for all. */
+/**
+ * Plain pod groups (https://kueue.sigs.k8s.io/docs/tasks/run/plain_pods/). Kueue's webhook holds
+ * the pods back until there is quota for all of them.
+ */
 const kueue: Provider = {
-  kind: 'Workload.kueue.x-k8s.io',
+  kind: KUEUE_WORKLOAD,
   parts: gang => {
     const given = gang.job.metadata.labels ?? {}
     const queue = gang.spec.scheduling.queueName ?? given[QUEUE_LABEL]
     const [topology] = gang.spec.scheduling.constraints.topology ?? []
     return {
       labels: {
-        [GROUP_LABEL]: kueueGroup(gang),
+        [KUEUE_GROUP_LABEL]: kueueGroup(gang),
         ...(queue === undefined ? {} : { [QUEUE_LABEL]: queue }),
         ...(given[PRIORITY_LABEL] === undefined ? {} : { [PRIORITY_LABEL]: given[PRIORITY_LABEL] }),
       },
       annotations: {
         'kueue.x-k8s.io/pod-group-total-count': String(gang.spec.workers.replicas),
-        // The pods are alike: the first one says what all need.
+        // The pods are alike, so the first one tells Kueue what all of them need.
         'kueue.x-k8s.io/pod-group-fast-admission': 'true',
-        // A pod that failed is not replaced in its group: all end, and the next attempt is a group of its own.
+        // A failed pod is not replaced within its group. The next attempt is another group.
         'kueue.x-k8s.io/retriable-in-group': 'false',
         ...(topology === undefined ? {} : { 'kueue.x-k8s.io/podset-required-topology': topology.key }),
       },
@@ -98,9 +99,9 @@ const kueue: Provider = {
     const isTrue = (type: string) => conditions.some(each => each['type'] === type && each['status'] === 'True')
     if (workload === undefined || isTrue('Admitted')) return undefined
     const reserved = conditions.find(each => each['type'] === 'QuotaReserved')
-    const message = text(reserved?.['message']) ?? 'the queue has not looked at it yet'
+    const message = text(reserved?.['message']) ?? 'the queue has not looked at the group yet'
     return isTrue('QuotaReserved')
-      ? { reason: 'WaitingForAdmission', message: `Kueue: ${message}; its admission checks are not done` }
+      ? { reason: 'WaitingForAdmission', message: `Kueue: ${message}; the admission checks are not done` }
       : { reason: 'WaitingForQuota', message: `Kueue: ${message}` }
   },
 }
@@ -148,13 +149,13 @@ const volcano: Provider = {
   },
 }
 
-/** The group within a Workload. */
+/** Name of the pod group within a Workload. */
 const WORKERS = 'workers'
 
-/** Its groups cannot be changed, so a gang of another size has another Workload. */
+/** The pod groups of a Workload are immutable, so a gang of another size has another Workload. */
 const workloadName = ({ name, spec }: Gang): string => `${name}-${spec.workers.replicas}`
 
-/** Kubernetes' own, of 1.35: needs the feature gates GenericWorkload and GangScheduling. */
+/** Gang scheduling in Kubernetes 1.35 (feature gates GenericWorkload and GangScheduling). */
 const kubernetes: Provider = {
   kind: 'Workload.scheduling.k8s.io',
   group: gang => ({
@@ -186,8 +187,8 @@ export function partsOf(gang: Gang): PodParts {
 }
 
 /**
- * The topology constraint where the provider has none of its own: every worker next to every other. The scheduler lets the first one
- * in, as a pod may ask for the nearness of pods like itself.
+ * The topology constraint for providers without one of their own, as affinity of every worker to
+ * all others. The first worker can be scheduled, because a pod counts as matching its own term.
  */
 function near({ spec, uid }: Gang): Json {
   const [topology] = spec.scheduling.constraints.topology ?? []

@@ -1,9 +1,7 @@
-// Kubernetes objects as they are on the wire (times are strings), cut down to the fields that are read here.
+// Kubernetes objects in their JSON form, in which times are strings. The types have only the fields
+// that the operator reads.
 
 import { API_VERSION, PLURAL } from '../../crds/contract.ts'
-
-/** Plain JSON, which is what is sent. */
-export type Json = { readonly [key: string]: unknown }
 
 export type OwnerReference = {
   apiVersion: string
@@ -31,7 +29,7 @@ export type Metadata = {
 
 export type KubeObject = { apiVersion?: string; kind?: string; metadata: Metadata }
 
-/** An ScMoEJob as the API server holds it: `spec` and `status` are not trusted before zod has seen them. */
+/** An ScMoEJob as the API server has it. `spec` and `status` are validated where they are read. */
 export type Job = KubeObject & { spec?: unknown; status?: unknown }
 
 export type ContainerStatus = {
@@ -67,33 +65,33 @@ export type Pod = KubeObject & {
   }
 }
 
-export const isRecord = (value: unknown): value is Json =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-
 /** `namespace/name`. */
 export function keyOf(object: KubeObject): string {
   return `${object.metadata.namespace ?? ''}/${object.metadata.name}`
 }
 
-/** Which of two versions of an object is newer: resource versions are decimal numbers of any length. */
+/** Compares two resource versions, which are decimal numbers of any length. */
 export function isOlder(version: string | undefined, than: string | undefined): boolean {
   const [a, b] = [version ?? '0', than ?? '0']
   return a.length === b.length ? a < b : a.length < b.length
 }
 
-/** As long as a message in a status may be; half a character at the cut would come back as another text. */
+/**
+ * Shortens a text to the length that the status allows for a message. Half of a surrogate pair at
+ * the cut is replaced, because the API server would return it as another text.
+ */
 export const clip = (text: string, length = 1024): string => text.slice(0, length).toWellFormed()
 
-/** Deterministic and the same in every attempt, so creating one twice is not possible. */
-export const podName = (job: string, rank: number): string => `${job}-worker-${rank}`
+/** The same in every attempt, so that the API server refuses a second pod of the same worker. */
+export const podName = (job: string, worker: number): string => `${job}-worker-${worker}`
 
-/** The kinds that the operator reads and writes, with where the API server keeps them. */
+/** The kinds that the operator reads and writes, with their paths in the API. */
 export const COLLECTIONS = {
   ScMoEJob: `/apis/${API_VERSION}/{}${PLURAL}`,
   Pod: '/api/v1/{}pods',
   Service: '/api/v1/{}services',
   PodDisruptionBudget: '/apis/policy/v1/{}poddisruptionbudgets',
-  // What stands for a gang, one kind per provider: two pairs of them share a name.
+  // Objects that stand for a gang, one kind per provider. The API group tells equal kinds apart.
   'Workload.scheduling.k8s.io': '/apis/scheduling.k8s.io/v1alpha1/{}workloads',
   'Workload.kueue.x-k8s.io': '/apis/kueue.x-k8s.io/v1beta2/{}workloads',
   'PodGroup.scheduling.x-k8s.io': '/apis/scheduling.x-k8s.io/v1alpha1/{}podgroups',
@@ -102,7 +100,7 @@ export const COLLECTIONS = {
 export type Kind = keyof typeof COLLECTIONS
 export type GroupKind = Extract<Kind, `${string}.${string}`>
 
-/** With its API group where the kind alone says too little. Throws for a kind that is not in COLLECTIONS. */
+/** The object's key in COLLECTIONS. Throws for a kind that is not there. */
 export function kindOf({ apiVersion = '', kind = '' }: KubeObject): Kind {
   const found = [kind, `${kind}.${apiVersion.split('/')[0]}`].find(isKind)
   if (found === undefined) throw new Error(`${apiVersion} ${kind} is no kind that the operator handles`)
@@ -110,7 +108,7 @@ export function kindOf({ apiVersion = '', kind = '' }: KubeObject): Kind {
 }
 const isKind = (name: string): name is Kind => Object.hasOwn(COLLECTIONS, name)
 
-/** Without a namespace: all of them. */
+/** The path of one object, or of a collection. Without a namespace it covers all namespaces. */
 export function pathOf(kind: Kind, namespace?: string, name?: string): string {
   const collection = COLLECTIONS[kind].replace('{}', namespace === undefined ? '' : `namespaces/${namespace}/`)
   return name === undefined ? collection : `${collection}/${name}`

@@ -1,25 +1,26 @@
-// The objects that a job owns, as data: headless Service, PodDisruptionBudget, pods. Pure.
+// The objects that a job owns, as data: headless Service, PodDisruptionBudget and pods.
 
 import { CONTAINER, ENV, LABEL, OUTPUT_DIRECTORY, PORT } from '../../crds/contract.ts'
 import { backendOf, ranksPerWorker, worldSizeOf } from '../../crds/ranks.ts'
-import type { View } from '../plan/view.ts'
+import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { gpuContainer, gpuMounts, gpuPod, gpuVolumes } from './gpu.ts'
-import { list, metadata, type Named, record, strings, type Wanted } from './owned.ts'
+import { type Json, list, type Named, record, strings } from './json.ts'
+import { metadata, type Owner, type Wanted } from './owned.ts'
 import { type Gang, type PodParts, partsOf } from './providers.ts'
-import { type Json, podName } from './wire.ts'
+import { podName } from './wire.ts'
 
 const USER = 65_532
 const GRACE_SECONDS = 60
 const TERMINATION_LOG = '/dev/termination-log'
 const REQUIRED = 'requiredDuringSchedulingIgnoredDuringExecution'
 const VOLUME = { output: 'scmoe-output', temporary: 'scmoe-tmp' } as const
-/** Where the user's value holds if there is one; all other variables of the contract are the operator's. */
+/** Variables of ENV that the template may set. The operator sets all others itself. */
 const TUNING: ReadonlySet<string> = new Set([ENV.computeThreads, ENV.dataDirectory])
 
-type Subject = Pick<View, 'name' | 'namespace' | 'uid' | 'spec' | 'workerImage' | 'gpuWorkerImage'>
-type Worker = Subject & Gang
+type Subject = Owner & { spec: ScMoEJobSpec }
+type Worker = Gang & { workerImage: string; gpuWorkerImage: string }
 
-/** Every worker's name resolves before it is ready, so that ranks find each other while they start. */
+/** Names resolve before the workers are ready, so that ranks find each other while they start. */
 export function service(subject: Subject): Wanted<'Service'> {
   return {
     apiVersion: 'v1',
@@ -37,10 +38,12 @@ export function service(subject: Subject): Wanted<'Service'> {
 }
 
 /**
- * One worker may be evicted at a time. A drain then costs one restart of the gang, away from the drained node: while the
- * gang is on its way back no second eviction can hit it, and none is needed. A budget of zero would block every drain
- * for as long as the job runs. Broken workers never block one (AlwaysAllow). An absolute minAvailable, as maxUnavailable
- * needs a controller that the disruption controller can scale.
+ * Allows one worker to be evicted at a time. Draining a node then costs one restart of the gang. A
+ * budget that allows none would block every drain for as long as the job runs. Workers that are
+ * not ready never block a drain (AlwaysAllow).
+ *
+ * The budget has an absolute minAvailable, because for maxUnavailable the disruption controller
+ * would have to read the scale of the pods' owner.
  */
 export function budget(subject: Subject): Wanted<'PodDisruptionBudget'> {
   return {
@@ -55,7 +58,10 @@ export function budget(subject: Subject): Wanted<'PodDisruptionBudget'> {
   }
 }
 
-/** The template wins wherever it sets something, except for identity, restartPolicy and the worker's own variables. */
+/**
+ * The template wins wherever it sets something, except for the pod's identity, its restartPolicy
+ * and the variables of ENV.
+ */
 export function pod(view: Worker, worker: number): Wanted<'Pod'> {
   const template = record(view.spec.workers.template)
   const meta = record(template['metadata'])
@@ -103,7 +109,7 @@ export function pod(view: Worker, worker: number): Wanted<'Pod'> {
   }
 }
 
-/** Both have to hold: the template's and the one that keeps the gang together. */
+/** Joins the template's pod affinity with the provider's. Both have to hold. */
 function affinity({ spec: own = {} }: PodParts, template: Json): Json {
   const [ours, theirs] = [record(own['affinity']), record(template['affinity'])]
   const [near, given] = [record(ours['podAffinity']), record(theirs['podAffinity'])]
@@ -183,17 +189,8 @@ function mounts({ spec, namespace, name }: Subject): Json[] {
   return [...own, { name: VOLUME.output, mountPath: OUTPUT_DIRECTORY, ...(subPath === '' ? {} : { subPath }) }]
 }
 
-/** Ours, unless the template has one under the same key, then the template's. */
+/** Both lists. Where both have an element with the same `key`, the template's is taken. */
 function merged(ours: Json[], given: unknown, key: string): Json[] {
   const theirs = list(given)
   return [...ours.filter(each => !theirs.some(other => other[key] === each[key])), ...theirs]
-}
-
-/** Whether everything in `wanted` is in `actual`, which may hold more: defaults, status, others' fields. */
-export function holds(actual: unknown, wanted: unknown): boolean {
-  if (Array.isArray(wanted))
-    return Array.isArray(actual) && actual.length === wanted.length && wanted.every((each, i) => holds(actual[i], each))
-  if (typeof wanted === 'object' && wanted !== null)
-    return Object.entries(wanted).every(([key, value]) => holds(record(actual)[key], value))
-  return actual === wanted
 }

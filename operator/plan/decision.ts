@@ -1,18 +1,24 @@
-// What a policy answers: the state a job is in and why, what to do about it, what to put on record. Pure.
+// The types of a decision about a job: its state and why, the actions to take, and the changes to
+// put on record.
 
 import type { FailureStatus, State } from '../../crds/status.ts'
 import type { Wanted } from '../objects/owned.ts'
-import type { Pod } from '../objects/wire.ts'
-import { isStopping } from './gang.ts'
+import { isStopping } from '../objects/pod-state.ts'
+import type { Job, KubeObject, Pod } from '../objects/wire.ts'
 import type { View } from './view.ts'
 
 export type Action =
   | { kind: 'create' | 'apply'; object: Wanted }
-  /** force: without waiting for its node to say that it has ended. */
+  /** `force`: do not wait for the pod's node to confirm that the pod has ended. */
   | { kind: 'delete'; pod: Pod; because: string; force?: true }
-  | { kind: 'deleteJob'; because: string }
+  | { kind: 'deleteJob'; job: Job; because: string }
+  /** Deletes a Workload of Kueue, which lets Kueue remove its finalizers from the pods. */
+  | { kind: 'deleteWorkload'; workload: KubeObject; because: string }
 
-/** Recorded in the status; null removes the field. */
+/** An event for the user, to be recorded after the status is written. */
+export type Note = { type: 'Normal' | 'Warning'; reason: string; action: string; note: string }
+
+/** Fields of the status that a decision sets. null removes the field. */
 export type Changes = {
   attempt?: number
   restarts?: number
@@ -22,7 +28,7 @@ export type Changes = {
   completionTime?: string
   nextRestartTime?: string | null
   nextResizeTime?: string | null
-  /** Ranks of the attempt that comes. */
+  /** Number of workers of the next attempt. */
   size?: number
   lastFailure?: FailureStatus
 }
@@ -32,38 +38,21 @@ export type Decision = {
   message: string
   actions?: Action[]
   changes?: Changes
-  /** Milliseconds since 1970: look again then, even if nothing happens. */
+  /** When to look at the job again even if nothing changes, in milliseconds since 1970. */
   requeueAt?: number
-  /** Whether steps are being finished, where the state alone does not say it. */
+  /** Overrides the condition Progressing, which otherwise follows from the state. */
   progressing?: 'False' | 'Unknown'
-  /** The status is not touched. */
+  /** The status is final and is not written again. */
   frozen?: true
 }
+/** One check of a job. Undefined means that the next policy in order decides. */
 export type Policy = (view: View) => Decision | undefined
 
-/** RFC 3339 in whole seconds, as Kubernetes has it; rounded up, so that what waits for it is never early. */
-export const timestamp = (milliseconds: number): string =>
-  new Date(Math.ceil(milliseconds / 1000) * 1000).toISOString().replace('.000Z', 'Z')
-
-/** The same to the millisecond, for what is waited for and not only read: a second at most is nothing to a person, but much of a short back-off. */
-export const exactTime = (milliseconds: number): string =>
-  new Date(Math.ceil(milliseconds)).toISOString().replace('.000Z', 'Z')
-
-/** Milliseconds since 1970; undefined where there is no time or it is none. */
-export function instant(time: string | undefined): number | undefined {
-  const value = Date.parse(time ?? '')
-  return Number.isNaN(value) ? undefined : value
-}
-
-export function earliest(times: readonly (number | undefined)[]): number | undefined {
-  const known = times.filter(time => time !== undefined)
-  return known.length === 0 ? undefined : Math.min(...known)
-}
-
+/** Deletes the pods that were not told to stop yet. */
 export const deletions = (pods: readonly (Pod | undefined)[], because: string): Action[] =>
   pods.flatMap(pod => (pod === undefined || isStopping(pod) ? [] : [{ kind: 'delete' as const, pod, because }]))
 
-/** Nothing new to say: it still waits for what it waited for. */
+/** The decision that is on record already, for a job that still waits for the same thing. */
 export function asBefore({ status }: View, otherwise: State): Decision {
   const { nextRestartTime } = status
   return {

@@ -1,35 +1,43 @@
-// A gang of another size: fewer workers where there is no room for all, more when there is, and as many as spec.workers.replicas
-// says when that changes. Each time the gang starts again from the last checkpoint. Pure.
+// Decides about the size of a gang: smaller if there is no room for all workers, larger if there is
+// room again, and as `workers.replicas` says if that was changed. Each time the gang starts again
+// from the last checkpoint.
 
 import { LABEL } from '../../crds/contract.ts'
 import { ranksPerWorker } from '../../crds/ranks.ts'
 import { brokenRules } from '../../crds/rules.ts'
+import { isOwnedBy } from '../objects/owned.ts'
+import { isStopping, outcomeOf, scheduledTime } from '../objects/pod-state.ts'
 import { type Pod, podName } from '../objects/wire.ts'
 import { pod as podOf } from '../objects/workers.ts'
-import { type Action, type Decision, deletions, earliest, instant, type Policy, timestamp } from './decision.ts'
-import { isStopping, outcomeOf } from './gang.ts'
-import { scheduledTime } from './trouble.ts'
-import { isOwnedBy, type View } from './view.ts'
+import { type Action, type Decision, deletions, type Policy } from './decision.ts'
+import { earliest, instant, isPast, timestamp } from './time.ts'
+import type { View } from './view.ts'
 
-/** Sizes between minReplicas and what is asked for that the model and the batch can be divided by, smallest first. */
+/**
+ * Sizes from minReplicas to the number of workers asked for, smallest first. Sizes among which the
+ * model or the batch cannot be divided are left out.
+ */
 export function validSizes({ spec, wanted, name }: Pick<View, 'spec' | 'wanted' | 'name'>): number[] {
   const { minReplicas = wanted } = spec.workers
   const fits = (replicas: number) => brokenRules({ ...spec, workers: { ...spec.workers, replicas } }, name).length === 0
   return Array.from({ length: wanted - minReplicas + 1 }, (_, i) => minReplicas + i).filter(fits)
 }
 
-/** The next smaller gang to try when this one found `held` nodes in time: one that fits on them, else the least of all. */
+/**
+ * The next smaller size for a gang of which `held` workers got nodes in time: the largest one that
+ * fits on these nodes, otherwise the smallest of all. Undefined if the gang cannot be smaller.
+ */
 export function smallerSize(view: View, held: number): number | undefined {
   if (view.spec.workers.minReplicas === undefined) return undefined
   const sizes = validSizes(view).filter(size => size < view.gang.length)
-  // Where none has a node the scheduler places all or none: the next smaller gang may fit.
+  // If no worker has a node, the scheduler may place all or none, and one worker less may fit.
   return held === 0 ? sizes.at(-1) : (sizes.findLast(size => size <= held) ?? sizes[0])
 }
 
-/** Until when no larger gang is tried: what was just given back is not asked for again at once. */
+/** Until when no larger gang is tried, so that nodes just given back are not asked for at once. */
 export const resizePause = ({ now, spec }: View): string => timestamp(now + spec.scheduling.timeoutSeconds * 1000)
 
-/** `kubectl scale` to fewer. To more is up to the nodes: see growth. */
+/** `workers.replicas` was made smaller, for example by `kubectl scale`. */
 export const scaledDown: Policy = view => {
   const size = view.gang.length
   if (!view.created || view.wanted >= size) return undefined
@@ -41,10 +49,7 @@ export const scaledDown: Policy = view => {
   }
 }
 
-/**
- * Pods that ask for the nodes of a larger gang while the present one goes on: only a scheduler knows whether there is room.
- * They carry the number of the next attempt, and are never part of a gang.
- */
+/** The probes of a gang (see view.ts), and those that are of no use any more. */
 function probesOf(view: View): { probes: Pod[]; stale: Pod[] } {
   const isNext = ({ metadata: { labels } }: Pod) => labels?.[LABEL.attempt] === String(view.attempt + 1)
   const next = view.others.filter(pod => isOwnedBy(pod, view.uid) && isNext(pod) && !isStopping(pod))
@@ -54,7 +59,10 @@ function probesOf(view: View): { probes: Pod[]; stale: Pod[] } {
   return { probes: next.filter(isProbe), stale: next.filter(pod => !isProbe(pod)) }
 }
 
-/** The other providers place pods by the gang: some of one are never placed. */
+/**
+ * Whether the gang looks for room to grow. Scheduling providers place whole gangs only, so with one
+ * of them probes would never get nodes.
+ */
 const grows = (view: View): boolean =>
   view.wanted > view.gang.length && view.scheduler.provider === 'none' && view.status.state === 'Running'
 
@@ -63,17 +71,20 @@ const probesEnd = (probes: readonly Pod[], { spec }: View): number | undefined =
   return first === undefined ? undefined : first + spec.scheduling.timeoutSeconds * 1000
 }
 
-/** Its node also has its image. */
+/** A probe that runs has a node, and the node has its image. */
 const isStarted = ({ status }: Pod): boolean => status?.phase === 'Running'
 
-/** There is room for more: for all that were asked for, or, when the others find none in time, for some. */
+/**
+ * There is room for a larger gang: for all workers that were asked for, or for some of them if the
+ * others do not get nodes in time.
+ */
 export const grown: Policy = view => {
   if (!grows(view)) return undefined
   const { probes } = probesOf(view)
   const size = view.gang.length
   const held = probes.filter(isStarted).length
-  const late = view.now >= (probesEnd(probes, view) ?? Number.POSITIVE_INFINITY)
-  const larger = held === view.wanted - size ? view.wanted : late ? sizeWithin(view, size + held) : undefined
+  const isLate = isPast(probesEnd(probes, view), view.now)
+  const larger = held === view.wanted - size ? view.wanted : isLate ? sizeWithin(view, size + held) : undefined
   if (larger === undefined) return undefined
   return {
     state: 'Restarting',
@@ -86,11 +97,11 @@ export const grown: Policy = view => {
 const sizeWithin = (view: View, room: number): number | undefined =>
   validSizes(view).findLast(size => size <= room && size > view.gang.length)
 
-/** What goes on beside a gang that is smaller than was asked for. */
+/** Changes of a gang that goes on running: creates probes, or deletes those that are useless. */
 export function growth(view: View): Pick<Decision, 'actions' | 'changes' | 'requeueAt'> {
   const { probes, stale } = probesOf(view)
   const end = probesEnd(probes, view)
-  if (stale.length > 0 || (end !== undefined && view.now >= end)) {
+  if (stale.length > 0 || isPast(end, view.now)) {
     const actions = deletions([...stale, ...probes], 'it found no room for a larger gang')
     return { actions, changes: { nextResizeTime: resizePause(view) } }
   }
@@ -98,11 +109,16 @@ export function growth(view: View): Pick<Decision, 'actions' | 'changes' | 'requ
   if (!grows(view)) return {}
   const next = instant(view.status.nextResizeTime)
   if (next !== undefined && view.now < next) return { requeueAt: next }
+  return { actions: missingProbes(view), ...(end === undefined ? {} : { requeueAt: end }) }
+}
+
+function missingProbes(view: View): Action[] {
   const spec = { ...view.spec, workers: { ...view.spec.workers, replicas: view.wanted } }
   const larger = { ...view, spec, attempt: view.attempt + 1 }
-  const actions = Array.from({ length: view.wanted - view.gang.length }, (_, i) => view.gang.length + i)
-    // One that was told to stop has to be gone first.
-    .filter(rank => !view.others.some(({ metadata }) => metadata.name === podName(view.name, rank)))
-    .map((rank): Action => ({ kind: 'create', object: podOf(larger, rank) }))
-  return { actions, ...(end === undefined ? {} : { requeueAt: end }) }
+  return (
+    Array.from({ length: view.wanted - view.gang.length }, (_, i) => view.gang.length + i)
+      // The name is taken while the pod exists, even if it was told to stop.
+      .filter(worker => !view.others.some(({ metadata }) => metadata.name === podName(view.name, worker)))
+      .map((worker): Action => ({ kind: 'create', object: podOf(larger, worker) }))
+  )
 }

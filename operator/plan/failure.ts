@@ -1,66 +1,72 @@
-// What follows from a failure: the rules of spec.failurePolicy, the back-off, and what goes on record. Pure.
+// Decides what follows from a failure: the rules of spec.failurePolicy, the back-off, and the
+// record of the failure in the status.
 
 import type { FailureStatus } from '../../crds/status.ts'
+import { isDisruption, outcomeOf } from '../objects/pod-state.ts'
 import { clip } from '../objects/wire.ts'
 import { overdue } from './deadlines.ts'
-import { asBefore, type Changes, exactTime, instant, type Policy, timestamp } from './decision.ts'
-import { type Blow, firstBlow, isDisruption, outcomeOf } from './gang.ts'
+import { asBefore, type Changes, type Decision, type Policy } from './decision.ts'
+import { firstFailure, type PodFailure } from './gang.ts'
+import { exactTime, instant, timestamp } from './time.ts'
 import type { View } from './view.ts'
 
-/** How long a worker that blames another is not believed to be the first: its killer's end may be reported after it. */
-const HEARSAY_MILLISECONDS = 5000
+/**
+ * How long a failure that is attributed to a peer waits for the failure of that peer, which another
+ * node may report later.
+ */
+const PEER_REPORT_MILLISECONDS = 5000
 
 type Rule = NonNullable<View['spec']['failurePolicy']['rules']>[number]
 type Verdict = {
   action: Rule['action']
-  /** Position of the rule of spec.failurePolicy.rules that said so. */
+  /** Index in spec.failurePolicy.rules, if a rule decided. */
   rule?: number
 }
 
-/**
- * The first failure ends the attempt. It goes on record before the pods, which are the evidence, are deleted: that
- * follows when this status is observed, as they then are pods of an earlier attempt.
- */
+/** The first failure ends the attempt. How an attempt ends is told in view.ts. */
 export const failed: Policy = view => {
-  const blow = firstBlow(view) ?? overdue(view)
-  if (blow === undefined) return undefined
-  const age = view.now - blow.at
-  const over = view.gang.every(pod => outcomeOf(pod) !== 'active')
-  if (blow.distance === 2 && !over && age > -HEARSAY_MILLISECONDS && age < HEARSAY_MILLISECONDS)
-    return { ...asBefore(view, 'Starting'), requeueAt: blow.at + HEARSAY_MILLISECONDS }
-  const { action, rule } = verdict(blow, view.spec.failurePolicy.rules)
+  const failure = firstFailure(view) ?? overdue(view)
+  if (failure === undefined) return undefined
+  if (mayBeExplained(view, failure))
+    return { ...asBefore(view, 'Starting'), requeueAt: failure.at + PEER_REPORT_MILLISECONDS }
+  const { action, rule } = verdict(failure, view.spec.failurePolicy.rules)
   const { maxRestarts } = view.spec.failurePolicy
   const counted = view.status.restartsCountTowardsMax ?? view.status.restarts ?? 0
-  const what = sentence(blow, view.attempt)
+  const text = sentence(failure, view.attempt)
   const by = rule === undefined ? '' : ` by failurePolicy.rules[${rule}]`
   if (action === 'FailJob')
     return rule === undefined
-      ? end(view, blow, { reason: 'PermanentFailure', message: `${what}; a restart would not help` })
-      : end(view, blow, { reason: 'FailJobRule', message: `${what}; the job fails${by}` })
-  if (action === 'RestartJob' && counted >= maxRestarts)
-    return end(view, blow, {
+      ? end(view, failure, { reason: 'PermanentFailure', message: `${text}; a restart would not help` })
+      : end(view, failure, { reason: 'FailJobRule', message: `${text}; the job fails${by}` })
+  if (action === 'RestartJobIgnoreMaxRestarts')
+    return restart(view, failure, { message: `${text}; a restart that does not count${by}`, count: counted })
+  if (counted >= maxRestarts)
+    return end(view, failure, {
       reason: 'MaxRestartsExceeded',
-      message: `${what}; failurePolicy.maxRestarts is ${maxRestarts}`,
+      message: `${text}; failurePolicy.maxRestarts is ${maxRestarts}`,
     })
-  const count = action === 'RestartJob' ? counted + 1 : counted
-  const message =
-    action === 'RestartJob'
-      ? `${what}; restart ${count} of ${maxRestarts}${by}`
-      : `${what}; a restart that does not count${by}`
-  return restart(view, blow, { message, count })
+  const count = counted + 1
+  return restart(view, failure, { message: `${text}; restart ${count} of ${maxRestarts}${by}`, count })
 }
 
-const end = (view: View, blow: Blow, said: { reason: string; message: string }) => ({
-  state: 'Failed' as const,
+/** Whether the failure of a peer, which explains this failure, may still be reported. */
+function mayBeExplained(view: View, { attributedTo, at }: PodFailure): boolean {
+  const age = Math.abs(view.now - at)
+  const isActive = view.gang.some(pod => outcomeOf(pod) === 'active')
+  return attributedTo === 'peer' && isActive && age < PEER_REPORT_MILLISECONDS
+}
+
+const end = (view: View, failure: PodFailure, said: { reason: string; message: string }): Decision => ({
+  state: 'Failed',
   ...said,
   changes: {
     completionTime: timestamp(view.now),
-    lastFailure: recordOf(blow, view.attempt),
+    lastFailure: recordOf(failure, view.attempt),
     nextRestartTime: null,
   },
 })
 
-function restart(view: View, blow: Blow, { message, count }: { message: string; count: number }) {
+function restart(view: View, failure: PodFailure, { message, count }: { message: string; count: number }): Decision {
   const consecutive = consecutiveRestarts(view) + 1
   const { initialSeconds, maxSeconds } = view.spec.failurePolicy.backoff
   const delay = Math.min(initialSeconds * 2 ** (consecutive - 1), maxSeconds) * 1000
@@ -71,31 +77,37 @@ function restart(view: View, blow: Blow, { message, count }: { message: string; 
     restartsCountTowardsMax: count,
     consecutiveRestarts: consecutive,
     nextRestartTime: exactTime(next),
-    lastFailure: recordOf(blow, view.attempt),
+    lastFailure: recordOf(failure, view.attempt),
   }
-  const reason = blow.deleted ? 'PodDeleted' : blow.deadline ? blow.reason : 'WorkerFailed'
-  return { state: 'Restarting' as const, reason, message, changes, requeueAt: next }
+  const reason = failure.deleted ? 'PodDeleted' : failure.deadline ? failure.reason : 'WorkerFailed'
+  return { state: 'Restarting', reason, message, changes, requeueAt: next }
 }
 
-/** Restarts since the gang last ran for long enough: what ran for an hour is not a storm. */
+/** Restarts since the gang last ran for `backoff.resetAfterSeconds`. */
 function consecutiveRestarts({ status, spec, now }: View): number {
   const running = status.conditions?.find(each => each.type === 'Running' && each.status === 'True')
   const ranFor = now - (instant(running?.lastTransitionTime) ?? now)
   return ranFor >= spec.failurePolicy.backoff.resetAfterSeconds * 1000 ? 0 : (status.consecutiveRestarts ?? 0)
 }
 
-/** The first rule that fits the pod that failed first; without one a failure counts, unless the pod was taken away. */
-function verdict(blow: Blow, rules: readonly Rule[] = []): Verdict {
-  const rule = rules.findIndex(each => fits(each, blow))
+/**
+ * The action of the first rule that matches the pod that failed first. Without such a rule a
+ * failure counts towards maxRestarts, unless the pod was taken away.
+ */
+function verdict(failure: PodFailure, rules: readonly Rule[] = []): Verdict {
+  const rule = rules.findIndex(each => matches(each, failure))
   const found = rules[rule]
   if (found !== undefined) return { action: found.action, rule }
-  if (blow.permanent) return { action: 'FailJob' }
-  const disrupted = blow.conditions?.some(isDisruption)
-  return { action: disrupted === true ? 'RestartJobIgnoreMaxRestarts' : 'RestartJob' }
+  if (failure.permanent) return { action: 'FailJob' }
+  const isDisrupted = failure.conditions?.some(isDisruption) === true
+  return { action: isDisrupted ? 'RestartJobIgnoreMaxRestarts' : 'RestartJob' }
 }
 
-/** The exit code of a pod that was told to stop follows from that, and no rule is asked about it. */
-function fits({ onExitCodes, onPodConditions }: Rule, { exitCode, deleted, conditions = [] }: Blow): boolean {
+/**
+ * Rules on exit codes do not apply to a pod that was told to stop, because its exit code follows
+ * from that.
+ */
+function matches({ onExitCodes, onPodConditions }: Rule, { exitCode, deleted, conditions = [] }: PodFailure): boolean {
   if (onExitCodes !== undefined) {
     if (exitCode === undefined || deleted) return false
     return onExitCodes.values.includes(exitCode) === (onExitCodes.operator === 'In')
@@ -105,7 +117,7 @@ function fits({ onExitCodes, onPodConditions }: Rule, { exitCode, deleted, condi
   )
 }
 
-function recordOf({ podName: name, nodeName, exitCode, reason, message }: Blow, attempt: number): FailureStatus {
+function recordOf({ podName: name, nodeName, exitCode, reason, message }: PodFailure, attempt: number): FailureStatus {
   return {
     attempt,
     podName: name,
@@ -116,7 +128,7 @@ function recordOf({ podName: name, nodeName, exitCode, reason, message }: Blow, 
   }
 }
 
-function sentence({ podName: name, exitCode, reason, message, deleted }: Blow, attempt: number): string {
+function sentence({ podName: name, exitCode, reason, message, deleted }: PodFailure, attempt: number): string {
   const code = exitCode === undefined ? '' : `exit code ${exitCode}, `
   return `${name} ${deleted ? 'was deleted' : 'failed'} in attempt ${attempt}: ${code}${reason}: ${clip(message, 512).replace(/\.$/, '')}`
 }

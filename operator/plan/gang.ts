@@ -1,35 +1,52 @@
-// What the pods of one attempt say: who succeeded, who failed, and who failed first. Pure.
+// The workers of one attempt together: how many are ready, who succeeded, and who failed first.
 
-import { CONTAINER, EXIT, type Failure, LABEL, TerminationRecord } from '../../crds/contract.ts'
-import { type ContainerStatus, type Pod, type PodCondition, podName } from '../objects/wire.ts'
+import { EXIT, type Failure, LABEL } from '../../crds/contract.ts'
+import { ranksPerWorker } from '../../crds/ranks.ts'
+import type { WorkersStatus } from '../../crds/status.ts'
+import {
+  isDisruption,
+  isReady,
+  isStopping,
+  outcomeOf,
+  type Terminated,
+  terminationRecord,
+  workerEnd,
+} from '../objects/pod-state.ts'
+import { type Pod, type PodCondition, podName } from '../objects/wire.ts'
+import { instant } from './time.ts'
+import type { View } from './view.ts'
 
-export type Outcome = 'missing' | 'active' | 'succeeded' | 'failed'
-export type Terminated = NonNullable<NonNullable<ContainerStatus['state']>['terminated']>
-
-/** One pod's failure, and how far it is to blame. */
-export type Blow = {
-  rank: number
+/** How one pod failed. */
+export type PodFailure = {
+  /** The worker's number. */
+  worker: number
   podName: string
   nodeName?: string | undefined
   exitCode?: number
-  /** One word: a key of EXIT, or Kubernetes' own. */
+  /** One word: a key of EXIT, or a reason of Kubernetes. */
   reason: string
   message: string
   permanent: boolean
-  /** By somebody else: it did not fail by itself. */
+  /** Somebody deleted the pod. It did not fail by itself. */
   deleted: boolean
-  /** It was too late; nothing ended. */
+  /** The gang missed a deadline. No process ended. */
   deadline?: true
-  /** Of the pod. */
+  /** The pod's conditions. */
   conditions?: readonly PodCondition[] | undefined
-  /** 0: failed by itself; 1: was told to stop; 2: says that another rank is to blame. */
-  distance: 0 | 1 | 2
-  /** Milliseconds since 1970, by its node's clock. */
+  /**
+   * `self`: the pod failed by itself or was deleted. `signal`: the worker was told to stop.
+   * `peer`: the worker says that another rank failed.
+   */
+  attributedTo: 'self' | 'signal' | 'peer'
+  /** Milliseconds since 1970, by the clock of the pod's node. */
   at: number
 }
 
+/** Failures that nothing else in the gang explains come first. */
+const ATTRIBUTIONS: readonly PodFailure['attributedTo'][] = ['self', 'signal', 'peer']
 const LOG_LENGTH = 900
 const GONE = 'the pod was deleted'
+const SIGKILL = 137
 const SIGNALS: Record<number, string> = {
   132: 'SIGILL',
   134: 'SIGABRT',
@@ -38,150 +55,121 @@ const SIGNALS: Record<number, string> = {
   137: 'SIGKILL',
   139: 'SIGSEGV',
 }
-const BLAMES_ANOTHER: ReadonlySet<number> = new Set([EXIT.peerLost.code, EXIT.rendezvous.code])
+const PEER_REASONS: ReadonlySet<string> = new Set(['peerLost', 'rendezvous'] satisfies (keyof typeof EXIT)[])
+const PEER_CODES: ReadonlySet<number> = new Set([EXIT.peerLost.code, EXIT.rendezvous.code])
 
-/** A worker's last words, undefined where it left none or they are not a record (then they are the end of its log). */
-export function terminationRecord(pod: Pod | undefined): TerminationRecord | undefined {
-  const text = workerEnd(pod)?.message
-  if (text === undefined || !text.startsWith('{')) return undefined
-  try {
-    const parsed = TerminationRecord.safeParse(JSON.parse(text))
-    return parsed.success ? parsed.data : undefined
-  } catch {
-    return undefined
-  }
-}
+type Gang = Pick<View, 'gang' | 'gonePods' | 'attempt' | 'uid' | 'spec'>
 
-export function workerEnd(pod: Pod | undefined): Terminated | undefined {
-  return pod?.status?.containerStatuses?.find(container => container.name === CONTAINER)?.state?.terminated
-}
-
-/** By the worker container, so that a sidecar that runs on or fails does not matter. */
-export function outcomeOf(pod: Pod | undefined): Outcome {
-  if (pod === undefined) return 'missing'
-  const end = workerEnd(pod)
-  if (end !== undefined) return end.exitCode === 0 ? 'succeeded' : 'failed'
-  if (pod.status?.phase === 'Succeeded') return 'succeeded'
-  return pod.status?.phase === 'Failed' ? 'failed' : 'active'
-}
-
-/** Nothing of it runs any more. The kubelet reports the end of containers a moment before it sets the phase. */
-export function isOver({ status: { phase, containerStatuses = [] } = {} }: Pod): boolean {
-  if (phase === 'Succeeded' || phase === 'Failed') return true
-  return containerStatuses.length > 0 && containerStatuses.every(({ state }) => state?.terminated !== undefined)
-}
-
-/** The pod was taken away, by Kubernetes (eviction, preemption, drain) or by Kueue (preemption, its Workload deleted). */
-export const isDisruption = ({ type, status }: PodCondition): boolean =>
-  (type === 'DisruptionTarget' || type === 'TerminationTarget') && status === 'True'
-
-export const isStopping = (pod: Pod | undefined): boolean => pod?.metadata.deletionTimestamp !== undefined
-
-export const isReady = (pod: Pod | undefined): boolean =>
-  !isStopping(pod) &&
-  outcomeOf(pod) === 'active' &&
-  (pod?.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false)
-
-type Gang = {
-  name: string
-  gang: readonly (Pod | undefined)[]
-  /** All of them were created: one that is missing or told to stop was deleted by somebody else. */
-  created: boolean
-  /** Pods that are gone, as they were last seen. */
-  ghosts?: readonly Pod[] | undefined
-  attempt: number
-  uid: string
-  now: number
-}
-
-/** The failure that ended this attempt: whoever blames nobody comes before its victims, then whoever failed first. */
-export function firstBlow(view: Gang): Blow | undefined {
+/** The failure that ended this attempt: the first one that no other failure explains. */
+export function firstFailure(view: Gang & Pick<View, 'name' | 'created' | 'now'>): PodFailure | undefined {
   const { gang, created, now } = view
-  const blows = gang.flatMap((pod, rank) => {
+  const failures = gang.flatMap((pod, worker) => {
     if (!created && (outcomeOf(pod) !== 'failed' || isStopping(pod))) return []
-    const blow = pod === undefined ? gone(rank, view) : blowOf(pod, rank, now)
-    return blow === undefined ? [] : [blow]
+    const failure = pod === undefined ? failureOfMissing(worker, view) : failureOf(pod, worker, now)
+    return failure === undefined ? [] : [failure]
   })
-  return blows.toSorted((a, b) => a.distance - b.distance || a.at - b.at || a.rank - b.rank)[0]
+  const order = ({ attributedTo }: PodFailure) => ATTRIBUTIONS.indexOf(attributedTo)
+  return failures.toSorted((a, b) => order(a) - order(b) || a.at - b.at || a.worker - b.worker)[0]
 }
 
-type Haunted = Pick<Gang, 'ghosts' | 'attempt' | 'uid'>
-
-/** What is left in memory of a rank's pod of this attempt. */
-const ghostOf = (rank: number, { ghosts = [], attempt, uid }: Haunted): Pod | undefined =>
-  ghosts.find(
+/** The last known state of a worker's pod that is gone, if it was one of this attempt. */
+const goneFrom = ({ gonePods = [], attempt, uid, spec }: Gang, worker: number): Pod | undefined =>
+  gonePods.find(
     ({ metadata: { labels } }) =>
       labels?.[LABEL.jobUid] === uid &&
       labels[LABEL.attempt] === String(attempt) &&
-      labels[LABEL.rank] === String(rank),
+      labels[LABEL.rank] === String(worker * ranksPerWorker(spec)),
   )
 
-/** A rank that has done all its steps has, also when its pod is gone. */
-export const hasSucceeded = (rank: number, view: Haunted & Pick<Gang, 'gang'>): boolean =>
-  outcomeOf(view.gang[rank] ?? ghostOf(rank, view)) === 'succeeded'
+/** Whether a worker did all its steps, even if its pod is gone by now. */
+export const hasSucceeded = (view: Gang, worker: number): boolean =>
+  outcomeOf(view.gang[worker] ?? goneFrom(view, worker)) === 'succeeded'
 
-/** It may have been told to stop, or have failed, and be gone before anyone looked. */
-function gone(rank: number, view: Gang): Blow | undefined {
-  const { name, now } = view
-  const ghost = ghostOf(rank, view)
-  if (outcomeOf(ghost) === 'succeeded') return undefined
-  if (ghost !== undefined) return blowOf(ghost, rank, now) ?? deleted(ghost, rank, now)
-  const reason = 'PodDeleted'
-  const pod = podName(name, rank)
-  return { rank, podName: pod, reason, message: GONE, permanent: false, deleted: true, distance: 0, at: now }
+export function countWorkers(view: Gang, desired: number): WorkersStatus {
+  const outcomes = view.gang.map(pod => outcomeOf(pod))
+  const number = (outcome: string) => outcomes.filter(each => each === outcome).length
+  return {
+    desired,
+    ready: view.gang.filter(isReady).length,
+    active: number('active'),
+    succeeded: view.gang.filter((_, worker) => hasSucceeded(view, worker)).length,
+    failed: number('failed'),
+    selector: `${LABEL.jobUid}=${view.uid}`,
+  }
 }
 
-function blowOf(pod: Pod, rank: number, now: number): Blow | undefined {
+/** A pod that is missing was deleted, unless its last known state says that it had ended. */
+function failureOfMissing(worker: number, view: Gang & Pick<View, 'name' | 'now'>): PodFailure | undefined {
+  const { name, now } = view
+  const gone = goneFrom(view, worker)
+  if (outcomeOf(gone) === 'succeeded') return undefined
+  if (gone !== undefined) return failureOf(gone, worker, now) ?? deleted(gone, worker, now)
+  return {
+    worker,
+    podName: podName(name, worker),
+    reason: 'PodDeleted',
+    message: GONE,
+    permanent: false,
+    deleted: true,
+    attributedTo: 'self',
+    at: now,
+  }
+}
+
+function failureOf(pod: Pod, worker: number, now: number): PodFailure | undefined {
   const outcome = outcomeOf(pod)
   if (outcome === 'succeeded') return undefined
   const end = workerEnd(pod)
-  // Told to stop because the pod is deleted or evicted: that is the cause, not the exit code that follows from it.
-  const obeyed = end === undefined || end.exitCode === EXIT.terminated.code || end.exitCode === 137
-  if (isStopping(pod) && obeyed) return deleted(pod, rank, now)
-  return outcome === 'failed' ? failed(pod, rank, now) : undefined
+  // Deleting or evicting a pod stops its worker. The deletion is then the cause, and the exit code
+  // follows from it.
+  const isStopped = end === undefined || end.exitCode === EXIT.terminated.code || end.exitCode === SIGKILL
+  if (isStopping(pod) && isStopped) return deleted(pod, worker, now)
+  return outcome === 'failed' ? failed(pod, worker, now) : undefined
 }
 
-const place = (pod: Pod, rank: number) => ({
-  rank,
+const identity = (pod: Pod, worker: number) => ({
+  worker,
   podName: pod.metadata.name,
   conditions: pod.status?.conditions,
   ...(pod.spec?.nodeName === undefined ? {} : { nodeName: pod.spec.nodeName }),
 })
 
-function deleted(pod: Pod, rank: number, now: number): Blow {
+function deleted(pod: Pod, worker: number, now: number): PodFailure {
   const disruption = pod.status?.conditions?.find(isDisruption)
   const end = workerEnd(pod)
-  // deletionTimestamp is when the grace period is over.
-  const over = Date.parse(pod.metadata.deletionTimestamp ?? '')
-  const at = over - (pod.metadata.deletionGracePeriodSeconds ?? 0) * 1000
+  // deletionTimestamp is the end of the grace period.
+  const graceEnd = instant(pod.metadata.deletionTimestamp)
+  const graceMilliseconds = (pod.metadata.deletionGracePeriodSeconds ?? 0) * 1000
   return {
-    ...place(pod, rank),
+    ...identity(pod, worker),
     ...(end === undefined ? {} : { exitCode: end.exitCode }),
     reason: word(disruption?.reason, 'PodDeleted'),
     message: disruption?.message ?? GONE,
     permanent: false,
     deleted: true,
-    distance: 0,
-    at: Number.isNaN(at) ? now : at,
+    attributedTo: 'self',
+    at: graceEnd === undefined ? now : graceEnd - graceMilliseconds,
   }
 }
 
-function failed(pod: Pod, rank: number, now: number): Blow {
-  const end = workerEnd(pod) ?? anyEnd(pod)
-  const at = Date.parse(end?.finishedAt ?? '')
+function failed(pod: Pod, worker: number, now: number): PodFailure {
+  const end = workerEnd(pod) ?? anyFailedContainer(pod)
   const exit = Object.entries(EXIT).find(([, { code }]) => code === end?.exitCode)
   return {
-    ...place(pod, rank),
+    ...identity(pod, worker),
     ...(end === undefined ? {} : { exitCode: end.exitCode }),
     ...explain(pod, end, exit),
     permanent: exit?.[1].permanent ?? false,
     deleted: false,
-    distance: distance(end?.exitCode, terminationRecord(pod)?.failure),
-    at: Number.isNaN(at) ? now : at,
+    attributedTo: attribution(end?.exitCode, terminationRecord(pod)?.failure),
+    at: instant(end?.finishedAt) ?? now,
   }
 }
 
-/** Kubernetes' reason where it killed the pod, else the worker's own words, else what the exit code means. */
+/**
+ * The reason of Kubernetes if it killed the pod, otherwise the worker's own record, otherwise the
+ * meaning of the exit code.
+ */
 function explain(
   pod: Pod,
   end: Terminated | undefined,
@@ -192,20 +180,20 @@ function explain(
   if (end?.reason === 'OOMKilled')
     return { reason: 'OOMKilled', message: 'the container used more memory than its limit' }
   const record = terminationRecord(pod)?.failure
-  if (record !== undefined) return { reason: word(record.reason, 'WorkerFailed'), message: where(record) }
-  const words = logged(end?.message ?? '')
+  if (record !== undefined) return { reason: word(record.reason, 'WorkerFailed'), message: withOp(record) }
+  const log = lastLogLines(end?.message ?? '')
   const signal = SIGNALS[end?.exitCode ?? 0]
   if (signal !== undefined)
-    return { reason: signal, message: `killed by ${signal}${words === '' ? '' : `; its log ends: ${words}`}` }
-  if (exit !== undefined) return { reason: exit[0], message: words === '' ? exit[1].meaning : words }
+    return { reason: signal, message: `killed by ${signal}${log === '' ? '' : `; its log ends: ${log}`}` }
+  if (exit !== undefined) return { reason: exit[0], message: log === '' ? exit[1].meaning : log }
   return {
     reason: word(end?.reason, 'WorkerFailed'),
-    message: words === '' ? 'the container failed and left no message' : words,
+    message: log === '' ? 'the container failed and left no message' : log,
   }
 }
 
-/** The end of a log: of lines in JSON, as workers write them, what they say. */
-function logged(text: string): string {
+/** The end of a log. Workers write lines of JSON, of which only the message is kept. */
+function lastLogLines(text: string): string {
   const lines = text
     .trim()
     .split('\n')
@@ -213,19 +201,19 @@ function logged(text: string): string {
   return lines.join('\n').slice(-LOG_LENGTH).toWellFormed()
 }
 
-const where = ({ op, message }: Failure): string => (op === undefined ? message : `${op}: ${message}`)
+const withOp = ({ op, message }: Failure): string => (op === undefined ? message : `${op}: ${message}`)
 
-const distance = (exitCode: number | undefined, record: Failure | undefined): Blow['distance'] => {
-  if (record?.reason === 'peerLost' || record?.reason === 'rendezvous') return 2
-  if (record === undefined && exitCode !== undefined && BLAMES_ANOTHER.has(exitCode)) return 2
-  return exitCode === EXIT.terminated.code ? 1 : 0
+function attribution(exitCode: number | undefined, record: Failure | undefined): PodFailure['attributedTo'] {
+  if (record !== undefined && PEER_REASONS.has(record.reason)) return 'peer'
+  if (record === undefined && exitCode !== undefined && PEER_CODES.has(exitCode)) return 'peer'
+  return exitCode === EXIT.terminated.code ? 'signal' : 'self'
 }
 
-function anyEnd(pod: Pod): Terminated | undefined {
+function anyFailedContainer(pod: Pod): Terminated | undefined {
   const all = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])]
   return all.map(({ state }) => state?.terminated).find(end => end !== undefined && end.exitCode !== 0)
 }
 
-/** A condition's reason has a pattern; what does not fit is replaced. */
+/** The text if it matches the pattern of a condition's reason, otherwise the replacement. */
 const word = (text: string | undefined, otherwise: string): string =>
   text !== undefined && /^[A-Za-z][A-Za-z0-9_]{0,63}$/.test(text) ? text : otherwise

@@ -1,43 +1,51 @@
-// What should happen for one job, as data. It imports nothing that can act and looks at no clock: `now` is an argument.
+// The plan for one job: the actions to take and the status to write, as data. Nothing here can act
+// or read a clock. `now` is an argument.
 
-import type { Wanted } from '../objects/owned.ts'
+import { holds } from '../objects/json.ts'
+import { isOwnedBy, type Wanted } from '../objects/owned.ts'
 import { groupOf } from '../objects/providers.ts'
 import type { Job, KubeObject } from '../objects/wire.ts'
-import { budget, holds, service } from '../objects/workers.ts'
-import { forcedDeletions, nextForced } from './cleanup.ts'
+import { budget, service } from '../objects/workers.ts'
+import { forcedDeletions, nextForced, workloadDeletions } from './cleanup.ts'
 import { nextDeadline } from './deadlines.ts'
-import { type Action, type Decision, earliest } from './decision.ts'
+import type { Action, Decision, Note } from './decision.ts'
 import { policies } from './policies.ts'
 import { type Report, reportIn } from './report.ts'
 import { type Controlled, invalidStatus, nextStatus } from './status.ts'
-import { isLive, isOwnedBy, managedElsewhere, type Observed, readSpec, type View, viewOf } from './view.ts'
+import { earliest } from './time.ts'
+import { isLive, type Leftovers, managedElsewhere, type Observed, readSpec, type View, viewOf } from './view.ts'
 
-export type Note = { type: 'Normal' | 'Warning'; reason: string; action: string; note: string }
-
-/** Carried out in the order of the fields; the event is only told once the status is written. */
+/** Carried out in the order of the fields. The event is sent only once the status is written. */
 export type Plan = {
   actions: Action[]
-  /** To be written by scmoe-progress: rank 0's last words. */
+  /** The fields of OWNER_PROGRESS to write: rank 0's last report. */
   report?: Report
-  /** To be written by scmoe-controller; absent: it says so already. */
+  /** The fields of OWNER_CONTROLLER to write, absent if the job has this status already. */
   status?: Controlled
   note?: Note
-  /** Milliseconds since 1970. */
+  /** When to look at the job again even if nothing changes, in milliseconds since 1970. */
   requeueAt?: number
 }
 
 const NOTHING: Plan = { actions: [] }
-const LATER: ReadonlySet<string> = new Set(['Service', 'PodDisruptionBudget'])
 
-export function plan(observed: Observed, now: number): Plan {
+/** Kinds that a gang needs only once its workers run. */
+const NEEDED_LATER: ReadonlySet<string> = new Set(['Service', 'PodDisruptionBudget'])
+
+export function plan(observed: Observed | Leftovers, now: number): Plan {
+  const rest = observed.job === undefined ? NOTHING : planJob(observed, now)
+  return { ...rest, actions: [...workloadDeletions(observed), ...rest.actions] }
+}
+
+function planJob(observed: Observed, now: number): Plan {
   const { job } = observed
-  // Its pods, Service and budget belong to it: the garbage collector takes them, as far as nodes are left to say that they ended.
-  const leaving = job.metadata.deletionTimestamp !== undefined
   if (managedElsewhere(job)) return NOTHING
+  const isLeaving = job.metadata.deletionTimestamp !== undefined
   const reading = readSpec(job)
-  if ('invalid' in reading) return leaving ? NOTHING : invalid(job, reading.invalid, now)
+  if ('invalid' in reading) return isLeaving ? NOTHING : invalid(job, reading.invalid, now)
   const view = viewOf(observed, reading.spec, now)
-  if (leaving) return { actions: forcedDeletions(view), ...requeue([nextForced(view)]) }
+  // The garbage collector deletes what a deleted job owns. Only pods that no kubelet ends are left.
+  if (isLeaving) return { actions: forcedDeletions(view), ...requeue([nextForced(view)]) }
   for (const policy of policies) {
     const decision = policy(view)
     if (decision !== undefined) return conclude(view, decision)
@@ -46,16 +54,16 @@ export function plan(observed: Observed, now: number): Plan {
 }
 
 /**
- * What of it is needed so that a gang can start, where that is a part: other gangs wait for their pods too, and the Service and the budget, which workers
- * need only once they run, and the status, the dearest write, come after theirs.
+ * The part of the plan that creates pods, or undefined. In a burst every gang gets its pods first;
+ * the Service, the budget and the status (the most expensive write) follow.
  */
 export function podsFirst({ actions }: Plan): Plan | undefined {
   const isPod = (action: Action) => action.kind === 'create' && action.object.kind === 'Pod'
   if (!actions.some(isPod)) return undefined
-  return { actions: actions.filter(action => !('object' in action) || !LATER.has(action.object.kind)) }
+  return { actions: actions.filter(action => !('object' in action) || !NEEDED_LATER.has(action.object.kind)) }
 }
 
-/** The same as sentences, for logs and tests. */
+/** The plan as sentences, for logs and tests. */
 export function describe({ actions, report, status, requeueAt }: Plan): string[] {
   return [
     ...actions.map(sentenceOf),
@@ -67,6 +75,7 @@ export function describe({ actions, report, status, requeueAt }: Plan): string[]
 
 function sentenceOf(action: Action): string {
   if (action.kind === 'deleteJob') return `delete the job: ${action.because}`
+  if (action.kind === 'deleteWorkload') return `delete Workload ${action.workload.metadata.name}: ${action.because}`
   if (action.kind !== 'delete') return `${action.kind} ${action.object.kind} ${action.object.metadata.name}`
   const how = action.force === undefined ? '' : ' by force'
   return `delete Pod ${action.pod.metadata.name}${how}: ${action.because}`
@@ -90,7 +99,7 @@ function requeue(times: readonly (number | undefined)[]): { requeueAt?: number }
   return requeueAt === undefined ? {} : { requeueAt }
 }
 
-/** A job that has pods also has its Service, its budget and what the scheduler calls its gang, as they should be. */
+/** Creates and corrects the Service, the budget and the scheduler's object of a job with pods. */
 function upkeep(view: View, { state }: Decision): Action[] {
   if (!isLive(state)) return []
   const group = groupOf(view)
@@ -101,7 +110,8 @@ function upkeep(view: View, { state }: Decision): Action[] {
   if (group !== undefined)
     pairs.push([view.groups?.find(({ metadata: { name } }) => name === group.metadata.name), group])
   return pairs.flatMap(([actual, object]): Action[] => {
-    // One of an earlier job of this name: making ours fails until the garbage collector has taken it.
+    // An object of an earlier job of this name blocks the name until the garbage collector deletes
+    // it. Until then creating ours fails.
     if (actual === undefined || !isOwnedBy(actual, view.uid)) return [{ kind: 'create', object }]
     return holds(actual, { metadata: { labels: object.metadata.labels }, spec: object['spec'] })
       ? []
@@ -118,7 +128,7 @@ const BAD_REASONS: ReadonlySet<string> = new Set([
   'ProgressUnknown',
 ])
 
-/** Told when the state or its reason changes, not when only numbers do. */
+/** The event for a change of the state or of its reason. Other changes have no event. */
 function noteOf({ status }: View, { state, reason, message }: Decision): Note | undefined {
   if (status.state === state && status.reason === reason) return undefined
   const bad = BAD_STATES.has(state) || BAD_REASONS.has(reason)

@@ -1,19 +1,23 @@
-// What to do about a job: an ordered list of small checks. The first that has an answer decides; its reason and message
-// are what the user reads. Pure.
+// Decides what to do about a job: an ordered list of small checks. The first check that has an
+// answer decides. The user reads its reason and message in the status.
 
+import { isOwnedBy } from '../objects/owned.ts'
+import { isStopping } from '../objects/pod-state.ts'
 import type { Pod } from '../objects/wire.ts'
 import { pod as podOf } from '../objects/workers.ts'
-import { finished, ours, overstayed } from './cleanup.ts'
-import { expired, queued, stalled } from './deadlines.ts'
-import { type Action, asBefore, type Changes, type Decision, deletions, type Policy, timestamp } from './decision.ts'
+import { finished, podsOf, stuckPods } from './cleanup.ts'
+import { expired, stalled } from './deadlines.ts'
+import { type Action, asBefore, type Changes, type Decision, deletions, type Policy } from './decision.ts'
 import { grown, growth, scaledDown } from './elastic.ts'
 import { failed } from './failure.ts'
-import { hasSucceeded, isStopping } from './gang.ts'
+import { countWorkers, hasSucceeded } from './gang.ts'
+import { queued } from './queueing.ts'
+import { instant, timestamp } from './time.ts'
 import { worstTrouble } from './trouble.ts'
-import { countWorkers, isOwnedBy, type View } from './view.ts'
+import { hasRun, type View } from './view.ts'
 
 const succeeded: Policy = view => {
-  if (!view.gang.every((_, rank) => hasSucceeded(rank, view))) return undefined
+  if (!view.gang.every((_, worker) => hasSucceeded(view, worker))) return undefined
   const message = `all ${view.gang.length} workers did ${view.spec.training.steps} steps`
   return {
     state: 'Complete',
@@ -23,13 +27,13 @@ const succeeded: Policy = view => {
   }
 }
 
-/** The workers checkpoint when they are told to stop; the next attempt gets a number of its own. */
+/** The workers write a checkpoint when they are told to stop. A resumed job has another attempt. */
 const suspended: Policy = view => {
   if (!view.spec.suspend) return undefined
-  const started = view.status.state !== 'Suspended' && (view.created || view.gang.some(pod => pod !== undefined))
-  const left = ours(view)
-  const fresh = { startTime: null, nextRestartTime: null, nextResizeTime: null, consecutiveRestarts: 0 } as const
-  const changes: Changes = started ? { ...fresh, attempt: view.attempt + 1 } : fresh
+  const wasStarted = view.status.state !== 'Suspended' && (view.created || view.gang.some(pod => pod !== undefined))
+  const left = podsOf(view)
+  const reset = { startTime: null, nextRestartTime: null, nextResizeTime: null, consecutiveRestarts: 0 } as const
+  const changes: Changes = wasStarted ? { ...reset, attempt: view.attempt + 1 } : reset
   const [reason, message] =
     left.length > 0
       ? ['Stopping', 'waiting for the workers to stop']
@@ -40,10 +44,13 @@ const suspended: Policy = view => {
 const nameOf = ({ metadata, spec }: Pod): string =>
   `pod ${metadata.name}${spec?.nodeName === undefined ? '' : ` on node ${spec.nodeName}`}`
 
-/** Pods that are gone so soon after the back-off are not worth a status of their own. */
-const UNTOLD_MILLISECONDS = 5000
+/** Pods that are gone within this time after the back-off do not cost a status write. */
+const UNREPORTED_MILLISECONDS = 5000
 
-/** Pods have the same names in every attempt, so the old ones have to be gone before the first new one is made. */
+/**
+ * Waits until the names of the pods are free. Pods have the same names in every attempt, so the
+ * old ones have to be gone before the first new one can be created.
+ */
 const stopping: Policy = view => {
   const [first] = view.created ? [] : [...view.others, ...view.gang.filter(pod => pod !== undefined && isStopping(pod))]
   if (first === undefined) return undefined
@@ -51,17 +58,18 @@ const stopping: Policy = view => {
     view.others.filter(pod => isOwnedBy(pod, view.uid)),
     'it belongs to an earlier attempt',
   )
-  const next = Date.parse(view.status.nextRestartTime ?? '')
-  const told = next + UNTOLD_MILLISECONDS
-  if (view.now < told && overstayed(view).length === 0)
-    return { ...asBefore(view, 'Restarting'), actions, requeueAt: view.now < next ? next : told }
+  const [stuck] = stuckPods(view)
+  const next = instant(view.status.nextRestartTime)
+  if (next !== undefined && view.now < next + UNREPORTED_MILLISECONDS && stuck === undefined) {
+    const requeueAt = view.now < next ? next : next + UNREPORTED_MILLISECONDS
+    return { ...asBefore(view, 'Restarting'), actions, requeueAt }
+  }
   const state = view.status.state === 'Restarting' ? 'Restarting' : 'Pending'
-  const [lost] = overstayed(view)
-  if (lost !== undefined)
+  if (stuck !== undefined)
     return {
       state,
       reason: 'PodForceDeleted',
-      message: `${nameOf(lost)} did not end within podTerminationTimeoutSeconds, ${view.spec.podTerminationTimeoutSeconds} s, after its grace period: deleted by force`,
+      message: `${nameOf(stuck)} did not end within podTerminationTimeoutSeconds, ${view.spec.podTerminationTimeoutSeconds} s, after its grace period: deleted by force`,
       actions,
     }
   return {
@@ -73,27 +81,30 @@ const stopping: Policy = view => {
 }
 
 const backingOff: Policy = view => {
-  const next = Date.parse(view.status.nextRestartTime ?? '')
-  return view.now < next ? { ...asBefore(view, 'Restarting'), requeueAt: next } : undefined
+  const next = instant(view.status.nextRestartTime)
+  return next !== undefined && view.now < next ? { ...asBefore(view, 'Restarting'), requeueAt: next } : undefined
 }
 
 const starting: Policy = view => {
   if (view.created) return undefined
-  const missing = view.gang.flatMap((pod, rank) => (pod === undefined ? [rank] : []))
+  const missing = view.gang.flatMap((pod, worker) => (pod === undefined ? [worker] : []))
   if (missing.length === 0) return undefined
-  const actions: Action[] = missing.map(rank => ({ kind: 'create', object: podOf(view, rank) }))
-  return { ...awaited(view), actions }
+  const actions: Action[] = missing.map(worker => ({ kind: 'create', object: podOf(view, worker) }))
+  return { ...awaitingReadiness(view), actions }
 }
 
-/** As soon as they are made: the same words until something else is to be said, so one status. */
-const awaited = ({ attempt }: View): Decision => ({
+/**
+ * Written as soon as the pods are created. The text stays the same until there is news, so a start
+ * costs one status write.
+ */
+const awaitingReadiness = ({ attempt }: View): Decision => ({
   state: 'Starting',
   reason: 'WorkersStarting',
   message: `created the workers of attempt ${attempt}, waiting for all to be ready`,
 })
 
-/** Not all are ready yet, for a reason that has a name. */
-const held: Policy = view => {
+/** A worker cannot start for a reason that has a name. */
+const heldUp: Policy = view => {
   const trouble = worstTrouble(view.gang)
   if (trouble?.reason !== 'ImagePull' && trouble?.reason !== 'ContainerConfig') return undefined
   return { state: 'Starting', reason: trouble.reason, message: trouble.message }
@@ -102,14 +113,16 @@ const held: Policy = view => {
 const readiness = ({ gang, wanted }: View): string =>
   gang.length < wanted ? `all ${gang.length} workers are ready; ${wanted} were asked for` : 'all workers are ready'
 
-/** Running once all were ready together; from then on until the attempt ends, whatever a readiness probe says. */
+/**
+ * A job is Running from the time when all workers were ready together until the attempt ends,
+ * whatever the readiness probes say in between.
+ */
 const running: Policy = view => {
   const { ready, succeeded: done } = countWorkers(view, view.gang.length)
   if (ready + done === view.gang.length)
     return { state: 'Running', reason: 'AllWorkersReady', message: readiness(view), ...growth(view) }
-  if (view.status.state === 'Running' || view.status.state === 'Stalled')
-    return { state: 'Running', reason: 'WorkersNotReady', message: 'not all workers are ready' }
-  return awaited(view)
+  if (hasRun(view)) return { state: 'Running', reason: 'WorkersNotReady', message: 'not all workers are ready' }
+  return awaitingReadiness(view)
 }
 
 export const policies: readonly Policy[] = [
@@ -123,7 +136,7 @@ export const policies: readonly Policy[] = [
   starting,
   scaledDown,
   queued,
-  held,
+  heldUp,
   stalled,
   grown,
   running,

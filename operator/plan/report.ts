@@ -1,15 +1,44 @@
-// From a worker's progress record to the part of the status that the field owner scmoe-progress holds. Pure.
+// From a worker's progress record to the part of the status that the field owner OWNER_PROGRESS
+// writes: progress, throughput and the last checkpoint.
 
 import type { Progress } from '../../crds/contract.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import type { CheckpointStatus, ProgressStatus, ScMoEJobStatus, State, ThroughputStatus } from '../../crds/status.ts'
-import { timestamp } from './decision.ts'
-import { terminationRecord } from './gang.ts'
-import type { View } from './view.ts'
+import { defined, same } from '../objects/json.ts'
+import { terminationRecord } from '../objects/pod-state.ts'
+import { type Job, podName } from '../objects/wire.ts'
+import { timestamp } from './time.ts'
+import { hasRun, readSpec, readStatus, sizeOf, type View } from './view.ts'
 
 export type Report = { progress: ProgressStatus; throughput?: ThroughputStatus; lastCheckpoint?: CheckpointStatus }
 
-/** A record without figures (the first and the last often have none) keeps those observed before it. */
+/** How often rank 0 of a job is asked for its progress. Undefined if the job does not run. */
+export function reportingInterval(job: Job): number | undefined {
+  const reading = readSpec(job)
+  const isAsked = hasRun({ status: readStatus(job) }) && job.metadata.deletionTimestamp === undefined
+  return 'invalid' in reading || !isAsked ? undefined : reading.spec.reporting.intervalSeconds * 1000
+}
+
+/** The report to write after rank 0 of a running job answered. Undefined if the status has it. */
+export function reportFrom(job: Job, answer: Progress, now: number): Report | undefined {
+  const reading = readSpec(job)
+  if ('invalid' in reading) return undefined
+  const status = readStatus(job)
+  const replicas = sizeOf(reading.spec, { status, created: true })
+  const ranks = worldSizeOf({ workers: { ...reading.spec.workers, replicas } })
+  const report = reportOf(answer, { status, ranks, now })
+  return same(report, reported(status)) ? undefined : report
+}
+
+/** The report that the status has. */
+function reported({ progress, throughput, lastCheckpoint }: ScMoEJobStatus): Report | undefined {
+  return progress === undefined ? undefined : defined({ progress, throughput, lastCheckpoint })
+}
+
+/**
+ * A record may have no figures, as is common for the first and the last one. The status then keeps
+ * the figures of the record before.
+ */
 export function reportOf(
   record: Progress,
   { status, ranks, now }: { status: ScMoEJobStatus; ranks: number; now: number },
@@ -34,9 +63,12 @@ export function reportOf(
   }
 }
 
-/** Rank 0's last words, where they are newer than what the status holds: so the status ends exactly at the last step. */
-function lastWords(view: View): Report | undefined {
-  const first = view.gang[0] ?? view.others.find(({ metadata }) => metadata.name === `${view.name}-worker-0`)
+/**
+ * Rank 0's termination record, if it is newer than the status. With it the status ends exactly at
+ * the last step.
+ */
+function lastReport(view: View): Report | undefined {
+  const first = view.gang[0] ?? view.others.find(({ metadata }) => metadata.name === podName(view.name, 0))
   const record = terminationRecord(first)?.progress
   if (record === undefined || record.jobUid !== view.uid || record.rank !== 0) return undefined
   const known = view.status.throughput?.observedTime
@@ -44,11 +76,13 @@ function lastWords(view: View): Report | undefined {
   return reportOf(record, { status: view.status, ranks: worldSizeOf(view.spec), now: view.now })
 }
 
-/** What scmoe-progress has to write in this state; undefined where it already says so. Only a running job has a remaining time. */
+/**
+ * The report to write in this state, undefined if the status has it already. Only a running job
+ * has a remaining time.
+ */
 export function reportIn(view: View, state: State): Report | undefined {
-  const { progress, throughput, lastCheckpoint } = view.status
-  const held = progress === undefined ? undefined : defined({ progress, throughput, lastCheckpoint })
-  const report = lastWords(view) ?? held
+  const held = reported(view.status)
+  const report = lastReport(view) ?? held
   if (report === undefined) return undefined
   const { estimatedRemainingSeconds = 0, ...rest } = report.progress
   const wanted = state === 'Running' || estimatedRemainingSeconds === 0 ? report : { ...report, progress: rest }
@@ -72,23 +106,4 @@ function throughputOf(record: Progress, ranks: number): ThroughputStatus {
 
 function checkpointOf({ lastCheckpointStep: step, lastCheckpointTime: time }: Progress): CheckpointStatus | undefined {
   return step === undefined ? undefined : defined({ step, time })
-}
-
-type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {
-  [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined>
-}
-
-/** Without the fields that are undefined. */
-export function defined<T extends object>(object: T): Defined<T>
-export function defined(object: object): object {
-  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined))
-}
-
-/** Deep equality of JSON, whatever the order of keys. */
-export function same(a: unknown, b: unknown): boolean {
-  if (Array.isArray(a) || Array.isArray(b))
-    return Array.isArray(a) && Array.isArray(b) && a.length === b.length && a.every((each, i) => same(each, b[i]))
-  if (typeof a !== 'object' || typeof b !== 'object' || a === null || b === null) return a === b
-  const [left, right] = [Object.entries(a), new Map(Object.entries(b))]
-  return left.length === right.size && left.every(([key, value]) => right.has(key) && same(value, right.get(key)))
 }

@@ -1,14 +1,16 @@
-// The part of the status that the field owner scmoe-controller holds, from a decision. Pure.
+// From a decision to the part of the status that the field owner OWNER_CONTROLLER writes.
 
 import type { Condition, ConditionType, ScMoEJobStatus } from '../../crds/status.ts'
+import { defined, same } from '../objects/json.ts'
 import { clip, type Job } from '../objects/wire.ts'
-import { type Decision, timestamp } from './decision.ts'
-import { defined, same } from './report.ts'
-import { countWorkers, isLive, readStatus, type View } from './view.ts'
+import type { Decision } from './decision.ts'
+import { countWorkers } from './gang.ts'
+import { timestamp } from './time.ts'
+import { isLive, readStatus, type View } from './view.ts'
 
 export type Controlled = Omit<ScMoEJobStatus, 'progress' | 'throughput' | 'lastCheckpoint'>
 
-/** The status to write, undefined where it already says so. */
+/** The status to write, undefined if the job has that status already. */
 export function nextStatus(view: View, decision: Decision): Controlled | undefined {
   if (decision.frozen) return undefined
   const { changes = {}, state } = decision
@@ -35,10 +37,15 @@ export function nextStatus(view: View, decision: Decision): Controlled | undefin
   return same(status, controlled(old)) ? undefined : status
 }
 
-type Refusal = { reason: string; message: string }
-
-/** When the API server refuses what the job needs: back to Pending, with its words. Undefined where it already says so. */
-export function refusedStatus(job: Job, { reason, message }: Refusal, now: number): Controlled | undefined {
+/**
+ * The status of a job for which the API server refuses to create an object. A job without a state,
+ * or a suspended one, becomes Pending. Undefined if the job has that status already.
+ */
+export function refusedStatus(
+  job: Job,
+  { reason, message }: { reason: string; message: string },
+  now: number,
+): Controlled | undefined {
   const old = controlled(readStatus(job))
   const { generation } = job.metadata
   const state = old.state === undefined || old.state === 'Suspended' ? 'Pending' : old.state
@@ -56,7 +63,10 @@ export function refusedStatus(job: Job, { reason, message }: Refusal, now: numbe
   return same(status, old) ? undefined : status
 }
 
-/** A spec that this version cannot read: what runs is left alone, and the reason is told. */
+/**
+ * The status of a job whose spec this version of the operator cannot read. Nothing else about the
+ * job changes. Undefined if the job has that status already.
+ */
 export function invalidStatus(job: Job, message: string, now: number): Controlled | undefined {
   const old = controlled(readStatus(job))
   const judged = { type: 'WorkersReady', status: 'Unknown', reason: 'InvalidSpec', message } as const
@@ -71,26 +81,27 @@ export function invalidStatus(job: Job, message: string, now: number): Controlle
   return same(status, old) ? undefined : status
 }
 
-/** null removes, undefined keeps. */
+/** null removes the value, undefined keeps the one before. */
 const kept = (changed: string | null | undefined, before: string | undefined) =>
   changed === undefined ? before : (changed ?? undefined)
 
-/** Without what belongs to scmoe-progress. */
-export function controlled({ progress: _p, throughput: _t, lastCheckpoint: _c, ...rest }: ScMoEJobStatus): Controlled {
+/** The status without the fields that OWNER_PROGRESS writes. */
+function controlled({ progress: _p, throughput: _t, lastCheckpoint: _c, ...rest }: ScMoEJobStatus): Controlled {
   return rest
 }
 
 function workers(view: View, { state, changes }: Decision, attempt: number) {
   const stopped = state === 'Suspended'
-  // Written once they are made.
-  const made = state === 'Starting' && !view.created ? view.gang.filter(pod => pod === undefined).length : 0
-  // A new attempt has no pods yet; a finished job's running pods are about to be deleted.
+  // This status is written after the missing pods were created.
+  const justCreated = state === 'Starting' && !view.created ? view.gang.filter(pod => pod === undefined).length : 0
+  // The next attempt has no pods yet.
   const counts = countWorkers(
     attempt === view.attempt && !stopped ? view : { ...view, gang: [] },
     stopped ? 0 : (changes?.size ?? view.gang.length),
   )
+  // The pods of a finished job that still run are about to be deleted.
   if (state === 'Complete' || state === 'Failed') return { ...counts, ready: 0, active: 0 }
-  return { ...counts, active: counts.active + made }
+  return { ...counts, active: counts.active + justCreated }
 }
 
 type Judgement = Pick<Condition, 'status' | 'reason' | 'message'> & { type: ConditionType }
@@ -103,7 +114,7 @@ function conditions(view: View, { state, reason, message, progressing }: Decisio
   const allReady = runs && ready + succeeded === view.gang.length
   const judged: Judgement[] = [
     judge('Suspended', state === 'Suspended'),
-    // Why the workers are not ready is what people look for there.
+    // WorkersReady is where users look for the reason why a job does not start.
     state === 'Starting' || state === 'Queued'
       ? { type: 'WorkersReady', status: 'False', reason, message }
       : judge('WorkersReady', allReady),
@@ -117,7 +128,7 @@ function conditions(view: View, { state, reason, message, progressing }: Decisio
   return merge(view.status.conditions ?? [], judged, { now: view.now, generation: view.job.metadata.generation })
 }
 
-/** Times change only with the status of a condition. */
+/** Updates the old conditions. The time of a condition is when its status last changed. */
 function merge(
   old: readonly Condition[],
   judged: readonly Judgement[],

@@ -1,17 +1,17 @@
-// Why a pod is not ready, in the words of whoever holds it up: scheduler, registry, kubelet. Pure.
+// Why a pod is not ready: the scheduler, the registry or the kubelet holds it up.
 
+import { isReady, outcomeOf, type Unplaced, unplaced } from '../objects/pod-state.ts'
 import type { Pod } from '../objects/wire.ts'
-import { isReady, outcomeOf } from './gang.ts'
 
 export type Trouble = {
   podName: string
   nodeName?: string
   /** One CamelCase word. */
-  reason: 'Unschedulable' | 'SchedulingGated' | 'ImagePull' | 'ContainerConfig' | 'WorkersStarting'
+  reason: Unplaced['reason'] | 'ImagePull' | 'ContainerConfig' | 'WorkersStarting'
   message: string
 }
 
-/** The worst comes first: of several pods in trouble that one is named. */
+/** The most serious reason comes first. Of several pods in trouble, that one is named. */
 const SEVERITY: readonly Trouble['reason'][] = [
   'Unschedulable',
   'SchedulingGated',
@@ -28,25 +28,7 @@ const PULL_REASONS: ReadonlySet<string> = new Set([
 ])
 const CONFIG_REASONS: ReadonlySet<string> = new Set(['CreateContainerConfigError', 'CreateContainerError'])
 
-const scheduling = (pod: Pod) => pod.status?.conditions?.find(({ type }) => type === 'PodScheduled')
-
-/** Has its node; until then it holds nothing. */
-export const isScheduled = (pod: Pod | undefined): boolean =>
-  pod !== undefined &&
-  (pod.spec?.nodeName !== undefined || scheduling(pod)?.status === 'True') &&
-  unplaced(pod) === undefined
-
-function unplaced(pod: Pod): { reason: 'Unschedulable' | 'SchedulingGated'; message: string } | undefined {
-  const { status, reason, message = '' } = scheduling(pod) ?? {}
-  if (status !== 'False' || (reason !== 'Unschedulable' && reason !== 'SchedulingGated')) return undefined
-  return { reason, message: `${pod.metadata.name}: ${message}` }
-}
-
-/** When it got its node, as far as it says so. */
-export const scheduledTime = (pod: Pod | undefined): string | undefined =>
-  pod !== undefined && isScheduled(pod) ? scheduling(pod)?.lastTransitionTime : undefined
-
-/** Undefined where it is ready or over. */
+/** Undefined if the pod is ready or has ended. */
 export function troubleOf(pod: Pod): Trouble | undefined {
   if (isReady(pod) || outcomeOf(pod) !== 'active') return undefined
   const place = {
@@ -54,8 +36,8 @@ export function troubleOf(pod: Pod): Trouble | undefined {
     ...(pod.spec?.nodeName === undefined ? {} : { nodeName: pod.spec.nodeName }),
   }
   const name = pod.metadata.name
-  const homeless = unplaced(pod)
-  if (homeless !== undefined) return { ...place, ...homeless }
+  const withoutNode = unplaced(pod)
+  if (withoutNode !== undefined) return { ...place, ...withoutNode }
   const containers = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])]
   for (const { image = '', state } of containers) {
     const { reason = '', message = '' } = state?.waiting ?? {}
@@ -65,14 +47,17 @@ export function troubleOf(pod: Pod): Trouble | undefined {
   return { ...place, reason: 'WorkersStarting', message: `${name} is not ready` }
 }
 
-/** Of the lowest rank among those that are worst off. */
+/** The most serious trouble of a gang. Of equally serious ones, that of the lowest worker. */
 export function worstTrouble(pods: readonly (Pod | undefined)[]): Trouble | undefined {
   return pods
     .flatMap(pod => (pod === undefined ? [] : (troubleOf(pod) ?? [])))
     .toSorted((a, b) => SEVERITY.indexOf(a.reason) - SEVERITY.indexOf(b.reason))[0]
 }
 
-/** Between two tries the kubelet wraps the registry's error into "Back-off pulling image"; the text should not flip. */
+/**
+ * Between two tries the kubelet wraps the registry's error into "Back-off pulling image". The text
+ * leaves that out, so that it stays the same from try to try.
+ */
 function cannotPull(pod: string, image: string, message: string): string {
   const inner = /ErrImagePull: (.*)$/s.exec(message)?.[1] ?? (message.startsWith('Back-off') ? '' : message)
   return `${pod} cannot pull image "${image}"${inner === '' ? '' : `: ${inner}`}`

@@ -1,13 +1,14 @@
-// Which jobs are looked at first: those that have to get pods. Pure.
+// Decides which jobs are looked at first: those that need pods.
 
 import { LABEL } from '../../crds/contract.ts'
+import { isStopping, outcomeOf } from '../objects/pod-state.ts'
 import type { Job, Pod } from '../objects/wire.ts'
-import { isStopping, outcomeOf } from './gang.ts'
 import { managedElsewhere, readSpec, readStatus } from './view.ts'
 
 /**
- * Nothing of the job can run before it has been looked at: it has no pods, or its gang has to be made anew. In a back-off too: its last pod's end has
- * taken the place of the time it was to be looked at, and whoever looks only sets that again.
+ * Whether nothing of the job can run before the operator looks at it: it has no pods, or its gang
+ * has to be created again. A job that waits for its back-off counts, too. The end of its last pod
+ * has replaced the time at which it was to be looked at, and looking at it sets that time again.
  */
 export function isUrgent(job: Job, pods: readonly Pod[]): boolean {
   const reading = readSpec(job)
@@ -16,7 +17,7 @@ export function isUrgent(job: Job, pods: readonly Pod[]): boolean {
   if (over || managedElsewhere(job) || 'invalid' in reading || reading.spec.suspend) return false
   if (pods.length === 0) return true
   return pods.some(pod => {
-    const of = Number(pod.metadata.labels?.[LABEL.attempt])
-    return !isStopping(pod) && (of < attempt || (of === attempt && outcomeOf(pod) === 'failed'))
+    const podAttempt = Number(pod.metadata.labels?.[LABEL.attempt])
+    return !isStopping(pod) && (podAttempt < attempt || (podAttempt === attempt && outcomeOf(pod) === 'failed'))
   })
 }

@@ -1,36 +1,68 @@
-// One job with its pods, sorted out: which pods count, how many attempts there were, what the last status said. Pure.
+// One job with its pods: which of them belong to the present attempt, and what the last status
+// said.
+//
+// How an attempt lives
+//
+// A job runs in attempts, numbered from 1. `status.attempt` is the attempt whose pods exist or are
+// the next to be created. Every pod has the number of its attempt as a label. The names of the pods
+// are the same in every attempt, so all pods of earlier attempts have to be gone before the first
+// pod of a new one can be created.
+//
+// Creation. The operator creates the pods, and then a status with a live state (Queued, Starting,
+// Running, Stalled) and no `nextRestartTime` records that all of them were created. This is the
+// `created` of a View. Before that, a missing pod still has to be created: the operator may have
+// stopped half-way. After that, a pod that is missing or told to stop was deleted by somebody else,
+// which is a failure of the attempt.
+//
+// Pods that are gone. A pod may end and be deleted before the operator looks at it again. The
+// caches keep the last known state of a deleted pod (`gonePods`) until another pod takes its name.
+// From that state the operator learns how the worker ended.
+//
+// The end. A failure, a suspension or a new size ends the attempt: the status gets the next attempt
+// number, together with the failure if there was one. The pods of a failed gang, which are the
+// evidence, are deleted only when that status is observed. They then belong to an earlier attempt.
+//
+// Probes. An elastic gang that runs with fewer workers than the job asks for creates pods for the
+// missing workers, because only the scheduler knows whether there is room for them. These probes
+// carry the number of the next attempt and the rank count of the larger gang. They are never part
+// of the gang that runs. If they find room, the attempt number grows by two, so that the probes
+// belong to an earlier attempt, too, and are deleted with the pods of the smaller gang.
 
 import { CONTROLLER, LABEL } from '../../crds/contract.ts'
 import { ranksPerWorker, worldSizeOf } from '../../crds/ranks.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { ScMoEJobStatus, type State, type WorkersStatus } from '../../crds/status.ts'
+import { ScMoEJobStatus, type State } from '../../crds/status.ts'
+import { isOwnedBy } from '../objects/owned.ts'
 import type { Scheduler } from '../objects/providers.ts'
 import { type Job, type KubeObject, type Pod, podName } from '../objects/wire.ts'
-import { hasSucceeded, isReady, outcomeOf } from './gang.ts'
 
-/** What rank 0 last answered, and when, in milliseconds since 1970 by the API server's clock. */
-export type Heard = { attempt: number; step: number; at: number }
+/** The last answer of rank 0. `at` is in milliseconds since 1970, by the API server's clock. */
+export type LastAnswer = { attempt: number; step: number; at: number }
 
-/** What `observe` read from the caches. */
+/** Everything that the operator knows of one job. */
 export type Observed = {
   job: Job
-  /** All pods that carry this job's name, also those of an earlier job of that name. */
+  /** All pods labelled with this job's name, including those of an earlier job of that name. */
   pods: readonly Pod[]
-  /** Those of them that are gone, as they were last seen, until another takes the name. */
-  ghosts?: readonly Pod[] | undefined
+  /** The last known state of pods that are gone, until another pod takes the name. */
+  gonePods?: readonly Pod[] | undefined
   service: KubeObject | undefined
   budget: KubeObject | undefined
-  /** What the scheduling provider keeps of this job's gangs. */
+  /** The scheduling provider's objects for this job's gangs. */
   groups?: readonly KubeObject[]
-  heard?: Heard | undefined
-  /** Since when this operator asks for progress, milliseconds since 1970. */
+  lastAnswer?: LastAnswer | undefined
+  /** Since when this operator asks for progress, in milliseconds since 1970. */
   watchedSince: number
 } & Settings
 
-/** What the operator was started with. */
+/** The objects that are left of a job that is gone. */
+export type Leftovers = { job: undefined; pods: readonly Pod[]; groups: readonly KubeObject[] }
+
+/** The operator's own settings that a plan depends on. */
 export type Settings = {
-  /** Images of workers whose template names none: without GPUs and with. */
+  /** Image of workers whose template names none. */
   workerImage: string
+  /** The same for workers with GPUs. */
   gpuWorkerImage: string
   scheduler: Scheduler
 }
@@ -40,22 +72,25 @@ export type View = Observed & {
   name: string
   namespace: string
   uid: string
-  /** workers.replicas is how many workers the present attempt has: fewer than were asked for where there is no room for all. */
+  /**
+   * The job's spec, with `workers.replicas` as the number of workers of the present attempt. An
+   * elastic job may run with fewer workers than it asks for.
+   */
   spec: ScMoEJobSpec
-  /** Workers that the job asks for. */
+  /** Number of workers that the job asks for. */
   wanted: number
   status: ScMoEJobStatus
-  /** The attempt whose pods exist or are the next to be created, from 1. */
+  /** The attempt whose pods exist or are the next to be created. */
   attempt: number
-  /** It is on record that all pods of this attempt were created: from here on a missing one was deleted. */
+  /** The status says that all pods of this attempt were created. */
   created: boolean
-  /** Pods of this attempt by worker. */
+  /** Pods of this attempt, by worker. */
   gang: readonly (Pod | undefined)[]
-  /** This job's pods of other attempts and those of others that have its pods' names: they have to go before this attempt can start. */
+  /** Pods of the job's other attempts, and foreign pods that have the names of its pods. */
   others: readonly Pod[]
 }
 
-/** What the job says about itself; the text says which field is wrong where the spec is not usable. */
+/** The job's spec, or a text that says which field is wrong. */
 export type Reading = { spec: ScMoEJobSpec } | { invalid: string }
 
 export function readSpec(job: Job): Reading {
@@ -69,7 +104,10 @@ export function readSpec(job: Job): Reading {
   })
 }
 
-/** Field by field: one that another version wrote differently is dropped, the others still count. */
+/**
+ * Reads the status field by field. A field that another version of the operator wrote in another
+ * form is dropped, and the others still count.
+ */
 export function readStatus(job: Job): ScMoEJobStatus {
   return once(statuses, job.status, () => {
     const source = typeof job.status === 'object' && job.status !== null ? Object.entries(job.status) : []
@@ -79,7 +117,7 @@ export function readStatus(job: Job): ScMoEJobStatus {
   })
 }
 
-/** The caches freeze what they hold, and the same job is looked at many times. */
+/** Parses a frozen source only once. Objects in the caches are frozen, and are read often. */
 function once<T>(known: WeakMap<object, T>, source: unknown, read: () => T): T {
   if (typeof source !== 'object' || source === null || !Object.isFrozen(source)) return read()
   const value = known.get(source) ?? read()
@@ -110,35 +148,22 @@ export function viewOf(observed: Observed, written: ScMoEJobSpec, now: number): 
   return { ...observed, now, name, namespace, uid, spec, wanted, status, attempt, created, gang, others }
 }
 
-/** Workers of the present attempt: those on record, of a gang that may have fewer than were asked for. */
+/** Number of workers of the present attempt. For an elastic job the status has it on record. */
 export function sizeOf({ workers }: ScMoEJobSpec, seen: { status: ScMoEJobStatus; created: boolean }): number {
   const recorded = seen.status.workers?.desired ?? 0
   if (workers.minReplicas === undefined || recorded === 0) return workers.replicas
   return seen.created ? recorded : Math.min(recorded, workers.replicas)
 }
 
-/** The gang has pods, or is about to get them. */
+/** Whether a job in this state has pods or is about to get them. */
 export const isLive = (state: State | undefined): boolean =>
   state === 'Queued' || state === 'Starting' || state === 'Running' || state === 'Stalled'
 
-export const isOwnedBy = (pod: KubeObject, uid: string): boolean =>
-  pod.metadata.labels?.[LABEL.jobUid] === uid &&
-  (pod.metadata.ownerReferences?.some(owner => owner.uid === uid) ?? false)
+/** Whether all workers of the present attempt were ready together at some time. */
+export const hasRun = ({ status: { state } }: { status: ScMoEJobStatus }): boolean =>
+  state === 'Running' || state === 'Stalled'
 
-export function countWorkers(view: View, desired: number): WorkersStatus {
-  const outcomes = view.gang.map(pod => outcomeOf(pod))
-  const number = (outcome: string) => outcomes.filter(each => each === outcome).length
-  return {
-    desired,
-    ready: view.gang.filter(isReady).length,
-    active: number('active'),
-    succeeded: view.gang.filter((_, rank) => hasSucceeded(rank, view)).length,
-    failed: number('failed'),
-    selector: `${LABEL.jobUid}=${view.uid}`,
-  }
-}
-
-/** Read without the schema, so that a job of another controller may have fields that are not known here. */
+/** Read without the schema, because a job of another controller may have unknown fields. */
 export function managedElsewhere({ spec }: Job): boolean {
   const manager = typeof spec === 'object' && spec !== null && 'managedBy' in spec ? spec.managedBy : undefined
   return manager !== undefined && manager !== CONTROLLER

@@ -6,7 +6,7 @@ import type { ProviderName } from '../../operator/objects/providers.ts'
 import type { Job, KubeObject, Pod } from '../../operator/objects/wire.ts'
 import { describe, type Plan, plan } from '../../operator/plan/plan.ts'
 import { reportOf } from '../../operator/plan/report.ts'
-import type { Heard, Settings } from '../../operator/plan/view.ts'
+import type { LastAnswer, Settings } from '../../operator/plan/view.ts'
 
 export const T0 = Date.parse('2026-01-01T00:00:00Z')
 export type End = { exitCode: number; message?: string; reason?: string; after?: number }
@@ -16,7 +16,7 @@ export class World {
   readonly job: Job & { spec: Record<string, unknown>; status?: ScMoEJobStatus }
   readonly pods = new Map<string, Pod>()
   /** As they were last seen. */
-  readonly ghosts = new Map<string, Pod>()
+  readonly gonePods = new Map<string, Pod>()
   /** Pods as they were sent, by name. */
   readonly made = new Map<string, KubeObject & { readonly [key: string]: unknown }>()
   readonly settings: Settings
@@ -24,7 +24,7 @@ export class World {
   groups: KubeObject[] = []
   service: KubeObject | undefined
   budget: KubeObject | undefined
-  heard: Heard | undefined
+  lastAnswer: LastAnswer | undefined
   /** Pods that the nodes have room for. */
   room = Number.POSITIVE_INFINITY
   #pods = 0
@@ -41,16 +41,18 @@ export class World {
   }
 
   plan(): Plan {
-    const { job, service, budget, groups, heard, settings } = this
-    const [pods, ghosts] = [[...this.pods.values()], [...this.ghosts.values()]]
-    return plan({ job, pods, ghosts, service, budget, groups, heard, watchedSince: T0, ...settings }, this.now)
+    const { job, service, budget, groups, lastAnswer, settings } = this
+    const [pods, gonePods] = [[...this.pods.values()], [...this.gonePods.values()]]
+    return plan({ job, pods, gonePods, service, budget, groups, lastAnswer, watchedSince: T0, ...settings }, this.now)
   }
 
   /** Plans and carries it out; `actions` and `write` say how far it came before the operator died. */
   step({ actions = Number.POSITIVE_INFINITY, write = true } = {}): Plan {
     const wanted = this.plan()
     for (const action of wanted.actions.slice(0, actions)) {
-      if (action.kind === 'deleteJob') this.job.metadata.deletionTimestamp = new Date(this.now).toISOString()
+      if (action.kind === 'deleteWorkload')
+        this.groups = this.groups.filter(({ metadata: { uid } }) => uid !== action.workload.metadata.uid)
+      else if (action.kind === 'deleteJob') this.job.metadata.deletionTimestamp = new Date(this.now).toISOString()
       else if (action.kind === 'delete' && action.force) this.vanish(action.pod.metadata.name)
       else if (action.kind === 'delete') this.#stop(action.pod.metadata.name)
       else if (action.object.kind === 'Service') this.service = action.object
@@ -82,14 +84,14 @@ export class World {
   }
 
   /** The same without when to look again. */
-  told(): string[] {
+  changes(): string[] {
     return this.settle().filter(sentence => !sentence.startsWith('look again at'))
   }
 
   /** Rank 0 of this attempt tells its step, and the operator writes it down. */
   answers(step: number): void {
     const { attempt = 1, workers } = this.status
-    this.heard = { attempt, step, at: this.now }
+    this.lastAnswer = { attempt, step, at: this.now }
     const observedTime = new Date(this.now).toISOString()
     const record = {
       jobUid: 'uid-1',
@@ -162,7 +164,7 @@ export class World {
 
   /** It is not there any more. */
   vanish(name: string): void {
-    this.ghosts.set(name, this.#pod(name))
+    this.gonePods.set(name, this.#pod(name))
     this.pods.delete(name)
   }
 
@@ -179,7 +181,7 @@ export class World {
     const { name } = object.metadata
     if (this.pods.has(name)) throw new Error(`pod ${name} exists`)
     this.made.set(name, { ...object })
-    this.ghosts.delete(name)
+    this.gonePods.delete(name)
     const stored: Pod = structuredClone(object)
     this.pods.set(name, {
       ...stored,

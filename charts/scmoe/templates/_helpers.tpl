@@ -7,7 +7,7 @@
 {{ .Values.serviceAccount.name | default (include "scmoe.name" .) }}
 {{- end }}
 
-{{- /* Never changes with the version: a Deployment's selector cannot. */}}
+{{- /* Labels that stay the same in every version, because a Deployment's selector is immutable. */}}
 {{- define "scmoe.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -24,7 +24,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{- /* labels and annotations of an object; to be indented below its metadata. */}}
+{{- /* Labels and annotations of an object, to be indented below its metadata. */}}
 {{- define "scmoe.marks" -}}
 labels:
   {{- include "scmoe.labels" . | trim | nindent 2 }}
@@ -38,7 +38,7 @@ annotations:
 {{- if .image.digest }}{{ printf "%s@%s" .image.repository .image.digest }}{{ else }}{{ printf "%s:%s" .image.repository (.image.tag | default .appVersion) }}{{ end }}
 {{- end }}
 
-{{- /* Nobody, nothing to write to, no capabilities: what a namespace under the restricted level admits. */}}
+{{- /* Security contexts that the Pod Security level "restricted" admits. */}}
 {{- define "scmoe.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532

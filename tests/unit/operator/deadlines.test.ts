@@ -108,7 +108,7 @@ describe('the deadline on progress', () => {
     const world = runningWorld(spec)
     world.answers(3)
     world.wait(700)
-    world.heard = { attempt: 0, step: 3, at: world.now }
+    world.lastAnswer = { attempt: 0, step: 3, at: world.now }
     world.settle()
     expect(world.status.reason).toBe('ProgressUnknown')
   })

@@ -17,7 +17,7 @@ const elastic = (minReplicas = 1) => ({
 function turn(world: World, { images = true } = {}): string[] {
   const told: string[] = []
   for (let i = 0; i < 6; i++) {
-    told.push(...world.told())
+    told.push(...world.changes())
     world.gone()
     world.schedule()
     for (const [name, pod] of world.pods) {
@@ -152,8 +152,8 @@ describe('a gang that could be larger', () => {
     expect(names(world)).toEqual(['gpt-worker-0', 'gpt-worker-1', 'gpt-worker-2', 'gpt-worker-3'])
     expect(world.status).toMatchObject({ state: 'Running', workers: { desired: 2, ready: 2, active: 2 } })
     world.wait(10_000)
-    world.heard = { attempt: world.status.attempt ?? 0, step: 1, at: world.now }
-    expect(world.told()).toEqual([])
+    world.lastAnswer = { attempt: world.status.attempt ?? 0, step: 1, at: world.now }
+    expect(world.changes()).toEqual([])
   })
 
   it('starts again with all when there is room for all', () => {
@@ -175,7 +175,7 @@ describe('a gang that could be larger', () => {
     turn(world, { images: false })
     expect(world.status).toMatchObject({ state: 'Running', workers: { desired: 2, ready: 2 } })
     world.wait(100)
-    world.heard = { attempt: world.status.attempt ?? 0, step: 1, at: world.now }
+    world.lastAnswer = { attempt: world.status.attempt ?? 0, step: 1, at: world.now }
     turn(world, { images: false })
     expect(names(world)).toEqual(['gpt-worker-0', 'gpt-worker-1'])
   })
@@ -199,12 +199,12 @@ describe('a gang that could be larger', () => {
     world.room = 3
     turn(world)
     world.wait(100)
-    world.heard = { attempt: world.status.attempt ?? 0, step: 1, at: world.now }
+    world.lastAnswer = { attempt: world.status.attempt ?? 0, step: 1, at: world.now }
     expect(turn(world)).toEqual(expect.arrayContaining(['delete Pod gpt-worker-2: it found no room for a larger gang']))
     expect(names(world)).toEqual(['gpt-worker-0', 'gpt-worker-1'])
     expect(world.status).toMatchObject({ state: 'Running', workers: { desired: 2 } })
     world.wait(100)
-    world.heard = { attempt: world.status.attempt ?? 0, step: 2, at: world.now }
+    world.lastAnswer = { attempt: world.status.attempt ?? 0, step: 2, at: world.now }
     turn(world)
     expect(names(world)).toHaveLength(4)
   })
@@ -217,7 +217,7 @@ describe('a gang that could be larger', () => {
     world.room = 3
     turn(world)
     world.wait(100)
-    world.heard = { attempt: world.status.attempt ?? 0, step: 1, at: world.now }
+    world.lastAnswer = { attempt: world.status.attempt ?? 0, step: 1, at: world.now }
     turn(world)
     expect(world.status).toMatchObject({ state: 'Running', workers: { desired: 2, ready: 2 } })
   })
@@ -233,9 +233,9 @@ describe('a gang that could be larger', () => {
     const world = two()
     world.job.spec['failurePolicy'] = { maxRestarts: 3 }
     world.end('gpt-worker-0', { exitCode: 70 })
-    world.told()
+    world.changes()
     world.wait(20)
-    world.told()
+    world.changes()
     expect([...world.pods.values()].every(({ metadata }) => metadata.deletionTimestamp !== undefined)).toBe(true)
     turn(world)
     expect(world.status).toMatchObject({ state: 'Running', restarts: 1, workers: { desired: 2, ready: 2 } })

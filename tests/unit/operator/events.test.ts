@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { ApiError } from '../../../operator/api/errors.ts'
 import type { Request } from '../../../operator/api/kube.ts'
 import { Events } from '../../../operator/events.ts'
-import type { Note } from '../../../operator/plan/plan.ts'
+import type { Note } from '../../../operator/plan/decision.ts'
 
 const job = (name: string) => ({ metadata: { name, namespace: 'ns', uid: `uid-${name}` } })
 const ready: Note = { type: 'Normal', reason: 'AllWorkersReady', action: 'Running', note: 'all workers are ready' }
@@ -38,8 +38,8 @@ describe('Events', () => {
     const server = new EventServer()
     const events = new Events(server, { identity: 'a' })
     for (let i = 0; i < 5; i++) {
-      events.tell(job('x'), ready)
-      events.tell(job('x'), unready)
+      events.send(job('x'), ready)
+      events.send(job('x'), unready)
     }
     await events.settled()
     expect([...server.events.values()].map(({ series }) => series?.count)).toEqual([5, 5])
@@ -48,9 +48,9 @@ describe('Events', () => {
   it('of another job, or with other words, are other events', async () => {
     const server = new EventServer()
     const events = new Events(server, { identity: 'a' })
-    events.tell(job('x'), ready)
-    events.tell(job('y'), ready)
-    events.tell(job('x'), { ...ready, note: 'other words' })
+    events.send(job('x'), ready)
+    events.send(job('y'), ready)
+    events.send(job('x'), { ...ready, note: 'other words' })
     await events.settled()
     expect([...server.events.values()].map(({ series }) => series)).toEqual([undefined, undefined, undefined])
   })
@@ -58,21 +58,21 @@ describe('Events', () => {
   it('are told anew when the server has forgotten them', async () => {
     const server = new EventServer()
     const events = new Events(server, { identity: 'a' })
-    events.tell(job('x'), ready)
+    events.send(job('x'), ready)
     await events.settled()
     server.events.clear()
-    events.tell(job('x'), ready)
+    events.send(job('x'), ready)
     await events.settled()
     expect(server.events.size).toBe(1)
   })
 
-  // Seen to fail: without asking `yields` both are told at once.
+  // Seen to fail: without asking `shouldYield` both are told at once.
   it('wait while others need the API server more, then are told with the time at which it happened', async () => {
     const server = new EventServer()
     let busy = true
-    const events = new Events(server, { identity: 'a', yields: () => busy })
-    events.tell(job('x'), ready)
-    events.tell(job('y'), ready)
+    const events = new Events(server, { identity: 'a', shouldYield: () => busy })
+    events.send(job('x'), ready)
+    events.send(job('y'), ready)
     const before = new Date().toISOString()
     await sleep(20)
     expect(server.writes).toBe(0)
@@ -87,8 +87,8 @@ describe('Events', () => {
     const lost: string[] = []
     const events = new Events(server, { identity: 'a', onLost: ({ metadata }) => void lost.push(metadata.name) })
     server.refuses = 1
-    events.tell(job('x'), ready)
-    events.tell(job('y'), ready)
+    events.send(job('x'), ready)
+    events.send(job('y'), ready)
     await events.settled()
     expect([lost, server.events.size]).toEqual([['x'], 1])
   })

@@ -98,7 +98,7 @@ describe('the back-off', () => {
     const world = runningWorld(policy(10))
     const delays = [1, 599, 600, 1].map(ran => {
       world.wait(ran)
-      world.heard = { attempt: world.status.attempt ?? 1, step: ran, at: world.now }
+      world.lastAnswer = { attempt: world.status.attempt ?? 1, step: ran, at: world.now }
       world.end('gpt-worker-0', { exitCode: 70 })
       world.settle()
       const seconds = delay(world)

@@ -111,7 +111,7 @@ function checkStep(world: World, before: { pods: Pod[]; attempt: number; over: b
   const { active = 0, succeeded = 0, failed = 0, ready = 0, desired = 0 } = workers ?? {}
   const ofGang = (pod: Pod) => attemptOf(pod) === counted && sizeOf(pod) === desired
   // Those that this step took away were still counted.
-  const current = new Set([...before.pods, ...world.pods.values(), ...world.ghosts.values()].filter(ofGang))
+  const current = new Set([...before.pods, ...world.pods.values(), ...world.gonePods.values()].filter(ofGang))
   const over = state === 'Complete' || state === 'Failed'
   const replicas = Number(Object(world.job.spec['workers'])['replicas'])
   return [

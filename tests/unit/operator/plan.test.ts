@@ -62,6 +62,18 @@ describe('a job that goes well', () => {
     expect(world.status).toMatchObject({ state: 'Complete', restarts: 0, workers: { succeeded: 2 } })
   })
 
+  // Seen failing with the number of a worker compared with the rank label of its pod.
+  it('is complete with several GPUs per worker, too, when a pod that did all steps is taken away', () => {
+    const world = runningWorld({ workers: { replicas: 2, gpusPerWorker: 2 } })
+    world.end('gpt-worker-1', { exitCode: 0 })
+    world.settle()
+    world.vanish('gpt-worker-1')
+    world.settle()
+    world.end('gpt-worker-0', { exitCode: 0 })
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Complete', restarts: 0, workers: { succeeded: 2 } })
+  })
+
   it('stays Running when a readiness probe fails for a moment, and says so', () => {
     const world = runningWorld()
     world.unready('gpt-worker-0')

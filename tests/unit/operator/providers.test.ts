@@ -4,10 +4,12 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { type Path, pathText, schemaProblems, unknownFields } from '../../../cli/structural.ts'
+import { LABEL } from '../../../crds/contract.ts'
 import type { Schema } from '../../../crds/definition.ts'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
-import { abandoned, groupOf, PROVIDERS, type ProviderName, partsOf } from '../../../operator/objects/providers.ts'
+import { groupOf, PROVIDERS, type ProviderName, partsOf } from '../../../operator/objects/providers.ts'
 import { pod } from '../../../operator/objects/workers.ts'
+import { plan } from '../../../operator/plan/plan.ts'
 import { attemptOf, runningWorld, World } from '../../support/operator-world.ts'
 
 const gang = (provider: ProviderName, spec: object = {}, labels: Record<string, string> = {}) => ({
@@ -28,7 +30,7 @@ const podOf = (...of: Parameters<typeof gang>): PodOf => {
 }
 const rack = { scheduling: { constraints: { topology: [{ key: 'example.com/rack' }] } } }
 const nextToEachOther = {
-  labelSelector: { matchLabels: { 'scmoe.dev/job-uid': '01234567-89ab-cdef-0123-456789abcdef' } },
+  labelSelector: { matchLabels: { [LABEL.jobUid]: '01234567-89ab-cdef-0123-456789abcdef' } },
   topologyKey: 'example.com/rack',
 }
 
@@ -59,7 +61,7 @@ describe('kueue', () => {
       labels: {
         'kueue.x-k8s.io/queue-name': 'team-a',
         'kueue.x-k8s.io/pod-group-name': 'gpt-01234-2',
-        'scmoe.dev/attempt': '2',
+        [LABEL.attempt]: '2',
       },
       annotations: {
         'kueue.x-k8s.io/pod-group-total-count': '4',
@@ -98,7 +100,11 @@ describe('a pod group of Kueue', () => {
   const groups = [{ metadata: { name: 'gpt-01234-1' } }, { metadata: { name: 'gpt-01234-2' } }]
   const stopping = { deletionTimestamp: '2026-01-01T00:00:00Z', deletionGracePeriodSeconds: 60 }
   const withoutKubelet = { ...stopping, deletionGracePeriodSeconds: 0 }
-  const names = (...pods: ReturnType<typeof member>[]) => abandoned(pods, groups).map(({ metadata }) => metadata.name)
+  /** The Workloads that are deleted of a job that is gone. */
+  const names = (...pods: ReturnType<typeof member>[]) =>
+    plan({ job: undefined, pods, groups }, 0).actions.map(action =>
+      action.kind === 'deleteWorkload' ? action.workload.metadata.name : action.kind,
+    )
 
   it('is let go when a pod of it was deleted that no kubelet will end', () => {
     expect(names(member('gpt-01234-1', withoutKubelet), member('gpt-01234-1', stopping))).toEqual(['gpt-01234-1'])
@@ -118,7 +124,7 @@ describe('coscheduling', () => {
     expect(group).toMatchObject({
       apiVersion: 'scheduling.x-k8s.io/v1alpha1',
       kind: 'PodGroup',
-      metadata: { name: 'gpt', namespace: 'ns', labels: { 'scmoe.dev/job-name': 'gpt' } },
+      metadata: { name: 'gpt', namespace: 'ns', labels: { [LABEL.jobName]: 'gpt' } },
       spec: { minMember: 4 },
     })
     expect(refusals('podgroups.scheduling.x-k8s.io', group ?? {})).toEqual([])
@@ -211,25 +217,25 @@ describe('a job that waits for its nodes', () => {
       'create PodGroup gpt',
       'create Pod gpt-worker-0',
     ])
-    expect(world.told()).toEqual([])
+    expect(world.changes()).toEqual([])
   })
 
   it('has the group repaired when someone changes it', () => {
     const world = new World({}, 'volcano')
     world.settle()
     world.groups = world.groups.map(group => ({ ...group, spec: { minMember: 1 } }))
-    expect(world.told()).toEqual(['apply PodGroup gpt'])
+    expect(world.changes()).toEqual(['apply PodGroup gpt'])
   })
 
   it('is Queued with the words of the scheduler, of a pod that fits nowhere before one that is held back', () => {
     const world = new World()
     world.settle()
     world.gated('gpt-worker-0')
-    expect(world.told()).toEqual([
+    expect(world.changes()).toEqual([
       'write Queued, SchedulingGated: gpt-worker-0: Scheduling is blocked due to non-empty scheduling gates',
     ])
     world.unschedulable('gpt-worker-1', '0/3 nodes are available: 3 Insufficient nvidia.com/gpu.')
-    expect(world.told()).toEqual([
+    expect(world.changes()).toEqual([
       'write Queued, Unschedulable: gpt-worker-1: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu.',
     ])
     expect(world.status.conditions?.find(({ type }) => type === 'WorkersReady')).toMatchObject({
@@ -244,7 +250,7 @@ describe('a job that waits for its nodes', () => {
     world.unschedulable('gpt-worker-0', 'no room')
     world.settle()
     for (const name of world.pods.keys()) world.ready(name)
-    expect(world.told()).toEqual(['write Running, AllWorkersReady: all workers are ready'])
+    expect(world.changes()).toEqual(['write Running, AllWorkersReady: all workers are ready'])
     expect([...world.pods.values()].map(attemptOf)).toEqual([1, 1])
   })
 
@@ -258,15 +264,15 @@ describe('a job that waits for its nodes', () => {
     world.groups = [workload('gpt-uid1-7', pending)]
     expect(world.settle()[0]).toContain('write Queued, SchedulingGated')
     world.groups = [workload('gpt-uid1-1', pending)]
-    expect(world.told()).toEqual([`write Queued, WaitingForQuota: Kueue: ${message}`])
+    expect(world.changes()).toEqual([`write Queued, WaitingForQuota: Kueue: ${message}`])
     const reserved = { ...pending, status: 'True', message: 'Quota reserved in ClusterQueue gpus' }
     world.groups = [workload('gpt-uid1-1', reserved)]
-    expect(world.told()).toEqual([
-      'write Queued, WaitingForAdmission: Kueue: Quota reserved in ClusterQueue gpus; its admission checks are not done',
+    expect(world.changes()).toEqual([
+      'write Queued, WaitingForAdmission: Kueue: Quota reserved in ClusterQueue gpus; the admission checks are not done',
     ])
     world.groups = [workload('gpt-uid1-1', reserved, { type: 'Admitted', status: 'True' })]
     world.unschedulable('gpt-worker-0', 'no room')
-    expect(world.told()).toEqual(['write Queued, Unschedulable: gpt-worker-0: no room'])
+    expect(world.changes()).toEqual(['write Queued, Unschedulable: gpt-worker-0: no room'])
   })
 
   it('does not count a preemption by Kueue as a failure', () => {
@@ -287,6 +293,6 @@ describe('a job that waits for its nodes', () => {
     const message = '2/2 tasks in gang unschedulable: pod group is not ready, 2 minAvailable, 2 Pending'
     const status = { phase: 'Inqueue', conditions: [{ type: 'Unschedulable', status: 'True', message }] }
     world.groups = world.groups.map(group => ({ ...group, status }))
-    expect(world.told()).toEqual([`write Queued, Unschedulable: Volcano: ${message}`])
+    expect(world.changes()).toEqual([`write Queued, Unschedulable: Volcano: ${message}`])
   })
 })
