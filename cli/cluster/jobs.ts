@@ -85,7 +85,7 @@ function notFound(
     return `${text}, but in ${elsewhere.map(({ metadata }) => metadata.namespace).join(', ')}: give --namespace`
   const near = here.filter(other => distance(other, name) <= Math.max(2, name.length / 3) || other.includes(name))
   if (near.length > 0) return `${text}; did you mean ${near.slice(0, 3).join(', ')}?`
-  if (here.length === 0) return `${text}, nor any other; --namespace names another`
+  if (here.length === 0) return `${text}, and no other job: give --namespace to look elsewhere`
   return `${text}; there ${here.length === 1 ? 'is' : 'are'}: ${here.slice(0, 10).join(', ')}${here.length > 10 ? ', …' : ''}`
 }
 

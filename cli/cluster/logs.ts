@@ -45,7 +45,7 @@ export async function logsCommand(
   if (options.follow) await followAll(cluster, shown, { ...options, print, show })
   else for (const pod of shown) await printLog(cluster, pod, { ...options, print, show })
   const hidden = chosen.length - shown.length
-  if (hidden > 0) print(`\n${hidden} more workers: --all, or --rank <n> for one`)
+  if (hidden > 0) print(`\n${hidden} more workers are not shown: give --all, or --rank <n> for one`)
   return 0
 }
 

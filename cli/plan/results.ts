@@ -57,7 +57,7 @@ export function demandSame({ file, labels, profile }: Measured, emitted: Emitted
     const [found, wanted] = [labels[op], emitted.ops[op]?.label]
     if (found !== wanted)
       throw new JobFileError(
-        `${file} is of another model: its op ${op} is ${found ?? 'missing'}, that of the job ${wanted ?? 'missing'}; ${another}`,
+        `${file} holds times of another model: its op ${op} is ${found ?? 'missing'}, but that of the job is ${wanted ?? 'missing'}: ${another}`,
       )
   }
 }

@@ -154,7 +154,7 @@ describe('scmoe plan --results', () => {
     const { labels, times, ...rest } = tens()
     const other = results({ labels: labels.with(3, 'else'), times, ...rest })
     expect(() => planCommand(pair(), other)).toThrow(
-      /plan-times\.json is of another model: its op 3 is else, that of the job /,
+      /plan-times\.json holds times of another model: its op 3 is else, but that of the job is /,
     )
     const three = results({ labels, times: [...times, times[0]], ...rest })
     expect(() => planCommand(pair(), three)).toThrow('holds times of 3 ranks, but the job has 2')
