@@ -65,7 +65,7 @@ export function program(exit: (code: number) => void): Command {
     .option('--ranks <n,n,...>', 'numbers of ranks to predict (default: 8,64,512; with --validate 2,4)', wholeNumbers)
     .option('--bandwidth <MB/s>', 'bandwidth of one rank, in each direction', positive, 1000)
     .option('--latency <us>', 'time of the smallest message', notNegative, 50)
-    .option('--peer <us>', 'time that each peer after the first adds to a collective', notNegative, 10)
+    .option('--peer <us>', 'time that each peer adds to a collective', notNegative, 10)
     .option(
       '--contention <share>',
       'share of a processor that communication takes from compute while it runs',

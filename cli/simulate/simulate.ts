@@ -113,7 +113,7 @@ function text({ name, spec }: Job, found: readonly Prediction[], options: Simula
   const head = ['ranks', 'experts over', 'step', 'tokens/s', 'all-to-all', 'hidden', 'vs sequential', 'schedule']
   return [
     `${name}: ${perRank} sequences of ${spec.training.sequenceLength} tokens per rank and step; compute ${source},`,
-    `network of ${options.bandwidth} MB/s each way, ${options.latency} us, and ${options.peer} us per further peer`,
+    `network of ${options.bandwidth} MB/s each way, ${options.latency} us, and ${options.peer} us per peer of a collective`,
     '',
     ...table([head, ...rows]),
   ].join('\n')
