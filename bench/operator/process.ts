@@ -3,15 +3,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { endsWithThisProcess } from '../children.ts'
 
 /** USER_HZ of the kernel, which is 100 on every Linux on which this runs. */
 const TICKS_PER_SECOND = 100
-
-const living = new Set<ChildProcess>()
-process.on('exit', () => {
-  for (const child of living) child.kill('SIGKILL')
-})
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130))
 
 export class Program {
   readonly child: ChildProcess
@@ -26,12 +21,9 @@ export class Program {
     this.log = join(folder, `${name}.log`)
     const output = openSync(this.log, 'a')
     this.child = spawn(command, args, { stdio: ['ignore', output, output], env: { ...process.env, ...env } })
-    living.add(this.child)
+    endsWithThisProcess(this.child)
     this.#end = new Promise(resolve => {
-      this.child.once('exit', () => {
-        living.delete(this.child)
-        resolve()
-      })
+      this.child.once('exit', () => resolve())
     })
   }
 

@@ -3,16 +3,11 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { join } from 'node:path'
+import { endsWithThisProcess } from '../children.ts'
 import { addressOf, IN_NEW_NETWORK, inNetworkOf, Network } from './network.ts'
 import type { Methods, Reply, Request } from './rank.ts'
 
 type Value<M extends keyof Methods> = Awaited<ReturnType<Methods[M]>>
-
-const living = new Set<ChildProcess>()
-process.on('exit', () => {
-  for (const child of living) child.kill('SIGKILL')
-})
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130))
 
 export class Rank {
   /** Resolves when the process runs in its network. */
@@ -27,7 +22,7 @@ export class Rank {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       serialization: 'advanced',
     })
-    living.add(this.#child)
+    endsWithThisProcess(this.#child)
     this.ready = new Promise((resolve, reject) => {
       this.#waiting.set(-1, { resolve: () => resolve(), reject })
     })
@@ -39,7 +34,6 @@ export class Rank {
     })
     this.#child.once('error', error => this.#fail(error))
     this.#child.once('exit', (code, signal) => {
-      living.delete(this.#child)
       this.#fail(new Error(`the process of a rank ended: ${code ?? signal}`))
     })
   }
