@@ -7,7 +7,7 @@ import { program } from './program.ts'
  * Errors that a user can correct; only their message is shown. Any other error is a defect and
  * shows its stack.
  */
-const EXPECTED = new Set(['ClusterError', 'JobFileError', 'ModelError', 'ScheduleError'])
+const EXPECTED = new Set(['ClusterError', 'JobFileError'])
 
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return String(error)

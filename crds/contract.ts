@@ -1,5 +1,5 @@
-// What operator and worker have agreed on: environment, ports, labels, exit codes, the progress and the termination record.
-// Imports nothing of ours but the schema library; both sides validate what they read with it.
+// The contract between operator and worker: environment, ports, labels, exit codes, the progress
+// record and the termination record. Both sides validate what they read with these schemas.
 
 import { z } from 'zod'
 
@@ -10,7 +10,7 @@ export const PLURAL = 'scmoejobs'
 export const API_VERSION = `${GROUP}/${VERSION}`
 export const CONTROLLER = 'scmoe.dev/controller'
 
-/** Field owners of server-side apply. */
+/** Field owners in server-side apply. */
 export const OWNER_CONTROLLER = 'scmoe-controller'
 export const OWNER_PROGRESS = 'scmoe-progress'
 
@@ -18,23 +18,24 @@ export const LABEL = {
   jobName: 'scmoe.dev/job-name',
   jobUid: 'scmoe.dev/job-uid',
   attempt: 'scmoe.dev/attempt',
-  /** Of the pod's first rank. */
+  /** The pod's first rank. */
   rank: 'scmoe.dev/rank',
-  /** Ranks of the gang that the pod was made for. */
+  /** Number of ranks of the gang that the pod was created for. */
   worldSize: 'scmoe.dev/world-size',
 } as const
 
-/** Environment of a worker process. All values are strings; SPEC is the job's `spec` as JSON, without the pod template. */
+/** Environment of a worker process. All values are strings. */
 export const ENV = {
   jobName: 'SCMOE_JOB_NAME',
   jobUid: 'SCMOE_JOB_UID',
   attempt: 'SCMOE_ATTEMPT',
   rank: 'SCMOE_RANK',
   worldSize: 'SCMOE_WORLD_SIZE',
-  /** host:port where rank 0 listens for the others. */
+  /** host:port on which rank 0 listens for the other ranks. */
   rendezvous: 'SCMOE_RENDEZVOUS',
+  /** The job's `spec` as JSON, without the pod template. */
   spec: 'SCMOE_SPEC',
-  /** Folder for checkpoints and the trace; absent: neither is written. */
+  /** Folder for checkpoints and the trace. Without it neither is written. */
   outputDirectory: 'SCMOE_OUTPUT_DIRECTORY',
   httpPort: 'SCMOE_HTTP_PORT',
   computeThreads: 'SCMOE_COMPUTE_THREADS',
@@ -42,25 +43,30 @@ export const ENV = {
   dataDirectory: 'SCMOE_DATA_DIRECTORY',
   /** `cpu` (default) or `cuda`. */
   backend: 'SCMOE_BACKEND',
-  /** Ranks of this pod, from SCMOE_RANK on. More than one: the process starts one for each and is none itself. */
+  /**
+   * Number of ranks of this pod, the first of which is SCMOE_RANK. If there is more than one, the
+   * process starts a process for each rank and is no rank itself.
+   */
   localWorldSize: 'SCMOE_LOCAL_WORLD_SIZE',
-  /** Of one of those: its number within the pod, which is also that of its GPU. */
+  /** The rank's number within its pod, which is also the number of its GPU. */
   localRank: 'SCMOE_LOCAL_RANK',
 } as const
 
-/** The ranks of one pod answer on ports in a row from `http` on, its first rank on `http`. */
+/** The first rank of a pod answers on `http`, the further ranks on the ports that follow. */
 export const PORT = { http: 8080 } as const
 export const CONTAINER = 'worker'
 export const OUTPUT_DIRECTORY = '/output'
 
-/** Exit codes of a worker; `permanent` ones fail the job at once, the others restart the gang. */
+/**
+ * Exit codes of a worker. A `permanent` code fails the job at once, the others restart the gang.
+ */
 export const EXIT = {
   ok: { code: 0, permanent: false, meaning: 'all steps done' },
-  badConfig: { code: 64, permanent: true, meaning: 'the job spec or the environment is not usable' },
+  badConfig: { code: 64, permanent: true, meaning: 'the job or the environment cannot be used' },
   badData: { code: 65, permanent: true, meaning: 'the data cannot be read or is too short' },
   outOfMemory: { code: 66, permanent: true, meaning: 'the plan does not fit into memory' },
   diverged: { code: 67, permanent: true, meaning: 'the loss or the gradient is no longer a finite number' },
-  deviceMissing: { code: 69, permanent: true, meaning: 'no GPU, or not the driver, library or NCCL it needs' },
+  deviceMissing: { code: 69, permanent: true, meaning: 'the GPU, its driver, the CUDA library or NCCL is missing' },
   internal: { code: 70, permanent: false, meaning: 'a defect in the worker' },
   portInUse: { code: 71, permanent: false, meaning: 'a port the worker listens on is taken' },
   deviceFailed: { code: 72, permanent: false, meaning: 'the GPU, its driver or NCCL reported an error' },
@@ -70,13 +76,16 @@ export const EXIT = {
   terminated: {
     code: 143,
     permanent: false,
-    meaning: 'told to stop (SIGTERM); a checkpoint was written where one is configured',
+    meaning: 'told to stop (SIGTERM); a checkpoint was written if the job has any',
   },
 } as const
 
 const count = z.int().min(0)
 
-/** `GET /progress` on rank 0, and (with `failure`) the container's termination message. All integers, units in the names. */
+/**
+ * The answer to `GET /progress` on rank 0, and a part of the container's termination message.
+ * Numbers are integers with the unit in the name. /
+ */
 export const Progress = z.object({
   jobUid: z.string().max(64),
   attempt: count,
@@ -89,13 +98,16 @@ export const Progress = z.object({
   initialEvaluationLossMilli: z.int().optional(),
   tokensPerSecond: count.optional(),
   stepTimeMilliseconds: count.optional(),
-  /** Time the all-to-alls took per step. */
+  /** Time of the all-to-alls in one step. */
   communicationMilliseconds: count.optional(),
-  /** 100 * (1 - time compute waited for all-to-all / time all-to-all took). */
+  /** 100 * (1 - time that compute waits for all-to-alls / time of the all-to-alls). */
   overlapPercent: z.int().min(0).max(100).optional(),
-  /** Time of the all-to-alls as a share of the MoE layers' time, gate to decode; of a sequential schedule: what could be hidden. */
+  /**
+   * Time of the all-to-alls in percent of the MoE layers' time, from gate to decode. In a
+   * sequential schedule this is what another schedule could hide. /
+   */
   communicationShareOfMoePercent: z.int().min(0).max(100).optional(),
-  /** e.g. `shortcut K=3, backward K=2, 1 chunk` */
+  /** For example `shortcut K=3, backward K=2, 1 chunk`. */
   schedule: z.string().max(128).optional(),
   estimatedRemainingSeconds: count.optional(),
   lastCheckpointStep: count.optional(),
@@ -115,9 +127,9 @@ export const Failure = z.object({
 })
 export type Failure = z.infer<typeof Failure>
 
-/** Kubernetes keeps 4096 bytes of it. */
+/** The container's termination message, of which Kubernetes keeps 4096 bytes. */
 export const TerminationRecord = z.object({ progress: Progress.optional(), failure: Failure.optional() })
 export type TerminationRecord = z.infer<typeof TerminationRecord>
 
-/** The largest `/progress` answer anyone reads. */
+/** A longer answer to `/progress` is not read. */
 export const PROGRESS_MAX_BYTES = 65_536

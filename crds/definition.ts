@@ -1,14 +1,16 @@
-// The CustomResourceDefinition as an object: zod schemas -> structural OpenAPI schema, rules, printer columns, subresources.
+// The CustomResourceDefinition as an object: a structural OpenAPI schema made from the zod schemas,
+// with rules, printer columns and subresources.
 
 import { z } from 'zod'
 import { GROUP, KIND, PLURAL, VERSION } from './contract.ts'
 import podSchemas from './pod-template.generated.json' with { type: 'json' }
-import { RULES, type SchemaRule } from './rules.ts'
+import type { SchemaRule } from './rule.ts'
+import { RULES } from './rules.ts'
 import { ScMoEJobSpec } from './scmoejob.ts'
 import { ScMoEJobStatus } from './status.ts'
 import { TRANSITIONS } from './transitions.ts'
 
-/** A structural schema (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/). */
+/** A structural schema, as Kubernetes defines it for custom resources. */
 export interface Schema {
   type?: string
   description?: string
@@ -43,9 +45,14 @@ export interface Column {
 }
 
 export const COLUMNS: readonly Column[] = [
-  { name: 'State', type: 'string', jsonPath: '.status.state', description: 'One word for the whole job.' },
+  { name: 'State', type: 'string', jsonPath: '.status.state', description: 'State of the job, in one word.' },
   { name: 'Ready', type: 'integer', jsonPath: '.status.workers.ready', description: 'Workers that are ready.' },
-  { name: 'Workers', type: 'integer', jsonPath: '.spec.workers.replicas', description: 'Workers asked for.' },
+  {
+    name: 'Workers',
+    type: 'integer',
+    jsonPath: '.spec.workers.replicas',
+    description: 'Workers that the job asks for.',
+  },
   { name: 'Step', type: 'integer', jsonPath: '.status.progress.step', description: 'Optimizer steps done.' },
   {
     name: 'Tok/s',
@@ -57,7 +64,7 @@ export const COLUMNS: readonly Column[] = [
     name: 'Overlap',
     type: 'integer',
     jsonPath: '.status.throughput.overlapPercent',
-    description: 'Percent of the all-to-all time hidden behind computation.',
+    description: 'Percent of the time of the all-to-alls that is hidden behind computation.',
   },
   {
     name: 'ETA',
@@ -71,21 +78,21 @@ export const COLUMNS: readonly Column[] = [
     name: 'Total',
     type: 'integer',
     jsonPath: '.spec.training.steps',
-    description: 'Optimizer steps asked for.',
+    description: 'Optimizer steps that the job asks for.',
     priority: 1,
   },
   {
     name: 'Loss',
     type: 'integer',
     jsonPath: '.status.progress.lossMilli',
-    description: 'Training loss, thousandths of a nat per token.',
+    description: 'Training loss in thousandths of a nat per token.',
     priority: 1,
   },
   {
     name: 'Step-ms',
     type: 'integer',
     jsonPath: '.status.throughput.stepTimeMilliseconds',
-    description: 'Milliseconds of one optimizer step.',
+    description: 'Time of one optimizer step in milliseconds.',
     priority: 1,
   },
   {
@@ -111,10 +118,13 @@ export const COLUMNS: readonly Column[] = [
   },
 ]
 
-/** Safe-integer bounds say nothing that `type: integer` does not. */
+/** zod adds the bounds of safe integers, which say nothing that `type: integer` does not. */
 const isUnbounded = (value: number | undefined) => value !== undefined && Math.abs(value) >= Number.MAX_SAFE_INTEGER
 
-/** What zod emits, made structural: no `additionalProperties: false` beside properties, a patternless date-time, list types, integers. */
+/**
+ * Makes zod's schema structural: no `additionalProperties: false` beside properties, no pattern
+ * beside the format date-time, a type for lists, and int64 for integers. /
+ */
 function structural(schema: Schema): Schema {
   const { additionalProperties: _, ...kept } = schema
   if (isUnbounded(kept.minimum)) delete kept.minimum
@@ -129,7 +139,7 @@ function structural(schema: Schema): Schema {
   }
   if (kept.items) {
     kept.items = structural(kept.items)
-    // Conditions and the like: objects with a `type` are told apart by it.
+    // In a list of objects that have a `type`, such as conditions, it is the key.
     const keyed = kept.items.properties?.['type'] !== undefined
     Object.assign(
       kept,
@@ -150,7 +160,10 @@ const openApi = (type: z.ZodType) =>
     ),
   )
 
-/** With the defaults of its fields in the default of an object: the API server asks rules of that default as it is written. */
+/**
+ * Puts the defaults of an object's fields into the object's own default, because the API server
+ * asks the rules about that default as it is written. /
+ */
 function defaulted(schema: Schema): Schema {
   const properties = Object.fromEntries(
     Object.entries(schema.properties ?? {}).map(([name, child]) => [name, defaulted(child)]),
@@ -164,7 +177,7 @@ function defaulted(schema: Schema): Schema {
   }
 }
 
-/** The schema at a dotted path from the object's root; '' is the root. Throws when there is none. */
+/** The schema at a dotted path from the object's root; '' is the root. Throws if there is none. */
 export function schemaAt(root: Schema, path: string): Schema {
   let schema = root
   for (const name of path.split('.').filter(Boolean)) {
@@ -187,12 +200,13 @@ function addRule(root: Schema, { at, field, rule, messageExpression }: SchemaRul
 export function jobSchema(): Schema {
   const spec = openApi(ScMoEJobSpec)
   Object.assign(schemaAt(spec, 'workers.template'), podSchemas.template)
-  // Kubernetes takes a volume without a source for an emptyDir, where a checkpoint would be lost.
+  // Kubernetes reads a volume without a source as an emptyDir, in which a checkpoint would be lost.
   Object.assign(schemaAt(spec, 'checkpoint.volume'), podSchemas.volume, { minProperties: 1, maxProperties: 1 })
-  spec.description = 'What to train, on what, and how. Defaults are filled in when the job is created.'
+  spec.description =
+    'The model, the data and how to train. The API server fills in the defaults when the job is created.'
   const status: Schema = {
     ...openApi(ScMoEJobStatus),
-    description: 'What the operator observed; written by it alone.',
+    description: 'What the operator observed. Only the operator writes it.',
   }
   const root: Schema = {
     type: 'object',

@@ -1,7 +1,9 @@
-// Where in the schema a rule of the spec is asked: at the smallest object that has all it reads. For each field that a rule reads by name the API server
-// makes a list of all fields beside it, so that what is read from the spec itself is dearest, and a field that is left out costs nothing.
+// Finds the smallest object of the schema that has all the fields a rule reads: the rule is asked
+// there. For each field that a rule reads, the API server lists all fields beside it. Reading from
+// the spec itself is therefore the most expensive, and a rule on an object that is absent costs
+// nothing.
 
-/** The objects that fields are read from: of `self.a.b`, also where a function is called on it, `a`. */
+/** The objects that fields are read from: `a` for `self.a.b`, and also for `self.a.b.size()`. */
 const objectsIn = (cel: string): string[][] =>
   [...cel.matchAll(/\bself((?:\.\w+)*)(\()?/g)].map(([, path = '', call]) =>
     path.split('.').slice(1, call === undefined ? -1 : -2),
@@ -12,7 +14,10 @@ const common = (a: readonly string[], b: readonly string[]): string[] => {
   return a.slice(0, end < 0 ? a.length : end)
 }
 
-/** `field` is the field that is named in the error, all in terms of the spec; `at` is '' for the spec itself. */
+/**
+ * The place of a rule and its texts, in which `self` becomes that place. `field` is the field that
+ * the error names. Paths start at the spec; `at` is '' for the spec itself. /
+ */
 export function place(field: string, texts: readonly string[]): { at: string; texts: string[] } {
   const at = objectsIn(texts.join(' ')).reduce(common, field.split('.')).join('.')
   const prefix = at === '' ? 'self' : `self.${at}`

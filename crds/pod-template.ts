@@ -1,11 +1,13 @@
-// The schema of `workers.template` and `checkpoint.volume`, taken from a real API server so that a typo in them is refused:
-//   kubectl get --raw /openapi/v3/api/v1 | node crds/pod-template.ts        rewrites crds/pod-template.generated.json
-// References resolved, no descriptions: client-side apply keeps the whole CRD in one annotation of at most 262,144 bytes.
+// The schema of `workers.template` and `checkpoint.volume`, taken from a real API server so that a
+// typo in them is refused. This command rewrites crds/pod-template.generated.json: kubectl get
+// --raw /openapi/v3/api/v1 | node crds/pod-template.ts References are resolved and descriptions
+// left out, because client-side apply keeps the whole CRD in one annotation of at most 262,144
+// bytes.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { z } from 'zod'
 
-/** A structural schema, as far as the pod template needs it. */
+/** The parts of a structural schema that the pod template needs. */
 export interface Structural {
   type?: string
   format?: string
@@ -35,7 +37,7 @@ const INT_OR_STRING = new Set([
   'io.k8s.apimachinery.pkg.api.resource.Quantity',
   'io.k8s.apimachinery.pkg.util.intstr.IntOrString',
 ])
-/** Added to running pods only. */
+/** Fields that only running pods get. */
 const OMITTED = new Set(['ephemeralContainers'])
 const KEPT = ['x-kubernetes-list-type', 'x-kubernetes-list-map-keys', 'x-kubernetes-map-type'] as const
 
@@ -58,7 +60,8 @@ function structural(api: OpenApi, schema: OpenApiSchema, keys: readonly string[]
   if (schema.properties) {
     const kept = Object.entries(schema.properties).filter(([name]) => !OMITTED.has(name))
     result.properties = Object.fromEntries(kept.map(([name, child]) => [name, structural(api, child)]))
-    // Most defaults of core types ("" or 0) would be refused; only keys of list maps need theirs.
+    // Kubernetes refuses most defaults of core types ("" or 0) here; only keys of map lists need
+    // one.
     for (const key of keys) {
       const child = result.properties[key]
       const fallback = schema.properties[key]?.default
@@ -75,7 +78,10 @@ function property(schema: Structural, name: string): Structural {
   return found
 }
 
-/** `template`: what a user may set of a pod template, nothing in it required; `volume`: a pod volume without its name. */
+/**
+ * `template` has the fields of a pod template that a user may set, and requires none of them.
+ * `volume` is a pod volume without its name. /
+ */
 export function podSchemas(api: OpenApi): { template: Structural; volume: Structural } {
   const template = structural(api, { $ref: `#/components/schemas/${CORE}PodTemplateSpec` })
   const volume = structural(api, { $ref: `#/components/schemas/${CORE}Volume` })

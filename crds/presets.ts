@@ -1,11 +1,12 @@
-// Sizes of known models (arXiv 2404.05019, table 8), and what a job means by the fields of spec.model that it leaves out.
+// Sizes of known models (arXiv 2404.05019, table 8), and the values of the fields of spec.model
+// that a job leaves out.
 
 import type { ScMoEJobSpec } from './scmoejob.ts'
 
 export type Model = ScMoEJobSpec['model']
 type Given<T> = { [K in keyof T]-?: Exclude<T[K], undefined> }
 
-/** Fields that a preset decides where the job does not. */
+/** Fields that have the preset's value if the job leaves them out. */
 export type Governed = Given<
   Pick<
     Model,
@@ -23,12 +24,16 @@ export type Governed = Given<
     | 'experts'
   >
 >
-/** Without keyValueHeads every head has a key and a value of its own. */
+/** Without `keyValueHeads` every head has a key and a value of its own. */
 export type Preset = Governed & { keyValueHeads?: number }
 
-/** Every field of spec.model with its value. `topK` is 0 for kind Dense; `shortcutPosition` is 1 where the kind has no shortcut. */
+/** Every field of spec.model with its value. */
 export interface ResolvedModel extends Given<Omit<Model, 'preset' | 'capacityFactor'>> {
-  /** A decimal; null: no token is dropped. */
+  /** Routed experts for each representation of a token; 0 for kind Dense. */
+  topK: number
+  /** 1 for a kind without shortcut. */
+  shortcutPosition: 1 | 2 | 3
+  /** A decimal, or null if no token is dropped. */
   capacityFactor: string | null
 }
 
@@ -40,7 +45,7 @@ const GPT = {
   positions: 'Learned',
 } as const
 
-/** A byte-level model; `tiny` by name, and where there is no preset. */
+/** A byte-level model: the preset `tiny`, and the values of a job without preset. */
 export const GENERIC: Preset = {
   ...GPT,
   blocks: 4,
@@ -54,16 +59,19 @@ export const GENERIC: Preset = {
 
 const GPT_TIED = { ...GPT, vocabularySize: 50_257, tieEmbeddings: true } as const
 
-/** The table's sizes are those of kind Top2. */
+/** The table gives the sizes of kind Top2. */
 export const PRESETS: Readonly<Record<NonNullable<Model['preset']>, Preset>> = {
   tiny: GENERIC,
   /** 323 million parameters. */
   'gpt2-moe-small': { ...GPT_TIED, blocks: 12, hiddenSize: 768, heads: 12, feedForwardSize: 3072, experts: 8 },
-  /** 1.7 billion: the table gives no feed-forward size; 4d would make 1.86, 3712 is the multiple of 128 that makes 1.7. */
+  /**
+   * 1.7 billion. The table gives no feed-forward size: 4d would make 1.86 billion, and 3712 is the
+   * multiple of 128 that makes 1.7.
+   */
   'gpt2-moe-medium': { ...GPT_TIED, blocks: 24, hiddenSize: 1024, heads: 16, feedForwardSize: 3712, experts: 16 },
   /** 4.1 billion. */
   'gpt3-moe-xl': { ...GPT_TIED, blocks: 24, hiddenSize: 2048, heads: 32, feedForwardSize: 8192, experts: 8 },
-  /** 6.7 billion: 5376 is the multiple of 256 nearest below 8d/3 that makes it. */
+  /** 6.7 billion: 5376 is the nearest multiple of 256 below 8d/3 and makes that number. */
   'llama2-moe': {
     blocks: 24,
     moeLayerFrequency: 1,
@@ -81,7 +89,7 @@ export const PRESETS: Readonly<Record<NonNullable<Model['preset']>, Preset>> = {
   },
 }
 
-/** Routed experts per token; DGMoE sends two representations of a token to one each. */
+/** Routed experts for each representation of a token; DGMoE has two representations. */
 export const DEFAULT_TOP_K: Readonly<Record<Model['kind'], number>> = {
   Dense: 0,
   Top1: 1,
@@ -91,7 +99,18 @@ export const DEFAULT_TOP_K: Readonly<Record<Model['kind'], number>> = {
   DGMoE: 1,
 }
 
-/** What the job says, else its preset, else the generic default. `model` has the schema's defaults. */
+export const hasShortcut = (kind: Model['kind']): boolean => kind === 'ScMoE' || kind === 'DGMoE'
+
+export const hasSharedExpert = (kind: Model['kind']): boolean => kind === 'ScMoE' || kind === 'SharedExpert'
+
+/** Different experts that one token needs; with DGMoE one for each of its two representations. */
+export const expertsPerToken = ({ kind, topK }: Pick<ResolvedModel, 'kind' | 'topK'>): number =>
+  kind === 'DGMoE' ? 2 : topK
+
+/**
+ * Every field of the model: the job's value, otherwise the preset's, otherwise the generic default.
+ * `model` has the schema's defaults.
+ */
 export function resolveModel(model: Model): ResolvedModel {
   const base = model.preset === undefined ? GENERIC : PRESETS[model.preset]
   const heads = model.heads ?? base.heads
@@ -120,8 +139,8 @@ export function resolveModel(model: Model): ResolvedModel {
   }
 }
 
-/** With MoE in every block there is no earlier block to take a shortcut from. */
+/** The default is 1 if every block has an MoE layer, as positions 2 and 3 need one without. */
 function shortcutPositionOf({ kind, shortcutPosition }: Model, moeLayerFrequency: number): 1 | 2 | 3 {
-  if (kind !== 'ScMoE' && kind !== 'DGMoE') return 1
+  if (!hasShortcut(kind)) return 1
   return shortcutPosition ?? (moeLayerFrequency >= 2 ? 2 : 1)
 }

@@ -1,12 +1,16 @@
-// How many ranks a job has, and which of them a worker runs: one per GPU, one per worker where there are none. Pure.
+// The number of a job's ranks, and the ranks of each worker: one for each GPU, or one for a worker
+// without GPUs. Pure.
 
 import type { ScMoEJobSpec } from './scmoejob.ts'
 
 type Workers = Pick<ScMoEJobSpec['workers'], 'replicas' | 'gpusPerWorker'>
 type Sized = { workers: Workers }
 
-/** What computes. */
+/** The device that a rank computes on. */
 export type BackendName = 'cpu' | 'cuda'
+
+/** The most ranks of one job. */
+export const MAX_RANKS = 1024
 
 /** Worker `i` has the ranks from `i * ranksPerWorker` on. */
 export const ranksPerWorker = ({ workers }: Sized): number => Math.max(1, workers.gpusPerWorker)

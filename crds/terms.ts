@@ -1,11 +1,13 @@
-// The values that rules speak of, each read twice: in CEL, where `self` is the spec, and in TypeScript. Both know the presets.
+// The values that rules compare, each written twice: in CEL, where `self` is the spec, and in
+// TypeScript. Both forms know the presets.
 
-import { DEFAULT_TOP_K, GENERIC, type Governed, type Model, PRESETS, resolveModel } from './presets.ts'
+import { DEFAULT_TOP_K, expertsPerToken, GENERIC, type Governed, type Model, PRESETS, resolveModel } from './presets.ts'
 import { ranksPerWorker, worldSizeOf } from './ranks.ts'
 import type { ScMoEJobSpec } from './scmoejob.ts'
 
 type Value = string | number | boolean
 export interface Term {
+  /** CEL that has a value for every job, whatever fields it leaves out. */
   cel: string
   of(spec: ScMoEJobSpec): Value
 }
@@ -17,7 +19,7 @@ const lookup = (values: Readonly<Record<string, Value>>, key: string) =>
     .join(', ')}}[${key}]`
 const byKind = (values: Readonly<Record<Model['kind'], Value>>) => lookup(values, 'self.model.kind')
 
-/** A field as written, else of the preset, else the generic default. */
+/** A field's value as written, otherwise the preset's value, otherwise the generic default. */
 function governed<F extends keyof Governed>(field: F): { cel: string; of(spec: ScMoEJobSpec): Governed[F] } {
   const values = Object.fromEntries(Object.entries(PRESETS).map(([name, preset]) => [name, preset[field]] as const))
   const ofPreset = lookup(values, 'self.model.preset')
@@ -27,7 +29,7 @@ function governed<F extends keyof Governed>(field: F): { cel: string; of(spec: S
   }
 }
 
-/** An optional field of `self`; `missing` where it is left out. */
+/** An optional field of `self`, or `missing` if the job leaves the field out. */
 const optional = (path: string, missing: Value) => `(has(self.${path}) ? self.${path} : ${literal(missing)})`
 
 const RANKS_PER_WORKER = '(self.workers.gpusPerWorker > 1 ? self.workers.gpusPerWorker : 1)'
@@ -49,7 +51,11 @@ const position = {
   of: (s: ScMoEJobSpec) => resolveModel(s.model).shortcutPosition,
 }
 
-/** Slots of the forward pass: one more than the layers beside which the all-to-all can run; none without such a layer. */
+/**
+ * Slots of the forward pass: one more than the number of layers that can run beside the all-to-all,
+ * or 0 without such a layer. worker/schedule/order.ts counts the same slots from the program
+ * (tests/unit/crds/rules.test.ts).
+ */
 const slots = {
   cel: `(self.model.kind == 'ScMoE' ? ${position.cel} + 2 : self.model.kind == 'DGMoE' ? ${position.cel} + 1 : self.model.kind == 'SharedExpert' ? 2 : 0)`,
   of: (s: ScMoEJobSpec): number => {
@@ -85,10 +91,9 @@ export const TERMS = {
   topK,
   usualTopK: { cel: byKind(DEFAULT_TOP_K), of: s => DEFAULT_TOP_K[s.model.kind] },
   routes: { cel: byKind(ROUTES), of: s => ROUTES[s.model.kind] },
-  /** Different experts that one token needs. */
-  picks: {
+  expertsPerToken: {
     cel: `(self.model.kind == 'DGMoE' ? 2 : ${topK.cel})`,
-    of: s => (s.model.kind === 'DGMoE' ? 2 : topK.of(s)),
+    of: s => expertsPerToken(resolveModel(s.model)),
   },
   shortcutPosition: { cel: optional('model.shortcutPosition', 0), of: s => s.model.shortcutPosition ?? 0 },
   coefficientGate: { cel: optional('model.coefficientGate', ''), of: s => s.model.coefficientGate ?? '' },
@@ -104,10 +109,14 @@ export const TERMS = {
   gpusPerWorker: { cel: 'self.workers.gpusPerWorker', of: s => s.workers.gpusPerWorker },
   ranksPerWorker: { cel: RANKS_PER_WORKER, of: ranksPerWorker },
   ranks: { cel: RANKS, of: worldSizeOf },
-  /** Equal parts of the batch. */
+  /** Equal parts into which a step's batch is divided. */
   shares: {
     cel: `(${RANKS} * self.training.microBatches)`,
     of: s => worldSizeOf(s) * s.training.microBatches,
+  },
+  sources: {
+    cel: "(has(self.data.builtin) ? 'both builtin and path' : 'neither builtin nor path')",
+    of: s => (s.data.builtin === undefined ? 'neither builtin nor path' : 'both builtin and path'),
   },
   tokens: { cel: 'self.data.tokens', of: s => s.data.tokens },
   expertParallelSize: {

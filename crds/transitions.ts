@@ -1,10 +1,18 @@
-// What an update may change: suspend, training.steps upward, deadlines, checkpoint.everySteps and keep, reporting; workers and training.precision while suspended, replicas of an elastic job also while it runs.
+// Rules for updates. At any time a user may change suspend, deadlines, reporting, and everySteps
+// and keep of checkpoint, raise training.steps, and change replicas of an elastic job. Other fields
+// of workers, scheduling and training.precision can change while the job is suspended, the rest
+// never.
 
-import { messageExpression, type SchemaRule } from './rules.ts'
+import { messageExpression, type SchemaRule } from './rule.ts'
 
-/** A rule between an object and its predecessor (`oldSelf`); it is asked only where both exist. */
+/**
+ * A rule between an object and its predecessor (`oldSelf`). The API server asks it if both exist.
+ */
 export interface Transition extends SchemaRule {
-  /** When the field and what is below it may change; `in part`: it stays, and what is below it has rules of its own. */
+  /**
+   * When the field and the fields below it may change. `in part`: the field cannot come or go, and
+   * the fields below it have rules of their own. /
+   */
   changes: 'never' | 'upward' | 'while suspended' | 'in part'
 }
 
@@ -30,7 +38,10 @@ const immutable = (path: string): Transition =>
     message: `${path} ${NEVER}`,
   })
 
-/** For a field without default, which may come and go: its parent has to compare. */
+/**
+ * The parent's comparison for a field without default. The field's own rule would not be asked when
+ * the field comes or goes.
+ */
 const same = (field: string) =>
   `has(self.${field}) == has(oldSelf.${field}) && (!has(self.${field}) || self.${field} == oldSelf.${field})`
 

@@ -1,9 +1,11 @@
-// What a worker is told: the environment of the contract and the job's spec as JSON. Everything is checked here, before anything is opened.
+// Reads the environment of a worker and the job's spec in it. Everything is checked here, before
+// the worker opens a file or a socket.
 
 import { z } from 'zod'
 import { ENV, PORT } from '../crds/contract.ts'
-import { resolveModel } from '../crds/presets.ts'
-import { type BackendName, worldSizeOf } from '../crds/ranks.ts'
+import { brokenByEnvironment } from '../crds/environment.ts'
+import { type BackendName, MAX_RANKS } from '../crds/ranks.ts'
+import { type Broken, brokenRules, brokenText } from '../crds/rules.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { WorkerFailure } from './failure.ts'
 import { defaultThreads } from './threads.ts'
@@ -14,28 +16,28 @@ export interface WorkerConfig {
   attempt: number
   rank: number
   worldSize: number
-  /** Number within its pod, and of its GPU. */
+  /** The rank's number within its pod, which is also the number of its GPU. */
   localRank: number
   backend: BackendName
-  /** Whether programs run as CUDA graphs; op by op is slower and shows where an error is. */
+  /** Whether programs run as CUDA graphs. Op by op is slower, but shows which op fails. */
   graphs: boolean
   expertParallelSize: number
   rendezvous: { host: string; port: number }
   spec: ScMoEJobSpec
-  /** Absent: neither checkpoints nor traces are written. */
+  /** Folder for checkpoints and traces; if undefined, neither is written. */
   outputDirectory: string | undefined
-  /** Where `<builtin name>.txt` lies; absent: the folder that `scmoe run` fills. */
+  /** Folder of `<builtin name>.txt`; if undefined, the folder that `scmoe run` fills. */
   dataDirectory: string | undefined
   terminationLog: string
   httpPort: number
   computeThreads: number
-  /** Deadline of every collective. */
+  /** Every collective has this deadline. */
   peerTimeoutSeconds: number
-  /** How long the ranks may take to find each other. */
+  /** Time in which the ranks have to find each other. */
   rendezvousTimeoutSeconds: number
 }
 
-/** Not part of the contract, for unusual machines: set in the pod template. */
+/** Settings for unusual machines, to be set in the pod template. They are not in the contract. */
 const PEER_TIMEOUT = 'SCMOE_PEER_TIMEOUT_SECONDS'
 const RENDEZVOUS_TIMEOUT = 'SCMOE_RENDEZVOUS_TIMEOUT_SECONDS'
 const CUDA_GRAPHS = 'SCMOE_CUDA_GRAPHS'
@@ -44,18 +46,25 @@ type Environment = Readonly<Record<string, string | undefined>>
 
 const bad = (message: string) => new WorkerFailure('badConfig', message)
 
-/** Reads and checks `env`. Throws a `badConfig` failure that names the variable or the spec field, its value and the remedy. */
+/**
+ * Reads and checks `env`. Throws a `badConfig` failure that names the variable or the field of the
+ * spec, its value and what to do.
+ */
 export function readConfig(env: Environment): WorkerConfig {
+  const jobName = required(env, ENV.jobName)
   const spec = readSpec(required(env, ENV.spec))
-  const worldSize = integer(env, ENV.worldSize, { least: 1, most: 1024 })
-  const config: WorkerConfig = {
-    jobName: required(env, ENV.jobName),
+  demand(brokenRules(spec, jobName))
+  const worldSize = integer(env, ENV.worldSize, { least: 1, most: MAX_RANKS })
+  const backend = backendName(env)
+  demand(brokenByEnvironment(spec, { worldSize, backend, useGpus: `start the ranks with ${ENV.backend}=cuda` }))
+  return {
+    jobName,
     jobUid: required(env, ENV.jobUid),
     attempt: integer(env, ENV.attempt, { least: 0, most: 2 ** 31, fallback: 0 }),
     rank: integer(env, ENV.rank, { least: 0, most: worldSize - 1 }),
     worldSize,
     localRank: integer(env, ENV.localRank, { least: 0, most: 1023, fallback: 0 }),
-    backend: backendName(env),
+    backend,
     graphs: integer(env, CUDA_GRAPHS, { least: 0, most: 1, fallback: 1 }) === 1,
     expertParallelSize: spec.parallelism.expertParallelSize ?? worldSize,
     rendezvous: hostAndPort(env),
@@ -68,54 +77,11 @@ export function readConfig(env: Environment): WorkerConfig {
     peerTimeoutSeconds: integer(env, PEER_TIMEOUT, { least: 1, most: 86_400, fallback: 60 }),
     rendezvousTimeoutSeconds: integer(env, RENDEZVOUS_TIMEOUT, { least: 1, most: 86_400, fallback: 300 }),
   }
-  checkTogether(config)
-  return config
 }
 
-/** Rules between fields. The API server enforces the same ones with CEL; a worker started by hand has no API server. */
-function checkTogether({ spec, worldSize, expertParallelSize, backend }: WorkerConfig): void {
-  const { training } = spec
-  const model = resolveModel(spec.model)
-  const parts = worldSize * training.microBatches
-  const rules: [boolean, string][] = [
-    [
-      worldSize === worldSizeOf(spec),
-      `${ENV.worldSize} is ${worldSize}, but spec.workers (replicas ${spec.workers.replicas}, gpusPerWorker ${spec.workers.gpusPerWorker}) makes ${worldSizeOf(spec)} ranks: start as many.`,
-    ],
-    [
-      worldSize % expertParallelSize === 0,
-      `spec.parallelism.expertParallelSize is ${expertParallelSize}, which does not divide the ${worldSize} ranks: use a divisor of it.`,
-    ],
-    [
-      model.kind === 'Dense' || model.experts % expertParallelSize === 0,
-      `spec.model.experts is ${model.experts}, which ${expertParallelSize} expert-parallel ranks cannot share equally: use a multiple, or set spec.parallelism.expertParallelSize.`,
-    ],
-    [
-      training.globalBatchSequences % parts === 0,
-      `spec.training.globalBatchSequences is ${training.globalBatchSequences}, which is not a multiple of the ${worldSize} ranks${training.microBatches === 1 ? '' : ` times spec.training.microBatches ${training.microBatches}`}.`,
-    ],
-    [
-      training.precision === 'float32' || backend === 'cuda',
-      `spec.training.precision is ${training.precision}, but this rank computes on a CPU (${ENV.backend} is ${backend}), in float32 alone: set spec.workers.gpusPerWorker to the GPUs of each worker, or use float32.`,
-    ],
-    [
-      model.hiddenSize % model.heads === 0,
-      `spec.model.heads is ${model.heads}, which does not divide spec.model.hiddenSize ${model.hiddenSize}.`,
-    ],
-    [
-      model.blocks % model.moeLayerFrequency === 0,
-      `spec.model.blocks is ${model.blocks}, which is not a multiple of spec.model.moeLayerFrequency ${model.moeLayerFrequency}.`,
-    ],
-    [
-      model.topK <= model.experts,
-      `spec.model.topK is ${model.topK}, more than the ${model.experts} experts: lower it or raise spec.model.experts.`,
-    ],
-    [
-      spec.data.builtin === undefined || spec.data.path === undefined,
-      'spec.data has both builtin and path: leave one of them out.',
-    ],
-  ]
-  for (const [holds, message] of rules) if (!holds) throw bad(message)
+/** The API server asks the same rules; a worker that is started by hand has no API server. */
+function demand(broken: readonly Broken[]): void {
+  if (broken.length > 0) throw bad(brokenText(broken))
 }
 
 function readSpec(text: string): ScMoEJobSpec {

@@ -33,16 +33,12 @@ const REASON_OF_ENGINE: Record<EngineErrorCode, Reason> = {
   INTERNAL: 'internal',
 }
 
-/** Names of errors of the pure part: the spec asks for something impossible. */
-const PERMANENT = new Set(['ModelError', 'ScheduleError'])
-
 /** Any thrown value as a failure with a reason. */
 export function asFailure(error: unknown): WorkerFailure {
   if (error instanceof WorkerFailure) return error
   if (error instanceof EngineError) {
     return new WorkerFailure(REASON_OF_ENGINE[error.code], error.message, { op: error.op, peer: error.peer })
   }
-  if (error instanceof Error && PERMANENT.has(error.name)) return new WorkerFailure('badConfig', error.message)
   if (error instanceof Error) return new WorkerFailure('internal', error.stack ?? error.message)
   return new WorkerFailure('internal', String(error))
 }

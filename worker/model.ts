@@ -1,13 +1,8 @@
 // The model as data: numbers of one job, and the list of its tensors with shape, initial values and which rank holds what. Pure.
 // Architecture: arXiv 2404.05019. A unit is `blocksPerUnit` blocks in a row, the last of which carries the mixture of experts.
 
-import { type ResolvedModel, resolveModel } from '../crds/presets.ts'
+import { expertsPerToken, hasSharedExpert, type ResolvedModel, resolveModel } from '../crds/presets.ts'
 import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
-
-/** The job cannot be run as described; the text names the field, the value and what to do. Retrying does not help. */
-export class ModelError extends Error {
-  override readonly name = 'ModelError'
-}
 
 /** Everything the program depends on, as numbers and words. Equal on all ranks. */
 export interface ModelConfig
@@ -80,20 +75,18 @@ export interface Slice {
 
 type SpecFields = Pick<ScMoEJobSpec, 'model' | 'training' | 'parallelism'>
 
-/** Throws `ModelError` where fields contradict each other. `worldSize` is the number of ranks. */
+/**
+ * The numbers of a job that breaks no rule of crds/rules.ts. `worldSize` is the number of ranks,
+ * which may differ from what spec.workers says. Throws an Error if a rule was not asked.
+ */
 export function modelConfig(spec: SpecFields, worldSize: number): ModelConfig {
   const { training } = spec
   const model = resolveModel(spec.model)
-  const expertParallelSize = spec.parallelism.expertParallelSize ?? worldSize
-  checkShapes(model)
-  if (model.kind !== 'Dense')
-    demandMultiple('model.experts', model.experts, expertParallelSize, 'parallelism.expertParallelSize')
-  demandMultiple('the number of ranks', worldSize, expertParallelSize, 'parallelism.expertParallelSize')
-  const parts = worldSize * training.microBatches
-  const partsName =
-    training.microBatches === 1 ? 'the number of ranks' : 'the number of ranks times training.microBatches'
-  demandMultiple('training.globalBatchSequences', training.globalBatchSequences, parts, partsName)
-  const batch = training.globalBatchSequences / parts
+  const batch = quotient(
+    training.globalBatchSequences,
+    worldSize * training.microBatches,
+    'training.globalBatchSequences',
+  )
   const {
     kind,
     shortcutPosition,
@@ -119,7 +112,7 @@ export function modelConfig(spec: SpecFields, worldSize: number): ModelConfig {
     positions,
     experts,
     topK,
-    units: model.blocks / model.moeLayerFrequency,
+    units: quotient(model.blocks, model.moeLayerFrequency, 'model.blocks'),
     blocksPerUnit: model.moeLayerFrequency,
     dim: model.hiddenSize,
     feedForward: model.feedForwardSize,
@@ -127,44 +120,36 @@ export function modelConfig(spec: SpecFields, worldSize: number): ModelConfig {
     bias: model.biases,
     ropeBase: 10_000,
     capacity: capacityOf(model, batch * training.sequenceLength),
-    auxCoefficient: number('model.balanceLossCoefficient', model.balanceLossCoefficient),
-    zCoefficient: number('model.routerZLossCoefficient', model.routerZLossCoefficient),
+    auxCoefficient: Number(model.balanceLossCoefficient),
+    zCoefficient: Number(model.routerZLossCoefficient),
     precision: training.precision,
     recompute: training.recompute,
     microBatches: training.microBatches,
     batch,
     sequence: training.sequenceLength,
     worldSize,
-    expertParallelSize,
+    expertParallelSize: spec.parallelism.expertParallelSize ?? worldSize,
     beta1: 0.9,
     beta2: 0.95,
     epsilon: 1e-8,
-    weightDecay: number('training.optimizer.weightDecay', training.optimizer.weightDecay),
-    clip: number('training.optimizer.gradientClipNorm', training.optimizer.gradientClipNorm),
+    weightDecay: Number(training.optimizer.weightDecay),
+    clip: Number(training.optimizer.gradientClipNorm),
   }
 }
 
-function checkShapes(model: ResolvedModel): void {
-  demandMultiple('model.blocks', model.blocks, model.moeLayerFrequency, 'model.moeLayerFrequency')
-  demandMultiple('model.hiddenSize', model.hiddenSize, model.heads, 'model.heads')
-  demandMultiple('model.heads', model.heads, model.keyValueHeads, 'model.keyValueHeads')
-  if (model.positions === 'RoPE' && (model.hiddenSize / model.heads) % 2 !== 0)
-    throw new ModelError(
-      `model.hiddenSize / model.heads is ${model.hiddenSize / model.heads}, but RoPE turns pairs of values: make it even`,
+/** The rule about `field` says that `divisor` divides `value`. */
+function quotient(value: number, divisor: number, field: string): number {
+  if (value % divisor !== 0)
+    throw new Error(
+      `${value} is not a multiple of ${divisor}: the job breaks the rule about spec.${field} in crds/rules.ts`,
     )
-  if (model.shortcutPosition > 1 && model.moeLayerFrequency === 1)
-    throw new ModelError(
-      `model.shortcutPosition is ${model.shortcutPosition}, but every block carries the MoE layer: use 1, or a higher model.moeLayerFrequency`,
-    )
-  const experts = model.kind === 'DGMoE' ? 2 : model.topK
-  if (experts > model.experts)
-    throw new ModelError(`model.topK is ${experts} but model.experts is ${model.experts}; raise model.experts`)
+  return value / divisor
 }
 
 /** A token chooses an expert once, so that all of a rank's tokens are always enough. */
 function capacityOf({ capacityFactor, topK, experts }: ResolvedModel, tokens: number): number {
   if (capacityFactor === null) return tokens
-  const capacity = Math.ceil((number('model.capacityFactor', capacityFactor) * tokens * topK) / experts)
+  const capacity = Math.ceil((Number(capacityFactor) * tokens * topK) / experts)
   return Math.min(capacity, tokens)
 }
 
@@ -285,7 +270,7 @@ function moeTensors(config: ModelConfig, block: number): Tensor[] {
       (tensor): Tensor => ({ ...tensor, shape: [experts, ...tensor.shape], kind: 'expert' }),
     ),
   ]
-  if (kind !== 'SharedExpert' && kind !== 'ScMoE') return list
+  if (!hasSharedExpert(kind)) return list
   list.push(...feedForwardTensors(config, shared))
   if (kind === 'ScMoE') list.push(...normTensors(config, `${shared}.norm`, shared))
   if (coefficientGate !== 'DirectAdd') {
@@ -307,14 +292,14 @@ export const elementsOf = (shape: readonly number[]) => shape.reduce((product, s
 export function sliceOf(tensor: Tensor, config: ModelConfig, rank: number): Slice {
   const total = elementsOf(tensor.shape)
   if (tensor.kind === 'dense') return { start: 0, count: total }
-  const count = total / config.expertParallelSize
+  const count = quotient(total, config.expertParallelSize, 'parallelism.expertParallelSize')
   return { start: (rank % config.expertParallelSize) * count, count }
 }
 
 /** Parameters of the whole model, of one rank, and those one token passes through. */
 export function parameterCounts(config: ModelConfig): { total: number; perRank: number; active: number } {
   const counts = { total: 0, perRank: 0, active: 0 }
-  const routed = config.kind === 'DGMoE' ? 2 : config.topK
+  const routed = expertsPerToken(config)
   for (const tensor of tensors(config)) {
     const size = elementsOf(tensor.shape)
     counts.total += size
@@ -359,17 +344,4 @@ function hash(text: string): number {
   let h = 0x811c9dc5
   for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193)
   return h >>> 0
-}
-
-function number(field: string, text: string): number {
-  const value = Number(text)
-  if (!Number.isFinite(value)) throw new ModelError(`${field} is "${text}"; write a decimal number such as "0.5"`)
-  return value
-}
-
-function demandMultiple(field: string, value: number, divisor: number, ofField = String(divisor)): void {
-  if (value % divisor !== 0)
-    throw new ModelError(
-      `${field} is ${value}, which is not a multiple of ${ofField}${ofField === String(divisor) ? '' : ` (${divisor})`}`,
-    )
 }

@@ -1,4 +1,5 @@
-// The runs of the quality benchmark: which kinds, and the job of each. Kinds differ in the architecture alone. Pure but for the hash.
+// The kinds of model that the quality benchmark compares, and the job of each run. Jobs differ only
+// in the architecture. Pure, apart from a hash.
 
 import { createHash } from 'node:crypto'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
@@ -11,7 +12,10 @@ type ModelInput = { kind: 'Dense' | 'Top1' | 'Top2' | 'SharedExpert' | 'ScMoE' |
   coefficientGate?: (typeof gates)[number]
 }
 
-/** By the name in tables and on the command line. Equal width and number of experts, as in the comparison of arXiv 2404.05019. */
+/**
+ * Models by their names in tables and on the command line. All have the same width and the same
+ * number of experts, as in the comparison of arXiv 2404.05019. /
+ */
 export const KINDS: Readonly<Record<string, ModelInput>> = {
   Dense: { kind: 'Dense' },
   Top1: { kind: 'Top1' },
@@ -28,10 +32,10 @@ export const KINDS: Readonly<Record<string, ModelInput>> = {
   ),
 }
 export const KIND_NAMES = Object.keys(KINDS)
-/** What the others are compared with, seed by seed. */
+/** The other kinds are compared with this one, seed by seed. */
 export const BASELINE = 'Top2'
 
-/** One run: everything that its result depends on beside the code. */
+/** One run: all values that its result depends on, apart from the code. */
 export interface Job {
   kind: string
   seed: number
@@ -40,13 +44,13 @@ export interface Job {
   sequences: number
   sequence: number
   learningRate: string
-  /** Held-out batches at the end: the same ones whatever the kind and the seed. */
+  /** Held-out batches at the end. They are the same for every kind and seed. */
   evaluationBatches: number
-  /** The experts' load is that of so many last steps. */
+  /** The load of the experts is measured in this number of last steps. */
   loadSteps: number
 }
 
-/** A tenth of the steps warms up. Throws on an unknown kind. */
+/** The job of a run, with a tenth of its steps as warm-up. Throws for an unknown kind. */
 export function specOf({ kind, seed, steps, hidden, sequences, sequence, learningRate }: Job): ScMoEJobSpec {
   const model = KINDS[kind]
   if (!model) throw new Error(`there is no kind "${kind}"; there are ${KIND_NAMES.join(', ')}`)
@@ -70,12 +74,12 @@ export function specOf({ kind, seed, steps, hidden, sequences, sequence, learnin
   })
 }
 
-/** One rank holds all experts: what is computed is what more ranks compute together. */
+/** The model on one rank, which holds all experts; more ranks together would compute the same. */
 export const configOf = (job: Job): ModelConfig => modelConfig(specOf(job), 1)
 
 export const parametersOf = (job: Job): { total: number; active: number } => parameterCounts(configOf(job))
 
-/** File name of a run's result, without ending; another job has another. */
+/** File name of a run's result without ending. It differs between any two jobs. */
 export function keyOf(job: Job): string {
   const text = JSON.stringify([specOf(job), job.evaluationBatches, job.loadSteps])
   const digest = createHash('sha256').update(text).digest('hex').slice(0, 12)

@@ -1,9 +1,9 @@
-// How evenly the experts are loaded, from what the router counted. Pure.
+// How evenly tokens are spread over the experts, from the counts of the routers. Pure.
 
 import type { ModelConfig } from '../../worker/model.ts'
 import type { Emitted } from '../../worker/program/program.ts'
 
-/** The program with the gathered counts of its routers in memory that outlives a run, where they can be read. */
+/** The program with its routers' gathered counts in persistent memory, so that they can be read. */
 export function keepCounts(emitted: Emitted): Emitted {
   const kept = new Set(countsOf(emitted).flatMap(({ buffers }) => buffers))
   const buffers = emitted.buffers.map(buffer =>
@@ -12,7 +12,10 @@ export function keepCounts(emitted: Emitted): Emitted {
   return { ...emitted, buffers }
 }
 
-/** Per unit with experts: its buffers of counts, i32 [E] on one rank, two for DGMoE. */
+/**
+ * Buffers of counts for each unit with experts, i32 [E] on one rank. DGMoE has two buffers, because
+ * it routes each token in two ways. /
+ */
 export function countsOf(emitted: Emitted): { unit: number; buffers: string[] }[] {
   const gathered = emitted.ops.filter(({ op }) => op === 'all_gather_counts')
   return [...Map.groupBy(gathered, ({ segment }) => segment.unit)].map(([unit, ops]) => ({
@@ -22,13 +25,16 @@ export function countsOf(emitted: Emitted): { unit: number; buffers: string[] }[
 }
 
 export interface Load {
-  /** Tokens of the fullest expert over the mean of all, of one step and unit; the mean of these. 1 is even, E is all in one. */
+  /**
+   * Tokens of the fullest expert over the mean of all experts, averaged over steps and units. 1 is
+   * an even load; with E all tokens go to one expert. /
+   */
   maxOverMean: number
-  /** Choices beyond the capacity of their expert, as a share of all. */
+  /** Share of the choices that are dropped, because their expert is full. */
   dropped: number
 }
 
-/** Adds up counts before drops. `counts`: by way of the tokens (DGMoE has two), [E]. */
+/** Adds up the tokens that routers send to experts, before any are dropped. */
 export class LoadMeter {
   readonly #capacity: number
   #ratios = 0
@@ -40,7 +46,11 @@ export class LoadMeter {
     this.#capacity = capacity
   }
 
-  /** One MoE layer in one step. Capacity bounds each way alone, experts do the work of both. */
+  /**
+   * Adds one MoE layer in one step. `counts` has a list [E] for each way in which tokens are routed
+   * (two for DGMoE). Capacity limits each way by itself; the work of an expert is the sum of the
+   * ways. /
+   */
   add(counts: readonly ArrayLike<number>[]): void {
     const ways = counts.map(way => Array.from(way))
     const sums = (ways[0] ?? []).map((_, expert) => ways.reduce((sum, way) => sum + (way[expert] ?? 0), 0))
@@ -51,7 +61,7 @@ export class LoadMeter {
     this.#layers++
   }
 
-  /** Undefined where nothing was added: there are no experts. */
+  /** Undefined if nothing was added, because the model has no experts. */
   get load(): Load | undefined {
     if (this.#layers === 0) return undefined
     return { maxOverMean: this.#ratios / this.#layers, dropped: this.#dropped / this.#choices }

@@ -1,4 +1,5 @@
-// Losses and loads of every run as SVG, a row per kind, a dot per seed. Pure: text out.
+// Charts of the losses and loads of all runs as SVG text: a row for each kind, a dot for each seed.
+// Pure.
 
 import * as Plot from '@observablehq/plot'
 import { parseHTML } from 'linkedom'
@@ -11,11 +12,11 @@ interface Dot {
 
 interface Axis {
   label: string
-  /** A line through the chart, e.g. the mean of the baseline. */
+  /** Value at which a line crosses the chart, e.g. the mean of the baseline. */
   at: number | undefined
 }
 
-/** Held-out loss; the line is the mean of `baseline`. */
+/** Chart of held-out losses, with a line at the mean of `baseline`. */
 export function lossPlot(runs: readonly Measured[], baseline: string): string {
   const dots = runs.map(({ job, evaluationLoss }) => ({ kind: job.kind, value: evaluationLoss }))
   const own = dots.filter(({ kind }) => kind === baseline).map(({ value }) => value)
@@ -23,7 +24,10 @@ export function lossPlot(runs: readonly Measured[], baseline: string): string {
   return chart(dots, { label: `held-out loss, nats per byte (line: mean of ${baseline})`, at })
 }
 
-/** Tokens of the fullest expert over the mean; the line is an even load. Kinds without experts are left out. */
+/**
+ * Chart of the tokens of the fullest expert over the mean, with a line at an even load. Kinds
+ * without experts are left out. /
+ */
 export function balancePlot(runs: readonly Measured[]): string {
   const dots = runs.flatMap(({ job, load }) => (load ? [{ kind: job.kind, value: load.maxOverMean }] : []))
   return chart(dots, { label: 'tokens of the fullest expert / mean of the experts (1: even)', at: 1 })
@@ -37,7 +41,7 @@ function chart(dots: readonly Dot[], { label, at }: Axis): string {
   const { document } = parseHTML('<!doctype html><html><body></body></html>')
   const svg = Plot.plot({
     document,
-    // Its own name is random; a file that is made again from the same runs should be the same.
+    // The default name is random, but the same runs should give the same file.
     className: 'quality',
     style: { background: 'white', color: '#222', fontSize: '12px' },
     width: 760,

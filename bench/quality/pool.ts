@@ -1,4 +1,5 @@
-// Runs of the quality benchmark as processes, a few at a time. A result that is there already is taken as it is.
+// Runs the jobs of the quality benchmark as processes, a few at a time. A job whose result exists
+// is not run again.
 
 import { spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
@@ -8,12 +9,12 @@ import type { Result } from './train.ts'
 
 export interface PoolOptions {
   parallel: number
-  /** Where the result of a job lies. */
+  /** Path of a job's result. */
   path: (job: Job) => string
   log: (text: string) => void
 }
 
-/** Results in the order of the jobs. Throws when a run fails, after those beside it have ended. */
+/** Results in the order of the jobs. Throws if a run fails, when the runs beside it have ended. */
 export async function runAll(jobs: readonly Job[], options: PoolOptions): Promise<Result[]> {
   const left = jobs.filter(job => !existsSync(options.path(job)))
   if (left.length < jobs.length) options.log(`${jobs.length - left.length} of ${jobs.length} runs are done already`)
@@ -37,7 +38,7 @@ function read(path: string): Result {
   return JSON.parse(readFileSync(path, 'utf8'))
 }
 
-/** The process ends with this one: the channel between them closes. */
+/** Runs a job as a process, which ends with this one, because the channel between them closes. */
 async function trainOne(job: Job, { path, log }: PoolOptions): Promise<void> {
   const words = [join(import.meta.dirname, 'train.ts'), JSON.stringify(job), path(job)]
   const child = spawn(process.execPath, words, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })

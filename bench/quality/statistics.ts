@@ -1,4 +1,4 @@
-// From the results of runs to a line per kind. Pure.
+// Summarises the results of runs in a line for each kind. Pure.
 
 import type { Load } from './load.ts'
 
@@ -6,11 +6,11 @@ export interface Spread {
   mean: number
   least: number
   most: number
-  /** Of a sample (n - 1); null where there is one value. */
+  /** Standard deviation of a sample (n - 1), or null for a single value. */
   deviation: number | null
 }
 
-/** Throws a RangeError where there is no value. */
+/** Throws a RangeError if there are no values. */
 export function spread(values: readonly number[]): Spread {
   if (values.length === 0) throw new RangeError('a spread needs at least one value')
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length
@@ -23,7 +23,7 @@ export function spread(values: readonly number[]): Spread {
   }
 }
 
-/** What a line needs of a run. */
+/** The part of a run's result that a line needs. */
 export interface Measured {
   job: { kind: string; seed: number }
   evaluationLoss: number
@@ -31,14 +31,20 @@ export interface Measured {
 }
 
 export interface Comparison {
-  /** Of the differences of runs with the same seed, the other's loss taken away: below 0 the kind is better. */
+  /**
+   * Loss of the kind less the loss of the other kind with the same seed. Below 0 the kind is
+   * better.
+   */
   difference: Spread
   /** Seeds in which the kind's loss is lower. */
   lower: number
   seeds: number
 }
 
-/** Runs of two kinds seed by seed; undefined where they have no seed in common. Throws where a seed is there twice. */
+/**
+ * Compares runs of two kinds seed by seed. Undefined if they have no seed in common. Throws if two
+ * runs of a kind have the same seed. /
+ */
 export function compare(runs: readonly Measured[], others: readonly Measured[]): Comparison | undefined {
   const bySeed = (list: readonly Measured[]) => {
     const losses = new Map(list.map(({ job, evaluationLoss }) => [job.seed, evaluationLoss]))
@@ -58,17 +64,17 @@ export function compare(runs: readonly Measured[], others: readonly Measured[]):
 export interface Line {
   kind: string
   parameters: number
-  /** Those that one token passes through. */
+  /** Parameters that one token passes through. */
   active: number
   loss: Spread
-  /** Undefined for the baseline itself and where it was not run. */
+  /** Undefined for the baseline itself, and if the baseline was not run. */
   toBaseline: Comparison | undefined
   /** Undefined for Dense. */
   maxOverMean: Spread | undefined
   dropped: Spread | undefined
 }
 
-/** A line per kind, in the order in which kinds first appear. */
+/** A line for each kind, in the order in which the kinds first appear. */
 export function linesOf(
   runs: readonly Measured[],
   parameters: (kind: string) => { total: number; active: number },
@@ -91,16 +97,19 @@ export function linesOf(
   })
 }
 
-/** Whether a kind is better than another as far as these seeds say. */
+/** A statement that one kind is better than another, and what these seeds say about it. */
 export interface Claim {
   better: string
   than: string
   comparison: Comparison
-  /** Better in every seed, worse in every seed, or neither. */
+  /** `holds`: better with every seed. `reversed`: worse with every seed. Otherwise `undecided`. */
   verdict: 'holds' | 'reversed' | 'undecided'
 }
 
-/** The order of arXiv 2404.05019, table of GPT2-MoE: every kind at least as good as the next. Kinds that were not run are left out. */
+/**
+ * Claims that each kind of `order` is better than every kind after it. The benchmark passes the
+ * order of the table of GPT2-MoE in arXiv 2404.05019. Kinds that were not run are left out. /
+ */
 export function claims(runs: readonly Measured[], order: readonly string[]): Claim[] {
   const byKind = Map.groupBy(runs, ({ job }) => job.kind)
   const pairs = order.flatMap((better, at) => order.slice(at + 1).map(than => ({ better, than })))

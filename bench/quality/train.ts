@@ -1,6 +1,6 @@
-// One run of the quality benchmark, a process of its own: trains a job as a worker does, alone and with one compute thread, and writes what came out.
-//
-//   node bench/quality/train.ts JOB-AS-JSON RESULT-FILE
+// One run of the quality benchmark as a process: trains a job as a worker does, on one rank and
+// with one compute thread, and writes the result. node bench/quality/train.ts JOB-AS-JSON
+// RESULT-FILE
 
 import { renameSync, writeFileSync } from 'node:fs'
 import { getPriority, setPriority } from 'node:os'
@@ -18,9 +18,9 @@ export interface Result {
   job: Job
   /** Cross entropy on held-out text after the last step, nats per byte. */
   evaluationLoss: number
-  /** Mean of the last `loadSteps` steps. */
+  /** Mean loss of the last `loadSteps` steps. */
   trainingLoss: number
-  /** Of the last `loadSteps` steps; not for Dense. */
+  /** Load of the experts in the last `loadSteps` steps; undefined for Dense. */
   load: Load | undefined
   seconds: number
   engine: string
@@ -114,7 +114,7 @@ class Run {
   }
 }
 
-// The process that started this one is gone.
+// The channel closes when the process that started this one ends.
 process.on('disconnect', () => process.exit(1))
 setPriority(Math.max(NICE, getPriority()))
 const [text = '', path = ''] = process.argv.slice(2)

@@ -8,7 +8,7 @@ import { createLogUpdate } from 'log-update'
 import { z } from 'zod'
 import { EXIT, Progress } from '../../crds/contract.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
-import { brokenRules } from '../../crds/rules.ts'
+import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { JobFileError, readJob } from '../job-file.ts'
 import { causeOf, nats } from '../sentence.ts'
@@ -109,7 +109,7 @@ function localJob(file: string, options: RunOptions): { name: string; spec: ScMo
     suspend: false,
   })
   const broken = brokenRules(spec, name)
-  if (broken.length > 0) throw new JobFileError(broken.map(({ field, message }) => `${field}: ${message}`).join('\n'))
+  if (broken.length > 0) throw new JobFileError(brokenText(broken))
   return { name, spec }
 }
 

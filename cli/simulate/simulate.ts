@@ -3,7 +3,10 @@
 // like a worker does.
 
 import { availableParallelism } from 'node:os'
+import { brokenByEnvironment } from '../../crds/environment.ts'
+import { resolveModel } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
+import { type Broken, brokenRules, brokenText } from '../../crds/rules.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { modelConfig } from '../../worker/model.ts'
 import { type Job, JobFileError, readJob } from '../job-file.ts'
@@ -34,19 +37,23 @@ export async function simulateCommand(file: string, options: SimulateOptions): P
   demandMeasurable(job, options)
   if (options.validate) {
     const found: Validation[] = []
-    for (const ranks of options.ranks ?? VALIDATED) found.push(await validateWorld(job.name, specOf(job, ranks)))
+    for (const ranks of options.ranks ?? VALIDATED)
+      found.push(await validateWorld(job.name, onCpus(specOf(job, ranks))))
     return options.json ? JSON.stringify(found, undefined, 2) : validationText(found)
   }
   const found = await predictions(job, options)
   return options.json ? JSON.stringify(found, undefined, 2) : text(job, found, options)
 }
 
-/** Measurements on this machine use CPUs, which compute in float32 only. */
+/** Measurements on this machine use CPUs. */
 function demandMeasurable({ spec }: Job, { results, validate }: SimulateOptions): void {
-  if (spec.training.precision === 'float32' || (results !== undefined && !validate)) return
-  throw new JobFileError(
-    `training.precision is ${spec.training.precision}, but measurements on this machine use CPUs, which compute in float32 only: give --results of a run of the job, without --validate, or set precision to float32`,
-  )
+  if (results !== undefined && !validate) return
+  const useGpus = 'give --results of a run of the job, without --validate'
+  demand(brokenByEnvironment(spec, { worldSize: worldSizeOf(spec), backend: 'cpu', useGpus }))
+}
+
+function demand(broken: readonly Broken[]): void {
+  if (broken.length > 0) throw new JobFileError(brokenText(broken))
 }
 
 async function predictions(job: Job, options: SimulateOptions): Promise<Prediction[]> {
@@ -74,23 +81,29 @@ async function predictions(job: Job, options: SimulateOptions): Promise<Predicti
 }
 
 /**
- * The job on another number of ranks with the same work for each rank. The experts are spread over
- * as many ranks as the job says, otherwise over the greatest common divisor of experts and ranks.
+ * The job on another number of ranks, each in a worker of its own and with as much work as now. The
+ * experts are spread over as many ranks as the job says, otherwise over the greatest common divisor
+ * of experts and ranks. Throws JobFileError if the job cannot have so many ranks.
  */
-function specOf({ spec }: Job, ranks: number): ScMoEJobSpec {
-  const perRank = spec.training.globalBatchSequences / worldSizeOf(spec)
-  if (!Number.isInteger(perRank))
-    throw new JobFileError(
-      `training.globalBatchSequences is ${spec.training.globalBatchSequences}, not a multiple of the ${worldSizeOf(spec)} ranks of the job: change one of them`,
-    )
-  const { experts } = modelConfig(spec, worldSizeOf(spec))
+function specOf({ name, spec }: Job, ranks: number): ScMoEJobSpec {
+  const { minReplicas: _, ...workers } = spec.workers
+  const batch = (spec.training.globalBatchSequences / worldSizeOf(spec)) * ranks
+  const { experts } = resolveModel(spec.model)
   const expertParallelSize = spec.parallelism.expertParallelSize ?? greatestCommonDivisor(experts, ranks)
-  return {
+  const larger = {
     ...spec,
-    training: { ...spec.training, globalBatchSequences: perRank * ranks },
+    training: { ...spec.training, globalBatchSequences: batch },
     parallelism: { ...spec.parallelism, expertParallelSize },
-    workers: { ...spec.workers, replicas: ranks, gpusPerWorker: 0 },
+    workers: { ...workers, replicas: ranks, gpusPerWorker: Math.min(1, spec.workers.gpusPerWorker) },
   }
+  demand(brokenRules(larger, name))
+  return larger
+}
+
+/** The job as the CPUs of this machine run it. */
+function onCpus(spec: ScMoEJobSpec): ScMoEJobSpec {
+  const { nccl: _, ...overlap } = spec.overlap
+  return { ...spec, overlap: { ...overlap, exchange: 'Counted' }, workers: { ...spec.workers, gpusPerWorker: 0 } }
 }
 
 const greatestCommonDivisor = (a: number, b: number): number => (b === 0 ? a : greatestCommonDivisor(b, a % b))

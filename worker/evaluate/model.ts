@@ -1,6 +1,7 @@
 // The model of an evaluation, on one rank: that of a job, or that of a checkpoint's index; and the
 // batches into which its sequences are divided. Pure.
 
+import { hasSharedExpert, hasShortcut } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import type { CheckpointIndex } from '../checkpoint/contents.ts'
@@ -17,12 +18,12 @@ const BATCH = 8
  * A spec with the model of an index. An index has only the fields that shape tensors. So no token
  * is dropped here, and the coefficients of the balance and z-losses have their defaults.
  */
-export function specOfIndex({ model }: Pick<CheckpointIndex, 'model'>): ModelSpec {
+export function specOfIndex({ model }: Pick<CheckpointIndex, 'model'>): ScMoEJobSpec {
   return ScMoEJobSpec.parse({
     model: {
       kind: model.kind,
-      shortcutPosition: model.shortcutPosition,
-      coefficientGate: model.coefficientGate,
+      ...(hasShortcut(model.kind) && { shortcutPosition: model.shortcutPosition }),
+      ...(hasSharedExpert(model.kind) && { coefficientGate: model.coefficientGate }),
       blocks: model.units * model.blocksPerUnit,
       moeLayerFrequency: model.blocksPerUnit,
       hiddenSize: model.dim,
@@ -51,10 +52,7 @@ export function batchOf({ training, workers }: Pick<ScMoEJobSpec, 'training' | '
   return training.globalBatchSequences / (worldSizeOf({ workers }) * training.microBatches)
 }
 
-/**
- * The model in float32, because CPUs compute it, whatever the job trains in. Throws `ModelError` if
- * fields contradict each other.
- */
+/** The model in float32, because one CPU rank computes it, whatever precision the job trains in. */
 export function modelOf({ model, training }: ModelSpec, batch: number): ModelConfig {
   const one = { ...training, globalBatchSequences: batch, microBatches: 1, precision: 'float32' as const }
   return modelConfig({ model, training: one, parallelism: { expertParallelSize: 1 } }, 1)

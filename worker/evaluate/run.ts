@@ -3,6 +3,7 @@
 
 import { closeSync, openSync, renameSync, rmSync } from 'node:fs'
 import type { Evaluation, EvaluationOrder } from '../../crds/evaluation.ts'
+import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { writeSafetensors } from '../checkpoint/safetensors.ts'
 import { TokenFile } from '../data/token-file.ts'
 import { createEngine, type Engine } from '../engine.ts'
@@ -16,7 +17,7 @@ import { type Batch, batchesOf, batchOf, emitBatch, type ModelSpec, modelOf, spe
 
 /**
  * Does what `order` says. `progress` is called with the number of sequences that are done. Throws
- * `WorkerFailure`, `ModelError` or `EngineError`.
+ * `WorkerFailure` or `EngineError`.
  */
 export async function evaluate(
   order: EvaluationOrder,
@@ -63,7 +64,12 @@ function described(source: Source): Pick<Evaluation, 'checkpoint' | 'step'> {
 
 function specOf({ spec }: EvaluationOrder, source: Source): ModelSpec {
   if (spec !== undefined) return spec
-  if (source.kind === 'checkpoint') return specOfIndex(source.index)
+  if (source.kind === 'checkpoint') {
+    const described = specOfIndex(source.index)
+    const broken = brokenRules(described, 'checkpoint')
+    if (broken.length === 0) return described
+    throw new WorkerFailure('badConfig', `The checkpoint ${source.folder} is of no valid model. ${brokenText(broken)}`)
+  }
   throw new WorkerFailure(
     'badConfig',
     `${source.files[0]} is no checkpoint of this program, so nothing says which model the weights belong to: give a job with that model by --job.`,

@@ -8,16 +8,7 @@ import { computeOrder, type Graph, graphOf, slots, withLateGradients } from './o
 import { exchangeQueues, merge } from './queues.ts'
 import { insertReductions, type Placed } from './reductions.ts'
 import type { Costs } from './simulate.ts'
-import {
-  type Candidate,
-  CHUNKS,
-  type Choice,
-  type Profile,
-  ScheduleError,
-  type Slot,
-  type Times,
-  type Wish,
-} from './types.ts'
+import { type Candidate, CHUNKS, type Choice, type Profile, ScheduleError, type Times, type Wish } from './types.ts'
 
 /**
  * Places ops on the two queues. With a profile (microseconds, in emitted order), weight gradients
@@ -27,14 +18,19 @@ import {
 export function schedule(emitted: Emitted, choice: Choice, profile?: Profile): Scheduled {
   const chunks = chunksOf(choice)
   if (!Number.isInteger(chunks) || chunks < 1)
-    throw new ScheduleError(`overlap.chunks is ${chunks}: use ${CHUNKS.join(', ')}, or leave it out`)
+    throw new ScheduleError(`there are no schedules in ${chunks} chunks: use ${CHUNKS.join(', ')}`)
   const prepared = prepare(emitted, chunks, profile)
   return merge(emitted, prepared.graph, place(prepared, choice).queues)
 }
 
-/** The schedules of this program that the wish allows. Throws `ScheduleError` if there are none. */
+/**
+ * Schedules of this program that the wish allows. Wishes of a job that breaks no rule of
+ * crds/rules.ts allow at least one; throws `ScheduleError` if there is none.
+ */
 export function choices(emitted: Emitted, wish: Wish): Choice[] {
-  return choicesOf(graphOf(split(emitted, 1)), wish)
+  const list = choicesOf(graphOf(split(emitted, 1)), wish)
+  if (list.length === 0) throw new ScheduleError(`program ${emitted.name} has no schedule ${JSON.stringify(wish)}`)
+  return list
 }
 
 /**
@@ -108,7 +104,6 @@ const isSame = (a: readonly number[], b: readonly number[]) => a.every((op, posi
 function choicesOf(graph: Graph, wish: Wish): Choice[] {
   const { forward, backward } = slots(graph)
   const hasExchanges = graph.ops.some(op => op.op === 'all_to_all')
-  demand(wish, { forward, hasExchanges })
   const counts = CHUNKS.filter(count => wish.chunks === undefined || count === wish.chunks)
   // A program without a backward pass gets one backward slot, which has no effect.
   const last = backward.length > 0 ? backward : [1]
@@ -126,36 +121,6 @@ function choicesOf(graph: Graph, wish: Wish): Choice[] {
   if (wish.strategy === 'Sequential') return [sequential]
   if (wish.strategy === 'Pipelined') return pipelined
   return wish.strategy === 'Shortcut' ? shortcuts : [sequential, ...shortcuts, ...pipelined]
-}
-
-function refuse(problem: string, remedy: string): never {
-  throw new ScheduleError(`overlap.${problem}: ${remedy}`)
-}
-
-function demand(
-  { strategy, slot, chunks }: Wish,
-  { forward, hasExchanges }: { forward: Slot[]; hasExchanges: boolean },
-): void {
-  const runsBeside = strategy === 'Shortcut' || strategy === 'Auto'
-  const window = forward.length === 0 ? 'nothing to run beside its all-to-all' : `the slots ${forward.join(', ')}`
-  if (strategy === 'Shortcut' && forward.length === 0)
-    refuse(
-      `strategy is Shortcut, but this model has ${window}`,
-      'use Auto, Sequential or Pipelined, or model.kind ScMoE',
-    )
-  if (strategy === 'Pipelined' && !hasExchanges)
-    refuse('strategy is Pipelined, but this model has no experts', 'use Auto or Sequential, or another model.kind')
-  if (slot !== undefined && !runsBeside)
-    refuse(`slot is ${slot}, which strategy ${strategy} does not have`, 'leave it out, or use Auto or Shortcut')
-  if (slot !== undefined && !forward.includes(slot))
-    refuse(`slot is ${slot}, but this model has ${window}`, 'use one it has, or leave slot out')
-  if (chunks === undefined) return
-  if (strategy === 'Sequential')
-    refuse(`chunks is ${chunks}, but strategy Sequential does not split`, 'leave it out, or use another strategy')
-  if (!CHUNKS.some(count => count === chunks))
-    refuse(`chunks is ${chunks}`, `use one of ${CHUNKS.join(', ')}, or leave it out`)
-  if (strategy === 'Pipelined' && chunks === 1)
-    refuse('chunks is 1, but strategy Pipelined needs more', 'use 2, 4 or 8, or leave it out')
 }
 
 /** Sums of the same times in different orders may differ by this share, because of rounding. */

@@ -116,13 +116,9 @@ export function withLateGradients({ ops, runs, before }: Graph, order: readonly 
 
 function demandSlot(group: Group, slot: Slot): void {
   const allowed = slotsOf(group)
-  if (allowed.length === 0)
-    throw new ScheduleError(
-      'overlap.strategy is Shortcut, but this model has nothing to run beside its all-to-all: use Auto, Sequential or Pipelined, or model.kind ScMoE',
-    )
   if (!allowed.includes(slot))
     throw new ScheduleError(
-      `the ${group.phase} slot is ${slot}, but this model has the slots ${allowed.join(', ')}: use one of them`,
+      `the ${group.phase} slot is ${slot}, but this model has ${allowed.length} slots: use one from 1 to ${allowed.length}, or another strategy`,
     )
 }
 

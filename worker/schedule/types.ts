@@ -70,7 +70,7 @@ export interface Candidate {
   slack: number
 }
 
-/** The model has no such schedule. The message says which ones it has. */
+/** A caller asks for a schedule that the program does not have: a defect, since rules check the job. */
 export class ScheduleError extends Error {
   override readonly name = 'ScheduleError'
 }

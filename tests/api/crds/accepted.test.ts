@@ -1,3 +1,6 @@
+// Tests that a real API server takes the CRD and the jobs of the examples, and fills in the
+// defaults.
+
 import { globSync, readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseAllDocuments } from 'yaml'
@@ -29,7 +32,8 @@ describe('the CRD on a real API server', () => {
     })
     const crd = Crd.parse(JSON.parse(await server.must('get', 'crd', 'scmoejobs.scmoe.dev', '--output', 'json')))
     const truths = crd.status.conditions.filter(({ status }) => status === 'True').map(({ type }) => type)
-    // KubernetesAPIApprovalPolicyConformant is for groups of Kubernetes itself; NonStructuralSchema would be bad news.
+    // KubernetesAPIApprovalPolicyConformant is only for groups of Kubernetes itself, and
+    // NonStructuralSchema would mean an error.
     expect(truths.toSorted()).toEqual(['Established', 'NamesAccepted'])
     expect(await server.must('api-resources', '--api-group', 'scmoe.dev', '--no-headers')).toMatch(
       /^scmoejobs +scmoe +scmoe.dev\/v1alpha1 +true +ScMoEJob/,
@@ -144,6 +148,6 @@ describe('the CRD on a real API server', () => {
   })
 
   it('explains its fields', async () => {
-    expect(await server.must('explain', 'scmoejob.spec.model.capacityFactor')).toContain('later tokens are dropped')
+    expect(await server.must('explain', 'scmoejob.spec.model.capacityFactor')).toContain('further tokens are dropped')
   })
 })

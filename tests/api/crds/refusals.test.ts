@@ -1,3 +1,5 @@
+// Tests that a real API server refuses a job with the lines that `scmoe validate` prints.
+
 import * as fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readJobs } from '../../../cli/job-file.ts'
@@ -15,7 +17,7 @@ const ours = (text: string) => readJobs(text).flatMap(finding => (finding.kind =
 describe('a real API server', () => {
   it.each(CASES)('refuses $name with this message', async ({ spec, job, says }) => {
     const answers = await server.refusals(yamlOf({ spec, ...(job !== undefined && { job }) }))
-    // Unknown fields are all it reports at first.
+    // If there are unknown fields, the API server reports nothing else.
     const unknown = says.filter(line => line.startsWith('unknown field'))
     expect(answers.toSorted()).toEqual((unknown.length > 0 ? unknown : says).toSorted())
   })

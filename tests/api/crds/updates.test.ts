@@ -1,5 +1,7 @@
+// Tests of the rules for updates on a real API server.
+
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { fill } from '../../../crds/rules.ts'
+import { fill } from '../../../crds/rule.ts'
 import { TRANSITIONS } from '../../../crds/transitions.ts'
 import { refusalLines, Server } from '../../support/api/crd-server.ts'
 
@@ -17,7 +19,7 @@ beforeEach(async () => {
 })
 afterAll(() => server?.stop())
 
-/** What is said against a merge patch of spec; empty if it is taken. */
+/** The lines with which a merge patch of the spec is refused; none if the patch is taken. */
 async function update(spec: object, ...more: string[]): Promise<string[]> {
   const patch = JSON.stringify({ spec })
   const { ok, error } = await server.kubectl('patch', 'scmoejob', job, '--type=merge', '--patch', patch, ...more)
@@ -67,7 +69,7 @@ describe('an update', () => {
   ])('may not change %s', async (field, spec) => {
     const rule = TRANSITIONS.find(transition => transition.field === `spec.${field}`)
     const message = fill(rule?.message ?? 'no such rule', name => ({ old: '10', new: '9' })[name] ?? '')
-    // A scalar's own value is named too.
+    // For a scalar the API server adds the value.
     const said = await update(spec)
     expect(said.map(line => line.replace(/Invalid value: ("[^"]*"|\d+|true): /, 'Invalid value: '))).toEqual([
       `spec.${field}: Invalid value: ${message}`,

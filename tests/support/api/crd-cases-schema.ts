@@ -1,8 +1,8 @@
-// Jobs that the schema alone refuses: unknown fields, wrong types, broken bounds.
+// Jobs that the schema refuses: unknown fields, wrong types, broken bounds.
 
 export interface Case {
   name: string
-  /** Lines below `spec:` besides training.steps. */
+  /** Lines below `spec:`, without training.steps. */
   spec: string
   job?: string
   says: string[]

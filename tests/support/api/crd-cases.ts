@@ -1,19 +1,20 @@
-// Jobs that are refused, each with everything that is said about it: `scmoe validate` (tests/unit) and a real API server (tests/api)
-// have to give exactly these lines.
+// Jobs that are refused, each with all lines that `scmoe validate` (tests/unit) and a real API
+// server (tests/api) have to give.
 
 import { type Case, SCHEMA } from './crd-cases-schema.ts'
 
-const named =
-  'must be a DNS label that starts with a letter (a-z, 0-9, -) of at most 51 characters, because pods are called <name>-worker-<i>: choose another name'
-/** What rules refuse: at least one case per rule (checked). */
-const RULES: Case[] = [
-  { name: 'a name too long for pods', spec: '', job: 'a'.repeat(52), says: [`metadata.name: Invalid value: ${named}`] },
-  { name: 'a name with a dot', spec: '', job: 'a.b', says: [`metadata.name: Invalid value: ${named}`] },
+const named = (name: string) =>
+  `metadata.name: Invalid value: metadata.name is ${name}, but pods are called <name>-worker-<i>: choose a DNS label that starts with a letter (a-z, 0-9, -) and has at most 51 characters`
+const LONG = 'a'.repeat(52)
+/** Jobs that rules refuse: at least one for each rule (tests/unit/crds/rules.test.ts). */
+export const RULE_CASES: readonly Case[] = [
+  { name: 'a name too long for pods', spec: '', job: LONG, says: [named(LONG)] },
+  { name: 'a name with a dot', spec: '', job: 'a.b', says: [named('a.b')] },
   {
     name: 'an odd number of blocks',
     spec: 'model: {blocks: 3}',
     says: [
-      'spec.model.blocks: Invalid value: model.blocks is 3, which is not a multiple of model.moeLayerFrequency 2, the blocks for each MoE layer: change one of them',
+      'spec.model.blocks: Invalid value: model.blocks is 3, which is not a multiple of model.moeLayerFrequency 2, the number of blocks for each MoE layer: change one of them',
     ],
   },
   {
@@ -41,14 +42,14 @@ const RULES: Case[] = [
     name: 'more experts per token than there are',
     spec: 'model: {kind: Top2, experts: 1}',
     says: [
-      'spec.model.topK: Invalid value: every token goes to 2 experts (model.topK and kind Top2), but model.experts is 1: use more experts or a smaller topK',
+      'spec.model.experts: Invalid value: model.experts is 1, but model.kind Top2 sends every token to 2 different experts: use more experts, or a kind or topK that needs fewer',
     ],
   },
   {
     name: 'one expert for two representations',
     spec: 'model: {kind: DGMoE, experts: 1}',
     says: [
-      'spec.model.topK: Invalid value: every token goes to 2 experts (model.topK and kind DGMoE), but model.experts is 1: use more experts or a smaller topK',
+      'spec.model.experts: Invalid value: model.experts is 1, but model.kind DGMoE sends every token to 2 different experts: use more experts, or a kind or topK that needs fewer',
     ],
   },
   {
@@ -62,7 +63,7 @@ const RULES: Case[] = [
     name: 'blocks that a preset does not divide',
     spec: 'model: {preset: gpt2-moe-small, moeLayerFrequency: 5}',
     says: [
-      'spec.model.blocks: Invalid value: model.blocks is 12, which is not a multiple of model.moeLayerFrequency 5, the blocks for each MoE layer: change one of them',
+      'spec.model.blocks: Invalid value: model.blocks is 12, which is not a multiple of model.moeLayerFrequency 5, the number of blocks for each MoE layer: change one of them',
     ],
   },
   {
@@ -83,7 +84,7 @@ const RULES: Case[] = [
     name: 'rotations of an odd head',
     spec: 'model: {hiddenSize: 60, positions: RoPE}',
     says: [
-      'spec.model.positions: Invalid value: model.positions is RoPE, which turns pairs of values, but model.hiddenSize 60 over model.heads 4 is odd: change one of them, or use positions Learned',
+      'spec.model.positions: Invalid value: model.positions is RoPE, which rotates pairs of values, but model.hiddenSize 60 / model.heads 4 is odd: change one of them, or use positions Learned',
     ],
   },
   {
@@ -97,7 +98,7 @@ const RULES: Case[] = [
     name: 'a shortcut from a block that is not there',
     spec: 'model: {preset: llama2-moe, shortcutPosition: 2}',
     says: [
-      'spec.model.shortcutPosition: Invalid value: model.shortcutPosition is 2, but every block carries the MoE layer (model.moeLayerFrequency 1), so that none lies before it: use shortcutPosition 1 or a higher moeLayerFrequency',
+      'spec.model.shortcutPosition: Invalid value: model.shortcutPosition is 2, which starts before the MLP of the preceding block, but with model.moeLayerFrequency 1 that block has an MoE layer instead: use shortcutPosition 1 or a higher moeLayerFrequency',
     ],
   },
   {
@@ -203,14 +204,14 @@ const RULES: Case[] = [
     name: 'two sources of data',
     spec: 'data: {builtin: sotu, path: /data/a.txt}',
     says: [
-      'spec.data: Invalid value: set exactly one of data.builtin and data.path, or leave data out to train on builtin moby-dick',
+      'spec.data: Invalid value: data has both builtin and path: set exactly one of data.builtin and data.path, or leave data out to train on builtin moby-dick',
     ],
   },
   {
     name: 'no source of data',
     spec: 'data: {}',
     says: [
-      'spec.data: Invalid value: set exactly one of data.builtin and data.path, or leave data out to train on builtin moby-dick',
+      'spec.data: Invalid value: data has neither builtin nor path: set exactly one of data.builtin and data.path, or leave data out to train on builtin moby-dick',
     ],
   },
   {
@@ -308,7 +309,7 @@ const RULES: Case[] = [
     name: 'a deadline on progress that nobody looks at in time',
     spec: 'progressDeadlineSeconds: 29',
     says: [
-      'spec.progressDeadlineSeconds: Invalid value: progressDeadlineSeconds is 29, but progress is only looked at every 15 s (reporting.intervalSeconds): use at least twice that, or report more often',
+      'spec.progressDeadlineSeconds: Invalid value: progressDeadlineSeconds is 29, but progress is read only every 15 s (reporting.intervalSeconds): use at least twice that, or report more often',
     ],
   },
   {
@@ -322,7 +323,7 @@ const RULES: Case[] = [
     name: 'two mistakes at once',
     spec: 'model: {blocks: 3}\n  network: {port: 8080}',
     says: [
-      'spec.model.blocks: Invalid value: model.blocks is 3, which is not a multiple of model.moeLayerFrequency 2, the blocks for each MoE layer: change one of them',
+      'spec.model.blocks: Invalid value: model.blocks is 3, which is not a multiple of model.moeLayerFrequency 2, the number of blocks for each MoE layer: change one of them',
       'spec.network.port: Invalid value: network.port is 8080, where the worker answers probes and progress requests: use another port',
     ],
   },
@@ -337,7 +338,7 @@ const RULES: Case[] = [
   },
 ]
 
-export const CASES: readonly Case[] = [...SCHEMA, ...RULES]
+export const CASES: readonly Case[] = [...SCHEMA, ...RULE_CASES]
 
 /** The file of a case. */
 export function yamlOf({ spec, job = 'case' }: Pick<Case, 'spec' | 'job'>): string {

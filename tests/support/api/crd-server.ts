@@ -29,7 +29,7 @@ export class Server {
     this.kubeconfig = cluster.kubeconfig
   }
 
-  /** Empty, or with the CRD. */
+  /** Starts a server without objects; with `crd` it serves ScMoEJobs. */
   static async start(options: { crd: boolean }): Promise<Server> {
     const folder = mkdtempSync(join(tmpdir(), 'scmoe-crd-'))
     const { kubectl } = await binaries(['kubectl'])
@@ -45,7 +45,7 @@ export class Server {
     return server
   }
 
-  /** Until the API server serves ScMoEJobs. */
+  /** Waits until the API server serves ScMoEJobs. */
   async established(): Promise<void> {
     for (;;) {
       if ((await this.kubectl('get', 'scmoejobs')).ok) return
@@ -57,14 +57,14 @@ export class Server {
     return run(this.#program, ['--kubeconfig', this.kubeconfig, ...args])
   }
 
-  /** As kubectl, but a refusal is an exception. */
+  /** Runs kubectl and throws if it fails. */
   async must(...args: string[]): Promise<string> {
     const { ok, out, error } = await this.kubectl(...args)
     if (!ok) throw new Error(`kubectl ${args.join(' ')}: ${error}`)
     return out
   }
 
-  /** A job called `name` with these lines below `spec:`. */
+  /** Creates a job called `name` with these lines below `spec:`. */
   async create(name: string, spec = ''): Promise<void> {
     await this.must('create', '--filename', this.file(yamlOf({ spec, job: name })))
   }
@@ -75,7 +75,7 @@ export class Server {
     return path
   }
 
-  /** What the API server says against a file, line by line; nothing if it would take it. */
+  /** The lines with which the API server refuses a file; none if it would take the file. */
   async refusals(text: string): Promise<string[]> {
     const { ok, error } = await this.kubectl('create', '--dry-run=server', '--filename', this.file(text))
     return ok ? [] : refusalLines(error)
@@ -87,7 +87,10 @@ export class Server {
   }
 }
 
-/** The causes in kubectl's text: `* field: message` lines, the one cause of a short answer, or unknown fields. */
+/**
+ * The causes in kubectl's text: lines of the form `* field: message`, the only cause of a short
+ * answer, or unknown fields. /
+ */
 export function refusalLines(error: string): string[] {
   const unknown = error.match(/unknown field "[^"]+"/g)
   if (unknown) return unknown

@@ -154,16 +154,19 @@ export function claimCheckpoints(machine: Find, replicas: number, precision: Mod
   it(`a run moves from CPU to GPU, there in ${precision}, and back by its checkpoints, and its losses are those of a run that never moved`, {
     timeout: TIMEOUT,
   }, async () => {
-    const leg = (steps: number, change: object = {}) => {
-      const spec = ScMoEJobSpec.parse(tinySpec({ steps, replicas, everySteps: 1_000_000, warmupSteps: 60 }))
-      return { ...spec, training: { ...spec.training, ...change } }
-    }
+    const leg = (steps: number) =>
+      ScMoEJobSpec.parse(tinySpec({ steps, replicas, everySteps: 1_000_000, warmupSteps: 60 }))
+    const onGpus = (spec: ScMoEJobSpec) => ({
+      ...spec,
+      training: { ...spec.training, precision },
+      workers: { ...spec.workers, gpusPerWorker: 1 },
+    })
     const [straight, moved] = [temporaryFolder(), temporaryFolder()]
     await trainToEnd(leg(30), straight)
     await trainToEnd(leg(10), moved)
     const graphs = { SCMOE_CUDA_GRAPHS: String(Number(machine().graphs)) }
     const environment = { ...machine().environment, [ENV.backend]: 'cuda', ...graphs }
-    const [first] = await trainToEnd(leg(20, { precision }), moved, environment)
+    const [first] = await trainToEnd(onGpus(leg(20)), moved, environment)
     await trainToEnd(leg(30), moved)
     const [expected, got] = [lossCurve(straight), lossCurve(moved)]
     expect([...got.keys()]).toEqual([...expected.keys()])

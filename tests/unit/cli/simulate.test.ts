@@ -53,7 +53,7 @@ describe('scmoe simulate of a job in bfloat16', () => {
     const refused = simulateCommand(jobFile('bfloat16'), { ...OPTIONS, ...options })
     await expect(refused).rejects.toThrow(
       new JobFileError(
-        'training.precision is bfloat16, but measurements on this machine use CPUs, which compute in float32 only: give --results of a run of the job, without --validate, or set precision to float32',
+        'spec.training.precision: training.precision is bfloat16, but the ranks here compute on CPUs, which know float32 alone: give --results of a run of the job, without --validate, or use precision float32',
       ),
     )
   })
@@ -64,5 +64,20 @@ describe('scmoe simulate of a job in bfloat16', () => {
     expect(half.map(({ ranks }) => ranks)).toEqual([4])
     expect((times[0] ?? 0) / (times[1] ?? 0)).toBeGreaterThan(0.5)
     expect((times[0] ?? 0) / (times[1] ?? 0)).toBeLessThan(0.6)
+  })
+})
+
+describe('scmoe simulate of a world that the job cannot have', () => {
+  // Seen failing with the text of worker/model.ts, which named neither a field nor a remedy.
+  it('is refused in the words of the rules', async () => {
+    const file = join(folder, 'groups.json')
+    const spec = { training: { steps: 1 }, parallelism: { expertParallelSize: 2 }, workers: { replicas: 2 } }
+    writeFileSync(file, JSON.stringify({ apiVersion: API_VERSION, kind: KIND, metadata: { name: 'job' }, spec }))
+    const refused = simulateCommand(file, { ...OPTIONS, ranks: [3] })
+    await expect(refused).rejects.toThrow(
+      new JobFileError(
+        'spec.parallelism.expertParallelSize: parallelism.expertParallelSize is 2, which does not divide the 3 ranks (workers.replicas, times workers.gpusPerWorker with GPUs): use a size that does, or leave it out for one group of all ranks',
+      ),
+    )
   })
 })

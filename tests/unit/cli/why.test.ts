@@ -46,7 +46,7 @@ describe('a job that waits', () => {
     world.waiting('gpt-worker-1', 'ContainerCreating')
     world.settle()
     expect(said(world)).toBe(
-      'gpt is Starting (WorkersStarting): created the workers of attempt 1, waiting for all to be ready. 1 of 2 workers is not ready: gpt-worker-1 (ContainerCreating). If it stays so: `scmoe logs gpt`; rank 0 names the ranks it waits for.',
+      'gpt is Starting (WorkersStarting): created the workers of attempt 1, waiting for all to be ready. 1 of 2 workers is not ready: gpt-worker-1 (ContainerCreating). If the job stays in this state, see `scmoe logs gpt`: rank 0 names the ranks that it waits for.',
     )
   })
 
@@ -67,14 +67,14 @@ describe('a job that waits', () => {
     world.waiting('gpt-worker-1', 'ImagePullBackOff', 'Back-off pulling image "x": ErrImagePull: not found')
     world.settle()
     expect(said(world)).toBe(
-      'gpt is Starting (ImagePull): gpt-worker-1 cannot pull image "worker:1": not found. Correct the image or its pull secret in `spec.workers.template`, which can change while the job is suspended: `scmoe suspend gpt`, `kubectl apply`, `scmoe resume gpt`.',
+      'gpt is Starting (ImagePull): gpt-worker-1 cannot pull image "worker:1": not found. Correct the image or its pull secret in `spec.workers.template`. This field can change only while the job is suspended: `scmoe suspend gpt`, `kubectl apply`, `scmoe resume gpt`.',
     )
     world.waiting('gpt-worker-1', 'CreateContainerConfigError', 'secret "x" not found')
     world.settle()
     expect(said(world)).toContain('(ContainerConfig): gpt-worker-1: secret "x" not found. Create what is missing')
     world.unschedulable('gpt-worker-1', '0/1 nodes are available: 1 Insufficient cpu.')
     world.settle()
-    expect(said(world)).toContain('1 Insufficient cpu. Add capacity, or ask for less')
+    expect(said(world)).toContain('1 Insufficient cpu. Add capacity or ask for less')
   })
 
   it('for the pods of a failed attempt, and for one whose node is gone', () => {
@@ -82,12 +82,12 @@ describe('a job that waits', () => {
     world.end('gpt-worker-1', { exitCode: 70, message: failure(1, 'internal', 'it broke') })
     world.settle()
     expect(said(world)).toBe(
-      'gpt is restarting: gpt-worker-1 failed in attempt 1: exit code 70, internal: it broke; restart 1 of 3. Attempt 2 starts in 10 s, from the newest checkpoint if there is one. If it comes back, please report it with the output of `scmoe logs gpt`.',
+      'gpt is restarting: gpt-worker-1 failed in attempt 1: exit code 70, internal: it broke; restart 1 of 3. Attempt 2 starts in 10 s, from the newest checkpoint if there is one. If it happens again, please report it with the output of `scmoe logs gpt`.',
     )
     world.wait(200)
     world.settle()
     expect(said(world)).toBe(
-      'gpt is restarting: waiting for pod gpt-worker-0 on node node-1 to be gone. gpt-worker-0 should have ended a minute ago: if node node-1 is gone for good, run `kubectl delete pod gpt-worker-0 --namespace ns --force`. It was restarted 1 time; most recently, gpt-worker-1 failed in attempt 1: internal: it broke. If it comes back, please report it with the output of `scmoe logs gpt`.',
+      'gpt is restarting: waiting for pod gpt-worker-0 on node node-1 to be gone. gpt-worker-0 should have ended a minute ago: if node node-1 is gone for good, run `kubectl delete pod gpt-worker-0 --namespace ns --force`. It was restarted 1 time; most recently, gpt-worker-1 failed in attempt 1: internal: it broke. If it happens again, please report it with the output of `scmoe logs gpt`.',
     )
   })
 
@@ -102,7 +102,7 @@ describe('a job that waits', () => {
     world.gone()
     world.settle()
     expect(said(world)).toContain(
-      'gpt is Suspended: spec.suspend is true: no pods until it is false. `scmoe resume gpt`',
+      'gpt is Suspended: spec.suspend is true: no pods until it is false. Use `scmoe resume gpt`',
     )
   })
 
@@ -126,7 +126,7 @@ describe('a job that waits', () => {
       message: 'no step for 300 s; fails at 12:00',
     }
     expect(said(world)).toBe(
-      'gpt is Stalled (NoStep): no step for 300 s; fails at 12:00. Look at the processes now, as the restart takes them away: `scmoe logs gpt`; a worker that is not ready hangs.',
+      'gpt is Stalled (NoStep): no step for 300 s; fails at 12:00. Look at the processes now, because the restart ends them: `scmoe logs gpt`. A worker that is not ready hangs.',
     )
   })
 

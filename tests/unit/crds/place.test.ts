@@ -1,3 +1,5 @@
+// Tests that a rule is placed at the smallest object that has all the fields it reads.
+
 import { describe, expect, it } from 'vitest'
 import { place } from '../../../crds/place.ts'
 import { RULES } from '../../../crds/rules.ts'

@@ -1,3 +1,5 @@
+// Tests of the values that presets and kinds give to the fields of spec.model.
+
 import { describe, expect, it } from 'vitest'
 import { GENERIC, PRESETS, resolveModel } from '../../../crds/presets.ts'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
@@ -5,7 +7,8 @@ import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 const resolve = (model: object = {}) => resolveModel(ScMoEJobSpec.parse({ training: { steps: 1 }, model }).model)
 
 describe('a model', () => {
-  // Broken once by a keyValueHeads of 1 in GENERIC, and by a coefficientGate that did not ask for the kind.
+  // Broken once by a keyValueHeads of 1 in GENERIC, and by a coefficientGate that was the same for
+  // every kind.
   it('without preset has the generic sizes, heads of its own for keys and values, and what its kind asks for', () => {
     expect(resolve()).toEqual({
       ...GENERIC,

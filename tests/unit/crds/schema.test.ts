@@ -1,3 +1,5 @@
+// Tests of the CRD's schema and of the files that are generated from it.
+
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
@@ -9,7 +11,7 @@ import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 
 const FOREIGN = new Set(['spec.workers.template', 'spec.checkpoint.volume'])
 
-/** Every field of ours with its path; those of Kubernetes below FOREIGN are left out. */
+/** Every field with its path, without the fields of Kubernetes' types below FOREIGN. */
 function fields(schema: Schema, path: string): [string, Schema][] {
   const own = Object.entries(schema.properties ?? {}).flatMap(([name, child]) =>
     fields(child, path === '' ? name : `${path}.${name}`),
@@ -71,7 +73,7 @@ describe('the schema', () => {
     expect(conditions).toMatchObject({ 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['type'] })
   })
 
-  // Broken once by a default on model.blocks alone: the preset of the second job would not have been asked.
+  // Broken once by a default on model.blocks, which hid the preset of the second job.
   it.each([
     { training: { steps: 1 } },
     { training: { steps: 1 }, model: { preset: 'llama2-moe', capacityFactor: 'none' } },

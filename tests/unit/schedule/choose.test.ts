@@ -220,30 +220,21 @@ describe('a wish', () => {
     )
   })
 
-  // All of these were seen failing when nothing was refused.
+  // Rules refuse jobs with such wishes (tests/unit/crds/agreement.test.ts).
   it.each([
-    [{ strategy: 'Sequential', slot: 2 }, /overlap\.slot is 2, which strategy Sequential does not have: leave it out/],
-    [{ strategy: 'Shortcut', slot: 5 }, /overlap\.slot is 5, but this model has the slots 1, 2, 3, 4: use one/],
-    [{ strategy: 'Sequential', chunks: 2 }, /overlap\.chunks is 2, but strategy Sequential does not split/],
-    [{ strategy: 'Pipelined', chunks: 1 }, /overlap\.chunks is 1, but strategy Pipelined needs more: use 2, 4 or 8/],
-    [{ strategy: 'Auto', chunks: 3 }, /overlap\.chunks is 3: use one of 1, 2, 4, 8/],
-  ] as const)('%o is refused', (asked, message) => {
-    expect(() => choices(emitted, asked)).toThrow(message)
-  })
-
-  it.each([
-    ['Shortcut', 'Top2', /overlap\.strategy is Shortcut, but this model has nothing to run beside its all-to-all: use/],
-    ['Shortcut', 'Dense', /overlap\.strategy is Shortcut, but this model has nothing/],
-    ['Pipelined', 'Dense', /overlap\.strategy is Pipelined, but this model has no experts: use/],
-  ] as const)('%s is refused to %s', (strategy, kind, message) => {
-    expect(() => choices(emitTrain(configOf({ ...RANKS, kind }), 0), { strategy })).toThrow(message)
+    ['Shortcut', 'Top2'],
+    ['Shortcut', 'Dense'],
+    ['Pipelined', 'Dense'],
+  ] as const)('for %s is an error for %s', (strategy, kind) => {
+    const program = emitTrain(configOf({ ...RANKS, kind }), 0)
+    expect(() => choices(program, { strategy })).toThrow(/has no schedule/)
   })
 
   it('for chunks or a slot that are not there is refused by the schedule itself', () => {
     const shortcut = (forwardSlot: number, chunks: number) =>
       schedule(emitted, { strategy: 'Shortcut', forwardSlot, backwardSlot: 1, chunks })
-    expect(() => shortcut(6, 1)).toThrow(/forward slot is 6, but this model has the slots 1, 2, 3, 4/)
-    expect(() => shortcut(1, 0)).toThrow(/overlap\.chunks is 0/)
+    expect(() => shortcut(6, 1)).toThrow(/forward slot is 6, but this model has 4 slots: use one from 1 to 4/)
+    expect(() => shortcut(1, 0)).toThrow(/no schedules in 0 chunks/)
   })
 })
 

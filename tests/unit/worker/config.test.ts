@@ -1,3 +1,5 @@
+// Tests of the environment that a worker reads, and of the number of threads it takes from cgroups.
+
 import { expect, test } from 'vitest'
 import { ENV } from '../../../crds/contract.ts'
 import { readConfig } from '../../../worker/config.ts'
@@ -67,29 +69,16 @@ test.each<[string, Record<string, string | undefined>, object, RegExp]>([
     'another world size',
     { [ENV.worldSize]: '4' },
     spec(),
-    /SCMOE_WORLD_SIZE is 4, but spec\.workers \(replicas 2, gpusPerWorker 0\) makes 2 ranks/,
-  ],
-  ['experts that cannot be shared', {}, spec({ model: { experts: 3 } }), /spec\.model\.experts is 3/],
-  [
-    'a batch that cannot be shared',
-    {},
-    spec({ training: { steps: 1, globalBatchSequences: 3 } }),
-    /globalBatchSequences is 3/,
+    /SCMOE_WORLD_SIZE is 4, but workers\.replicas 2 and workers\.gpusPerWorker 0 make 2 ranks: start 2 ranks/,
   ],
   [
-    'a size that does not divide the world',
-    {},
-    spec({ parallelism: { expertParallelSize: 4 } }),
-    /expertParallelSize is 4/,
+    'bfloat16 on the CPUs of a pod with GPUs',
+    { [ENV.backend]: 'cpu' },
+    spec({ training: { steps: 1, precision: 'bfloat16' }, workers: { replicas: 2, gpusPerWorker: 1 } }),
+    /training\.precision is bfloat16, but the ranks here compute on CPUs.*SCMOE_BACKEND=cuda, or use precision float32/,
   ],
-  ['heads that do not divide', {}, spec({ model: { experts: 4, heads: 3 } }), /spec\.model\.heads is 3/],
-  [
-    'bfloat16 without GPU',
-    {},
-    spec({ training: { steps: 1, precision: 'bfloat16' } }),
-    /spec\.training\.precision is bfloat16.*SCMOE_BACKEND is cpu.*set spec\.workers\.gpusPerWorker.*or use float32/,
-  ],
-  ['odd blocks', {}, spec({ model: { experts: 4, blocks: 3 } }), /spec\.model\.blocks is 3/],
+  // Each rule is broken in tests/unit/crds/agreement.test.ts.
+  ['a job that breaks a rule', {}, spec({ model: { experts: 3 } }), /model\.experts 3/],
 ])('refused as bad configuration, naming what and why: %s', (_, change, jobSpec, message) => {
   let failure: unknown
   try {

@@ -1,0 +1,88 @@
+// npm run bench:versions: the same benchmark in two checkouts, in turns on one machine, and the ratio
+// of each figure, new over old, with its 95 % interval. bench/README.md says how to read it.
+//
+//   node bench/versions.ts --old FOLDER [--pairs N] [--figures PATTERN] [--json FILE] -- BENCHMARK [OPTION...]
+//
+// FOLDER is a built checkout of the older version, for example a git worktree. BENCHMARK is a path
+// in both checkouts, such as bench/step.ts.
+
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { fixed, machine, table, writeJson } from './report.ts'
+import { disturbance, readLoad } from './versions/load.ts'
+import { figuresOf, type Pair, ratiosOf } from './versions/ratios.ts'
+
+const ROOT = join(import.meta.dirname, '..')
+
+const { values: options, positionals } = parseArgs({
+  options: {
+    old: { type: 'string' },
+    pairs: { type: 'string', default: '5' },
+    figures: { type: 'string', default: 'tokensPerSecond|podsPerSecond' },
+    json: { type: 'string' },
+  },
+  allowPositionals: true,
+})
+const [benchmark, ...words] = positionals
+if (options.old === undefined || benchmark === undefined) {
+  console.error('usage: node bench/versions.ts --old FOLDER [--pairs N] [--figures PATTERN] -- BENCHMARK [OPTION...]')
+  process.exit(64)
+}
+const pattern = new RegExp(options.figures)
+const scratch = mkdtempSync(join(tmpdir(), 'scmoe-versions-'))
+
+/** Runs the benchmark in one checkout and returns its figures by name. */
+function run(folder: string): { figures: Map<string, number>; others: number } {
+  const file = join(scratch, 'figures.json')
+  const before = readLoad()
+  const command = [join(folder, benchmark ?? ''), ...words, '--json', file]
+  const { status, stderr } = spawnSync(join(folder, 'node_modules/.bin/node'), command, {
+    cwd: folder,
+    encoding: 'utf8',
+  })
+  if (status !== 0) throw new Error(`${benchmark} in ${folder} ended with ${status}:\n${stderr.slice(-2000)}`)
+  const others = disturbance(before, readLoad())
+  return { figures: figuresOf(JSON.parse(readFileSync(file, 'utf8')), pattern), others }
+}
+
+const pairs: Pair[] = []
+const disturbances: number[] = []
+try {
+  for (let pair = 0; pair < Number(options.pairs); pair++) {
+    // Every second pair runs in the other order, so that a drift of the machine favours neither version.
+    const order = pair % 2 === 0 ? ([options.old, ROOT] as const) : ([ROOT, options.old] as const)
+    const results = order.map(folder => run(folder))
+    const [first, second] = results.map(({ figures }) => figures)
+    if (first === undefined || second === undefined) throw new Error('a pair has two runs')
+    pairs.push(pair % 2 === 0 ? { before: first, after: second } : { before: second, after: first })
+    disturbances.push(...results.map(({ others }) => others))
+    console.error(
+      `pair ${pair + 1} of ${options.pairs}: others took ${results.map(({ others }) => `${fixed(100 * others, 1)} %`).join(' and ')}`,
+    )
+  }
+} finally {
+  rmSync(scratch, { recursive: true, force: true })
+}
+
+const ratios = ratiosOf(pairs)
+console.log(`${machine()}\n${benchmark} ${words.join(' ')}, ${pairs.length} pairs, new over old\n`)
+console.log(
+  table(
+    ['figure', 'old', 'new', 'new / old', 'from', 'to', ''],
+    ratios.map(({ name, before, after, ratio, low, high }) => [
+      name,
+      fixed(before, 1),
+      fixed(after, 1),
+      fixed(ratio, 3),
+      fixed(low, 3),
+      fixed(high, 3),
+      high < 0.98 ? 'SLOWER' : '',
+    ]),
+  ),
+)
+console.log(`\nother processes took at most ${fixed(100 * Math.max(...disturbances), 1)} % of the processors in a run`)
+writeJson(options.json, { bench: 'versions', machine: machine(), command: [benchmark, ...words], disturbances, ratios })
+if (ratios.some(({ high }) => high < 0.98)) process.exitCode = 1

@@ -1,0 +1,102 @@
+// Figures of two versions, measured in pairs, as ratios with their intervals. Pure.
+
+export interface Pair {
+  before: ReadonlyMap<string, number>
+  after: ReadonlyMap<string, number>
+}
+
+export interface Ratio {
+  name: string
+  /** Medians over the pairs. */
+  before: number
+  after: number
+  /** Geometric mean of the pairs' ratios, after over before, with its 95 % bootstrap interval. */
+  ratio: number
+  low: number
+  high: number
+}
+
+const RESAMPLES = 10_000
+
+/** Every number of a benchmark's JSON whose key matches, named by the keys and the texts of the rows on the way to it. */
+export function figuresOf(result: unknown, pattern: RegExp): Map<string, number> {
+  const figures = new Map<string, number>()
+  const visit = (value: unknown, path: readonly string[], key: string) => {
+    if (typeof value === 'number') {
+      if (pattern.test(key)) figures.set([...path, key].join(' '), value)
+    } else if (Array.isArray(value)) {
+      for (const [index, each] of value.entries()) visit(each, [...path, labelOf(each) ?? String(index)], '')
+    } else if (typeof value === 'object' && value !== null) {
+      const inner = key === '' ? path : [...path, key]
+      for (const [name, each] of Object.entries(value)) visit(each, inner, name)
+    }
+  }
+  visit(result, [], '')
+  return figures
+}
+
+/** A row's identity is its settings: model, kind, regime and the like, but not what was measured or chosen. */
+function labelOf(row: unknown): string | undefined {
+  if (typeof row !== 'object' || row === null) return undefined
+  const named = Object.entries(row).filter(
+    ([key, value]) => IDENTITY.has(key) && value !== null && typeof value !== 'object',
+  )
+  return named.length === 0 ? undefined : named.map(([, value]) => String(value)).join(' ')
+}
+
+const IDENTITY: ReadonlySet<string> = new Set([
+  'model',
+  'kind',
+  'regime',
+  'phase',
+  'strategy',
+  'hidden',
+  'linkMbit',
+  'name',
+])
+
+/** One ratio for each figure that every run of both versions has. */
+export function ratiosOf(pairs: readonly Pair[]): Ratio[] {
+  const [first] = pairs
+  if (first === undefined) return []
+  const names = [...first.before.keys()].filter(name =>
+    pairs.every(pair => pair.before.has(name) && pair.after.has(name)),
+  )
+  return names.map(name => {
+    const before = pairs.map(pair => pair.before.get(name) ?? Number.NaN)
+    const after = pairs.map(pair => pair.after.get(name) ?? Number.NaN)
+    const logs = after.map((value, index) => Math.log(value / (before[index] ?? Number.NaN)))
+    const means = resampledMeans(logs).toSorted((a, b) => a - b)
+    const at = (share: number) => Math.exp(means[Math.floor(share * (means.length - 1))] ?? Number.NaN)
+    return {
+      name,
+      before: median(before),
+      after: median(after),
+      ratio: Math.exp(mean(logs)),
+      low: at(0.025),
+      high: at(0.975),
+    }
+  })
+}
+
+const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  const middle = Math.floor(sorted.length / 2)
+  const [low = 0, high = 0] = [sorted[Math.ceil(sorted.length / 2) - 1], sorted[middle]]
+  return (low + high) / 2
+}
+
+/** Means of samples drawn with replacement; the generator's seed is fixed, so that a result can be repeated. */
+function resampledMeans(values: readonly number[]): number[] {
+  let state = 1
+  const random = () => {
+    // The linear congruential generator of Numerical Recipes, 32 bits.
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+    return state / 2 ** 32
+  }
+  return Array.from({ length: RESAMPLES }, () =>
+    mean(values.map(() => values[Math.floor(random() * values.length)] ?? Number.NaN)),
+  )
+}
