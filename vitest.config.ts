@@ -4,16 +4,17 @@ interface Project {
   name: string
   /** Milliseconds. */
   timeout: number
-  /** Files at once; otherwise as many as there are cores. */
+  /** Test files that run at once; as many as there are cores by default. */
   files?: number
   globalSetup?: string[]
 }
 
-// Five projects, from "needs nothing" to "needs a kubelet" and "needs a GPU". tools/test.ts runs them, some beside each other, and adds up the counts.
+// Five projects, from tests that need nothing to tests that need a kubelet or a GPU. tools/test.ts
+// runs them, some of them in parallel, and adds up the counts.
 const PROJECTS: Project[] = [
   { name: 'unit', timeout: 60_000 },
   { name: 'native', timeout: 120_000, files: 1 },
-  // They wait for servers and deadlines most of their time, not for processors.
+  // These tests wait for servers and deadlines most of their time, not for processors.
   { name: 'api', timeout: 300_000, files: 3, globalSetup: ['tests/support/api/prepare.ts'] },
   { name: 'cluster', timeout: 600_000, files: 1 },
   { name: 'gpu', timeout: 120_000, files: 1, globalSetup: ['tests/support/gpu/prepare.ts'] },
@@ -28,7 +29,7 @@ export default defineConfig({
         testTimeout: timeout,
         hookTimeout: timeout,
         globalSetup,
-        // Of tests of a file that say they are concurrent: all.
+        // Concurrent tests of a file all run at once.
         maxConcurrency: 50,
         ...(files === undefined ? {} : { maxWorkers: files }),
         sequence: { groupOrder },

@@ -1,9 +1,11 @@
-// npm run bench:checkpoint: what a checkpoint costs training, with a core left for the writing and with none.
+// npm run bench:checkpoint: compares training steps beside the writing of a checkpoint with steps
+// without one, once with a core that is free to write and once with none.
 //
 //   node bench/checkpoint.ts [--json FILE] [--quick] [--rounds N]
 //
-// Whole jobs by `scmoe run`, one compute thread per rank, which write a checkpoint every few steps: steps beside a write and steps without one
-// alternate all the time, and medians of both come from the same run. Jobs take turns; of every figure the median over the rounds.
+// Each run is a whole job of `scmoe run` with one compute thread per rank, which writes a
+// checkpoint every few steps. Both kinds of steps alternate, so their medians come from the same
+// run. Jobs with one and with two ranks take turns; every figure is the median over the rounds.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -57,7 +59,7 @@ const specOf = (replicas: number) => ({
     sequenceLength: SHAPE.sequence,
     evaluation: { everySteps: SHAPE.steps, batches: 1 },
   },
-  // One for all steps, so that they differ by the write alone.
+  // One schedule for all steps, so that steps differ only by the write.
   overlap: { strategy: 'Sequential' },
   workers: { replicas },
   checkpoint: { volume: { emptyDir: {} }, everySteps: SHAPE.everySteps, keep: 1 },
@@ -65,7 +67,10 @@ const specOf = (replicas: number) => ({
 
 let running: ChildProcess | undefined
 
-/** Of rank 0, which writes most: half of the experts of two ranks, and all that is not an expert. */
+/**
+ * Trains a job and returns the summary of rank 0, which writes most: its share of the experts and
+ * all that is not an expert.
+ */
 async function trained(replicas: number, folder: string): Promise<Summary> {
   const [file, output] = [join(folder, `${replicas}.json`), join(folder, `out-${replicas}`)]
   const job = { apiVersion: API_VERSION, kind: KIND, metadata: { name: 'checkpoint' }, spec: specOf(replicas) }
@@ -88,11 +93,14 @@ interface Row {
   copyMilliseconds: number
   writeMilliseconds: number
   stalledMilliseconds: number
-  /** Of a step. */
+  /** stalledMilliseconds as a share of a step. */
   stalledPercent: number
   stepSlowdownPercent: number
   stepsBesideOne: number
-  /** Of a step without a checkpoint: standing still, and all that the steps beside the write took longer. */
+  /**
+   * The price of a checkpoint as a share of a step without one: the time in which training stands
+   * still, and the time by which all steps beside the write take longer.
+   */
   costPercent: number
 }
 
@@ -115,13 +123,13 @@ function rowOf(ranks: number, runs: readonly Summary[]): Row {
   }
 }
 
-// On the disk of this folder; /tmp may be in memory.
+// In this folder, because /tmp may be in memory and not on a disk.
 mkdirSync(join(ROOT, 'build'), { recursive: true })
 const folder = mkdtempSync(join(ROOT, 'build/bench-checkpoint-'))
 const clear = () => rmSync(folder, { recursive: true, force: true, maxRetries: 10 })
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.once(signal, () => {
-    // Its ranks end with it.
+    // The ranks of the run end with it.
     running?.kill('SIGKILL')
     clear()
     process.exit(1)

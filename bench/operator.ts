@@ -1,6 +1,7 @@
-// npm run bench:operator: the operator on a real API server whose pods this process drives to Running. How fast it makes gangs, and makes failed ones
-// anew, beside a bare client loop on the same server and beside JobSet; what it costs in memory, writes and processor time; how soon a standby acts.
-// bench/README.md says what the figures mean.
+// npm run bench:operator: compares the operator with a bare client loop and with JobSet on the same
+// real API server, whose pods this process drives to Running. It measures how fast gangs are
+// created and replaced after a failure; the memory, writes and processor time of the operator; and
+// the time until a standby takes over. bench/README.md explains the figures.
 //
 //   node bench/operator.ts [--json FILE] [--quick] [--rounds N] [--without-jobset] [--rates]
 
@@ -56,7 +57,7 @@ const { workers } = size
 type Measured = { burst: Burst; recovery: Recovery }
 type Rows = { rows: Measured[]; rssMiB: Record<string, number> }
 
-/** One burst and one recovery by a controller that was just started. */
+/** One burst and one recovery with a controller that was just started. */
 async function round(world: World, subject: Subject, namespace: string): Promise<Measured> {
   await world.namespace(namespace)
   await subject.start()
@@ -70,7 +71,10 @@ async function round(world: World, subject: Subject, namespace: string): Promise
 
 type Bare = { create: number; beside: number; replace: number }
 
-/** The loop alone, then while the jobs are sent that no operator sees: as fast as the best of operators could be here. */
+/**
+ * The loop alone, then the loop while jobs are sent that no operator handles. The second is the
+ * speed of an operator that costs nothing.
+ */
 async function bare(world: World, operator: Operator, namespace: string): Promise<Bare> {
   await world.namespace(namespace)
   await world.namespace(`${namespace}-jobs`)
@@ -86,7 +90,7 @@ async function bare(world: World, operator: Operator, namespace: string): Promis
   return { create, beside, replace }
 }
 
-/** Writes per life first; then so many running jobs whose memory, idle writes and processor time are taken. */
+/** Measures writes per job first, then memory, idle writes and processor time with running jobs. */
 async function atRest(world: World, operator: Operator, metricsPort: number, reporting: Workers) {
   await operator.start()
   const namespace = await world.namespace('lives')
@@ -249,6 +253,8 @@ function report({ loops, own, jobset, rest, takeoverSeconds }: Results): void {
   )
   const rows = own.rows
   writeJson(options.json, {
+    bench: 'operator',
+    machine: machine(),
     jobs: size.jobs,
     workersPerJob: workers,
     podsPerSecond: median(rows.map(row => row.burst.podsPerSecond)),

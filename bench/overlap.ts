@@ -1,8 +1,10 @@
-// npm run bench:overlap: the shortcut against top-2 and the other kinds at links of several speeds, two ranks of one compute thread each on this
-// machine. bench/README.md says what the figures mean.
+// npm run bench:overlap: compares ScMoE with the shortcut schedule with top-2 experts in sequential
+// and pipelined order and with the other kinds, at links of several speeds. It runs on two ranks of
+// one compute thread each on this machine. bench/README.md explains the figures.
 //
-//   node bench/overlap.ts [--json FILE] [--quick] [--regimes 60,50,15] [--phases train,forward] [--runs N]
-//                         [--hidden N] [--sequence N] [--sequences N] [--blocks N]
+//   node bench/overlap.ts [--json FILE] [--quick] [--regimes 60,50,15]
+//                         [--phases train,forward] [--runs N] [--hidden N] [--sequence N]
+//                         [--sequences N] [--blocks N]
 
 import { parseArgs } from 'node:util'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
@@ -18,7 +20,7 @@ import { World } from './world/world.ts'
 const RANKS = 2
 const MICRO_BATCHES = 8
 const EXPERTS = 8
-/** Of links and tools that are missing; EX_UNAVAILABLE. */
+/** Exit code if links or tools are missing: EX_UNAVAILABLE. */
 const EXIT_IMPOSSIBLE = 69
 
 const { values: options } = parseArgs({
@@ -35,7 +37,7 @@ const { values: options } = parseArgs({
   },
 })
 
-/** `sequences`: of one rank in one micro-batch. */
+/** `sequences` are those of one rank in one micro-batch. */
 const SIZES = options.quick
   ? { hidden: 32, sequence: 16, sequences: 2, runs: 1, trials: 2 }
   : { hidden: 384, sequence: 256, sequences: 16, runs: 3, trials: 6 }

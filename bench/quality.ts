@@ -1,8 +1,11 @@
-// npm run bench:quality: what the architectures learn from the same data with the same steps, rates and seeds, and how evenly their experts are
-// loaded. Results of runs are kept in build/quality, so that an interrupted benchmark goes on; remove that folder to train again.
+// npm run bench:quality: compares the held-out losses of the architectures after training on the
+// same data with the same steps, rates and seeds, and how evenly their experts are loaded. Results
+// of runs are kept in build/quality, so that an interrupted benchmark continues; remove that folder
+// to train again.
 //
-//   node bench/quality.ts [--json FILE] [--plots DIR] [--kinds Top2,SharedExpert,…] [--seeds N] [--steps N] [--parallel N]
-//                         [--hidden N] [--sequence N] [--sequences N] [--learning-rate X]
+//   node bench/quality.ts [--json FILE] [--plots DIR] [--kinds Top2,SharedExpert,…] [--seeds N]
+//                         [--steps N] [--parallel N] [--hidden N] [--sequence N] [--sequences N]
+//                         [--learning-rate X]
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -28,7 +31,10 @@ const { values: options } = parseArgs({
   },
 })
 const FOLDER = join(import.meta.dirname, '../build/quality')
-/** Held-out loss in arXiv 2404.05019: ScMoE with CG-1 3.2248, with a shared expert 3.2406, top-2 3.2704. */
+/**
+ * Held-out loss in arXiv 2404.05019: ScMoE with CG-1 3.2248, with a shared expert 3.2406, top-2
+ * 3.2704.
+ */
 const PUBLISHED = ['ScMoE Pos-2 CG1', 'SharedExpert', 'Top2']
 
 const steps = Number(options.steps)
@@ -81,7 +87,7 @@ const showClaims = (list: readonly Claim[]) =>
 const jobs = seeds.flatMap(seed => kinds.map(kind => jobOf(kind, seed)))
 const first = jobs[0]
 if (!first) throw new Error('there is nothing to run: give --kinds and --seeds at least 1')
-// An unknown kind is said before anything runs.
+// Throws for an unknown kind before anything runs.
 for (const job of jobs) keyOf(job)
 mkdirSync(FOLDER, { recursive: true })
 const started = performance.now()

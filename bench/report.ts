@@ -1,13 +1,14 @@
-// What benchmarks print: the machine, tables, and a JSON file.
+// Prints the results of benchmarks: the machine, tables, and a JSON file.
 
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
+import { relative } from 'node:path'
 
 export const machine = (): string => `${cpus()[0]?.model ?? 'unknown processor'}, ${cpus().length} processors`
 
 export type Cell = string | number | null
 
-/** Columns aligned, numbers to the right; null is empty. */
+/** A text table. Numbers are aligned to the right; null is an empty cell. */
 export function table(head: readonly string[], rows: readonly (readonly Cell[])[]): string {
   const lines = [head, ...rows.map(row => row.map(cell => (cell === null ? '' : String(cell))))]
   const widths = head.map((_, column) => Math.max(...lines.map(line => line[column]?.length ?? 0)))
@@ -31,10 +32,23 @@ export function markdown(head: readonly string[], rows: readonly (readonly Cell[
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n')
 }
 
-/** With so many digits after the point; null where there is no such number. */
+/** The number with `digits` digits after the point; null if it is null or not finite. */
 export const fixed = (value: number | null, digits: number): string | null =>
   value === null || !Number.isFinite(value) ? null : value.toFixed(digits)
 
+/**
+ * Writes the result of a benchmark as a JSON file, with the day and the command line, from which
+ * `npm run docs:measurements` makes a page.
+ */
 export function writeJson(path: string | undefined, result: object): void {
-  if (path !== undefined) writeFileSync(path, `${JSON.stringify(result, undefined, 2)}\n`)
+  if (path === undefined) return
+  const stamped = 'bench' in result ? { ...result, date: today(), command: commandLine() } : result
+  writeFileSync(path, `${JSON.stringify(stamped, undefined, 2)}\n`)
+}
+
+const today = () => new Date().toISOString().slice(0, 10)
+
+function commandLine(): string {
+  const [script = '', ...words] = process.argv.slice(1)
+  return ['node', relative(process.cwd(), script), ...words].join(' ')
 }

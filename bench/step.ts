@@ -1,5 +1,7 @@
-// npm run bench:step: whole optimizer steps, forward to AdamW. One rank alone as a share of the machine's matrix product, with its memory; then two
-// ranks of one thread each, with and without a limit of their links. bench/README.md says what the figures mean.
+// npm run bench:step: compares whole optimizer steps, forward to AdamW, with the fastest matrix
+// product of this machine. First one rank alone, also with its memory compared with the plan; then
+// two ranks of one thread each, with and without a limit of their links, compared with PyTorch.
+// bench/README.md explains the figures.
 //
 //   node bench/step.ts [--json FILE] [--quick] [--rounds N] [--hidden 256,512]
 
@@ -22,7 +24,7 @@ const rounds = Number(options.rounds ?? (options.quick ? 2 : 5))
 const hidden = new Set(options.hidden.split(',').map(Number))
 const shapes = options.quick ? [QUICK] : SHAPES.filter(shape => hidden.has(shape.hidden))
 
-/** Of the loss of an untrained model from the logarithm of its vocabulary. */
+/** How far the loss of an untrained model may be from the logarithm of its vocabulary. */
 const LOSS_TOLERANCE = 0.3
 const isRight = ({ loss }: Alone) => Math.abs(loss - Math.log(256)) < LOSS_TOLERANCE
 
@@ -68,7 +70,7 @@ if (reason === undefined) {
   for (const shape of shapes) rows.push(...(await stepsOfRanks(shape, rounds)))
   console.log(`\ntwo ranks of one thread\n${showRows(rows)}`)
 } else {
-  console.log(`\ntwo ranks: left out, ${reason}`)
+  console.log(`\ntwo ranks are left out: ${reason}`)
 }
 writeJson(options.json, { bench: 'step', machine: machine(), alone, rows })
 if (!isRight(alone)) process.exitCode = 1

@@ -1,7 +1,9 @@
-// npm run bench:versions: the same benchmark in two checkouts, in turns on one machine, and the ratio
-// of each figure, new over old, with its 95 % interval. bench/README.md says how to read it.
+// npm run bench:versions: compares two checkouts by running the same benchmark in both in turns on
+// one machine. Prints the ratio of each figure, new over old, with its 95 % interval.
+// bench/README.md explains the figures.
 //
-//   node bench/versions.ts --old FOLDER [--pairs N] [--figures PATTERN] [--json FILE] -- BENCHMARK [OPTION...]
+//   node bench/versions.ts --old FOLDER [--pairs N] [--figures PATTERN] [--json FILE]
+//                          -- BENCHMARK [OPTION...]
 //
 // FOLDER is a built checkout of the older version, for example a git worktree. BENCHMARK is a path
 // in both checkouts, such as bench/step.ts.
@@ -52,7 +54,7 @@ const pairs: Pair[] = []
 const disturbances: number[] = []
 try {
   for (let pair = 0; pair < Number(options.pairs); pair++) {
-    // Every second pair runs in the other order, so that a drift of the machine favours neither version.
+    // Every second pair runs in the other order, so that a drift of the machine favours neither.
     const order = pair % 2 === 0 ? ([options.old, ROOT] as const) : ([ROOT, options.old] as const)
     const results = order.map(folder => run(folder))
     const [first, second] = results.map(({ figures }) => figures)
@@ -84,5 +86,5 @@ console.log(
   ),
 )
 console.log(`\nother processes took at most ${fixed(100 * Math.max(...disturbances), 1)} % of the processors in a run`)
-writeJson(options.json, { bench: 'versions', machine: machine(), command: [benchmark, ...words], disturbances, ratios })
+writeJson(options.json, { bench: 'versions', machine: machine(), disturbances, ratios })
 if (ratios.some(({ high }) => high < 0.98)) process.exitCode = 1

@@ -1,4 +1,5 @@
-// node cli/docs.ts: writes docs/cli.md from the commands' own help. tests/unit/docs/cli.test.ts compares.
+// node cli/docs.ts: writes docs/cli.md from the help texts of the commands. The test
+// tests/unit/docs/cli.test.ts compares the file with them.
 
 import { writeFileSync } from 'node:fs'
 import { program } from './program.ts'

@@ -1,4 +1,5 @@
-// scmoe doctor: what a worker would find on this machine. A process of the worker looks (worker/doctor.ts); this shows it.
+// scmoe doctor: shows what a worker would find on this machine. A process of the worker
+// (worker/doctor.ts) looks for it.
 
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
@@ -29,7 +30,7 @@ const Found = z.object({
   ),
   interfaces: z.array(z.object({ name: z.string(), address: z.string() })),
   ncclEnvironment: z.record(z.string(), z.string()),
-  /** Why a worker could not run as asked; empty: it could. */
+  /** The reason why a worker could not run as asked; empty if it could. */
   problem: z.string(),
   link: z
     .object({
@@ -44,7 +45,7 @@ const Found = z.object({
 export type Found = z.infer<typeof Found>
 const Message = z.union([z.object({ found: Found }), z.object({ error: z.string() })])
 
-/** 0: a worker could run here as asked. */
+/** Returns the exit code: 0 if a worker could run here as asked, otherwise 1. */
 export async function doctorCommand(options: DoctorOptions, print: (text: string) => void): Promise<number> {
   const found = await examine(options)
   print(options.json ? JSON.stringify(found, undefined, 2) : report(found))
@@ -78,7 +79,7 @@ function peerOf(text: string): { host: string; port: number } {
 
 const gibibytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`
 
-/** A table for people: what there is, then what would be chosen. */
+/** A table for people: what this machine has, then what a worker would use. */
 export function report(found: Found): string {
   const { cpu, threads, processors, availableBytes, driver, library, nccl, devices, interfaces, link } = found
   const part = ({ text, path, missing }: Found['driver'], otherwise: string) =>

@@ -1,4 +1,5 @@
-// scmoe eval: losses of a checkpoint over a file of tokens. The work is done by a process of its own (worker/evaluate/process.ts).
+// scmoe eval: the losses of a checkpoint over a file of tokens. A process of the worker
+// (worker/evaluate/process.ts) computes them.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { join, resolve } from 'node:path'
@@ -16,7 +17,7 @@ import { JobFileError, readJob } from './job-file.ts'
 export interface EvalOptions {
   checkpoint: string
   tokens: string
-  /** File with the job whose model it is. */
+  /** The file with the job that has the model of the checkpoint. */
   job?: string | undefined
   type?: ScMoEJobSpec['data']['tokens'] | undefined
   sequences?: number | undefined
@@ -30,7 +31,7 @@ export interface EvalOptions {
 const LINE_EVERY_MILLISECONDS = 100
 const EVALUATE = join(import.meta.dirname, '../worker/evaluate/process.ts')
 
-/** The text, or the figures as JSON. Throws JobFileError. */
+/** Returns the text, or the figures as JSON. Throws JobFileError. */
 export async function evalCommand(options: EvalOptions): Promise<string> {
   const { job, json, lossOnly, checkpoint, tokens, gradients, ...numbers } = options
   if (lossOnly && gradients !== undefined)

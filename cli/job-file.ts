@@ -1,4 +1,5 @@
-// YAML (or JSON) files with ScMoEJobs: every problem the API server would find, each with its line.
+// Reads YAML or JSON files with ScMoEJobs, and finds every problem that the API server would find,
+// each with its line.
 
 import { readFileSync } from 'node:fs'
 import { type Document, isMap, isNode, isPair, isScalar, LineCounter, type ParsedNode, parseAllDocuments } from 'yaml'
@@ -18,25 +19,25 @@ import {
   withDefaults,
 } from './structural.ts'
 
-/** A ScMoEJob that the API server would take, with its defaults. */
+/** A ScMoEJob that the API server would accept, with its defaults. */
 export interface Job {
   name: string
   namespace: string | undefined
   spec: ScMoEJobSpec
-  /** As written, with defaults in spec. */
+  /** The object as it was written, with defaults in spec. */
   object: Record<string, unknown>
 }
 
 export type Finding =
   | { kind: 'job'; line: number; job: Job }
   | { kind: 'error'; line: number; message: string }
-  /** Something that is not ours, and therefore not judged. */
+  /** For people; an object of another kind, for instance, is not checked. */
   | { kind: 'note'; line: number; message: string }
 
 const NOT_CHECKED =
   'some validation rules were not checked because the object was invalid; correct the existing errors to complete validation'
 
-/** ObjectMeta as the API server decodes it. */
+/** The fields of ObjectMeta. */
 const METADATA = new Set(
   'name generateName namespace selfLink uid resourceVersion generation creationTimestamp deletionTimestamp deletionGracePeriodSeconds labels annotations ownerReferences finalizers managedFields'.split(
     ' ',
@@ -85,7 +86,8 @@ export function checkJob(object: Record<string, unknown>): Job | Problem[] {
   const { name, generateName, namespace } = isFields(metadata) ? metadata : {}
   // The API server appends five characters to a generateName before it asks the rules.
   const finalName = typeof name === 'string' ? name : `${String(generateName)}xxxxx`
-  // Its types are right; where only a bound is broken, the rules are asked all the same, as the API server does.
+  // The types are right here. If only a bound is broken, the rules are evaluated all the same, as
+  // the API server does.
   const typed = z.custom<ScMoEJobSpec>(isFields).parse(judged['spec'])
   const broken = brokenRules(typed, finalName)
   problems.push(
@@ -104,7 +106,7 @@ export function checkJob(object: Record<string, unknown>): Job | Problem[] {
   }
 }
 
-/** The line of the deepest part of `path` that is written. */
+/** The line of the deepest part of `path` that the file has. */
 function lineOf(contents: ParsedNode | null, path: Path, lines: LineCounter): number {
   let node: unknown = contents
   let offset = contents?.range[0] ?? 0
@@ -127,13 +129,13 @@ function lineOf(contents: ParsedNode | null, path: Path, lines: LineCounter): nu
   return lines.linePos(offset).line
 }
 
-/** What is in one file's text, document by document, errors in the order of their lines. */
+/** The findings in the text of a file, by document; errors in the order of their lines. */
 export function readJobs(text: string): Finding[] {
   const lines = new LineCounter()
   // Kubernetes reads YAML 1.1 (yes and no are booleans).
   const documents = parseAllDocuments(text, { lineCounter: lines, version: '1.1' })
   if ('empty' in documents) return []
-  // What follows a mistake in the syntax is read wrongly: only the first counts.
+  // After a mistake in the syntax the rest is read wrongly, so only the first mistake is reported.
   const syntax = documents.flatMap(({ errors }) => errors)[0]
   if (syntax) return [{ kind: 'error', line: lines.linePos(syntax.pos[0]).line, message: firstLine(syntax.message) }]
   return documents.flatMap(document => judge(document, lines))
@@ -179,7 +181,7 @@ export function readText(file: string): string {
   }
 }
 
-/** The one job of a file. Throws, saying why, when there is none, more than one, or one that would be refused. */
+/** The one job of a file. Throws JobFileError if it has none, several, or one that is not valid. */
 export function readJob(file: string): Job {
   const findings = readJobs(readText(file))
   const errors = findings.filter(finding => finding.kind === 'error')
@@ -191,7 +193,7 @@ export function readJob(file: string): Job {
   return job.job
 }
 
-/** The user's file cannot be used; the message says where and why. */
+/** A file or an option of the user cannot be used; the message says where and why. */
 export class JobFileError extends Error {
   override name = 'JobFileError'
 }

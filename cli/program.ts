@@ -1,8 +1,9 @@
-// The command line of scmoe: what there is, without running anything. docs/cli.md is written from it.
+// The command line of scmoe: all commands with their options. docs/cli.md is written from it.
 
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
 import packageFile from '../package.json' with { type: 'json' }
-import { addClusterCommands } from './cluster/commands.ts'
+import { notNegative, positive, share, wholeNumber, wholeNumbers } from './arguments.ts'
+import { addClusterCommands } from './cluster/command-line.ts'
 import { type DoctorOptions, doctorCommand } from './doctor.ts'
 import { type EvalOptions, evalCommand } from './eval.ts'
 import { type PlanOptions, planCommand } from './plan/plan.ts'
@@ -10,73 +11,44 @@ import { type RunOptions, runCommand } from './run/run.ts'
 import { type SimulateOptions, simulateCommand } from './simulate/simulate.ts'
 import { validateCommand } from './validate.ts'
 
-const wholeNumber =
-  (least: number) =>
-  (text: string): number => {
-    const value = Number(text)
-    if (!Number.isSafeInteger(value) || value < least)
-      throw new InvalidArgumentError(`Give a whole number from ${least}.`)
-    return value
-  }
-
-const positive = (text: string): number => {
-  const value = Number(text)
-  if (!(value > 0 && Number.isFinite(value))) throw new InvalidArgumentError('Give a number above 0.')
-  return value
-}
-
-const share = (text: string): number => {
-  const value = Number(text)
-  if (!(value >= 0 && value < 1)) throw new InvalidArgumentError('Give a number from 0, below 1.')
-  return value
-}
-
-const notNegative = (text: string): number => {
-  const value = Number(text)
-  if (!(value >= 0 && Number.isFinite(value)) || text === '') throw new InvalidArgumentError('Give a number from 0.')
-  return value
-}
-
-const wholeNumbers = (text: string): number[] => text.split(',').map(wholeNumber(1))
-
 const print = (text: string) => console.log(text)
 
-/** `exit` takes the exit code of the command that ran. */
+/** `exit` is called with the exit code of the command that ran. */
 export function program(exit: (code: number) => void): Command {
   const scmoe = new Command('scmoe')
     .description(
-      'Train shortcut-connected mixture-of-experts models: check, look at, and run ScMoEJobs without a cluster; look after those in one, also as `kubectl scmoe`.',
+      'Train shortcut-connected mixture-of-experts models. Check, plan and run ScMoEJobs without a cluster, and look after jobs in a cluster, also as `kubectl scmoe`.',
     )
     .version(packageFile.version)
     .configureHelp({ helpWidth: 100 })
-    .showHelpAfterError('`scmoe --help` lists the commands, `scmoe COMMAND --help` the options of one')
+    .showHelpAfterError('`scmoe --help` lists the commands; `scmoe COMMAND --help` lists the options of a command.')
 
   scmoe
     .command('validate')
     .summary('check files as the API server would')
     .description(
-      'Check ScMoEJobs with the answers the API server would give: unknown fields, wrong types, broken rules, each with its line. Exit code 1 if anything is wrong.',
+      'Check ScMoEJobs and report what the API server would refuse: unknown fields, wrong types and broken rules, each with its line. The exit code is 1 if anything is wrong.',
     )
-    .argument('<files...>', 'YAML or JSON files, several documents each; - for standard input')
+    .argument('<files...>', 'YAML or JSON files, each with one or more documents; - for standard input')
     .action((files: string[]) => exit(validateCommand(files, print) ? 0 : 1))
 
   scmoe
     .command('plan')
-    .summary('show what a job would do')
+    .summary('show what a job would create and run')
     .description(
-      'Show what the operator would create for a job and, drawn to scale, how its workers would run one step. Nothing is run.',
+      'Show what the operator would create for a job, and draw to scale how a worker would run one step. Nothing is created or run.',
     )
     .argument('<file>', 'file with one ScMoEJob')
-    .option('--json', 'objects and programs in full')
-    .option('--rank <n>', 'whose program', wholeNumber(0), 0)
+    .option('--json', 'print the objects and programs in full, as JSON')
+    .option('--rank <n>', 'rank whose program is shown', wholeNumber(0), 0)
     .option(
       '--worker-image <image>',
-      'image of workers whose template names none',
+      'image of a worker whose template names no image',
       `scmoe/worker:${packageFile.version}`,
     )
-    .option('--results <folder>', 'output folder of `scmoe run` of this job: predict from what it measured')
-    .option('--gigaflops <n>', 'assumed speed of a worker, 1e9 floating-point operations per second', positive, 50)
-    .option('--megabytes-per-second <n>', 'assumed speed of the network', positive, 1000)
+    .option('--results <folder>', 'output folder of a `scmoe run` of this job; predict from the times measured there')
+    .option('--gigaflops <n>', 'assumed speed of a worker, in 1e9 floating-point operations per second', positive, 50)
+    .option('--megabytes-per-second <n>', 'assumed bandwidth of the network', positive, 1000)
     .option('--latency-microseconds <n>', 'assumed time of the smallest message', positive, 50)
     .action((file: string, options: PlanOptions) => {
       print(planCommand(file, options))
@@ -85,78 +57,86 @@ export function program(exit: (code: number) => void): Command {
 
   scmoe
     .command('simulate')
-    .summary('predict a job in larger worlds')
+    .summary('predict the speed of a job on more ranks')
     .description(
-      'Predict step time, tokens per second, overlap and the best schedule with more ranks, each with the work it has now: compute is measured on this machine, communication calculated from the network given. Experts are spread over spec.parallelism.expertParallelSize ranks, or else over as many as divide both experts and ranks.',
+      'Predict step time, tokens per second, overlap and the best schedule on more ranks, each of which has as much work as now. The times of compute are measured on this machine; the times of communication are calculated from the network options. The experts are spread over spec.parallelism.expertParallelSize ranks; if that is not set, over the greatest common divisor of the numbers of experts and ranks.',
     )
     .argument('<file>', 'file with one ScMoEJob')
-    .option('--ranks <n,n,...>', 'sizes of the worlds (default: 8,64,512; with --validate 2,4)', wholeNumbers)
-    .option('--bandwidth <MB/s>', 'of one rank, each way', positive, 1000)
+    .option('--ranks <n,n,...>', 'numbers of ranks to predict (default: 8,64,512; with --validate 2,4)', wholeNumbers)
+    .option('--bandwidth <MB/s>', 'bandwidth of one rank, in each direction', positive, 1000)
     .option('--latency <us>', 'time of the smallest message', notNegative, 50)
-    .option('--peer <us>', 'time that each further peer adds to a collective', notNegative, 10)
-    .option('--contention <share>', 'of a processor that communication takes from compute while it runs', share, 0)
-    .option('--threads <n>', 'threads that compute on a rank (default: the cores of this machine)', wholeNumber(1))
-    .option('--results <folder>', 'output folder of `scmoe run` of this job: its times of compute instead of measuring')
-    .option('--validate', 'run worlds of 2 and 4 ranks on this machine and compare with what is predicted for them')
-    .option('--json', 'one JSON list instead of text')
+    .option('--peer <us>', 'time that each peer adds to a collective', notNegative, 10)
+    .option(
+      '--contention <share>',
+      'share of a processor that communication takes from compute while it runs',
+      share,
+      0,
+    )
+    .option('--threads <n>', 'compute threads of a rank (default: the cores of this machine)', wholeNumber(1))
+    .option('--results <folder>', 'output folder of a `scmoe run` of this job; use the times measured there')
+    .option('--validate', 'run 2 and 4 ranks on this machine and compare their speed with the prediction')
+    .option('--json', 'print one JSON list instead of text')
     .action(async (file: string, options: SimulateOptions) => {
       print(await simulateCommand(file, options))
       exit(0)
     })
 
-  scmoe
-    .command('run')
-    .summary('train on this machine')
-    .description(
-      'Train a job on this machine, one process per rank; continues from the newest checkpoint in the output folder.',
-    )
-    .argument('<file>', 'file with one ScMoEJob')
-    .option('--output <folder>', 'checkpoints, losses, trace and logs (default: ./scmoe-out/<name>)')
-    .option('--replicas <n>', 'instead of spec.workers.replicas', wholeNumber(1))
-    .option('--steps <n>', 'instead of spec.training.steps', wholeNumber(1))
-    .option('--trace <file>', 'write a Chrome trace of the last step of all ranks, for ui.perfetto.dev')
-    .option('--json', 'one JSON object at the end instead of text')
-    .action(async (file: string, options: RunOptions) => exit(await runCommand(file, options)))
-
+  addRun(scmoe, exit)
   addEval(scmoe, exit)
   addDoctor(scmoe, exit)
   addClusterCommands(scmoe, { exit, print })
   return scmoe
 }
 
+function addRun(scmoe: Command, exit: (code: number) => void): void {
+  scmoe
+    .command('run')
+    .summary('train on this machine')
+    .description(
+      'Train a job on this machine, one process per rank. If the output folder has a checkpoint, continue from the newest one.',
+    )
+    .argument('<file>', 'file with one ScMoEJob')
+    .option('--output <folder>', 'folder for checkpoints, losses, traces and logs (default: ./scmoe-out/<name>)')
+    .option('--replicas <n>', 'replaces spec.workers.replicas', wholeNumber(1))
+    .option('--steps <n>', 'replaces spec.training.steps', wholeNumber(1))
+    .option('--trace <file>', 'write a Chrome trace of the last step of all ranks; open it in ui.perfetto.dev')
+    .option('--json', 'print one JSON object at the end instead of text')
+    .action(async (file: string, options: RunOptions) => exit(await runCommand(file, options)))
+}
+
 function addEval(scmoe: Command, exit: (code: number) => void): void {
   scmoe
     .command('eval')
-    .summary('losses and gradients of a checkpoint')
+    .summary('compute losses and gradients of a checkpoint')
     .description(
-      'Evaluate a checkpoint over a file of tokens, on one rank whatever number of ranks wrote it. The file is cut end to end into sequences of spec.training.sequenceLength; what is left at its end is not evaluated. All figures are means over all tokens predicted: cross-entropy; aux and z loss, the load-balance and router z losses added over MoE layers; loss, the cross-entropy plus these times their coefficients, which is what training minimises; and the norm of the gradient of that loss, not clipped. The checkpoint may be written by another program: docs/checkpoints.md names the tensors.',
+      'Evaluate a checkpoint over a file of tokens, on one rank, however many ranks wrote the checkpoint. The file is cut into sequences of spec.training.sequenceLength; the rest at its end is not evaluated. All figures are means over the predicted tokens: cross-entropy; aux loss and z loss, the load-balance and router z losses added over the MoE layers; loss, the cross-entropy plus these losses times their coefficients, which training minimises; and gradient norm, the norm of the gradient of loss, not clipped. Another program may have written the checkpoint: docs/checkpoints.md names the tensors.',
     )
     .requiredOption(
       '--checkpoint <path>',
-      "a checkpoint's folder, an output folder of `scmoe run` (its newest checkpoint), or a folder or file of .safetensors weights, which needs --job",
+      'folder of a checkpoint, output folder of a `scmoe run` (uses its newest checkpoint), or folder or file of .safetensors weights (needs --job)',
     )
-    .requiredOption('--tokens <file>', 'text or token numbers')
+    .requiredOption('--tokens <file>', 'file with text or token numbers')
     .option(
       '--job <file>',
-      'file with the ScMoEJob whose model it is. Without it a checkpoint knows its model, but no token is dropped and the coefficients are the defaults',
+      'file with the ScMoEJob of the model. Without it, the model comes from the checkpoint, no token is dropped, and the loss coefficients have their defaults',
     )
     .addOption(
       new Option(
         '--type <type>',
-        'what the tokens file holds (default: spec.data.tokens of the job, else bytes)',
+        'type of the values in the tokens file (default: spec.data.tokens of the job, otherwise bytes)',
       ).choices(['bytes', 'uint16', 'uint32']),
     )
-    .option('--sequences <n>', 'evaluate the first n (default: all)', wholeNumber(1))
+    .option('--sequences <n>', 'evaluate only the first n sequences (default: all)', wholeNumber(1))
     .option(
       '--batch <n>',
-      'sequences at a time; capacity and the balance loss are per batch (default: those of a rank of the job in a micro-batch, else 8)',
+      'sequences at a time; capacity and the balance loss depend on it (default: the sequences of one rank in a micro-batch of the job, otherwise 8)',
       wholeNumber(1),
     )
-    .option('--threads <n>', 'threads that compute (default: the cores of this machine)', wholeNumber(1))
-    .option('--loss-only', 'no gradient norm: a third of the time, half of the memory')
+    .option('--threads <n>', 'compute threads (default: the cores of this machine)', wholeNumber(1))
+    .option('--loss-only', 'compute no gradients; takes a third of the time and half of the memory')
     .option(
       '--gradients <file>',
-      'write the gradient of the loss above, the mean over all sequences evaluated and not clipped: one safetensors file, F32, names and shapes of the parameters',
+      'write the gradient of loss to a safetensors file: the mean over all sequences, not clipped, in F32, with the names and shapes of the parameters',
     )
     .option('--json', 'one JSON object instead of text')
     .action(async (options: EvalOptions) => {
@@ -168,13 +148,13 @@ function addEval(scmoe: Command, exit: (code: number) => void): void {
 function addDoctor(scmoe: Command, exit: (code: number) => void): void {
   scmoe
     .command('doctor')
-    .summary('say what a worker would find here')
+    .summary('show what a worker would find on this machine')
     .description(
-      'Say what this machine, or the pod this runs in, has for a worker: processor, memory, GPUs with driver, CUDA backend and NCCL, network interfaces; and what would be chosen. With --peers, started once for each rank with its own --rank, the speed of the links between them is measured. Exit code 1: a worker could not run here as asked.',
+      'Show what this machine, or the pod in which this runs, has for a worker: processor, memory, GPUs with driver, CUDA backend and NCCL, and network interfaces; and show what a worker would use. To measure the speed of the links between ranks, start this once for each rank, with the same --peers and its own --rank. The exit code is 1 if a worker could not run here as asked.',
     )
-    .addOption(new Option('--backend <name>', 'what a worker is to compute with').choices(['cpu', 'cuda']))
-    .option('--peers <host:port,...>', 'every rank, in order', text => text.split(','))
-    .option('--rank <n>', 'which of the peers this is', wholeNumber(0), 0)
+    .addOption(new Option('--backend <name>', 'device that the worker is to compute on').choices(['cpu', 'cuda']))
+    .option('--peers <host:port,...>', 'addresses of all ranks, in order', text => text.split(','))
+    .option('--rank <n>', 'rank of this process among the peers', wholeNumber(0), 0)
     .option('--json', 'one JSON object instead of text')
     .action(async (options: DoctorOptions) => exit(await doctorCommand(options, print)))
 }

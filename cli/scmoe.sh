@@ -1,5 +1,6 @@
 #!/bin/sh
-# The command as users start it, also as `kubectl scmoe`: with the Node that is pinned here, else with the system's.
+# The command as users start it, also as `kubectl scmoe`. It runs with the Node that package.json
+# pins, or with the Node of the system if that one is not installed.
 folder=$(dirname "$(readlink -f "$0")")
 node=$folder/../node_modules/.bin/node
 [ -x "$node" ] || node=node

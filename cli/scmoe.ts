@@ -1,9 +1,12 @@
 #!/usr/bin/env node
-// The scmoe command.
+// The scmoe command: runs the command line and turns errors into texts and exit codes.
 
 import { program } from './program.ts'
 
-/** What a user can put right is told in one line; anything else is a defect and shows where it happened. */
+/**
+ * Errors that a user can correct; only their message is shown. Any other error is a defect and
+ * shows its stack.
+ */
 const EXPECTED = new Set(['ClusterError', 'JobFileError'])
 
 function explain(error: unknown): string {

@@ -1,4 +1,4 @@
-// Figures and sentences as people read them. Pure.
+// Turns figures and parts of sentences into text for people. Pure.
 
 /** e.g. `42 s`, `3 min`, `2 h 5 min`, `4 d 1 h`. */
 export function duration(seconds: number): string {
@@ -15,7 +15,7 @@ const joined = (large: string, small: number, unit: string) => (small === 0 ? la
 
 export const nats = (milli: number): string => (milli / 1000).toFixed(3)
 
-/** One capital, one full stop; nothing for nothing. */
+/** Ends a text with a full stop unless it has an end; an empty text stays empty. */
 export function sentence(text: string): string {
   const trimmed = text.trim()
   if (trimmed === '') return ''
@@ -24,7 +24,7 @@ export function sentence(text: string): string {
 
 export const paragraph = (...sentences: readonly string[]): string => sentences.map(sentence).filter(Boolean).join(' ')
 
-/** Broken between words, so that lines have at most `width` characters where words allow it. */
+/** Breaks lines between words. Only a single long word can exceed `width` characters. */
 export function wrapped(text: string, width: number): string {
   const lines: string[] = []
   for (const word of text.split(/\s+/)) {
@@ -37,7 +37,7 @@ export function wrapped(text: string, width: number): string {
 
 export const plural = (count: number, one: string): string => `${count} ${one}${count === 1 ? '' : 's'}`
 
-/** What went wrong, without the name of the call and its paths, which are told before it. */
+/** The cause of an error of the file system, without the name of the call and its path. */
 export function causeOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
   return 'code' in error ? error.message.replace(/, \w+( '.*)?$/, '') : error.message

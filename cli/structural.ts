@@ -1,5 +1,6 @@
-// What the API server does with an object before it asks the CEL rules: refuse unknown fields, fill in defaults, check types and bounds;
-// in the server's own words. tests/api/crds/refusals.test.ts holds the two together.
+// Does with an object what the API server does before it evaluates the CEL rules: refuses unknown
+// fields, fills in defaults, checks types and bounds. The messages are those of the API server;
+// tests/api/crds/refusals.test.ts compares them.
 
 import type { Schema } from '../crds/definition.ts'
 
@@ -7,9 +8,9 @@ export type Path = readonly (string | number)[]
 
 export interface Problem {
   path: Path
-  /** What follows `path: `; for an unknown field the whole line. */
+  /** The text after `path: `; for an unknown field the whole line. */
   message: string
-  /** The API server does not ask the CEL rules while there is one of these. */
+  /** The API server does not evaluate the CEL rules if any problem is blocking. */
   blocking: boolean
 }
 
@@ -38,17 +39,17 @@ function* children(value: unknown, schema: Schema, path: Path): Generator<[unkno
   }
 }
 
-/** Fields that the schema does not have. */
+/** One problem for each field that the schema does not have. */
 export function unknownFields(value: unknown, schema: Schema, path: Path = []): Problem[] {
   return [...children(value, schema, path)].flatMap(([item, child, at]) => {
     if (child) return unknownFields(item, child, at)
-    // A list where an object belongs, or the other way round, is a wrong type, not an unknown field.
+    // A list in the place of an object, or an object in the place of a list, is a wrong type.
     if (!isFields(value) || !(schema.properties || schema.additionalProperties)) return []
     return [{ path: at, message: `unknown field "${pathText(at)}"`, blocking: true }]
   })
 }
 
-/** A copy with the schema's defaults; a null stands for a field that was left out. */
+/** A copy with the schema's defaults. A field that is null counts as a field that is not set. */
 export function withDefaults(value: unknown, schema: Schema): unknown {
   if (Array.isArray(value)) return value.map(item => (schema.items ? withDefaults(item, schema.items) : item))
   if (!isFields(value)) return value
@@ -62,7 +63,7 @@ export function withDefaults(value: unknown, schema: Schema): unknown {
   return filled
 }
 
-/** Expects defaults. Everything the schema alone refuses. */
+/** Every problem that the schema alone finds, in a value with its defaults. */
 export function schemaProblems(value: unknown, schema: Schema, path: Path = []): Problem[] {
   const problem = (message: string, blocking = true): Problem => ({ path, message, blocking })
   const inBody = (text: string) => `${pathText(path)} in body ${text}`
@@ -103,9 +104,9 @@ function hasType(value: unknown, schema: Schema): boolean {
 }
 
 interface Refusal {
-  /** Follows `<path> in body `. */
+  /** The text after `<path> in body `. */
   text?: string
-  /** Instead of the usual form. */
+  /** The whole message, if it has another form. */
   message?: string
   blocking?: boolean
 }
@@ -137,7 +138,7 @@ function* bounds(value: unknown, schema: Schema): Generator<Refusal> {
   }
 }
 
-/** Items of a set, or of a map by its keys, that were there before. */
+/** One problem for each item of a set, or of a map by its keys, that is in the list already. */
 function duplicates(items: readonly unknown[], schema: Schema, path: Path): Problem[] {
   const kind = schema['x-kubernetes-list-type']
   if (kind !== 'set' && kind !== 'map') return []

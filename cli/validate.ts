@@ -1,9 +1,9 @@
-// scmoe validate: the API server's answer without an API server.
+// scmoe validate: the answer of the API server to a file, without an API server.
 
 import { KIND } from '../crds/contract.ts'
 import { readJobs, readText } from './job-file.ts'
 
-/** Prints one line per finding; true if every file could be read and holds valid jobs only, and there is at least one. */
+/** Prints one line per finding; returns whether the files hold at least one job and no error. */
 export function validateCommand(files: readonly string[], print: (line: string) => void): boolean {
   let jobs = 0
   let errors = 0

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From a fresh clone to everything `npm run demo` and `npm test` need: Debian packages, npm packages with the pinned Node, the native engine.
-# Each step is skipped when its result is there already. Needs: Node >= 20 with npm, g++, cmake, Go (for the embedded cluster).
+# Brings a fresh clone to all that `npm run demo` and `npm test` need: Debian packages, npm packages
+# with the pinned Node, and the native engine. A step whose result exists is skipped. Needs Node >=
+# 20 with npm, g++, cmake, and Go for the embedded cluster.
 #   tools/bootstrap.sh [--for demo|test|build]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +13,8 @@ die() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
 
 [ "$(uname -sm)" = "Linux x86_64" ] || die "this is $(uname -sm); ScMoE is built for Linux x86_64"
 
-# What is looked for -> the Debian package that has it. A command is looked up on PATH, an absolute path as a file.
+# Commands and files, with the Debian package that has each. An absolute path is a file; any other
+# word is a command on PATH.
 declare -A need=([g++]=g++ [cmake]=cmake [ninja]=ninja-build
   [/usr/include/nlohmann/json.hpp]=nlohmann-json3-dev)
 uses_kind() { command -v kind >/dev/null && docker info >/dev/null 2>&1; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formats the C++ sources in place; with --check only tells, and fails when one differs.
+# Formats the C++ sources in place. With --check it changes nothing and fails if a file differs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mode=(-i)

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Fills build/cuda-libraries with what the CUDA backend opens at run time, from NVIDIA's wheels on PyPI: cuBLASLt and NCCL, for images/worker-gpu.
-# The driver's libcuda.so.1 comes from the node. None of it needs a GPU.
+# Fills build/cuda-libraries with the libraries that the CUDA backend opens at run time, cuBLASLt
+# and NCCL, from NVIDIA's wheels on PyPI. images/worker-gpu copies them. The driver's libcuda.so.1
+# comes from the node. This script needs no GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# cuBLAS as in tools/cuda.sh, whose headers the backend is built with.
+# The version of cuBLAS must be that of tools/cuda.sh, with whose headers the backend is built.
 wheels=(nvidia-cublas==13.0.2.14 nvidia-nccl-cu13==2.28.9)
 libraries=(libcublasLt.so.13 libnccl.so.2)
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Prints the folder of a CUDA compiler, made when there is none: $CUDA_HOME, else the toolkit of the `nvcc` on PATH, else NVIDIA's wheels from
-# PyPI in the cache (nvcc, its runtime, and of cuBLAS the headers alone: the library is opened at run time). None of it needs a GPU.
+# Prints the folder of a CUDA compiler: $CUDA_HOME, otherwise the toolkit of the `nvcc` on PATH,
+# otherwise a folder in the cache that this script fills from NVIDIA's wheels on PyPI. The wheels
+# are nvcc, its runtime, and the headers of cuBLAS, whose library is opened at run time. Needs no
+# GPU.
 set -euo pipefail
 
 wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85)

@@ -1,14 +1,16 @@
-// `npm run demo`: a real Kubernetes, the chart, one training job on two workers, then the same network with and without the shortcut schedule.
-//   --keep            leave the cluster up and say how to reach it; `npm run demo:down` ends it
-//   --down            only that
-//   --only-training   without the comparison of schedules
+// npm run demo: starts a real Kubernetes, installs the chart, trains one job on two workers, then
+// compares training with and without the shortcut schedule on the same limited network.
+//   --keep            leave the cluster running and say how to reach it
+//   --down            only end a cluster that was kept (npm run demo:down)
+//   --only-training   leave out the comparison of schedules
 //   --provider NAME   auto, existing, kind, embedded (see tools/cluster)
 
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs, styleText } from 'node:util'
-import { type Cluster, down, type Provider, up } from './cluster/cluster.ts'
+import { type Cluster, down, up } from './cluster/cluster.ts'
 import type { Progress } from './cluster/programs/binaries.ts'
+import type { ProviderName } from './cluster/provider.ts'
 import { defaultStateDir } from './cluster/state.ts'
 import { compareSchedules } from './demo/compare.ts'
 import { followJob, type Job, lossLine, speedLine } from './demo/follow.ts'
@@ -28,7 +30,7 @@ function say(line: string): void {
   console.log(`${styleText('dim', `${seconds} s`)}  ${line}`)
 }
 
-/** Says what is done, does it, says how long it took. */
+/** Prints the name of a step, runs it, and prints how long it took. */
 async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
   const before = performance.now()
   say(styleText('bold', what))
@@ -72,7 +74,7 @@ async function main(): Promise<void> {
     return
   }
   const lifetime = values.keep ? 'detached' : 'process'
-  const provider = values.provider as Provider | 'auto'
+  const provider = values.provider as ProviderName | 'auto'
   const cluster = await step('start Kubernetes', () => up({ stateDir, lifetime, provider, onProgress }))
   const end = async (): Promise<void> => {
     if (values.keep || provider === 'existing') return

@@ -1,13 +1,16 @@
-// Output of work that goes on side by side, as if it had been done one after another.
+// Orders the output of work that runs in parallel as if it had run one after another.
 
 export interface Writer {
-  /** What is written gets out at once. */
+  /** Whether written text is shown at once. */
   readonly isShown: boolean
   write(text: string): void
   close(): void
 }
 
-/** What the first open writer writes gets out at once; of the others it is kept until their turn, which is the order in which they were made. */
+/**
+ * Shows the text of the first open writer at once, and keeps the text of the others until their
+ * turn. Writers have their turn in the order in which they were created.
+ */
 export class InOrder {
   readonly #out: (text: string) => void
   #waiting: { kept: string[]; open: boolean }[] = []

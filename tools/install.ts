@@ -1,4 +1,5 @@
-// Puts this checkout's images and chart into a cluster: what a release pipeline and `helm install` do elsewhere.
+// Puts the images and the chart of this checkout into a cluster. Elsewhere a release pipeline and
+// `helm install` do that.
 
 import { join } from 'node:path'
 import type { Cluster } from './cluster/cluster.ts'
@@ -11,7 +12,9 @@ export const ROOT = join(import.meta.dirname, '..')
 export const SYSTEM_NAMESPACE = 'scmoe-system'
 const RELEASE = 'scmoe'
 
-/** Runs kubectl against a cluster; resolves with its standard output, rejects with its own words. */
+/**
+ * Runs kubectl against a cluster; resolves with its standard output, rejects with its error text.
+ */
 export type Kubectl = (...args: string[]) => Promise<string>
 
 export async function kubectlFor(cluster: Cluster, onProgress?: Progress): Promise<Kubectl> {
@@ -19,13 +22,16 @@ export async function kubectlFor(cluster: Cluster, onProgress?: Progress): Promi
   return (...args) => run(kubectl, args, { ...process.env, KUBECONFIG: cluster.kubeconfig })
 }
 
-/** Builds both images and gives them to the node. */
+/** Builds the images of operator and worker and imports them into the node. */
 export async function importImages(cluster: Cluster): Promise<void> {
   if (cluster.provider === 'existing') return
   for (const image of [operatorImage, workerImage]) await cluster.imageImport((await image()).tar)
 }
 
-/** `helm upgrade --install` of charts/scmoe into a namespace under the restricted Pod Security level; waits until the operator is ready. */
+/**
+ * Runs `helm upgrade --install` of charts/scmoe, in a namespace of the restricted Pod Security
+ * level, and waits until the operator is ready.
+ */
 export async function installChart(cluster: Cluster, values: readonly string[] = []): Promise<void> {
   const kubectl = await kubectlFor(cluster)
   await makeNamespace(kubectl, SYSTEM_NAMESPACE)
@@ -39,7 +45,7 @@ export async function installChart(cluster: Cluster, values: readonly string[] =
   )
 }
 
-/** A namespace that admits only pods of the restricted Pod Security level; no error if it is there. */
+/** Creates a namespace of the restricted Pod Security level unless it exists. */
 export async function makeNamespace(kubectl: Kubectl, name: string): Promise<void> {
   await kubectl('create', 'namespace', name).catch((error: unknown) => {
     if (!String(error).includes('AlreadyExists')) throw error

@@ -1,5 +1,5 @@
-// One process at a time per name, on this machine. The lock is a Linux abstract socket: the kernel frees it when its
-// holder ends, however it ends, so there is no stale lock file to judge.
+// Locks a name for one process on this machine. The lock is a Linux abstract socket, which the
+// kernel frees when its holder ends in any way, so there are no stale lock files.
 
 import { createHash } from 'node:crypto'
 import { createServer, type Server } from 'node:net'
@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 const RETRY_MILLISECONDS = 100
 
-/** Runs `work` while no other process holds `name`; calls `onWait` once if another one does. */
+/** Runs `work` while holding the lock `name`; calls `onWait` once if another process holds it. */
 export async function withLock<T>(name: string, work: () => Promise<T>, onWait?: () => void): Promise<T> {
   const address = `\0scmoe-${createHash('sha256').update(name).digest('hex').slice(0, 32)}`
   let held = await bind(address)

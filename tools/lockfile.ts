@@ -1,6 +1,7 @@
-// `npm run lock`: writes package-lock.json, with no addresses in it, so that it holds wherever packages come from.
-// npm leaves out optional packages of other platforms that its registry does not serve, and `npm ci` then refuses the file as incomplete.
-// Those are entered here by what their dependents ask for: an exact version, and the platform their name tells. They are never installed on Linux with glibc.
+// npm run lock: writes package-lock.json without addresses, so that it is valid with any registry.
+// npm leaves out optional packages of other platforms that its registry does not serve, and `npm
+// ci` then refuses the file as incomplete. This adds them with the exact version that their
+// dependents ask for and the platform in their names. They are never installed on Linux with glibc.
 
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -19,7 +20,7 @@ interface Entry {
 const SYSTEMS = ['android', 'darwin', 'freebsd', 'openharmony', 'win32', 'linux']
 const PROCESSORS = ['arm64', 'x64', 'ia32', 'ppc64', 'riscv64', 's390x']
 
-/** The entry of a package for another platform; undefined when its name tells none or its version is a range. */
+/** The entry of a package for another platform; undefined without a platform or exact version. */
 function foreign(name: string, version: string): Entry | undefined {
   const system = SYSTEMS.find(word => name.includes(word))
   if (system === undefined || !/^\d+\.\d+\.\d+$/.test(version)) return undefined

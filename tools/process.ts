@@ -1,23 +1,24 @@
-// Processes by identity: a pid alone may have been given to someone else since it was written down.
+// Identifies processes by pid and start time, because the kernel may give a recorded pid to another
+// process.
 
 import { execFile } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
-/** A process as it was at one time; `startTime` is in clock ticks since boot (field 22 of /proc/PID/stat). */
+/** `startTime` is in clock ticks since boot (field 22 of /proc/PID/stat). */
 export type ProcessIdentity = { readonly pid: number; readonly startTime: string }
 
 export type ProcessStat = ProcessIdentity & { readonly parent: number; readonly state: string }
 
-/** The system's name for what went wrong, such as ENOENT; undefined if it was not the system. */
+/** The system's code of an error, such as ENOENT; undefined for other errors. */
 export function errorCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
 }
 
 const execFileAsync = promisify(execFile)
 
-/** Reads one line of /proc/PID/stat. The command's name, in parentheses, may itself hold spaces and parentheses. */
+/** Parses /proc/PID/stat. The name in parentheses may itself contain spaces and parentheses. */
 export function parseStat(line: string): ProcessStat {
   const fields = line.slice(line.lastIndexOf(')') + 2).split(' ')
   const [state, parent, startTime] = [fields[0], fields[1], fields[19]]
@@ -42,13 +43,13 @@ export function identify(pid: number): ProcessIdentity {
   return { pid, startTime: stat.startTime }
 }
 
-/** Whether exactly this process still runs: a zombie has ended, and a reused pid is another process. */
+/** Whether this very process still runs. A zombie has ended; a reused pid is another process. */
 export function isAlive(identity: ProcessIdentity): boolean {
   const stat = processStat(identity.pid)
   return stat !== undefined && stat.startTime === identity.startTime && stat.state !== 'Z'
 }
 
-/** Every descendant of the roots among `all`, the roots first. Pure. */
+/** The roots and all their descendants among `all`, the roots first. Pure. */
 export function descendants(all: readonly ProcessStat[], roots: readonly ProcessIdentity[]): ProcessStat[] {
   const found = all.filter(p => roots.some(root => root.pid === p.pid && root.startTime === p.startTime))
   const seen = new Set(found.map(p => p.pid))
@@ -69,7 +70,7 @@ export function allProcesses(): ProcessStat[] {
     .filter(stat => stat !== undefined)
 }
 
-/** Kills these processes and all their descendants, and waits until the last one is gone. */
+/** Kills these processes and all their descendants, and waits until all have ended. */
 export async function killTree(roots: readonly ProcessIdentity[], timeoutMilliseconds = 15_000): Promise<void> {
   const tree = descendants(allProcesses(), roots)
   for (const member of tree) kill(member)
@@ -91,7 +92,7 @@ function kill(identity: ProcessIdentity): void {
   }
 }
 
-/** Runs a command to its end and returns its output; the error of a failed one ends with what it printed. */
+/** Runs a command and returns its output; the error of a failed command has its error output. */
 export async function run(command: string, args: readonly string[], env = process.env): Promise<string> {
   try {
     const { stdout } = await execFileAsync(command, args, { env, maxBuffer: 64 << 20 })

@@ -1,7 +1,8 @@
-// `npm test`: every check, and one closing line `N passed, N failed, N skipped`. What mostly waits runs beside what computes; it is shown in order.
-//   node tools/test.ts [STAGE...]      only these stages, e.g. `types unit`
-//   --list                             the stages
-// A stage without tests of its own (types, lint, ...) counts as one.
+// npm test: runs every check and ends with one line `N passed, N failed, N skipped`. Stages that
+// mostly wait run beside stages that compute; their output is shown in order.
+//   node tools/test.ts [STAGE...]      run only these stages, e.g. `types unit`
+//   --list                             list the stages
+// A stage without tests of its own, such as types or lint, counts as one test.
 
 import { spawn } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
@@ -20,10 +21,12 @@ interface Count {
 
 type Stage = { name: string; run: (output: Writer) => Promise<Count> }
 
-/** For what a command has written last; a process that it left behind may hold its pipes open for ever. */
+/** Time for the last output of a command, whose pipes a process left behind may keep open. */
 const DRAIN_MILLISECONDS = 2000
 
-/** Runs a command with its output shown; resolves with its exit code (128 + signal when killed). */
+/**
+ * Runs a command and passes its output on; resolves with its exit code, or 128 if it was killed.
+ */
 function command(name: string, args: readonly string[], output: Writer): Promise<number> {
   return new Promise((resolve, reject) => {
     const child = spawn(name, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
@@ -54,14 +57,14 @@ interface VitestReport {
   testResults: { name: string; message: string; assertionResults: { status: string; fullName: string }[] }[]
 }
 
-/** A vitest project; the JSON report is what is counted, so a file that fails to load counts as a failure too. */
+/** A vitest project, counted from its JSON report; a file that fails to load is a failure. */
 const vitest = (project: string): Stage => ({
   name: project,
   run: async output => {
     const file = `${reports}/${project}.json`
     rmSync(file, { force: true })
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`]
-    // Not by the environment, which the programs under test would see.
+    // An environment variable would also change the output of the programs under test.
     const colour = process.stdout.isTTY ? ['--color'] : []
     const code = await command('vitest', ['run', '--project', project, ...reporters, ...colour], output)
     const report = readReport(file)
@@ -84,7 +87,10 @@ function readReport(file: string): VitestReport | undefined {
   }
 }
 
-/** Stages of a lane come one after another; the lanes run beside each other. Those of the second wait for servers and deadlines most of their time. */
+/**
+ * Lanes run in parallel; the stages of a lane run one after another. The stages of the second lane
+ * wait for servers and deadlines most of their time.
+ */
 const LANES: readonly (readonly Stage[])[] = [
   [
     check('types', ['tsc', '-p', '.']),
@@ -106,7 +112,7 @@ async function main(names: readonly string[]): Promise<number> {
   }
   const unknown = names.filter(n => !stages.some(s => s.name === n))
   if (unknown.length > 0) {
-    console.error(`no such stage: ${unknown.join(', ')}; there are: ${stages.map(s => s.name).join(', ')}`)
+    console.error(`no such stage: ${unknown.join(', ')}; choose from ${stages.map(s => s.name).join(', ')}`)
     return 2
   }
   mkdirSync(reports, { recursive: true })

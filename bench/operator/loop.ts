@@ -1,7 +1,8 @@
-// The bare client loop that controllers are compared with: it makes the pods that the operator would make for so many jobs, and looks at nothing.
-// With `replace` it first deletes each gang that is there already.
+// The bare client loop with which controllers are compared. It creates the pods that the operator
+// would create for JOBS jobs and reads nothing. With `replace` it first deletes each existing gang.
+// It sends its parent process the time at which it began.
 //
-//   node bench/operator/loop.ts KUBECONFIG NAMESPACE JOBS WORKERS create|replace      tells its parent when it began
+//   node bench/operator/loop.ts KUBECONFIG NAMESPACE JOBS WORKERS create|replace
 
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { Kube } from '../../operator/api/kube.ts'

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Requests of one process under way at a time: as many as the operator's own with eight gangs of four. */
+/** Requests that one process has under way: as many as the operator with eight gangs of four. */
 const CONCURRENCY = 32
 
-/** `work` for every item, in order, so many at a time. */
+/** Starts `work` for every item in order, with CONCURRENCY items under way. */
 export async function inParallel<T>(items: Iterable<T>, work: (item: T) => Promise<unknown>): Promise<void> {
   const rest = items[Symbol.iterator]()
   const lane = async () => {

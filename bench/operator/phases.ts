@@ -1,4 +1,5 @@
-// What bench:operator measures of a subject: gangs made at once, gangs that fail at once, memory.
+// The measurements of bench:operator for every subject: gangs that are created at once, gangs that
+// fail at once, and memory.
 
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -10,7 +11,10 @@ import type { Gang, Subject } from './subjects.ts'
 import type { World } from './world.ts'
 
 export type Burst = { podsPerSecond: number; createToLastPodMs: { p50: number; p99: number } }
-/** From the first failure to the last new pod, the back-off included: failures are recorded and old pods deleted meanwhile. */
+/**
+ * The time runs from the first failure to the last new pod and includes the back-off. Meanwhile
+ * failures are recorded and old pods are deleted.
+ */
 export type Recovery = { podsPerSecond: number; seconds: number }
 
 const WORKER_ERROR = 70
@@ -21,7 +25,9 @@ export const quantile = (values: readonly number[], q: number): number =>
 const gangs = (namespace: string, from: number, to: number, workers: number): Gang[] =>
   Array.from({ length: to - from }, (_, i) => ({ namespace, name: `job-${from + i}`, workers }))
 
-/** Objects for so many gangs, as fast as they are taken; gives when each was sent. */
+/**
+ * Sends objects for gangs as fast as they are accepted; returns the time at which each was sent.
+ */
 export async function send(
   { world, subject }: { world: World; subject: Subject },
   { namespace, from = 0, to, workers }: { namespace: string; from?: number; to: number; workers: number },
@@ -34,7 +40,7 @@ export async function send(
   return sent
 }
 
-/** Objects for gangs `from` to `to` are sent at once; over when the last pod exists. */
+/** Sends objects for gangs `from` to `to` at once; ends when the last pod exists. */
 export async function burst(
   { world, subject }: { world: World; subject: Subject },
   { namespace, from = 0, to, workers }: { namespace: string; from?: number; to: number; workers: number },
@@ -54,7 +60,7 @@ export async function burst(
   return { podsPerSecond: ((to - from) * workers) / seconds, createToLastPodMs }
 }
 
-/** One worker of so many gangs fails at once; over when each has all its pods anew. */
+/** Lets one worker of `failing` gangs fail at once; ends when each gang has all its new pods. */
 export async function recovery(
   { world, subject }: { world: World; subject: Subject },
   { namespace, failing, workers }: { namespace: string; failing: number; workers: number },
@@ -71,7 +77,7 @@ export async function recovery(
   return { podsPerSecond: (failing * workers) / seconds, seconds }
 }
 
-/** Pods per second of the bare client loop. */
+/** The pods per second of the bare client loop. */
 export async function loop(
   world: World,
   { namespace, jobs, workers, mode }: { namespace: string; jobs: number; workers: number; mode: 'create' | 'replace' },
@@ -89,7 +95,10 @@ export async function loop(
   return (jobs * workers) / ((last - Number(began)) / 1000)
 }
 
-/** Resident memory at so many gangs, which are added up and all run, `settle` seconds after the last pod is there. */
+/**
+ * Resident MiB with each of `sizes` running gangs, which are added step by step, `settle` seconds
+ * after the last pod exists.
+ */
 export async function memory(
   { world, subject }: { world: World; subject: Subject },
   {

@@ -1,4 +1,5 @@
-// Scheduler and kubelet of a cluster without nodes: every new pod becomes Running and Ready as soon as it is seen, until it is told to end.
+// Replaces scheduler and kubelet in a cluster without nodes: every new pod becomes Running and
+// Ready as soon as it is seen, and ends when `end` is called.
 
 import { isCode } from '../../operator/api/errors.ts'
 import type { Kube } from '../../operator/api/kube.ts'
@@ -6,7 +7,7 @@ import { Reflector } from '../../operator/api/reflector.ts'
 import { type Pod, pathOf } from '../../operator/objects/wire.ts'
 import { until } from './parallel.ts'
 
-/** When this process saw a pod come, and what it says of itself. */
+/** A pod, the time at which this process saw it first, and its address. */
 export type Seen = { at: number; pod: Pod; address: string }
 
 const PATCH = 'application/strategic-merge-patch+json'
@@ -35,12 +36,12 @@ export class Pods {
     await this.#watching
   }
 
-  /** Pods that exist. */
+  /** The pods that exist in a namespace. */
   in(namespace: string): Seen[] {
     return [...this.#live.values()].filter(({ pod }) => pod.metadata.namespace === namespace)
   }
 
-  /** Whose address that is: every pod has one of its own on the loopback. */
+  /** The pod with this address; every pod has its own loopback address. */
   at(address: string): Pod | undefined {
     return this.#byAddress.get(address)
   }
@@ -108,7 +109,7 @@ export class Pods {
   }
 }
 
-/** Names and labels are all that is read; and the container's name is kept where its status will be. */
+/** Only names and labels are read. The container's name is kept in the place of its status. */
 const trim = ({ metadata, spec }: Pod & { spec?: { containers?: { name: string }[] } | undefined }): Pod => {
   const { name, namespace, uid, resourceVersion, labels } = metadata
   return {

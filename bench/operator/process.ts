@@ -1,17 +1,12 @@
-// A controller under measurement is a process of its own: its memory, its processor time, its end.
+// A controller that is measured: a process with its memory, its processor time and its end.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { endsWithThisProcess } from '../children.ts'
 
-/** Of the kernel; USER_HZ is 100 on every Linux this runs on. */
+/** USER_HZ of the kernel, which is 100 on every Linux on which this runs. */
 const TICKS_PER_SECOND = 100
-
-const living = new Set<ChildProcess>()
-process.on('exit', () => {
-  for (const child of living) child.kill('SIGKILL')
-})
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130))
 
 export class Program {
   readonly child: ChildProcess
@@ -26,12 +21,9 @@ export class Program {
     this.log = join(folder, `${name}.log`)
     const output = openSync(this.log, 'a')
     this.child = spawn(command, args, { stdio: ['ignore', output, output], env: { ...process.env, ...env } })
-    living.add(this.child)
+    endsWithThisProcess(this.child)
     this.#end = new Promise(resolve => {
-      this.child.once('exit', () => {
-        living.delete(this.child)
-        resolve()
-      })
+      this.child.once('exit', () => resolve())
     })
   }
 
@@ -39,7 +31,7 @@ export class Program {
     return this.child.exitCode !== null || this.child.signalCode !== null
   }
 
-  /** Resident. */
+  /** Resident memory. */
   mebibytes(): number {
     const kibibytes = /^VmRSS:\s+(\d+) kB/m.exec(this.#proc('status'))?.[1]
     return Number(kibibytes) / 1024
@@ -62,7 +54,7 @@ export class Program {
   }
 
   #proc(file: string): string {
-    if (this.ended) throw new Error(`it has ended: ${this.text().slice(-2000)}`)
+    if (this.ended) throw new Error(`the process has ended: ${this.text().slice(-2000)}`)
     return readFileSync(`/proc/${this.child.pid}/${file}`, 'utf8')
   }
 }

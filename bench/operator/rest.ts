@@ -1,4 +1,5 @@
-// What bench:operator measures of the operator alone: writes, processor time at rest, take-over.
+// The measurements of bench:operator for the operator alone: writes, processor time at rest, and
+// take-over by a standby.
 
 import { createServer, type Server } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,10 +9,10 @@ import { inParallel, until } from './parallel.ts'
 import type { Gang, Operator } from './subjects.ts'
 import type { World } from './world.ts'
 
-/** What rank 0 of every job answers; each pod has an address of its own, all of this machine. */
+/** Answers the operator's requests for progress in the place of rank 0 of every job. */
 export class Workers {
   readonly #server: Server
-  /** Whether every answer tells of another step. */
+  /** Whether every answer reports another step. */
   moving = false
   answers = 0
   #step = 1
@@ -55,7 +56,7 @@ export class Workers {
   }
 }
 
-/** Requests that the operator has sent and that are not reads. */
+/** The number of requests of the operator that are not reads. */
 export async function writes(metricsPort: number): Promise<number> {
   const text = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text()
   const lines = text
@@ -64,7 +65,7 @@ export async function writes(metricsPort: number): Promise<number> {
   return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
 }
 
-/** Per job, from its creation over all workers ready to Complete. */
+/** Writes per job, from its creation to Complete. */
 export async function writesPerJob(
   world: World,
   { operator, metricsPort, gangs }: { operator: Operator; metricsPort: number; gangs: readonly Gang[] },
@@ -101,7 +102,7 @@ function lastWords({
   return JSON.stringify({ progress })
 }
 
-/** Per cent of one core over so many seconds. */
+/** The percentage of one core that the operator uses in so many seconds. */
 export async function processorPercent(operator: Operator, seconds: number): Promise<number> {
   const before = operator.program.processorSeconds()
   const start = performance.now()
@@ -110,7 +111,7 @@ export async function processorPercent(operator: Operator, seconds: number): Pro
   return (100 * spent) / ((performance.now() - start) / 1000)
 }
 
-/** Seconds from the end of the leader until a job made just then has its pods, by the standby. */
+/** Seconds from the signal to the leader until the standby has created the pods of a new job. */
 export async function takeover(
   world: World,
   { leader, standby, gang, signal }: { leader: Operator; standby: Operator; gang: Gang; signal: 'SIGKILL' | 'SIGTERM' },

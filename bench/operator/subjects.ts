@@ -1,4 +1,4 @@
-// The two controllers as one thing: something that makes gangs of pods out of objects of its own.
+// The two controllers behind one interface: a controller creates gangs of pods from objects.
 
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -19,16 +19,16 @@ export interface Subject {
   readonly name: string
   start(): Promise<void>
   stop(): Promise<void>
-  /** What is sent to the API server for one gang. */
+  /** The request that creates one gang. */
   request(gang: Gang): { path: string; body: object }
-  /** The name of the gang whose pod this is. */
+  /** The name of the gang to which a pod belongs. */
   gangOf(pod: Pod): string
-  /** Collections to be emptied in a namespace after a measurement. */
+  /** The collections to empty in a namespace after a measurement. */
   leftovers(namespace: string): string[]
   mebibytes(): number
 }
 
-/** Started as its image starts it: one file, the same flags of Node, the same environment. */
+/** The operator, started like its image starts it: one file, the same flags and environment. */
 export class Operator implements Subject {
   readonly name = 'scmoe'
   readonly #world: World
@@ -65,7 +65,7 @@ export class Operator implements Subject {
   }
 
   request({ namespace, name, workers }: Gang): { path: string; body: object } {
-    // The shortest there is.
+    // The shortest back-off that the API allows.
     const backoff = { initialSeconds: 1, maxSeconds: 1 }
     const reporting = { intervalSeconds: this.#options.interval }
     const spec = { training: { steps: 100 }, workers: { replicas: workers }, failurePolicy: { backoff }, reporting }
@@ -89,8 +89,9 @@ export class Operator implements Subject {
 const JOBSETS = '/apis/jobset.x-k8s.io/v1alpha2'
 
 /**
- * JobSet with the Job controller that it needs. Its admission webhooks are left out and objects are sent as those would leave them; limits of requests
- * per second, which by default would be all that is measured of the Job controller, are lifted.
+ * JobSet with the Job controller that it needs. There are no admission webhooks; objects are sent
+ * as those would leave them. The limits of requests per second are lifted, because by default they
+ * would limit the Job controller.
  */
 export class JobSet implements Subject {
   readonly name = 'jobset'
@@ -162,12 +163,12 @@ export class JobSet implements Subject {
     return pod.metadata.labels?.['jobset.sigs.k8s.io/jobset-name'] ?? ''
   }
 
-  /** The garbage collector takes what belongs to them. */
+  /** JobSets only: the garbage collector deletes the objects that they own. */
   leftovers(namespace: string): string[] {
     return [`${JOBSETS}/namespaces/${namespace}/jobsets`]
   }
 
-  /** Of JobSet's own process, without the Job controller's. */
+  /** The memory of JobSet's own process, without the Job controller. */
   mebibytes(): number {
     return this.#programs[1]?.mebibytes() ?? Number.NaN
   }

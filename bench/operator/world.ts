@@ -1,4 +1,5 @@
-// Where bench:operator measures: a real API server of its own, and pods that this process drives to Running, as no kubelet is there.
+// The cluster of bench:operator: a real API server, and pods that this process drives to Running,
+// because there is no kubelet.
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -15,7 +16,7 @@ export class World {
   readonly kubeconfig: string
   readonly pods: Pods
   readonly #cluster: Cluster
-  /** For files of the programs measured. */
+  /** A folder for files of the measured programs. */
   readonly folder: string
 
   private constructor(cluster: Cluster, folder: string) {
@@ -39,7 +40,7 @@ export class World {
     rmSync(this.folder, { recursive: true, force: true })
   }
 
-  /** A CustomResourceDefinition, once its collection is served. */
+  /** Creates a CustomResourceDefinition and waits until its collection is served. */
   async install(crd: string, collection: string): Promise<void> {
     const path = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
     const body: KubeObject = parse(crd)
@@ -61,7 +62,7 @@ export class World {
     return this.kube.call({ method: 'GET', path: pathOf('ScMoEJob', namespace, name) })
   }
 
-  /** Everything of these collections in the namespace. */
+  /** Deletes all objects of these collections. */
   async clear(...collections: string[]): Promise<void> {
     for (const path of collections)
       await this.kube.call({

@@ -1,6 +1,6 @@
-// Which link rate makes communication a given share of the MoE layer's time. Pure.
+// Finds the link rate at which communication takes a given share of the MoE layer's time. Pure.
 
-/** A measured share, 0 to 1, at a rate, bits per second. */
+/** The share, 0 to 1, that was measured at a rate in bits per second. */
 export interface Trial {
   rate: number
   share: number
@@ -8,12 +8,13 @@ export interface Trial {
 
 const odds = (share: number) => share / (1 - share)
 
-/** Shares closer than this, in percentage points, are taken to be the same. */
+/** Shares that differ by at most so many percentage points count as equal. */
 export const TOLERANCE_PERCENT = 0.5
 
 /**
- * Transfers take time in inverse proportion to the rate, the rest takes the same: share / (1 - share) falls as 1 / rate. From the second trial on
- * the exponent is that of the last two trials, for latency and bursts do not scale.
+ * The time of transfers is inversely proportional to the rate and the rest is constant, so
+ * share / (1 - share) falls as 1 / rate. After the second trial the exponent comes from the last
+ * two trials, because latency and bursts do not scale.
  */
 export function nextRate(trials: readonly Trial[], target: number): number {
   const last = trials.at(-1)
@@ -23,13 +24,13 @@ export function nextRate(trials: readonly Trial[], target: number): number {
   return last.rate * (odds(target) / odds(last.share)) ** (1 / slope)
 }
 
-/** Within a factor of two of what physics says: noise between near trials would give anything. */
+/** Clamped to a factor of two around -1, because noise between near trials could give any value. */
 function exponent(a: Trial, b: Trial): number {
   const measured = Math.log(odds(b.share) / odds(a.share)) / Math.log(b.rate / a.rate)
   return Number.isFinite(measured) ? Math.min(-0.5, Math.max(-2, measured)) : -1
 }
 
-/** The trial whose share is nearest. */
+/** The trial whose share is nearest to the target. */
 export const nearest = (trials: readonly Trial[], target: number): Trial | undefined =>
   trials.toSorted((a, b) => Math.abs(a.share - target) - Math.abs(b.share - target))[0]
 

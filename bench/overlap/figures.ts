@@ -1,17 +1,17 @@
-// From what was measured to the figures of a row, and whether they are as good as they should be. Pure.
+// Calculates the figures of a row from measurements, and compares them with the targets. Pure.
 
 import { median } from '../../worker/median.ts'
 import type { Scheduled } from '../../worker/program/program.ts'
 import { hiddenPercentOf, overlap, type Spans } from '../../worker/schedule/schedule.ts'
 import { type ModelName, type Phase, PROPOSED } from './shape.ts'
 
-/** One run of programs on one rank, one after another; percentages are of their time together. */
+/** Figures of programs that ran in sequence on one rank; percentages are of their total time. */
 export interface RankFigures {
   hiddenPercent: number
   commShareOfMoe: number
   skewPercent: number
   exposedReducePercent: number
-  /** Of one processor. */
+  /** Processor time of the communication thread as a share of one processor. */
   commCpuPercent: number
 }
 
@@ -45,7 +45,7 @@ export function meanOf(ranks: readonly RankFigures[]): RankFigures {
   }
 }
 
-/** One round's measurement of a row. */
+/** The measurement of a row in one round. */
 export interface Sample extends RankFigures {
   milliseconds: number
 }
@@ -56,7 +56,10 @@ export interface Measured extends RankFigures {
   ratioToBound: number
 }
 
-/** Samples of a row, of the baseline and of the model without transfers, round by round: ratios are taken within a round. */
+/**
+ * The medians over the rounds of a row. `top2` are the times of the baseline and `bound` those of
+ * the model without transfers; ratios are taken within a round.
+ */
 export function measured(samples: readonly Sample[], top2: readonly number[], bound: readonly number[]): Measured {
   const of = (value: (sample: Sample, round: number) => number) => median(samples.map(value))
   return {
@@ -73,7 +76,7 @@ export function measured(samples: readonly Sample[], top2: readonly number[], bo
 
 /** A line of the table and of the JSON file. */
 export interface Line extends Omit<Measured, 'milliseconds'> {
-  /** Communication's share of the MoE layer of sequential Top2, percent. */
+  /** The percentage of the MoE layer of sequential Top2 that communication takes. */
   regime: number
   phase: Phase
   kind: string
@@ -84,7 +87,7 @@ export interface Line extends Omit<Measured, 'milliseconds'> {
   tokensPerSecond: number
   predictedOverMeasured: number
   flopBound: number
-  /** Of the same model without transfers. */
+  /** The speed of the same model without transfers over that of sequential Top2. */
   boundToTop2: number
   model: ModelName
   schedule: string
@@ -105,7 +108,7 @@ const TARGETS: Readonly<Record<number, { train: number; forward: number; hidden:
   15: { train: 1.07, forward: 1.1, hidden: 98, bound: 0.98 },
 }
 
-/** Of the lines of one regime and phase. */
+/** The verdicts about the lines of one regime and phase. */
 export function verdicts(lines: readonly Line[]): Verdict[] {
   const auto = lines.find(({ model, strategy }) => model === PROPOSED && strategy === 'Auto')
   if (!auto) return []

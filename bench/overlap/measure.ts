@@ -1,4 +1,5 @@
-// All rows of one phase at one link rate, round by round, so that what else the machine does falls on all of them alike.
+// Measures all rows of one phase at one link rate, round by round, so that other load on the
+// machine affects all of them equally.
 
 import { BUFFER } from '../../worker/program/emit.ts'
 import {
@@ -18,12 +19,14 @@ import { isNear, nearest, nextRate, type Trial } from './calibrate.ts'
 import { type Line, meanOf, measured, rankFigures, type Sample } from './figures.ts'
 import { BASELINE, flopBound, type ModelName, type Phase, PROPOSED, type Row, rowsOf, work } from './shape.ts'
 
-/** A model with its sequential schedule and the one without transfers, and what it must always compute. */
+/**
+ * A model under its sequential schedule and without transfers, with the results it must compute.
+ */
 export interface Subject {
   model: Model
   sequential: Loaded
   free: Loaded
-  /** By the programs run: bits that no schedule may change. */
+  /** Results by the programs that ran; no schedule may change a bit of them. */
   expected: Map<string, number[]>
 }
 export type Subjects = ReadonlyMap<ModelName, Subject>
@@ -32,18 +35,18 @@ export interface Setting {
   world: World
   subjects: Subjects
   rounds: number
-  /** Trials of a calibration at most. */
+  /** The most trials of a calibration. */
   trials: number
-  /** A run that has the beginning and the end of a step. */
+  /** Takes a line about the progress. */
   log: (text: string) => void
 }
 
-/** Programs of a measurement, and the one whose times predict all of them, as in a worker. */
+/** The programs of a measurement, and the program whose times predict all, as in a worker. */
 const PROGRAMS = {
   train: { measured: 'train', main: 'accumulate', sampled: (subject: Subject) => stepOf(subject.model.config) },
   forward: { measured: 'evaluate', main: 'evaluate', sampled: () => Array.from({ length: 4 }, () => 'evaluate') },
 } as const
-/** A short step: what is accumulated shows in loss and norm. */
+/** A short step in which accumulated gradients still show in loss and norm. */
 const SHORT = { train: ['accumulate.first', 'train'], forward: ['evaluate'] } as const
 
 export function subjectOf(subjects: Subjects, name: ModelName): Subject {
@@ -52,7 +55,7 @@ export function subjectOf(subjects: Subjects, name: ModelName): Subject {
   return subject
 }
 
-/** Throws when ranks disagree, or the result is not the one known for these programs. */
+/** Throws if ranks disagree, or if the result differs from the known one of these programs. */
 export async function check(subject: Subject, loaded: Loaded, programs: readonly string[]): Promise<void> {
   const buffers = programs.includes('train') ? [BUFFER.loss, BUFFER.norm] : [BUFFER.loss]
   const { model, expected } = subject
@@ -75,7 +78,7 @@ async function run(subject: Subject, loaded: Loaded, programs: readonly string[]
   return ran
 }
 
-/** What must come out whatever the schedule: that of the sequential one. */
+/** Records the results of the sequential schedule, which every other schedule must compute. */
 export async function learn(subject: Subject): Promise<void> {
   for (const phase of ['train', 'forward'] as const) await run(subject, subject.sequential, SHORT[phase])
 }
@@ -84,11 +87,11 @@ function sampleOf(loaded: Loaded, programs: readonly string[], { milliseconds, r
   return { milliseconds, ...meanOf(results.map(result => rankFigures(spansOf(loaded, programs, result)))) }
 }
 
-/** Limits the links so that all-to-alls take `share` of the MoE layer of sequential Top2. */
+/** Limits the links so that all-to-alls take `share` of the time of Top2's sequential MoE layer. */
 export async function calibrate(setting: Setting, phase: Phase, share: number): Promise<Trial> {
   const { world, subjects, log } = setting
   const subject = subjectOf(subjects, BASELINE.model)
-  // A micro-batch: of a whole step the sums of gradients are no part of the MoE layer.
+  // Micro-batches, because the sums of gradients in a whole step are no part of the MoE layer.
   const programs = Array.from({ length: 3 }, () => PROGRAMS[phase].main)
   const trial = async (rate: number): Promise<Trial> => {
     world.limit(rate)
@@ -108,7 +111,7 @@ export async function calibrate(setting: Setting, phase: Phase, share: number): 
   return best
 }
 
-/** A row as it was chosen and loaded. Rows with the same choice are measured once. */
+/** Rows with one schedule, which is loaded and measured once. */
 interface Entry {
   rows: Row[]
   subject: Subject
@@ -131,7 +134,7 @@ async function enter(row: Row, subject: Subject, phase: Phase, measuredAs: Profi
   return { rows: [row], subject, choice, loaded, predicted, samples: [] }
 }
 
-/** As a worker chooses: by prediction, and where predictions are close by a few runs with each. */
+/** Chooses like a worker: by prediction, and by a few runs of each if predictions are close. */
 async function fastest(
   wish: Wish,
   subject: Subject,
@@ -153,7 +156,7 @@ async function fastest(
   return best.choice
 }
 
-/** A forward pass has no backward slot. */
+/** Whether two schedules are the same in this phase; a forward pass has no backward slot. */
 function isSame(a: Choice, b: Choice, phase: Phase): boolean {
   const seen = (choice: Choice) =>
     describe(phase === 'forward' && choice.strategy === 'Shortcut' ? { ...choice, backwardSlot: 1 } : choice)
@@ -182,7 +185,7 @@ async function enterAll(setting: Setting, phase: Phase, rate: number): Promise<E
   return entries
 }
 
-/** Milliseconds of the same compute without transfers; the copies in their place are taken out. */
+/** Milliseconds of the same compute without transfers and without the copies in their place. */
 async function freeTime(subject: Subject, programs: readonly string[]): Promise<number> {
   const { results } = await subject.model.run(subject.free, programs)
   return Math.max(

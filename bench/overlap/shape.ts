@@ -1,4 +1,5 @@
-// The models of the overlap benchmark and what they can be at best. Pure.
+// The models of the overlap benchmark, the schedules to measure, and an upper bound of their speed.
+// Pure.
 
 import type { Emitted } from '../../worker/program/program.ts'
 import type { Choice, Strategy, Wish } from '../../worker/schedule/schedule.ts'
@@ -15,10 +16,10 @@ export const MODELS = {
 } as const
 export type ModelName = keyof typeof MODELS
 export const MODEL_NAMES = Object.keys(MODELS) as ModelName[]
-/** The paper's own. */
+/** The architecture that the paper proposes. */
 export const PROPOSED: ModelName = 'ScMoE Pos-2'
 
-/** A schedule to be measured: one, or the best predicted of those that the wish allows. */
+/** A schedule to measure: a given one, or the one that is chosen from those the wish allows. */
 export interface Row {
   model: ModelName
   strategy: Strategy
@@ -35,7 +36,7 @@ export const BASELINE: Row = {
   ask: { choice: { strategy: 'Sequential' } },
 }
 
-/** `slots`: those of the proposed model's forward pass. */
+/** `slots` are those of the proposed model's forward pass. */
 export function rowsOf(slots: readonly number[]): Row[] {
   const none = { slot: null, chunks: null }
   const auto = (model: ModelName): Row => ({ model, strategy: 'Auto', ...none, ask: { wish: { strategy: 'Auto' } } })
@@ -68,7 +69,7 @@ export function rowsOf(slots: readonly number[]): Row[] {
 const PRODUCT = /linear|attention|router/
 const BRANCH = new Set(['gate', 'encode', 'experts', 'decode', 'wgrad'])
 
-/** Floating-point operations of matrix products and attention: of all, and of the MoE branch. */
+/** Floating-point operations of matrix products and attention: all, and those of the MoE branch. */
 export function work(programs: readonly Emitted[]): { all: number; branch: number } {
   const sum = { all: 0, branch: 0 }
   for (const { op, queue, segment, cost } of programs.flatMap(({ ops }) => ops)) {
@@ -80,8 +81,10 @@ export function work(programs: readonly Emitted[]): { all: number; branch: numbe
 }
 
 /**
- * The most times as fast as sequential Top2 that a model can be whose all-to-alls all travel beside computation, both computing at the same rate:
- * (all of Top2 + share / (1 - share) * branch of Top2) / all of the model, where share is that of communication in the MoE layer of Top2.
+ * The highest speed of a model over that of sequential Top2, if all its all-to-alls travel beside
+ * computation and both compute at the same rate:
+ *   (all of Top2 + share / (1 - share) * branch of Top2) / all of the model
+ * `share` is that of communication in the MoE layer of Top2.
  */
 export function flopBound(top2: { all: number; branch: number }, model: { all: number }, share: number): number {
   return (top2.all + (share / (1 - share)) * top2.branch) / model.all

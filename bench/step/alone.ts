@@ -1,4 +1,5 @@
-// One whole optimizer step of one rank and one thread, as a share of what the matrix product reaches, and its memory beside the plan.
+// One whole optimizer step of one rank with one thread, compared with the fastest matrix product,
+// and its memory compared with the memory plan.
 
 import { planMemory } from '../../worker/schedule/schedule.ts'
 import { Model } from '../world/model.ts'
@@ -11,16 +12,19 @@ export interface Alone {
   gigaflopsPerSecond: number
   peakGigaflopsPerSecond: number
   percentOfGemmPeak: number
-  /** Untrained: the logarithm of the vocabulary. */
+  /** Near the logarithm of the vocabulary, because the model is not trained. */
   loss: number
-  /** What a step adds to the resident memory of the process, and what the plan says. */
+  /** Bytes that a step adds to the resident memory of the process, and the bytes of the plan. */
   activationBytesPerToken: number
   plannedActivationBytesPerToken: number
-  /** Ops by the time they take together. */
+  /** Kinds of ops with their total time, the longest first. */
   parts: { op: string; milliseconds: number; gigaflopsPerSecond: number | null }[]
 }
 
-/** Of the step and of the product the fastest of `runs`, which alternate: other load on the machine makes either slower, never faster. */
+/**
+ * Steps and products alternate, and the fastest of `runs` counts for both, because other load on
+ * the machine only makes them slower.
+ */
 export async function stepAlone(shape: Shape, runs: number): Promise<Alone> {
   using world = await World.start(1)
   await openPeak(world)

@@ -1,4 +1,5 @@
-// Whole optimizer steps of two ranks of one thread each, gradient sums and AdamW included, with and without a limit of their links.
+// Whole optimizer steps of two ranks of one thread each, gradient sums and AdamW included, with and
+// without a limit of their links.
 
 import { median } from '../../worker/median.ts'
 import { type Choice, choose, describe, type Wish } from '../../worker/schedule/schedule.ts'
@@ -12,7 +13,7 @@ const RANKS = 2
 
 export interface Row {
   hidden: number
-  /** Null: no limit. */
+  /** Null if the links have no limit. */
   linkMbit: number | null
   kind: Kind
   strategy: string
@@ -20,7 +21,7 @@ export interface Row {
   ranks: number
   tokensPerSecond: number
   percentOfGemmPeak: number
-  /** Tokens per second over those of PyTorch; null where they are not known. */
+  /** Tokens per second over those of PyTorch; null if those are not known. */
   ratioToPytorch: number | null
 }
 
@@ -40,7 +41,7 @@ interface Entry {
   milliseconds: number[]
 }
 
-/** Rows of a shape, at no limit and at its link; rounds go over all of them, and medians are taken. */
+/** The rows of a shape without a limit and with its limit. Rows take turns; medians over rounds. */
 export async function stepsOfRanks(shape: Shape, rounds: number): Promise<Row[]> {
   using world = await World.start(RANKS)
   await openPeak(world)

@@ -1,4 +1,4 @@
-// Models of the step benchmark, and what another program does with them. Pure.
+// The models of the step benchmark, and the speed of another program with them. Pure.
 
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { type ModelConfig, modelConfig } from '../../worker/model.ts'
@@ -7,9 +7,9 @@ export interface Shape {
   hidden: number
   heads: number
   sequence: number
-  /** Of one rank. */
+  /** The sequences of one rank. */
   sequences: number
-  /** Of the links of a row, beside none. */
+  /** The limit of the links in the rows that have one. */
   linkMbit: number
 }
 
@@ -33,8 +33,9 @@ export function configOf({ hidden, heads, sequence, sequences }: Shape, kind: Ki
 }
 
 /**
- * Tokens per second of two ranks of one thread each with PyTorch 2.15 and gloo, capacity padded, on another machine with two processors: without
- * a limit, then at the shape's link. Top2 sequential, ScMoE with overlap.
+ * Tokens per second of two ranks of one thread each with PyTorch 2.15 and gloo, capacity padded, on
+ * another machine with two processors: first without a limit, then with the limit of the shape.
+ * Top2 is sequential, ScMoE overlaps.
  */
 const PYTORCH: Readonly<Record<number, Readonly<Record<Kind, readonly [number, number]>>>> = {
   256: { Top2: [2861, 1496], ScMoE: [3566, 2460] },

@@ -1,9 +1,9 @@
-// How busy the machine was with work that is not this process's or its children's.
+// Measures how busy the machine was with processes other than this one and its children.
 
 import { readFileSync } from 'node:fs'
 
 export interface Load {
-  /** Ticks that all processors spent on anything but idling; the hypervisor's steal included. */
+  /** Ticks in which processors were not idle, including those that the hypervisor took. */
   busy: number
   /** Ticks of all processors. */
   total: number
@@ -13,7 +13,7 @@ export interface Load {
 
 export function readLoad(): Load {
   const line = readFileSync('/proc/stat', 'utf8').split('\n')[0] ?? ''
-  // The fields of proc(5): user nice system idle iowait irq softirq steal; guest time is part of user.
+  // Fields (see proc(5)): user nice system idle iowait irq softirq steal. User includes guest time.
   const ticks = line.split(/\s+/).slice(1, 9).map(Number)
   const total = ticks.reduce((sum, value) => sum + value, 0)
   const idle = (ticks[3] ?? 0) + (ticks[4] ?? 0)
@@ -26,7 +26,7 @@ export function readLoad(): Load {
   return { busy: total - idle, total, own }
 }
 
-/** The share, from 0 to 1, of the processors' time between two readings that went to others. */
+/** The share, from 0 to 1, of processor time between two readings that other processes took. */
 export function disturbance(before: Load, after: Load): number {
   const total = after.total - before.total
   const others = after.busy - before.busy - (after.own - before.own)

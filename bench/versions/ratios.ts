@@ -1,4 +1,6 @@
-// Figures of two versions, measured in pairs, as ratios with their intervals. Pure.
+// Calculates ratios with intervals from the figures of two versions, measured in pairs. Pure.
+
+import { median } from '../../worker/median.ts'
 
 export interface Pair {
   before: ReadonlyMap<string, number>
@@ -18,7 +20,10 @@ export interface Ratio {
 
 const RESAMPLES = 10_000
 
-/** Every number of a benchmark's JSON whose key matches, named by the keys and the texts of the rows on the way to it. */
+/**
+ * Every number of a benchmark's JSON whose key matches the pattern, under a name made of the keys
+ * and the settings of the rows on the way to it.
+ */
 export function figuresOf(result: unknown, pattern: RegExp): Map<string, number> {
   const figures = new Map<string, number>()
   const visit = (value: unknown, path: readonly string[], key: string) => {
@@ -35,7 +40,7 @@ export function figuresOf(result: unknown, pattern: RegExp): Map<string, number>
   return figures
 }
 
-/** A row's identity is its settings: model, kind, regime and the like, but not what was measured or chosen. */
+/** A row is known by its settings, such as model or regime, and not by measured values. */
 function labelOf(row: unknown): string | undefined {
   if (typeof row !== 'object' || row === null) return undefined
   const named = Object.entries(row).filter(
@@ -81,14 +86,7 @@ export function ratiosOf(pairs: readonly Pair[]): Ratio[] {
 
 const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
 
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  const middle = Math.floor(sorted.length / 2)
-  const [low = 0, high = 0] = [sorted[Math.ceil(sorted.length / 2) - 1], sorted[middle]]
-  return (low + high) / 2
-}
-
-/** Means of samples drawn with replacement; the generator's seed is fixed, so that a result can be repeated. */
+/** Means of samples drawn with replacement. The seed is fixed, so that results can be repeated. */
 function resampledMeans(values: readonly number[]): number[] {
   let state = 1
   const random = () => {

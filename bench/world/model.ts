@@ -1,4 +1,5 @@
-// A model on all ranks of a world: its programs under any schedule, and the same compute with transfers made free.
+// A model on all ranks of a world: its programs under any schedule, and the same compute without
+// transfers.
 
 import type { ModelConfig } from '../../worker/model.ts'
 import { alone, countBuffers, ONES } from '../../worker/program/alone.ts'
@@ -8,7 +9,7 @@ import { assemble, type Choice, type Profile, type Spans, schedule } from '../..
 import type { Result } from './rank.ts'
 import type { World } from './world.ts'
 
-/** What a kind of run loads and runs: names of programs, in order. */
+/** The names of the programs of one optimizer step, in order. */
 export const stepOf = ({ microBatches }: ModelConfig): string[] =>
   Array.from({ length: microBatches }, (_, micro) => {
     if (micro === microBatches - 1) return 'train'
@@ -21,8 +22,9 @@ function emit(config: ModelConfig, rank: number): Emitted[] {
 }
 
 /**
- * Gathered counts last among the persistent buffers, beside what `alone` adds: so they can be read, all programs agree on where they lie, and a
- * program without collectives works on the rows of the run before it.
+ * Moves the gathered counts to the end of the persistent buffers, beside the buffers that `alone`
+ * adds. So they can be read, all programs agree on their place, and a program without collectives
+ * works on the rows of the run before it.
  */
 export function withCounts(emitted: Emitted): Emitted {
   const counts = new Set(countBuffers(emitted))
@@ -36,10 +38,10 @@ export function withCounts(emitted: Emitted): Emitted {
   return { ...emitted, buffers: [...buffers, ...last, ...rest] }
 }
 
-/** Compute ops alone, every collective taken out; buffers as `withCounts` leaves them. */
+/** The compute ops without any collective; buffers as `withCounts` leaves them. */
 export const withoutTransfers = (emitted: Emitted): Scheduled => ({ ...alone(emitted), buffers: emitted.buffers })
 
-/** The copies that stand where all-to-alls were. */
+/** The indices of the copies that replace all-to-alls. */
 export const copiesOf = ({ ops }: Scheduled): number[] =>
   [...ops.keys()].filter(index => ops[index]?.inputs.includes(ONES))
 
@@ -50,16 +52,16 @@ export interface Loaded {
 }
 
 export interface Ran {
-  /** Of the slowest rank. */
+  /** The time of the slowest rank. */
   milliseconds: number
-  /** By rank, then by program. */
+  /** The results by rank. */
   results: Result[]
 }
 
 export class Model {
   readonly name: string
   readonly config: ModelConfig
-  /** By rank. */
+  /** The programs by rank. */
   readonly #emitted: Emitted[][]
   readonly #world: World
 
@@ -70,7 +72,9 @@ export class Model {
     this.#emitted = world.ranks.map((_, rank) => emit(config, rank))
   }
 
-  /** In engines of its own, with initial parameters. `loaded`: the sequential schedule, under that name. */
+  /**
+   * Opens a model in engines of its own, with initial parameters, under the sequential schedule.
+   */
   static async open(name: string, config: ModelConfig, world: World): Promise<{ model: Model; sequential: Loaded }> {
     await world.open(name, config.expertParallelSize)
     const model = new Model(name, config, world)
@@ -79,14 +83,14 @@ export class Model {
     return { model, sequential }
   }
 
-  /** Of rank 0, whose ops are those of every rank. */
+  /** The program of rank 0, whose ops are those of every rank. */
   emitted(program: string): Emitted {
     const found = this.#emitted[0]?.find(({ name }) => name === program)
     if (!found) throw new Error(`${this.name} has no program ${program}`)
     return found
   }
 
-  /** Loads all programs under a schedule; `profile` has the ops of `measured`. */
+  /** Loads all programs under a schedule; `profile` has times of the ops of program `measured`. */
   load(prefix: string, choice: Choice, profile?: { measured: string; profile: Profile }): Promise<Loaded> {
     return this.#load(prefix, emitted => {
       const own = profile && this.profileOf(emitted, profile)
@@ -94,7 +98,7 @@ export class Model {
     })
   }
 
-  /** Loads all programs without transfers. They work on the rows of the last run with transfers. */
+  /** Loads all programs without transfers; they work on the rows of the last run with transfers. */
   loadFree(): Promise<Loaded> {
     return this.#load('free', withoutTransfers)
   }
@@ -116,12 +120,12 @@ export class Model {
     return { milliseconds: Math.max(...results.map(result => result.milliseconds)), results }
   }
 
-  /** First value of a buffer on every rank. */
+  /** The first value of a buffer on every rank. */
   async scalars(buffer: string): Promise<number[]> {
     return (await this.#world.each(rank => rank.call('read', this.name, buffer))).map(([value = Number.NaN]) => value)
   }
 
-  /** Times measured on one program for another, whose ops have the same labels; ops that it alone has cost nothing. */
+  /** Times of one program, transferred to another by label; ops that only it has take no time. */
   profileOf(emitted: Emitted, { measured, profile }: { measured: string; profile: Profile }): Profile {
     if (emitted.name === measured) return profile
     const index = new Map(this.emitted(measured).ops.map(({ label }, op) => [label, op]))
@@ -136,7 +140,7 @@ export class Model {
   }
 }
 
-/** Every run of a rank with the schedule it ran under. */
+/** Every run of a rank with its schedule. */
 export function spansOf(
   loaded: Loaded,
   programs: readonly string[],

@@ -1,32 +1,36 @@
-// A network of its own for every rank: a namespace that ends with the rank's process, and a link to a common bridge that can be limited while in
-// use. Namespaces have no names and belong to processes alone, so that nothing stays behind however the program ends.
+// A network for every rank: a namespace that ends with the rank's process, and a link to a common
+// bridge that can be limited while it is used. The namespaces have no names and belong only to
+// processes, so nothing stays behind however the program ends.
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 
-/** Starts a command, in place of itself, in a new network namespace. */
+/** Words that, put before a command, run it in a new network namespace with the same pid. */
 export const IN_NEW_NETWORK = ['unshare', '--net'] as const
-/** Runs a command in the network namespace of a process. */
+/** Words that, put before a command, run it in the network namespace of a process. */
 export const inNetworkOf = (pid: number) => ['nsenter', `--target=${pid}`, '--net']
 
-/** The largest segment the kernel hands to a link, with the headers of the packets it stands for. */
+/** The largest segment that the kernel hands to a link, with the headers of its packets. */
 const SEGMENT_BYTES = 72 * 1024
-/** What may leave at once on fast links: as much as they carry in this time, or timers would not keep up. */
+/** A burst on a fast link has the bytes of this time, because timers are not more precise. */
 const BURST_SECONDS = 0.00025
-/** Bytes that may wait at a link: more than sockets hold, so that nothing is dropped, for a lost segment costs 200 ms. */
+/**
+ * Bytes that may wait at a link. Sockets hold less, so nothing is dropped; a lost segment would
+ * cost 200 ms.
+ */
 const QUEUE_BYTES = 64 * 1024 * 1024
 
 const DEVICE = 'link'
 export const addressOf = (rank: number) => `10.89.${(rank + 1) >> 8}.${(rank + 1) & 255}`
 
-/** Why ranks cannot have networks of their own here, or undefined. */
+/** The reason why ranks cannot have networks of their own here, or undefined. */
 export function obstacle(): string | undefined {
   if (process.getuid?.() !== 0) return 'networks for ranks need root: run this as root'
   const tools = { unshare: 'util-linux', nsenter: 'util-linux', ip: 'iproute2', tc: 'iproute2' }
   for (const [tool, packageName] of Object.entries(tools))
     if (!succeeds(['sh', '-c', `command -v ${tool}`])) return `${tool} is missing: apt-get install --yes ${packageName}`
   if (!succeeds([...IN_NEW_NETWORK, 'tc', 'qdisc', 'add', 'dev', 'lo', 'root', 'tbf', ...bucket(1e9)]))
-    return 'this kernel lets nobody make network namespaces or token buckets (sch_tbf)'
+    return 'this kernel allows no network namespaces, or no token buckets (sch_tbf)'
   return undefined
 }
 
@@ -48,16 +52,16 @@ function run([command = '', ...words]: readonly string[]): void {
   }
 }
 
-/** Token bucket of a rate in bits per second. */
+/** The parameters of a token bucket (tc-tbf) for a rate in bits per second. */
 export function bucket(bitsPerSecond: number): string[] {
   const burst = Math.max(SEGMENT_BYTES, Math.ceil((bitsPerSecond / 8) * BURST_SECONDS))
   return ['rate', `${Math.round(bitsPerSecond)}bit`, 'burst', `${burst}`, 'limit', `${QUEUE_BYTES}`]
 }
 
-/** Links of processes that were started with `IN_NEW_NETWORK`, rank by rank; unlimited until `limit`. */
+/** Links of processes that were started with `IN_NEW_NETWORK`; unlimited until `limit`. */
 export class Network implements Disposable {
   readonly #ranks: readonly number[]
-  /** Holds the namespace of the bridge until its standard input closes. */
+  /** A process that holds the namespace of the bridge until its standard input closes. */
   readonly #holder: ChildProcess
   #limited = false
 
@@ -94,7 +98,7 @@ export class Network implements Disposable {
     }
   }
 
-  /** Bits per second that leave each rank; undefined: as many as the kernel moves. */
+  /** Limits the bits per second that leave each rank; undefined removes the limit. */
   limit(bitsPerSecond: number | undefined): void {
     if (bitsPerSecond === undefined && !this.#limited) return
     for (const pid of this.#ranks) {

@@ -1,4 +1,5 @@
-// The fastest matrix product of this machine, on the engine's own kernel: what a step's rate of work is compared with.
+// The fastest matrix product of this machine with the engine's own kernel, with which the speed of
+// a step is compared.
 
 import { elementsOf } from '../../worker/model.ts'
 import type { Emitted, Op, Program } from '../../worker/program/program.ts'
@@ -9,7 +10,7 @@ const PRODUCTS_PER_RUN = 20
 const ENGINE = 'peak'
 const WORK = 2 * elementsOf(Object.values(SIDES))
 
-/** Products y = x w^T, one after another. */
+/** A program of products y = x w^T in sequence. */
 function peakProgram(): Program {
   const sizes = { x: SIDES.rows * SIDES.in, w: SIDES.in * SIDES.out, y: SIDES.rows * SIDES.out }
   let offset = 0
@@ -36,7 +37,10 @@ export async function openPeak({ ranks }: World): Promise<void> {
   await Promise.all(ranks.map(open))
 }
 
-/** Floating-point operations per second of the fastest product on each rank, all ranks at once: the mean. */
+/**
+ * Floating-point operations per second of the fastest product on each rank, as a mean over ranks,
+ * which all compute at once.
+ */
 export async function measurePeak(world: World): Promise<number> {
   const results = await world.each(rank => rank.call('run', ENGINE, [ENGINE]))
   const rates = results.map(({ runs: [times] }) => {
@@ -49,8 +53,9 @@ export async function measurePeak(world: World): Promise<number> {
 const isProduct = ({ op, queue }: Op) => queue === 'compute' && /linear|attention/.test(op)
 
 /**
- * Floating-point operations of matrix products and attention of one rank: 2 * rows * in * out each, of the rows routed with evenly loaded experts;
- * of attention the half that is not masked.
+ * Floating-point operations of the matrix products and attention of one rank: 2 * rows * in * out
+ * per product, with rows as routed to evenly loaded experts; half of attention, which is not
+ * masked.
  */
 export const workOf = (programs: readonly Emitted[]): number =>
   programs.flatMap(({ ops }) => ops.filter(isProduct)).reduce((sum, { cost }) => sum + cost, 0)

@@ -1,18 +1,21 @@
-// Contents that load the experts evenly, whatever the kind: what is compared is schedules, not the luck of an untrained router. Pure.
+// Parameters and tokens that load the experts evenly for every kind, so that schedules are compared
+// and not the luck of an untrained router. Pure.
 //
-// Experts e have the coordinates j = e modulo E of the model width for themselves. The embedding of token t is raised in those of its first
-// expert, t modulo E, and half as much in those of its second, the next one; row e of the router sums those of e. Each rank's tokens are spread
-// evenly over the classes modulo E, so each expert gets 1/E of the first choices and of the second.
+// Of the model width, expert e owns the coordinates j with j = e modulo E. The embedding of token t
+// is raised in the coordinates of its first expert, t modulo E, and half as much in those of its
+// second, the next one. Row e of the router sums the coordinates of e. Each rank's tokens are
+// spread evenly over the classes modulo E, so each expert gets 1/E of the first and of the second
+// choices.
 
 import type { ModelConfig } from '../../worker/model.ts'
 
-/** High above the initial values of embeddings, 0.02, and what attention adds to them. */
+/** High above the initial values of embeddings, 0.02, and above the values that attention adds. */
 const RAISED = 0.2
 const ROUTER = 0.02
 
 const expertOf = (coordinate: number, experts: number) => coordinate % experts
 
-/** Adds to wte [V, d] in place. */
+/** Raises values of wte [V, d] in place. */
 export function plantEmbedding(wte: Float32Array | Int32Array, { dim, experts }: ModelConfig): void {
   for (let i = 0; i < wte.length; i++) {
     const first = Math.floor(i / dim) % experts
@@ -22,7 +25,7 @@ export function plantEmbedding(wte: Float32Array | Int32Array, { dim, experts }:
   }
 }
 
-/** A router's weight [E, d]. */
+/** The weight [E, d] of a router. */
 export function plantedRouter({ dim, experts }: ModelConfig): Float32Array {
   return Float32Array.from({ length: experts * dim }, (_, i) =>
     expertOf(i % dim, experts) === Math.floor(i / dim) ? ROUTER : 0,
@@ -31,12 +34,12 @@ export function plantedRouter({ dim, experts }: ModelConfig): Float32Array {
 
 const uniform = (i: number) => (Math.imul(i + 1, 0x9e3779b1) >>> 0) / 2 ** 32
 
-/** Tokens [B, T+1] of a rank; the vocabulary is a multiple of the number of experts. */
+/** The tokens [B, T+1] of a rank; the vocabulary must be a multiple of the number of experts. */
 export function plantedTokens({ batch, sequence, experts, vocabulary }: ModelConfig, rank: number): Int32Array {
   const count = batch * (sequence + 1)
   const members = vocabulary / experts
   return Int32Array.from({ length: count }, (_, i) => {
-    // Of a row's T inputs every E in a row are one of each class; the last column is a target alone.
+    // Every E consecutive inputs of a row have one of each class; the last column is only a target.
     const place = i % (sequence + 1)
     return (place % experts) + experts * Math.floor(uniform(i + rank * count) * members)
   })

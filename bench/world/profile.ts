@@ -1,4 +1,4 @@
-// Times of the ops of a program from runs on all ranks, as a worker takes them (worker/train/programs.ts).
+// Measures the times of a program's ops on all ranks, as a worker does (worker/train/programs.ts).
 
 import { availableParallelism } from 'node:os'
 import { median } from '../../worker/median.ts'
@@ -16,14 +16,17 @@ import {
 import type { Loaded, Model } from './model.ts'
 
 const RUNS = 3
-/** Of a link without limit. */
+/** Bits per second of a link without a limit. */
 const FAST = 1e10
 
-/** What a worker guesses before it has measured: bits per second of the link. */
+/** The profile that a worker guesses before it has measured; `rate` is in bits per second. */
 export const guessOf = (emitted: Emitted, rate = FAST): Profile =>
   estimate(emitted, { flopsPerSecond: 1e11, bytesPerSecond: rate / 8, latencySeconds: 1e-4 })
 
-/** Times under the schedule that a guess prefers, as a worker has them when it chooses. `warmUp` runs it the first time. */
+/**
+ * Times under the schedule that the guess prefers, as a worker has them when it chooses. `warmUp`
+ * runs that schedule the first time.
+ */
 export async function profile(
   model: Model,
   program: string,
@@ -48,7 +51,7 @@ export async function profile(
   )
 }
 
-/** `runs`: by rank. */
+/** `runs` are by rank. */
 function profileFrom(
   emitted: Emitted,
   scheduled: Scheduled,

@@ -1,4 +1,5 @@
-// One rank of a benchmark, a process of its own: engines by name, driven over the IPC channel. Ends with the channel.
+// One rank of a benchmark: a process with engines by name, which is driven over its IPC channel and
+// ends with it.
 
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -10,9 +11,9 @@ import type { Program } from '../../worker/program/program.ts'
 import { plantEmbedding, plantedRouter, plantedTokens } from './plant.ts'
 
 export interface Result {
-  /** From when all ranks were ready to when this one was done. */
+  /** The time from the moment when all ranks were ready until this rank was done. */
   milliseconds: number
-  /** By program. */
+  /** The runs by program. */
   runs: RunTimes[]
 }
 
@@ -38,7 +39,10 @@ export const methods = {
   load: (name: string, programs: Program[]) => {
     for (const program of programs) engineOf(name).load(program)
   },
-  /** Parameters before the first step but for evenly loaded experts, and a learning rate of 0: every step gives the same bits. */
+  /**
+   * Sets initial parameters, changed so that experts are loaded evenly, and a learning rate of 0,
+   * so that every step computes the same bits.
+   */
   reset: (name: string, config: ModelConfig, rank: number) => {
     const engine = engineOf(name)
     for (const tensor of tensors(config)) {
@@ -51,7 +55,7 @@ export const methods = {
     engine.view(ONES).fill(1)
     engine.view(BUFFER.tokens).set(plantedTokens(config, rank))
   },
-  /** Runs programs one after another, begun by all ranks at the same time. */
+  /** Runs programs in sequence after all ranks are ready. */
   run: async (name: string, programs: string[]): Promise<Result> => {
     const engine = engineOf(name)
     const runs: RunTimes[] = []
@@ -63,9 +67,9 @@ export const methods = {
   read: (name: string, buffer: string) => engineOf(name).view(buffer).slice(),
   write: (name: string, buffer: string, values: ArrayLike<number>) => engineOf(name).view(buffer).set(values),
   bytesSent: (name: string) => engineOf(name).bytesSent,
-  /** Without what JavaScript holds no longer. */
+  /** Resident memory after garbage collection. */
   residentBytes: () => {
-    // What the first collection finds is given back by the second.
+    // The second collection returns the memory that the first one frees.
     for (let time = 0; time < 2; time++) collectGarbage()
     return process.memoryUsage.rss()
   },
@@ -83,7 +87,7 @@ export interface Request {
 }
 export type Reply = { id: number } & ({ value: unknown } | { error: string })
 
-/** Says, with id -1, that the process is where it should be. */
+/** Reports, with id -1, that the process has started in its network. */
 process.send?.({ id: -1, value: undefined } satisfies Reply)
 
 const answer = async ({ id, method, args }: Request): Promise<void> => {

@@ -1,20 +1,16 @@
-// The ranks of a benchmark: processes on this machine, each with one compute thread and, if there are others, a network of its own.
+// The ranks of a benchmark: processes on this machine with one compute thread each. Each of several
+// ranks has a network of its own.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { join } from 'node:path'
+import { endsWithThisProcess } from '../children.ts'
 import { addressOf, IN_NEW_NETWORK, inNetworkOf, Network } from './network.ts'
 import type { Methods, Reply, Request } from './rank.ts'
 
 type Value<M extends keyof Methods> = Awaited<ReturnType<Methods[M]>>
 
-const living = new Set<ChildProcess>()
-process.on('exit', () => {
-  for (const child of living) child.kill('SIGKILL')
-})
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130))
-
 export class Rank {
-  /** Resolves once the process is in its network. */
+  /** Resolves when the process runs in its network. */
   readonly ready: Promise<void>
   readonly #child: ChildProcess
   readonly #waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>()
@@ -26,7 +22,7 @@ export class Rank {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       serialization: 'advanced',
     })
-    living.add(this.#child)
+    endsWithThisProcess(this.#child)
     this.ready = new Promise((resolve, reject) => {
       this.#waiting.set(-1, { resolve: () => resolve(), reject })
     })
@@ -38,7 +34,6 @@ export class Rank {
     })
     this.#child.once('error', error => this.#fail(error))
     this.#child.once('exit', (code, signal) => {
-      living.delete(this.#child)
       this.#fail(new Error(`the process of a rank ended: ${code ?? signal}`))
     })
   }
@@ -65,7 +60,7 @@ export class Rank {
   }
 }
 
-/** Ranks that can reach each other. Everything ends with it, or with this process. */
+/** Ranks that can reach each other. All processes end with it, or with this process. */
 export class World implements Disposable {
   readonly ranks: readonly Rank[]
   #network: Network | undefined
@@ -74,7 +69,7 @@ export class World implements Disposable {
     this.ranks = ranks
   }
 
-  /** More than one rank needs what `obstacle` asks for. */
+  /** Several ranks need what `obstacle` checks. */
   static async start(size: number): Promise<World> {
     const command = size > 1 ? IN_NEW_NETWORK : []
     const world = new World(Array.from({ length: size }, () => new Rank(command)))
@@ -92,7 +87,7 @@ export class World implements Disposable {
     return Promise.all(this.ranks.map(action))
   }
 
-  /** Connected engines, one on each rank; returns what they are. */
+  /** Opens connected engines, one on each rank; returns the description of an engine. */
   async open(name: string, expertParallelSize = this.ranks.length): Promise<string> {
     const worldSize = this.ranks.length
     const [description = ''] = await this.each((rank, index) =>
@@ -108,12 +103,12 @@ export class World implements Disposable {
     await this.each(rank => rank.call('close', name))
   }
 
-  /** Bits per second that leave each rank; undefined: as many as the kernel moves. */
+  /** Limits the bits per second that leave each rank; undefined removes the limit. */
   limit(bitsPerSecond: number | undefined): void {
     this.#network?.limit(bitsPerSecond)
   }
 
-  /** What to put before a command to run it in a rank's network. */
+  /** Words that, put before a command, run it in the network of a rank. */
   inside(rank: number): string[] {
     return inNetworkOf(this.ranks[rank]?.pid ?? -1)
   }

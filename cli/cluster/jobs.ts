@@ -1,10 +1,10 @@
-// Jobs and their pods in a cluster, by name.
+// Finds jobs and their pods in a cluster by name.
 
 import { API_VERSION, KIND, LABEL, PLURAL } from '../../crds/contract.ts'
 import { ranksPerWorker } from '../../crds/ranks.ts'
 import type { Job, Pod } from '../../operator/objects/wire.ts'
 import { readSpec } from '../../operator/plan/view.ts'
-import { type Cluster, ClusterError } from './cluster.ts'
+import { type Cluster, ClusterError } from './client.ts'
 
 interface List<T> {
   items: T[]
@@ -17,12 +17,12 @@ const collection = (namespace?: string) =>
 
 export const podPath = (namespace: string, name: string) => `/api/v1/namespaces/${namespace}/pods/${name}`
 
-/** Without a namespace: those of all. */
+/** The jobs of a namespace, or of all namespaces. */
 export async function listJobs(cluster: Cluster, namespace?: string): Promise<Job[]> {
   return (await cluster.get<List<Job>>(collection(namespace)).catch(installed)).items
 }
 
-/** Throws, with names that come near, where there is no such job. */
+/** Throws ClusterError with similar names if there is no such job. */
 export async function findJob(cluster: Cluster, name: string): Promise<Job> {
   return cluster.get<Job>(pathOf(cluster, name)).catch(async (error: unknown) => missing(error, cluster, name))
 }
@@ -33,17 +33,17 @@ export async function patchJob(cluster: Cluster, name: string, spec: object): Pr
     .catch(async (error: unknown) => missing(error, cluster, name))
 }
 
-/** All that carry the job's name, by rank. */
+/** All pods that carry the job's name, sorted by rank. */
 export async function podsOf(cluster: Cluster, { metadata }: Job): Promise<Pod[]> {
   const path = `/api/v1/namespaces/${metadata.namespace ?? cluster.namespace}/pods`
   const { items } = await cluster.get<List<Pod>>(path, { labelSelector: `${LABEL.jobName}=${metadata.name}` })
   return items.toSorted((a, b) => rankOf(a) - rankOf(b))
 }
 
-/** The first of its ranks. */
+/** The first rank of the pod. */
 export const rankOf = ({ metadata }: Pod): number => Number(metadata.labels?.[LABEL.rank] ?? -1)
 
-/** How many ranks each pod runs: one where the job cannot be read. */
+/** The number of ranks in each pod; 1 if the job's spec cannot be read. */
 export function ranksPerPod(job: Job): number {
   const reading = readSpec(job)
   return 'spec' in reading ? ranksPerWorker(reading.spec) : 1
@@ -64,7 +64,7 @@ async function missing(error: unknown, cluster: Cluster, name: string): Promise<
   throw new ClusterError(notFound({ name, namespace: cluster.namespace }, names(here), elsewhere), 404)
 }
 
-/** Of all namespaces; none for who may not list them. */
+/** The jobs of all namespaces; none if the user may not list them. */
 async function visibleJobs(cluster: Cluster): Promise<Job[]> {
   try {
     return await listJobs(cluster)
@@ -85,11 +85,11 @@ function notFound(
     return `${text}, but in ${elsewhere.map(({ metadata }) => metadata.namespace).join(', ')}: give --namespace`
   const near = here.filter(other => distance(other, name) <= Math.max(2, name.length / 3) || other.includes(name))
   if (near.length > 0) return `${text}; did you mean ${near.slice(0, 3).join(', ')}?`
-  if (here.length === 0) return `${text}, nor any other; --namespace names another`
+  if (here.length === 0) return `${text}, and no other job: give --namespace to look elsewhere`
   return `${text}; there ${here.length === 1 ? 'is' : 'are'}: ${here.slice(0, 10).join(', ')}${here.length > 10 ? ', …' : ''}`
 }
 
-/** Characters to change, add or leave out to make one from the other. */
+/** The number of characters to change, add or remove to turn one text into the other. */
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, column) => column)
   for (let i = 1; i <= a.length; i++) {

@@ -1,4 +1,4 @@
-// A worker's log line, which is one JSON object, as people read it. Pure.
+// Turns the log line of a worker, which is one JSON object, into text for people. Pure.
 
 const LEVELS: Readonly<Record<number, string>> = {
   10: 'TRACE',
@@ -9,7 +9,10 @@ const LEVELS: Readonly<Record<number, string>> = {
   60: 'FATAL',
 }
 
-/** e.g. `07:12:01.250 WARN  text  key=value`; a line of another form is left as it is. `ranked`: the log is of several ranks. */
+/**
+ * Returns e.g. `07:12:01.250 WARN  text  key=value`; a line of another form is returned as it is.
+ * `ranked` says that the log has lines of several ranks.
+ */
 export function readable(line: string, ranked = false): string {
   const record = parsed(line)
   if (record === undefined) return line

@@ -1,11 +1,11 @@
-// scmoe logs: what the workers of a job wrote, the one that failed first before all others.
+// scmoe logs: prints the logs of a job's workers, beginning with the worker that failed first.
 
 import { CONTAINER, LABEL } from '../../crds/contract.ts'
 import type { FailureStatus } from '../../crds/status.ts'
 import { outcomeOf, workerEnd } from '../../operator/objects/pod-state.ts'
 import type { Pod } from '../../operator/objects/wire.ts'
 import { readStatus } from '../../operator/plan/view.ts'
-import { type Cluster, ClusterError, type Query } from './cluster.ts'
+import { type Cluster, ClusterError, type Query } from './client.ts'
 import { findJob, podPath, podsOf, rankOf, ranksPerPod } from './jobs.ts'
 import { readable } from './log-line.ts'
 
@@ -20,7 +20,7 @@ type Print = (text: string) => void
 
 const SHOWN = 8
 
-/** Returns the exit code: 1 where there are no pods to ask. */
+/** Returns the exit code: 1 if there are no pods. */
 export async function logsCommand(
   cluster: Cluster,
   options: LogsOptions & { name: string },
@@ -39,17 +39,17 @@ export async function logsCommand(
     return 1
   }
   const shown = options.all ? chosen : chosen.slice(0, SHOWN)
-  // What ended an attempt went with its pods; only the record of it is left.
+  // The logs of an ended attempt are gone with its pods; only the record of its failure is left.
   if (lastFailure && !shown.some(pod => isCulprit(pod, lastFailure))) print(lastWords(lastFailure))
   const show = (line: string) => (options.raw ? line : readable(line, ranks > 1))
   if (options.follow) await followAll(cluster, shown, { ...options, print, show })
   else for (const pod of shown) await printLog(cluster, pod, { ...options, print, show })
   const hidden = chosen.length - shown.length
-  if (hidden > 0) print(`\n${hidden} more workers: --all, or --rank <n> for one`)
+  if (hidden > 0) print(`\n${hidden} more workers are not shown: give --all, or --rank <n> for one`)
   return 0
 }
 
-/** The first failure, then the others that failed in their order, then by rank. */
+/** The pod that failed first, then the others that failed by time, then the rest by rank. */
 export function byBlame(pods: readonly Pod[], lastFailure: FailureStatus | undefined): Pod[] {
   const place = (pod: Pod): [number, number] => {
     if (lastFailure && isCulprit(pod, lastFailure)) return [0, 0]
@@ -70,7 +70,7 @@ const lastWords = ({ attempt, podName, exitCode, reason, message }: FailureStatu
 
 interface Printing extends LogsOptions {
   print: Print
-  /** A line as it is to be read. */
+  /** Turns a line of the log into a line to print. */
   show: (line: string) => string
 }
 
@@ -85,7 +85,7 @@ async function printLog(cluster: Cluster, pod: Pod, options: Printing): Promise<
   }
 }
 
-/** All at once, each line after its rank; ends when every worker has, or with the process. */
+/** Prints all logs at once, each line after its rank; returns when every worker has ended. */
 async function followAll(cluster: Cluster, pods: readonly Pod[], options: Printing): Promise<void> {
   const width = Math.max(...pods.map(pod => String(rankOf(pod)).length))
   const stop = new AbortController()
@@ -101,7 +101,10 @@ async function followAll(cluster: Cluster, pods: readonly Pod[], options: Printi
   await Promise.all(pods.map(one))
 }
 
-/** A container that waits, a pod that has gone meanwhile or a node that is away is no reason to keep the other logs back. */
+/**
+ * The text in place of a log that cannot be read. A container that waits, a pod that is gone or a
+ * node that does not answer must not keep the other logs back.
+ */
 function notStarted(error: unknown): string {
   if (error instanceof ClusterError && error.code !== undefined && ![401, 403].includes(error.code))
     return `(no log: ${error.message})`
@@ -117,5 +120,5 @@ function heading(pod: Pod): string {
   const end = workerEnd(pod)
   const node = pod.spec?.nodeName === undefined ? '' : ` on ${pod.spec.nodeName}`
   const how = end === undefined ? (pod.status?.phase ?? 'Pending') : `ended with code ${end.exitCode}`
-  return `${name}${node}, attempt ${labels?.['scmoe.dev/attempt'] ?? '?'}: ${how}`
+  return `${name}${node}, attempt ${labels?.[LABEL.attempt] ?? '?'}: ${how}`
 }

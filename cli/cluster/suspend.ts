@@ -1,10 +1,13 @@
-// scmoe suspend, scmoe resume.
+// scmoe suspend and scmoe resume: set and clear spec.suspend.
 
 import { readStatus } from '../../operator/plan/view.ts'
-import { type Cluster, ClusterError } from './cluster.ts'
+import { type Cluster, ClusterError } from './client.ts'
 import { findJob, patchJob } from './jobs.ts'
 
-/** Says what will happen; throws where the job is finished. Doing it twice is no error. */
+/**
+ * Returns a sentence about what will happen. Throws ClusterError if the job is finished; to suspend
+ * a suspended job is no error.
+ */
 export async function suspendCommand(cluster: Cluster, name: string, suspend: boolean): Promise<string> {
   const job = await findJob(cluster, name)
   const { state, lastCheckpoint } = readStatus(job)
@@ -18,6 +21,6 @@ export async function suspendCommand(cluster: Cluster, name: string, suspend: bo
       ? `${name} is resumed; it starts at the first step`
       : `${name} is resumed; it continues after step ${lastCheckpoint.step}`
   return checkpoint === undefined
-    ? `${name} is suspended; it has no volume for checkpoints, so that it will start at the first step again`
+    ? `${name} is suspended; it has no volume for checkpoints, so it will start again at the first step`
     : `${name} is suspended; its workers write a checkpoint and stop. \`scmoe resume ${name}\` continues it`
 }

@@ -1,4 +1,4 @@
-// The table of scmoe top, from what the API server shows. Pure.
+// The table of scmoe top, made from jobs as the API server returns them. Pure.
 
 import type { ScMoEJobStatus, State } from '../../crds/status.ts'
 import type { Job } from '../../operator/objects/wire.ts'
@@ -11,7 +11,7 @@ export interface Row {
   uid: string
   status: ScMoEJobStatus
   replicas: number | undefined
-  /** How often it is reported on, seconds. */
+  /** Seconds between two reports of the job. */
   interval: number
 }
 
@@ -19,9 +19,9 @@ export interface Shown {
   /** Milliseconds since 1970. */
   now: number
   trends: Trends | undefined
-  /** With a column for them. */
+  /** Whether the table has a column for namespaces. */
   namespaces: boolean
-  /** The one that was asked for. */
+  /** The namespace whose jobs were asked for. */
   where: string
   style: Style
 }
@@ -47,7 +47,7 @@ export function rowOf(job: Job): Row {
 const KEPT = 24
 const BARS = '▁▂▃▄▅▆▇█'
 
-/** Tokens per second of each job over the looks at it; a report counts once. */
+/** The tokens per second of each job in its last reports; each report counts once. */
 export class Trends {
   readonly #seen = new Map<string, { at: string; values: number[] }>()
 
@@ -61,7 +61,7 @@ export class Trends {
     }
   }
 
-  /** From 0 to the largest. */
+  /** One bar per report, scaled from 0 to the largest value. */
   of(uid: string): string {
     const values = this.#seen.get(uid)?.values ?? []
     const most = Math.max(1, ...values)
@@ -69,7 +69,7 @@ export class Trends {
   }
 }
 
-/** Reports missed before a figure is called old. */
+/** A figure counts as old after this many missed reports. */
 const SILENT_INTERVALS = 4
 
 const speed = ({ status }: Row) => (status.state === 'Running' ? (status.throughput?.tokensPerSecond ?? 0) : -1)

@@ -1,9 +1,9 @@
-// scmoe top: jobs with their speed, once or again and again.
+// scmoe top: prints a table of jobs with their speed, once or repeatedly.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
-import { type Cluster, ClusterError } from './cluster.ts'
+import { type Cluster, ClusterError } from './client.ts'
 import { listJobs } from './jobs.ts'
 import { rowOf, Trends, topTable } from './top-table.ts'
 
@@ -15,7 +15,7 @@ export interface TopOptions {
   interval: number
 }
 
-/** Returns after one table, or never: Ctrl-C ends it. */
+/** Returns after one table, or never if the table is updated: Ctrl-C ends the process. */
 export async function topCommand(cluster: Cluster, options: TopOptions, print: (text: string) => void): Promise<void> {
   const live = process.stdout.isTTY && options.once !== true
   const trends = live || options.watch === true ? new Trends() : undefined
@@ -39,7 +39,10 @@ export async function topCommand(cluster: Cluster, options: TopOptions, print: (
   else print(await look())
 }
 
-/** A table that changes in its place; while the API server does not answer, the last one stays with the reason below it. */
+/**
+ * Updates a table in place. While the API server does not answer, the last table stays and the
+ * reason stands below it.
+ */
 async function keepShowing(look: () => Promise<string>, { interval }: TopOptions): Promise<never> {
   const update = createLogUpdate(process.stdout)
   let table = await look()
@@ -55,7 +58,10 @@ async function keepShowing(look: () => Promise<string>, { interval }: TopOptions
   }
 }
 
-/** What is taller than the terminal could not be drawn over: the slowest jobs are left out, the sum below the table stays. */
+/**
+ * A table that fits into a terminal, because a taller one cannot be overwritten in place. Leaves
+ * out the slowest jobs and keeps the sums below the table.
+ */
 export function fitting(table: string, rows: number): string {
   const lines = table.split('\n')
   const hidden = lines.length + 1 - rows

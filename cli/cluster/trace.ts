@@ -1,12 +1,12 @@
-// scmoe trace: the last profiled step of a running job, through the API server's proxy to its pods.
+// scmoe trace: fetches the last profiled step of a running job through the API server's proxy.
 
 import { writeFileSync } from 'node:fs'
 import { PORT } from '../../crds/contract.ts'
 import { isReady } from '../../operator/objects/pod-state.ts'
 import type { Pod } from '../../operator/objects/wire.ts'
 import { readStatus } from '../../operator/plan/view.ts'
-import { beside, demandWritable, parseTrace, type Trace } from '../run/trace.ts'
-import { type Cluster, ClusterError } from './cluster.ts'
+import { beside, demandWritable, parseTrace, type Trace } from '../trace-file.ts'
+import { type Cluster, ClusterError } from './client.ts'
 import { findJob, podPath, podsOf, rankOf, ranksPerPod } from './jobs.ts'
 
 export interface TraceOptions {
@@ -14,7 +14,7 @@ export interface TraceOptions {
   allRanks?: boolean | undefined
 }
 
-/** Writes the file; returns the sentence about it. */
+/** Writes the file and returns a sentence about it. */
 export async function traceCommand(
   cluster: Cluster,
   name: string,
@@ -43,7 +43,7 @@ async function fetchTrace(cluster: Cluster, { metadata }: Pod, port: number): Pr
   const text = await cluster.text(`${podPath(namespace, `${name}:${port}`)}/proxy/trace`).catch((error: unknown) => {
     if (!(error instanceof ClusterError) || error.code === 403) throw error
     throw new ClusterError(
-      `${name} gives no trace (${error.message}): a step is profiled soon after the start; try again`,
+      `${name} gives no trace (${error.message}): a step is profiled soon after the start, so try again in a minute`,
     )
   })
   return parseTrace(text, `what ${name} answers`)

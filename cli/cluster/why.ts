@@ -1,10 +1,12 @@
-// What a job waits for, or why it failed, and what to do: one paragraph from what the API server shows. Pure.
+// scmoe why: one paragraph that says what a job waits for, or why it failed, and what to do. Made
+// from a job and its pods as the API server returns them. Pure.
 
 import { type Advice, adviceOnFailure, REASONS } from '../../crds/advice.ts'
+import { LABEL, PORT } from '../../crds/contract.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import type { ScMoEJobStatus } from '../../crds/status.ts'
 import { isReady, isStopping, outcomeOf } from '../../operator/objects/pod-state.ts'
-import type { Job, Pod } from '../../operator/objects/wire.ts'
+import { type Job, type Pod, podName } from '../../operator/objects/wire.ts'
 import { managedElsewhere, readSpec, readStatus } from '../../operator/plan/view.ts'
 import { duration, nats, paragraph, plural } from '../sentence.ts'
 
@@ -22,9 +24,9 @@ interface Facts extends Seen {
   spec: ScMoEJobSpec | undefined
 }
 
-/** An operator looks at a job within a second; later than this it is not there. */
+/** A running operator handles a job within a second; after this time there is none. */
 const UNSEEN_SECONDS = 15
-/** A running job that was not reported on for as many intervals is no longer heard of. */
+/** After this many intervals without a report, a running job counts as silent. */
 const SILENT_INTERVALS = 4
 
 export function why(seen: Seen): string {
@@ -53,7 +55,7 @@ function explain(facts: Facts): string[] {
   return waiting(facts)
 }
 
-/** Pending, Queued, Starting, Stalled, Suspended: the operator's own words, the pods behind them, and the remedy. */
+/** For Pending, Queued, Starting, Stalled and Suspended: the operator's message, pods, remedy. */
 function waiting(facts: Facts): string[] {
   const { name, status, pods } = facts
   const reason = status.reason === undefined || status.reason === status.state ? '' : ` (${status.reason})`
@@ -73,10 +75,10 @@ function restarting(facts: Facts): string[] {
   return [
     `${name} is restarting: ${status.message ?? ''}`,
     next(facts),
-    // That nothing has to be done is said by what happens next.
+    // If nothing has to be done, the sentence about the next attempt says enough.
     advice.startsWith('Nothing') || status.reason === 'WaitingForPods' ? '' : advice,
     ...history(status),
-    // A gang that changes its size did not fail.
+    // A gang that changes its size did not fail, so there is nothing to blame.
     status.reason?.startsWith('Scaled') ? '' : blame(facts),
   ]
 }
@@ -117,19 +119,19 @@ function complete({ name, status }: Facts): string {
   return `${name} is complete: ${parts.filter(Boolean).join(' ')}`
 }
 
-/** What can be done about the failure itself. */
+/** The remedy for the cause of the last failure. */
 function blame({ status: { lastFailure }, name }: Facts): string {
   const advice = lastFailure && adviceOnFailure(lastFailure.reason)
   return fill(advice?.remedy ?? '', name, lastFailure?.podName)
 }
 
-/** Of earlier attempts, unless the status' own sentence is about it. */
+/** A sentence about earlier attempts, unless the status message is about the same failure. */
 function history({ restarts = 0, lastFailure, message: told = '' }: ScMoEJobStatus): string[] {
   if (restarts === 0 || lastFailure === undefined) return []
-  const { podName, attempt, reason, message } = lastFailure
-  if (told.startsWith(`${podName} `)) return []
+  const { podName: failedPod, attempt, reason, message } = lastFailure
+  if (told.startsWith(`${failedPod} `)) return []
   return [
-    `It was restarted ${plural(restarts, 'time')}; last, ${podName} failed in attempt ${attempt}: ${reason}: ${message}`,
+    `It was restarted ${plural(restarts, 'time')}; most recently, ${failedPod} failed in attempt ${attempt}: ${reason}: ${message}`,
   ]
 }
 
@@ -140,12 +142,12 @@ function next({ status, pods, now }: Facts): string {
   return forceful(pods, now)
 }
 
-/** The spec was changed and the operator has not answered. */
+/** A sentence for a spec that was changed and that the operator has not handled yet. */
 function pending({ job, status }: Facts): string[] {
   const { generation } = job.metadata
   const behind = generation !== undefined && (status.observedGeneration ?? generation) < generation
   return behind && status.reason !== 'InvalidSpec' && !isFinal(status)
-    ? ['The last change of its spec is not acted on yet; if that stays so, the operator does not run']
+    ? ['The operator has not acted on the last change of its spec yet; if this persists, the operator is not running']
     : []
 }
 
@@ -153,11 +155,14 @@ const isFinal = ({ state }: ScMoEJobStatus) => state === 'Complete' || state ===
 
 function unseen(name: string, namespace: string, seconds: number | undefined): string {
   if (seconds !== undefined && seconds < UNSEEN_SECONDS)
-    return paragraph(`${name} was created ${duration(seconds)} ago and no operator has looked at it yet`, 'Look again')
+    return paragraph(
+      `${name} was created ${duration(seconds)} ago and no operator has looked at it yet`,
+      'Run this command again in a few seconds',
+    )
   return paragraph(
     `No operator has looked at ${name}${seconds === undefined ? '' : `, created ${duration(seconds)} ago`}`,
-    'Is one installed and running: `kubectl get deployments --all-namespaces --selector app.kubernetes.io/name=scmoe`?',
-    `If it is, it may watch other namespaces than ${namespace}: chart value watchNamespaces`,
+    'Check that one is installed and running: `kubectl get deployments --all-namespaces --selector app.kubernetes.io/name=scmoe`',
+    `If it is, check that it watches namespace ${namespace}: chart value watchNamespaces`,
   )
 }
 
@@ -168,21 +173,22 @@ function remedy({ status, name, pods }: Facts): string {
   return fill(known?.remedy ?? '', name, pod?.metadata.name)
 }
 
-const fill = (text: string, job: string, pod = `${job}-worker-0`) =>
+const fill = (text: string, job: string, pod = podName(job, 0)) =>
   text.replaceAll('{job}', job).replaceAll('{pod}', pod)
 
 /** e.g. `1 of 2 workers is not ready: gpt-worker-1 (ContainerCreating)`. */
 function unready({ pods, status }: Facts): string {
   const attempt = String(status.attempt ?? 1)
-  const gang = pods.filter(({ metadata }) => metadata.labels?.['scmoe.dev/attempt'] === attempt)
+  const gang = pods.filter(({ metadata }) => metadata.labels?.[LABEL.attempt] === attempt)
   const late = gang.filter(pod => !isReady(pod) && outcomeOf(pod) === 'active')
   if (late.length === 0) return ''
   const named = late.slice(0, 3).map(pod => `${pod.metadata.name} (${condition(pod)})`)
   const more = late.length > named.length ? ` and ${late.length - named.length} more` : ''
-  return `Not ready of ${plural(gang.length, 'worker')}: ${named.join(', ')}${more}`
+  const are = late.length === 1 ? 'is' : 'are'
+  return `${late.length} of ${plural(gang.length, 'worker')} ${are} not ready: ${named.join(', ')}${more}`
 }
 
-/** The word that `kubectl get pods` shows, more or less. */
+/** Roughly the word that `kubectl get pods` shows. */
 function condition({ status, spec }: Pod): string {
   const containers = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])]
   const reason = containers.map(({ state }) => state?.waiting?.reason).find(Boolean)
@@ -197,23 +203,23 @@ function waitsFor(pods: readonly Pod[]): string {
   return `It waits for ${names.length === 1 ? `pod ${names[0]}` : `${names.length} pods`} to end`
 }
 
-/** Past its grace period a pod does not end by itself any more: its node is gone. */
+/** A sentence for a pod that does not end after its grace period, because its node is gone. */
 function forceful(pods: readonly Pod[], now: number): string {
   const stuck = pods.find(({ metadata }) => Date.parse(metadata.deletionTimestamp ?? '') + 60_000 < now)
   if (stuck === undefined) return ''
   const { name, namespace = 'default' } = stuck.metadata
   const node = stuck.spec?.nodeName === undefined ? 'its node' : `node ${stuck.spec.nodeName}`
-  return `${name} should have ended a minute ago: if ${node} is gone for good, \`kubectl delete pod ${name} --namespace ${namespace} --force\``
+  return `${name} should have ended a minute ago: if ${node} is gone for good, run \`kubectl delete pod ${name} --namespace ${namespace} --force\``
 }
 
-/** Where the operator has not said more about it. */
+/** A sentence for a running job that has not reported for a long time. */
 function silence({ spec, status, now, name }: Facts): string {
   if (status.reason !== 'AllWorkersReady') return ''
   const seen = status.throughput?.observedTime ?? since(status, 'Running')
   const seconds = secondsSince(seen, now)
   if (seconds === undefined || seconds < SILENT_INTERVALS * (spec?.reporting.intervalSeconds ?? 15)) return ''
-  const heard = status.throughput === undefined ? 'It has not been heard of for' : 'Rank 0 has not been heard of for'
-  return `${heard} ${duration(seconds)}: it is busy with its first step or a checkpoint, it hangs, or a network policy keeps the operator from its port 8080; \`scmoe logs ${name}\` shows which`
+  const heard = status.throughput === undefined ? 'It has not reported for' : 'Rank 0 has not reported for'
+  return `${heard} ${duration(seconds)}. It may be busy with its first step or a checkpoint, it may hang, or a network policy may keep the operator from its port ${PORT.http}: \`scmoe logs ${name}\` shows which`
 }
 
 const since = ({ conditions = [] }: ScMoEJobStatus, type: string) =>

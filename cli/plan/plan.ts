@@ -1,4 +1,5 @@
-// scmoe plan: what the operator would create for a job, and what its ranks would execute. Nothing is run.
+// scmoe plan: shows what the operator would create for a job and what a rank would execute. Nothing
+// is created or run.
 
 import { API_VERSION, KIND } from '../../crds/contract.ts'
 import { resolveModel } from '../../crds/presets.ts'
@@ -14,7 +15,7 @@ import { type Measured, readMeasured } from './results.ts'
 export interface PlanOptions extends Assumed {
   rank: number
   workerImage: string
-  /** Output folder of a run of the job: its measured times instead of assumed speeds. */
+  /** The output folder of a run of the job, whose measured times replace the assumed speeds. */
   results?: string | undefined
   json?: boolean | undefined
 }
@@ -107,14 +108,14 @@ const amount = (count: number) =>
 const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
 const milliseconds = (microseconds: number) => `${(microseconds / 1000).toFixed(1)} ms`
 
-/** Transient memory is nearly all activations: it grows with the tokens of one micro-batch. */
+/** Shown per token, because transient memory is nearly all activations of one micro-batch. */
 function memory({ programs: [train] }: Planned, model: ModelConfig, rank: number): string {
   const perToken = train.transientBytes / (model.batch * model.sequence) / 1024
   const again = model.recompute ? ', most activations computed again' : ''
   return `Memory of rank ${rank}: ${mebibytes(train.persistentBytes)} that stay (parameters, gradients, moments), ${mebibytes(train.transientBytes)} within a step (${perToken.toFixed(1)} KiB per token${again})`
 }
 
-/** Rows of schedules that are shown, besides the best of each strategy and the one that ran. */
+/** Schedules that are shown, besides the best of each strategy and the one that ran. */
 const SHOWN = 8
 
 function weighed({ candidates, choice }: Planned, assumed: Assumed, measured: Measured | undefined): string {
@@ -122,7 +123,7 @@ function weighed({ candidates, choice }: Planned, assumed: Assumed, measured: Me
   const strategies = new Set<string>()
   const rows = candidates
     .map(each => ({ text: describe(each.choice), strategy: each.choice.strategy, predicted: each.predicted }))
-    // Of equals the chosen one is first.
+    // Among equal predictions the chosen schedule comes first.
     .toSorted((a, b) => a.predicted - b.predicted || Number(b.text === best) - Number(a.text === best))
     .flatMap(({ text, strategy, predicted }, place) => {
       const isShown = place < SHOWN || !strategies.has(strategy) || text === best || text === measured?.schedule

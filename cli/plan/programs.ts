@@ -1,4 +1,4 @@
-// The programs of one rank, their schedules and what these are predicted to take.
+// The programs of one rank, their schedules and the predicted times of these.
 
 import type { ModelConfig } from '../../worker/model.ts'
 import { emitEvaluate, emitMicroBatch, emitTrain } from '../../worker/program/emit.ts'
@@ -19,7 +19,7 @@ import {
 } from '../../worker/schedule/schedule.ts'
 import { demandSame, type Measured } from './results.ts'
 
-/** Of one worker; a running job measures instead. */
+/** Assumed speeds of one worker. A running job measures instead. */
 export interface Assumed {
   gigaflops: number
   megabytesPerSecond: number
@@ -27,10 +27,10 @@ export interface Assumed {
 }
 
 export interface Planned {
-  /** Every schedule that was weighed, with all micro-batches of a step, microseconds. */
+  /** Every schedule that was compared, with the microseconds of a whole step. */
   candidates: readonly { choice: Choice; predicted: number }[]
   choice: Choice
-  /** train, those of the micro-batches before it, evaluate. */
+  /** train, then the programs of the micro-batches before the last, then evaluate. */
   programs: readonly [Program, ...Program[]]
   timeline: string
 }
@@ -49,7 +49,7 @@ export function planPrograms(model: ModelConfig, wanted: Wanted): Planned {
   const machine = machineOf(wanted)
   const profile = measured?.profile ?? estimate(train, machine)
   const accumulating = microBatches(model, rank)
-  // As a worker chooses: by the micro-batches that most of a step consists of.
+  // Like a worker, choose by the micro-batches that most of a step consists of.
   const main = accumulating.at(-1)?.emitted ?? train
   const { candidates, choice } = choose(main, profileOf(main, { train, profile, machine }), wish)
   const scheduled = schedule(train, choice, profile)
@@ -87,7 +87,10 @@ export function microBatches(model: ModelConfig, rank: number): { emitted: Emitt
   ].filter(each => each.runs > 0)
 }
 
-/** Times of a program whose ops the training program has too, by label; an op of its own alone is estimated. */
+/**
+ * The times of a program, looked up by label in those of the training program. The time of an op
+ * that the training program does not have is estimated.
+ */
 function profileOf(emitted: Emitted, known: { train: Emitted; profile: Profile; machine: Machine }): Profile {
   const at = new Map(known.train.ops.map(({ label }, index) => [label, index]))
   const [estimated] = estimate(emitted, known.machine).times

@@ -1,4 +1,4 @@
-// What a run of the job has measured: plan-times.json and summary.json of its output folder.
+// Reads the times that a run has measured: plan-times.json and summary.json of its output folder.
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,26 +7,26 @@ import type { Emitted } from '../../worker/program/program.ts'
 import type { Profile } from '../../worker/schedule/schedule.ts'
 import { JobFileError } from '../job-file.ts'
 
-/** `labels` in emitted order; `times`: microseconds by rank, then op. */
+/** `labels` are in emitted order; `times` are microseconds by rank, then by op. */
 const PlanTimes = z.object({
   labels: z.array(z.string()),
   times: z.array(z.array(z.number())).min(1),
   contention: z.number(),
   latency: z.number(),
 })
-/** What is shown of summary.json. */
+/** The fields of summary.json that are shown. */
 const Summary = z.looseObject({ schedule: z.string().optional(), measuredMilliseconds: z.number().optional() })
 
 export interface Measured {
   file: string
   labels: readonly string[]
   profile: Profile
-  /** The schedule that ran, and the median of its steps. */
+  /** The schedule that ran, and the median time of its steps. */
   schedule: string | undefined
   milliseconds: number | undefined
 }
 
-/** Throws JobFileError where the folder holds no finished run. */
+/** Throws JobFileError if the folder holds no finished run. */
 export function readMeasured(folder: string): Measured {
   const file = join(folder, 'plan-times.json')
   const { labels, times, contention, latency } = read(file, PlanTimes)
@@ -46,7 +46,7 @@ function read<T>(file: string, schema: z.ZodType<T>): T {
   }
 }
 
-/** Throws JobFileError where what was measured are not the ops of this program on this many ranks. */
+/** Throws JobFileError unless the times are those of this program's ops on this many ranks. */
 export function demandSame({ file, labels, profile }: Measured, emitted: Emitted, worldSize: number): void {
   const another = 'give --results the output folder of a `scmoe run` of this very job'
   const ranks = profile.times.length
@@ -57,7 +57,7 @@ export function demandSame({ file, labels, profile }: Measured, emitted: Emitted
     const [found, wanted] = [labels[op], emitted.ops[op]?.label]
     if (found !== wanted)
       throw new JobFileError(
-        `${file} is of another model: its op ${op} is ${found ?? 'missing'}, that of the job ${wanted ?? 'missing'}; ${another}`,
+        `${file} holds times of another model: its op ${op} is ${found ?? 'missing'}, but that of the job is ${wanted ?? 'missing'}: ${another}`,
       )
   }
 }

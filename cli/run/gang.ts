@@ -1,4 +1,5 @@
-// The ranks of a job as processes of this machine. They end together: when one fails, when they are told to, and when this process dies.
+// Runs the ranks of a job as processes on this machine. They end together: when one of them fails,
+// when `stop` is called, and when this process dies.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
@@ -13,7 +14,7 @@ export interface GangOptions {
   name: string
   spec: ScMoEJobSpec
   output: string
-  /** For the termination records; removed by the caller. */
+  /** The folder for termination records; the caller removes it. */
   scratch: string
 }
 
@@ -23,7 +24,7 @@ export interface RankEnd {
   failure: Failure | undefined
 }
 
-/** How long the others get to notice the first failure by themselves. */
+/** Time in which the other ranks may notice the first failure by themselves. */
 const GRACE_MILLISECONDS = 5000
 const WORKER = join(import.meta.dirname, '../../worker/main.ts')
 
@@ -47,13 +48,13 @@ export class Gang {
     return gang
   }
 
-  /** Resolves when every process is gone; the end that explains the others comes first. */
+  /** Resolves when every process has ended; the end that caused the others comes first. */
   async finished(): Promise<RankEnd[]> {
     await Promise.all(this.#children.map((child, rank) => this.#watch(child, rank)))
     return this.#ends.toSorted((a, b) => consequence(a) - consequence(b))
   }
 
-  /** First call: every rank saves and stops after its step. Second: they are killed. */
+  /** The first call makes every rank save and stop after its step; the second kills them. */
   stop(): void {
     this.#signal(this.#stopping ? 'SIGKILL' : 'SIGTERM')
     this.#stopping = true
@@ -65,7 +66,8 @@ export class Gang {
     const { template: _, ...workers } = spec.workers
     const log = openSync(join(output, 'logs', `rank-${rank}.log`), 'w')
     const child = spawn(process.execPath, [WORKER], {
-      // Own session: Ctrl-C reaches this process alone, which passes it on once. The channel ends the worker when this process dies.
+      // In a session of its own, so that Ctrl-C reaches only this process, which passes it on
+      // once. The IPC channel ends the worker when this process dies.
       detached: true,
       stdio: ['ignore', log, log, 'ipc'],
       env: {
@@ -105,7 +107,7 @@ export class Gang {
 
 const recordPath = (scratch: string, rank: number) => join(scratch, `rank-${rank}.json`)
 
-/** Losing a peer follows from that peer's own end; success explains nothing. */
+/** Sorts ends by cause: a rank that lost a peer failed because of it; success caused nothing. */
 function consequence({ code, failure }: RankEnd): number {
   if (code === 0) return 2
   return failure?.reason === 'peerLost' ? 1 : 0
@@ -119,7 +121,7 @@ function readFailure(path: string): Failure | undefined {
   }
 }
 
-/** Ports nobody listens on just now, all different. */
+/** Different ports that no process listens on at this moment. */
 async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(
     Array.from({ length: count }, async () => {

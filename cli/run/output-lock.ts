@@ -1,4 +1,4 @@
-// One run at a time per output folder: two would write each other's checkpoints.
+// Locks an output folder for one run, because two runs would overwrite each other's checkpoints.
 
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -14,7 +14,10 @@ const isAlive = (pid: number) => {
   }
 }
 
-/** Takes the folder for this process; returns how to give it back. A lock whose process is gone does not count. */
+/**
+ * Locks the folder for this process and returns the function that unlocks it. A lock whose process
+ * has ended is removed.
+ */
 export function lockOutput(folder: string): () => void {
   const path = join(folder, '.running')
   for (const lastTry of [false, true]) {

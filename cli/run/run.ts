@@ -1,4 +1,4 @@
-// `scmoe run FILE`: trains a job on this machine, one process per rank, without Kubernetes.
+// scmoe run: trains a job on this machine, one process per rank, without Kubernetes.
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -12,24 +12,27 @@ import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { JobFileError, readJob } from '../job-file.ts'
 import { causeOf, nats } from '../sentence.ts'
+import { demandWritable, mergeTraces, removeTraces } from '../trace-file.ts'
 import { Gang, type GangOptions, type RankEnd } from './gang.ts'
 import { lockOutput } from './output-lock.ts'
-import { demandWritable, mergeTraces, removeTraces } from './trace.ts'
 
 export interface RunOptions {
-  /** Folder for checkpoints, losses and the trace. Default: ./scmoe-out/<name>. */
+  /** The folder for checkpoints, losses and the trace. Default: ./scmoe-out/<name>. */
   output?: string | undefined
-  /** Instead of spec.workers.replicas. */
+  /** Replaces spec.workers.replicas. */
   replicas?: number | undefined
-  /** Instead of spec.training.steps. */
+  /** Replaces spec.training.steps. */
   steps?: number | undefined
-  /** File for a Chrome trace of the last step of all ranks. */
+  /** The file for a Chrome trace of the last step of all ranks. */
   trace?: string | undefined
-  /** One JSON object at the end instead of text. */
+  /** Print one JSON object at the end instead of text. */
   json?: boolean | undefined
 }
 
-/** Trains to the end, from the newest checkpoint in the output folder if there is one. Returns the exit code; throws JobFileError. */
+/**
+ * Trains to the end, from the newest checkpoint in the output folder if there is one. Returns the
+ * exit code. Throws JobFileError.
+ */
 export async function runCommand(file: string, options: RunOptions = {}): Promise<number> {
   const { name, spec } = localJob(file, options)
   const output = resolve(options.output ?? join('scmoe-out', name))
@@ -53,12 +56,12 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
   }
 }
 
-/** Runs the gang to its end, showing progress and passing on what stops it. */
+/** Runs the gang to its end, shows its progress and passes signals on to it. */
 async function follow(job: GangOptions, options: RunOptions): Promise<RankEnd[]> {
   const gang = await Gang.start(job)
   const view = new LiveView(job.name, options.json ? 'silent' : process.stdout.isTTY ? 'terminal' : 'lines')
   const stop = () => {
-    view.note('stopping after this step, with a checkpoint; once more kills')
+    view.note('stopping after this step, with a checkpoint; press Ctrl-C again to kill the workers')
     gang.stop()
   }
   for (const signal of STOP_SIGNALS) process.on(signal, stop)
@@ -78,11 +81,16 @@ function makeFolder(output: string): void {
   try {
     makeBelow(output)
   } catch (error) {
-    throw new JobFileError(`the output folder ${output} cannot be made (${causeOf(error)}): give another with --output`)
+    throw new JobFileError(
+      `the output folder ${output} cannot be created (${causeOf(error)}): give another with --output`,
+    )
   }
 }
 
-/** One after another: Node's recursive one never ends where a file system has no place for folders, as /proc. */
+/**
+ * Creates a folder and its parents. Node's own recursive mkdir never returns on a file system that
+ * cannot hold folders, such as /proc.
+ */
 function makeBelow(folder: string): void {
   const found = statSync(folder, { throwIfNoEntry: false })
   if (found?.isDirectory()) return
@@ -112,7 +120,7 @@ function watchProgress(port: number, show: (progress: Progress) => void): { stop
     const parsed = Progress.safeParse(await answer.json())
     if (parsed.success && !stopped) show(parsed.data)
   }
-  // Before rank 0 listens and after it has ended there is nothing to show.
+  // Requests fail before rank 0 listens and after it has ended; then there is nothing to show.
   const timer = setInterval(() => void ask().catch(() => undefined), 500)
   return {
     stop: () => {
@@ -124,7 +132,7 @@ function watchProgress(port: number, show: (progress: Progress) => void): { stop
 
 const LINE_EVERY_MILLISECONDS = 5000
 
-/** One line that changes on a terminal; a line now and then anywhere else. */
+/** Shows progress as one line that is updated on a terminal, or as a line every few seconds. */
 class LiveView {
   readonly #name: string
   readonly #mode: 'terminal' | 'lines' | 'silent'
@@ -172,12 +180,12 @@ function progressLine(progress: Progress): string {
 interface Conclusion {
   name: string
   output: string
-  /** At least one step. */
+  /** Whether this run did at least one step. */
   trained: boolean
   json: boolean
 }
 
-/** Says how it ended: the summary, or the failure of the rank that failed first. */
+/** Prints the summary, or the failure of the rank that failed first. Returns the exit code. */
 function conclude(ends: readonly RankEnd[], run: Conclusion): number {
   const first = ends[0]
   const code = first?.code ?? EXIT.internal.code
@@ -188,7 +196,7 @@ function conclude(ends: readonly RankEnd[], run: Conclusion): number {
       JSON.stringify({ name: run.name, exitCode: code, output: run.output, trained: run.trained, failure, summary }),
     )
   } else if (code === 0) {
-    const did = run.trained ? '' : 'nothing was left to do, --steps with a larger number trains on: '
+    const did = run.trained ? '' : 'all steps were done already; to train on, give --steps a larger number: '
     console.log(`${styleText('green', 'done')}  ${did}${summary ? summaryLine(summary) : ''}`)
     console.log(`      ${run.output}: summary.json, losses.jsonl, trace-rank<rank>.json, checkpoints/`)
   } else if (code === EXIT.terminated.code) {
@@ -202,14 +210,14 @@ function conclude(ends: readonly RankEnd[], run: Conclusion): number {
   return code
 }
 
-/** What a process printed last, when it could not leave a record. */
+/** The last lines that a process printed, for one that left no termination record. */
 function lastLines(path: string): string {
   const lines = readFileSync(path, 'utf8').trim().split('\n').slice(-3)
   return lines.map(line => `\n  ${line.slice(0, 200)}`).join('')
 }
 
 const Losses = z.object({ first: z.number().optional(), last: z.number().optional() })
-/** What is shown of summary.json. */
+/** The fields of summary.json that are shown. */
 const Summary = z.looseObject({
   steps: z.number(),
   loss: Losses,
@@ -234,7 +242,7 @@ function summaryLine({ steps, loss, evaluationLoss, tokensPerSecond, overlapPerc
   return parts.filter(Boolean).join('  ')
 }
 
-/** A run with a step writes it anew, one that finds all of them done leaves it. */
+/** A run that does at least one step writes the summary again; other runs leave it alone. */
 const summaryTime = (output: string) => statSync(join(output, 'summary.json'), { throwIfNoEntry: false })?.mtimeMs
 
 function readSummary(output: string): Summary | undefined {

@@ -1,4 +1,5 @@
-// Times of compute ops, measured on this machine by processes that each play one rank (worker/measure.ts), or read from a run.
+// Times of compute ops: measured on this machine by processes that each play one rank
+// (worker/measure.ts), or read from the results of a run.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { join } from 'node:path'
@@ -9,7 +10,7 @@ import { JobFileError } from '../job-file.ts'
 import { readMeasured } from '../plan/results.ts'
 import type { Computed } from './predict.ts'
 
-/** Rounds that warm up caches and branch predictors before those that count. */
+/** Rounds that warm up caches and branch predictors; they do not count. */
 const WARM_UP = 2
 const COUNTED = 7
 const MEASURE = join(import.meta.dirname, '../../worker/measure.ts')
@@ -22,11 +23,11 @@ export interface Subject {
   spec: ScMoEJobSpec
   worldSize: number
   computeThreads: number
-  /** Ranks that share this machine, each as a process. */
+  /** The number of ranks that share this machine, each as a process. */
   processes: number
 }
 
-/** Medians over rounds in which all processes were at work, then means over processes. */
+/** Medians over the counted rounds of each process, then means over processes. */
 export async function measureCompute(subject: Subject): Promise<Computed> {
   const children: ChildProcess[] = []
   try {
@@ -37,7 +38,8 @@ export async function measureCompute(subject: Subject): Promise<Computed> {
       child.send({ ...order, rank })
       return new Rounds(child)
     })
-    // Whoever has enough goes on, so that the slower ones still have a neighbour.
+    // Processes keep running after their last counted round, so that slower ones are measured
+    // under the same load.
     const all = await Promise.all(running.map(rounds => rounds.enough))
     return averaged(all.map(rounds => medians(rounds.slice(WARM_UP))))
   } finally {
@@ -85,7 +87,10 @@ function averaged(ranks: readonly Computed[]): Computed {
 const mapValues = <V, T>(map: ReadonlyMap<string, V>, change: (value: V, key: string) => T): Map<string, T> =>
   new Map([...map].map(([key, value]) => [key, change(value, key)]))
 
-/** Those of `train` in the output folder of a run, mean over its ranks; micro-batches before the last are taken to be alike. */
+/**
+ * The times of program `train` in the output folder of a run, as means over its ranks. The
+ * micro-batches before the last are taken to have the same times.
+ */
 export function computedOfRun(folder: string): Computed {
   const { labels, profile } = readMeasured(folder)
   const mean = (op: number) =>

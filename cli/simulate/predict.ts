@@ -1,4 +1,5 @@
-// What a step would take in a world that is not there: measured times of compute, formulas for communication, and the scheduler. Pure.
+// Predicts a step on ranks that do not exist, from measured times of compute, formulas for
+// communication, and the scheduler. Pure.
 
 import type { ModelConfig } from '../../worker/model.ts'
 import { groupSize } from '../../worker/program/cost.ts'
@@ -18,23 +19,23 @@ import {
 import { JobFileError } from '../job-file.ts'
 import { microBatches } from '../plan/programs.ts'
 
-/** Of one rank; both directions at once. */
+/** The link of one rank, which carries both directions at once. */
 export interface Network {
   bytesPerSecond: number
-  /** Of the smallest message. */
+  /** The time of the smallest message. */
   latencyMicroseconds: number
-  /** Processor time of one more peer in a collective: its calls to the kernel. */
+  /** The processor time that one more peer adds to a collective by its calls to the kernel. */
   peerMicroseconds: number
 }
 
-/** Microseconds of compute ops by label, by program; of an all-to-all, the copy of a rank's own rows. */
+/** Microseconds of ops by program, then by label; an all-to-all has the copy of its own rows. */
 export type Computed = ReadonlyMap<string, ReadonlyMap<string, number>>
 
 export interface World {
   model: ModelConfig
   computed: Computed
   network: Network
-  /** Share of a processor that communication takes from compute while it runs. */
+  /** The share of a processor that communication takes from compute while it runs. */
   contention: number
 }
 
@@ -43,21 +44,24 @@ export interface Prediction {
   expertParallelSize: number
   schedule: string
   stepMilliseconds: number
-  /** With every all-to-all waited for. */
+  /** The step if compute waits for every all-to-all. */
   sequentialMilliseconds: number
-  /** Of the whole world. */
+  /** The tokens of all ranks together. */
   tokensPerSecond: number
-  /** All-to-alls and counts of a step: how long they take, and how much of that is hidden. */
+  /** The time of the all-to-alls and counts of a step, and the share of it that is hidden. */
   communicationMilliseconds: number
   hiddenPercent: number
 }
 
 /**
- * Microseconds of a collective once all ranks are there, in a group of G ranks of which each reaches all others directly:
- *   all-to-all   latency + (G-1) peer + bytes (1 - 1/G) / bandwidth      bytes: rows of this rank before dispatch, evenly over the group
- *   all-reduce   2 (latency + (G-1) peer) + 2 bytes (1 - 1/G) / bandwidth  reduce-scatter, then all-gather
- *   counts       latency + (G-1) peer + bytes (G-1) / bandwidth          bytes: counts of one rank
- * The bytes are those of `Op.cost`. Undefined in a group of one, where nothing travels.
+ * Microseconds of a collective once all ranks have come to it, in a group of G ranks that reach
+ * each other directly:
+ *   all-to-all   latency + (G-1) peer + bytes (1 - 1/G) / bandwidth
+ *   all-reduce   2 (latency + (G-1) peer) + 2 bytes (1 - 1/G) / bandwidth
+ *   counts       latency + (G-1) peer + bytes (G-1) / bandwidth
+ * For the all-to-all, `bytes` are the rows of this rank before dispatch, spread evenly over the
+ * group; for counts, the counts of one rank. The all-reduce is a reduce-scatter and an all-gather.
+ * `Op.cost` has the bytes that travel. Undefined in a group of one, in which nothing travels.
  */
 export function collectiveTime(op: Op, { model, network }: Pick<World, 'model' | 'network'>): number | undefined {
   const group = op.op === 'all_to_all' ? 'ep' : String(op.attrs['group'] ?? 'world')
@@ -68,13 +72,13 @@ export function collectiveTime(op: Op, { model, network }: Pick<World, 'model' |
   return rounds * start + (op.cost / network.bytesPerSecond) * 1e6
 }
 
-/** Throws JobFileError where an op of the program has not been measured. */
+/** Throws JobFileError if an op of the program has not been measured. */
 export function profileOf(emitted: Emitted, world: World): Profile {
   const { model, network, contention, computed } = world
   const measured = computed.get(emitted.name)
   const times = Float64Array.from(emitted.ops, op => {
     const known = measured?.get(op.label)
-    // Alone, an all-to-all is a copy; its time has been measured as one.
+    // With one rank, an all-to-all is a copy, and its time was measured as one.
     if (op.queue === 'comm') return collectiveTime(op, world) ?? (op.op === 'all_to_all' ? (known ?? 0) : 0)
     if (known === undefined)
       throw new JobFileError(
@@ -86,10 +90,10 @@ export function profileOf(emitted: Emitted, world: World): Profile {
   return { times: [times], contention, latency: model.expertParallelSize > 1 ? latency : 0 }
 }
 
-/** The best schedule that the wish allows, chosen as a worker does, and what an optimizer step takes with it. */
+/** The best schedule that the wish allows, chosen like a worker does, and its optimizer step. */
 export function predict(world: World, wish: Wish): Prediction {
   const { model } = world
-  // Most of a step is micro-batches without sums of gradients.
+  // Most of a step is micro-batches that do not sum gradients.
   const main = microBatches(model, 0).at(-1)?.emitted ?? emitTrain(model, 0)
   const { choice } = choose(main, profileOf(main, world), wish)
   const { total, communication, waited } = step(world, choice)
@@ -105,7 +109,10 @@ export function predict(world: World, wish: Wish): Prediction {
   }
 }
 
-/** Microseconds of an optimizer step: all of it, what its all-to-alls and counts take, and how long compute stands still for those. */
+/**
+ * Microseconds of an optimizer step: `total`; `communication`, the time of its all-to-alls and
+ * counts; and `waited`, the time in which compute stands still for them.
+ */
 export function step(world: World, choice: Choice): { total: number; communication: number; waited: number } {
   const sums = { total: 0, communication: 0, waited: 0 }
   for (const { emitted, runs } of programsOf(world.model)) {
@@ -120,5 +127,5 @@ export function step(world: World, choice: Choice): { total: number; communicati
   return sums
 }
 
-/** The programs of a step, and how often each runs; train is the last. */
+/** The programs of a step and how often each runs; `train` is the last. */
 const programsOf = (model: ModelConfig) => [...microBatches(model, 0), { emitted: emitTrain(model, 0), runs: 1 }]

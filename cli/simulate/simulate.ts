@@ -1,5 +1,6 @@
-// scmoe simulate: what a step of a job would take in larger worlds, each rank with the tokens it has now: compute measured on this machine,
-// communication by formula (simulate-predict.ts), the schedule chosen as a worker would choose it.
+// scmoe simulate: predicts a step of a job on more ranks, each with as many tokens as now. Compute
+// is measured on this machine, communication is calculated (predict.ts), and the schedule is chosen
+// like a worker does.
 
 import { availableParallelism } from 'node:os'
 import { brokenByEnvironment } from '../../crds/environment.ts'
@@ -44,7 +45,7 @@ export async function simulateCommand(file: string, options: SimulateOptions): P
   return options.json ? JSON.stringify(found, undefined, 2) : text(job, found, options)
 }
 
-/** This machine measures with CPUs. */
+/** Measurements on this machine use CPUs. */
 function demandMeasurable({ spec }: Job, { results, validate }: SimulateOptions): void {
   if (results !== undefined && !validate) return
   const useGpus = 'give --results of a run of the job, without --validate'
@@ -63,7 +64,7 @@ async function predictions(job: Job, options: SimulateOptions): Promise<Predicti
   }
   const computeThreads = options.threads ?? availableParallelism()
   const ofRun = options.results === undefined ? undefined : computedOfRun(options.results)
-  // Worlds with as many experts on a rank compute the same.
+  // Worlds with the same number of experts per rank have the same compute, so measure it once.
   const measured = new Map<number, Computed>()
   const found: Prediction[] = []
   for (const ranks of options.ranks ?? RANKS) {
@@ -80,9 +81,9 @@ async function predictions(job: Job, options: SimulateOptions): Promise<Predicti
 }
 
 /**
- * The job in a world of so many ranks, each in a worker of its own and with the work it has now.
- * Experts are spread over as many ranks as the job says, otherwise over as many as divide both the
- * experts and the ranks. Throws JobFileError if the job cannot have so many ranks.
+ * The job on another number of ranks, each in a worker of its own and with as much work as now. The
+ * experts are spread over as many ranks as the job says, otherwise over the greatest common divisor
+ * of experts and ranks. Throws JobFileError if the job cannot have so many ranks.
  */
 function specOf({ name, spec }: Job, ranks: number): ScMoEJobSpec {
   const { minReplicas: _, ...workers } = spec.workers
@@ -125,7 +126,7 @@ function text({ name, spec }: Job, found: readonly Prediction[], options: Simula
   const head = ['ranks', 'experts over', 'step', 'tokens/s', 'all-to-all', 'hidden', 'vs sequential', 'schedule']
   return [
     `${name}: ${perRank} sequences of ${spec.training.sequenceLength} tokens per rank and step; compute ${source},`,
-    `network of ${options.bandwidth} MB/s each way, ${options.latency} us, and ${options.peer} us per further peer`,
+    `network of ${options.bandwidth} MB/s each way, ${options.latency} us, and ${options.peer} us per peer of a collective`,
     '',
     ...table([head, ...rows]),
   ].join('\n')
@@ -143,13 +144,13 @@ function validationText(found: readonly Validation[]): string {
   ])
   const head = ['ranks', 'predicted', 'measured', 'error', 'bandwidth', 'latency', 'schedule']
   return [
-    'Ranks as processes of this machine, one step of each, predicted and run',
+    'Ranks run as processes on this machine: the predicted step beside the measured one',
     '',
     ...table([head, ...rows]),
   ].join('\n')
 }
 
-/** Columns right-aligned, but for the last. */
+/** Aligns all columns but the last to the right. */
 function table(rows: readonly string[][]): string[] {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map(row => row[column]?.length ?? 0)))
   return rows.map(row =>

@@ -1,5 +1,6 @@
-// The predictor against reality: worlds small enough for this machine are run, and predicted from what their collectives took and from compute
-// measured with as many neighbours on the machine, but no network.
+// scmoe simulate --validate: compares the predictor with reality. Worlds small enough for this
+// machine are run. The prediction uses the times of their collectives, and compute measured with as
+// many processes on the machine but without a network.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
@@ -18,21 +19,21 @@ import { type Network, step, type World } from './predict.ts'
 
 export interface Validation {
   ranks: number
-  /** That of the run. */
+  /** The schedule of the run. */
   schedule: string
   /** One optimizer step, without the evaluations and reports between steps. */
   predictedMilliseconds: number
   measuredMilliseconds: number
-  /** Predicted less measured, as a share of measured. */
+  /** 100 * (predicted / measured - 1). */
   errorPercent: number
   megabytesPerSecond: number
   latencyMicroseconds: number
 }
 
-/** Enough for the worker to choose its schedule and to measure that. */
+/** Enough steps for the worker to choose its schedule and to measure it. */
 const STEPS = 30
 
-/** Throws JobFileError where the run fails. */
+/** Throws JobFileError if the run fails. */
 export async function validateWorld(name: string, spec: ScMoEJobSpec): Promise<Validation> {
   const ranks = worldSizeOf(spec)
   const model = modelConfig(spec, ranks)
@@ -55,7 +56,7 @@ export async function validateWorld(name: string, spec: ScMoEJobSpec): Promise<V
   }
 }
 
-/** Microseconds of a step with the schedule that ran. */
+/** The predicted microseconds of a step with the schedule that ran. */
 function predictedAs(ran: string | undefined, world: World): number {
   const emitted = emitTrain(world.model, 0)
   const choice = choices(emitted, { strategy: 'Auto' }).find(each => describe(each) === ran)
@@ -63,7 +64,10 @@ function predictedAs(ran: string | undefined, world: World): number {
   return step(world, choice).total
 }
 
-/** Latency is what the counts take; the rest of the all-to-alls' time is their bytes over the bandwidth. Peers cost nothing of their own here. */
+/**
+ * Latency is the time of the counts; the remaining time of the all-to-alls is their bytes over the
+ * bandwidth. Further peers add nothing here.
+ */
 export function networkOf(emitted: Emitted, { times }: Pick<Profile, 'times'>): Network {
   const mean = (op: number) => times.reduce((sum, rank) => sum + (rank[op] ?? 0), 0) / times.length
   const ops = emitted.ops.map(({ op, cost }, index) => ({ op, cost, time: mean(index) }))

@@ -1,6 +1,7 @@
-// The chart's life on a real cluster, with a job that trains through all of it: installed, upgraded with Helm 3 and 4 so that the operator is
-// replaced, `helm test`, removal, return. The same job serves the commands that need a kubelet: logs and trace.
-// The first chart there was is upgraded in tests/api/chart/upgrade.test.ts: its operator is not there to run any more.
+// Tests the life of the chart on a real cluster while a job trains: installation, upgrades with
+// Helm 3 and 4 that replace the operator, `helm test`, removal and return. The same job serves the
+// commands that need a kubelet, logs and trace. The upgrade from the first chart is tested in
+// tests/api/chart/upgrade.test.ts, because the operator of that chart can no longer be built.
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -37,14 +38,14 @@ const scmoe = async (...args: string[]) =>
     KUBECONFIG: world.cluster.kubeconfig,
   })
 
-/** Names, UIDs and restarts of the job's pods. */
+/** The names, UIDs and restarts of the job's pods. */
 async function pods(): Promise<string> {
   const columns =
     'jsonpath={range .items[*]}{.metadata.name} {.metadata.uid} {.status.containerStatuses[0].restartCount}{"\\n"}{end}'
   return world.kubectl('get', 'pods', '-n', NAMESPACE, '-l', 'scmoe.dev/job-name=long', '-o', columns)
 }
 
-/** The operator at work sees it advance. */
+/** Waits until the running operator reports a later step. */
 async function advances(): Promise<void> {
   const { progress } = await status(world.kubectl, 'long')
   await until(world.kubectl, 'long', s => (s.progress?.step ?? 0) > (progress?.step ?? 0))
@@ -61,7 +62,7 @@ describe('the chart, under a job that trains', () => {
       training: { steps: 100_000, globalBatchSequences: 4, sequenceLength: 64, evaluation: { everySteps: 50_000 } },
       workers: { replicas: 2, template: { spec: { containers: [container] } } },
       failurePolicy: { maxRestarts: 0 },
-      // The log of the one that did not fail is looked at too.
+      // Keeps the pods, because a test reads the log of the worker that did not fail as well.
       cleanPodPolicy: 'None',
     }
     const file = join(folder, 'long.yaml')
@@ -85,7 +86,7 @@ describe('the chart, under a job that trains', () => {
   )
 
   it('fails its test, with the reason, where no job can run', async () => {
-    // The test's job goes to a namespace that the operator does not watch.
+    // The job of `helm test` goes to a namespace that the operator does not watch.
     await helmDoes(
       '4',
       'upgrade',
@@ -125,7 +126,7 @@ describe('the chart, under a job that trains', () => {
       await world.kubectl('create', 'rolebinding', role, `--clusterrole=${role}`, `--user=${role}er`, '-n', NAMESPACE)
     const may = async (user: string, verb: string, ...what: string[]) =>
       (await world.kubectl('auth', 'can-i', verb, ...what, '-n', NAMESPACE, '--as', user).catch(() => 'no')).trim()
-    // The controller that adds roles up takes a moment.
+    // The controller that aggregates roles takes a moment.
     await expect.poll(async () => may('viewer', 'list', 'scmoejobs.scmoe.dev'), { timeout: 20_000 }).toBe('yes')
     expect(await may('viewer', 'patch', 'scmoejobs.scmoe.dev')).toBe('no')
     expect(await may('viewer', 'get', 'pods', '--subresource=log')).toBe('yes')

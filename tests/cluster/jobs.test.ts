@@ -1,5 +1,5 @@
-// The life of jobs on a real node: what the demo shows, and what happens when a worker is killed, an image is wrong, a job is suspended,
-// the operator dies.
+// Tests of the life of jobs on a real node: training to the end, a worker that is killed, a wrong
+// image, a job that is suspended, an operator that dies, and more.
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -139,7 +139,8 @@ describe('a job on a real node', () => {
     ['worker has lost its network link', 'cut', cutOff],
   ])('restarts a gang that hangs, found by its step: one %s', async (_, name, harm) => {
     const template = { spec: { terminationGracePeriodSeconds: 1 } }
-    // The kubelet takes up to 8 s to call the worker that is stopped unready, by which it is told from those that wait for it.
+    // A stopped worker is recognised because it is not ready. The kubelet takes up to 8 s to
+    // report that.
     await apply({ name, spec: { ...LONG, progressDeadlineSeconds: 15, workers: { replicas: 2, template } } })
     await until(world.kubectl, name, s => (s.progress?.step ?? 0) > 5)
     await harm(workerPid(name, 1))
@@ -187,7 +188,7 @@ describe('a job on a real node', () => {
     await chips(1)
     const container = { name: 'worker', resources: { limits: { [CHIP]: 1 } } }
     const workers = { replicas: 2, minReplicas: 1, template: { spec: { containers: [container] } } }
-    // A pod that asks for room has to be started within it.
+    // Also the time in which a pod that asks for room has to start.
     const scheduling = { timeoutSeconds: 6 }
     const spec = { ...LONG, training: { ...LONG.training, steps: 100_000 }, workers, scheduling }
     await apply({ name: 'elastic', spec, checkpointEverySteps: 50 })
@@ -234,7 +235,7 @@ describe('a job on a real node', () => {
   })
 })
 
-/** The pod's link to its node goes down: no packet leaves the pod or reaches it, and nothing is closed. */
+/** Takes the pod's link to its node down: no packet leaves or arrives, and nothing is closed. */
 async function cutOff(pid: number): Promise<void> {
   await run('nsenter', ['--target', String(pid), '--net', 'ip', 'link', 'set', 'eth0', 'down'])
 }
@@ -245,14 +246,14 @@ async function remove(job: string): Promise<void> {
 
 const CHIP = 'example.com/chip'
 
-/** The node has so many of a device that nobody else asks for. */
+/** Gives the node `n` of a device that no other pod asks for. */
 async function chips(n: number): Promise<void> {
   const patch = JSON.stringify({ status: { capacity: { [CHIP]: String(n) } } })
   const node = (await world.kubectl('get', 'nodes', '-o', 'name')).trim()
   await world.kubectl('patch', node, '--subresource=status', '--type=merge', '-p', patch)
 }
 
-/** What a device plugin does; the kubelet then places pods on them without knowing more. */
+/** Advertises GPUs as a device plugin does; the kubelet then admits pods that ask for them. */
 async function advertise(gpus: number): Promise<void> {
   const node = (await world.kubectl('get', 'nodes', '-o', 'name')).trim()
   const amounts = { 'nvidia.com/gpu': String(gpus) }
@@ -262,7 +263,7 @@ async function advertise(gpus: number): Promise<void> {
 
 describe('a job with GPUs, its gang placed by Kubernetes', () => {
   it('is Queued without a pod on a node while one of two GPUs is there, and placed with both', async () => {
-    // There is no GPU here, so the worker of the CPU's image stands for one whose node has no driver.
+    // There is no GPU here, so the CPU image stands for a GPU worker on a node without a driver.
     await installChart(world.cluster, ['scheduling.provider=kubernetes', 'image.gpuWorker.repository=scmoe/worker'])
     await advertise(1)
     await apply({ name: 'gpus', spec: { ...LONG, workers: { replicas: 2, gpusPerWorker: 1 } } })

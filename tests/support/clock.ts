@@ -1,5 +1,6 @@
-// Preloaded into a process whose clock is to jump (`node --import`): at SIGUSR2 it goes by CLOCK_JUMP_MILLISECONDS, back or forth. Timers do not notice, as
-// on a machine whose time is set.
+// Preloaded with `node --import` into a process whose clock is to jump. At SIGUSR2 the clock moves
+// by CLOCK_JUMP_MILLISECONDS, forwards or backwards. Timers do not change, as on a machine whose
+// time is set.
 
 const Real = Date
 let offset = Number(process.env['CLOCK_OFFSET_MILLISECONDS'] ?? 0)

@@ -1,6 +1,6 @@
-// Half of the processor time that a program takes to start goes into compiling its TypeScript.
+// A shared compile cache, because half of a program's start-up time is compiling its TypeScript.
 
 import { join } from 'node:path'
 
-/** Processes that end by themselves leave what they compiled here, for those that come after. */
+/** Processes that end normally write their compiled code here, and later ones read it. */
 export const COMPILED = { NODE_COMPILE_CACHE: join(import.meta.dirname, '../../build/test/compiled') }

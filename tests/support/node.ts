@@ -1,9 +1,11 @@
-// One cluster for all cluster tests: real kubelet, containerd and pod network, the chart installed unless told otherwise, a namespace under the restricted level.
+// One cluster for the tests of a file: real kubelet, containerd and pod network, the chart unless
+// `chart` is false, and a namespace of the restricted Pod Security level.
 
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { stringify } from 'yaml'
+import { API_VERSION, ENV, KIND } from '../../crds/contract.ts'
 import type { ScMoEJobStatus } from '../../crds/status.ts'
 import { type Cluster, up } from '../../tools/cluster/cluster.ts'
 import {
@@ -42,11 +44,11 @@ export async function startWorld({ chart = true } = {}): Promise<World> {
 export interface JobOptions {
   name: string
   spec: Record<string, unknown>
-  /** With a claim of the default storage class under the job's name. */
+  /** Adds a volume claim of the default storage class under the job's name. */
   checkpointEverySteps?: number
 }
 
-/** A small job on two workers as a manifest; what `spec` sets wins. */
+/** The manifest of a small job on two workers; fields of `spec` replace the defaults. */
 export function manifest({ name, spec, checkpointEverySteps }: JobOptions): string {
   const claim = {
     apiVersion: 'v1',
@@ -57,8 +59,8 @@ export function manifest({ name, spec, checkpointEverySteps }: JobOptions): stri
   const volume = { persistentVolumeClaim: { claimName: name } }
   const checkpoint = { checkpoint: { everySteps: checkpointEverySteps, volume } }
   const job = {
-    apiVersion: 'scmoe.dev/v1alpha1',
-    kind: 'ScMoEJob',
+    apiVersion: API_VERSION,
+    kind: KIND,
     metadata: { name },
     spec: {
       model: { blocks: 2, hiddenSize: 64, heads: 2, feedForwardSize: 128, experts: 4 },
@@ -77,7 +79,7 @@ export async function status(kubectl: Kubectl, name: string): Promise<ScMoEJobSt
   return (JSON.parse(json) as { status?: ScMoEJobStatus }).status ?? {}
 }
 
-/** Polls the job's status until `done`; a time-out shows the last one seen. */
+/** Polls the job's status until `done`; the error of a time-out shows the last status. */
 export async function until(
   kubectl: Kubectl,
   name: string,
@@ -94,15 +96,18 @@ export async function until(
   }
 }
 
-/** The process of one rank's worker, found by its environment; an error if there is none. */
+/** The process of the worker of one rank, found by its environment. Throws if there is none. */
 export function workerPid(job: string, rank: number): number {
   return processWhere(`worker ${rank} of ${job}`, pid => {
     const environment = contents(pid, 'environ').split('\0')
-    return environment.includes(`SCMOE_JOB_NAME=${job}`) && environment.includes(`SCMOE_RANK=${rank}`)
+    return environment.includes(`${ENV.jobName}=${job}`) && environment.includes(`${ENV.rank}=${rank}`)
   })
 }
 
-/** The process of a program that runs inside the cluster, e.g. the API server or the operator, by a word of its command line. */
+/**
+ * The process of a program that runs inside the cluster, e.g. the API server or the operator, found
+ * by the end of a word of its command line.
+ */
 export function processInside({ enter }: Cluster, word: string): number {
   const inside = readlinkSync(`/proc/${enter[2]}/ns/pid`)
   return processWhere(word, pid => {

@@ -1,4 +1,5 @@
-// Just enough of a client to wait for an API server and to give it its first objects, read from one of our kubeconfigs.
+// A minimal client that waits for an API server and creates its first objects. It reads the
+// kubeconfigs that pki.ts writes.
 
 import { readFileSync } from 'node:fs'
 import { Agent, request } from 'node:https'
@@ -31,7 +32,7 @@ export class ApiClient {
     })
   }
 
-  /** Status and body of one request; throws if there is no answer within 3 s. */
+  /** Sends one request and returns status and body; throws without an answer within 3 s. */
   request(method: 'GET' | 'POST', path: string, body?: unknown): Promise<Answer> {
     const headers = body === undefined ? {} : { 'content-type': 'application/json' }
     return new Promise((resolve, reject) => {
@@ -54,7 +55,7 @@ export class ApiClient {
     })
   }
 
-  /** Whether the server says that it can serve. */
+  /** Whether the server reports that it is ready. */
   async isReady(): Promise<boolean> {
     try {
       return (await this.request('GET', '/readyz')).status === 200
@@ -63,7 +64,7 @@ export class ApiClient {
     }
   }
 
-  /** Creates an object; one that exists already is left as it is. */
+  /** Creates an object unless it exists. */
   async create(object: ApiObject): Promise<void> {
     const { status, body } = await this.request('POST', object.path, object.body)
     if (status >= 300 && status !== 409) throw new Error(`POST ${object.path}: HTTP ${status}: ${body}`)
@@ -91,7 +92,9 @@ function decode(data: string): Buffer {
   return Buffer.from(data, 'base64')
 }
 
-/** Asks again every 50 ms until `check` is true; throws, naming `what`, when the time is over. */
+/**
+ * Repeats `check` every 50 ms until it is true; throws an error that names `what` after the time.
+ */
 export async function waitUntil(what: string, milliseconds: number, check: () => Promise<boolean>): Promise<void> {
   const deadline = performance.now() + milliseconds
   for (;;) {

@@ -1,4 +1,4 @@
-// What a cluster has from its first second: DNS's rights, and storage that a plain claim is bound to. Pure.
+// The first objects of a cluster: the rights of DNS, and volumes for plain claims. Pure.
 
 import { join } from 'node:path'
 

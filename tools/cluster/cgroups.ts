@@ -1,4 +1,5 @@
-// The control groups of one cluster's pods: a folder of its own in every hierarchy, so that clusters do not meet there.
+// The control groups of one cluster's pods. Each cluster has a folder of its own in every
+// hierarchy, so that clusters do not disturb each other.
 
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,7 +8,7 @@ import { errorCode } from '../process.ts'
 
 export type Hierarchy = { readonly path: string; readonly version: 1 | 2 }
 
-/** Every mounted hierarchy, out of the text of /proc/mounts. */
+/** Every mounted hierarchy in the text of /proc/mounts. Pure. */
 export function hierarchies(mounts: string): Hierarchy[] {
   return mounts.split('\n').flatMap(line => {
     const [, path, type] = line.split(' ')
@@ -22,12 +23,12 @@ export function makeCgroups(name: string, mounts = readFileSync('/proc/mounts', 
     const folder = join(path, name)
     mkdirSync(folder, { recursive: true })
     if (version === 2) enableControllers(folder)
-    // A new cpuset of version 1 has no processors, and nothing can be moved into it.
+    // A new cpuset of version 1 has no processors, and no process can enter it.
     for (const file of ['cpuset.cpus', 'cpuset.mems']) copyFromParent(path, folder, file)
   }
 }
 
-/** Removes what is left of `name` in every hierarchy; its processes must have ended. */
+/** Removes the folders `name` in every hierarchy; their processes must have ended. */
 export async function removeCgroups(name: string, mounts = readFileSync('/proc/mounts', 'utf8')): Promise<void> {
   for (const { path } of hierarchies(mounts)) await removeFolder(join(path, name))
 }
@@ -57,7 +58,7 @@ function subfolders(folder: string): string[] {
   }
 }
 
-/** Each controller is switched on by itself: one that the machine does not have is no reason to go without the rest. */
+/** Enables each controller separately, so that one which the machine lacks does not stop others. */
 function enableControllers(folder: string): void {
   for (const controller of ['cpuset', 'cpu', 'io', 'memory', 'hugetlb', 'pids']) {
     try {

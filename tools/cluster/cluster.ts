@@ -1,57 +1,51 @@
-// Real Kubernetes for the demo and the tests: one that the user points to, kind, or one of our own without Docker.
+// Starts and ends real Kubernetes clusters for the demo and the tests. The provider is a cluster of
+// the user, kind with Docker, or the embedded cluster without Docker.
 
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { withLock } from '../lock.ts'
 import { killTree } from '../process.ts'
 import type { Mode } from './config.ts'
-import { embeddedStatus, prepareEmbedded, upEmbedded } from './embedded.ts'
-import { kindDown, kindIsUsable, kindStatus, upKind } from './kind.ts'
+import { embedded } from './embedded.ts'
+import { kind, kindIsUsable } from './kind.ts'
 import type { Progress } from './programs/binaries.ts'
+import type { ClusterAccess, ProviderName, Status } from './provider.ts'
 import { checkedStateDir, clean, defaultStateDir, readRecord } from './state.ts'
 
-export type Provider = 'existing' | 'kind' | 'embedded'
+const PROVIDERS = { kind, embedded }
 
 export type UpOptions = {
   /** `api`: etcd and an API server, without root; `node` (the default): a node that runs pods. */
   readonly mode?: Mode
-  /** `auto` (the default): kind where a Docker engine and kind answer, else embedded. */
-  readonly provider?: Provider | 'auto'
-  /** Everything the cluster writes. Clusters with different folders live side by side. */
+  /** `auto` (the default): kind if kind and a Docker engine answer, otherwise embedded. */
+  readonly provider?: ProviderName | 'auto'
+  /** The folder of everything the cluster writes. Clusters in different folders can coexist. */
   readonly stateDir?: string
-  /** `process` (the default): the cluster ends with the calling process, however that ends. `detached`: with `down`. */
+  /**
+   * `process` (the default): the cluster ends with the calling process, however that ends.
+   * `detached`: the cluster ends with `down`.
+   */
   readonly lifetime?: 'process' | 'detached'
   readonly onProgress?: Progress
 }
 
-export type Cluster = {
-  readonly provider: Provider
+export type Cluster = ClusterAccess & {
+  readonly provider: ProviderName
   readonly mode: Mode
   readonly stateDir: string
-  /** A file for any ordinary client on this machine. */
-  readonly kubeconfig: string
-  /** Put before a command, runs it where pods' and services' addresses are reached; empty if there is no such place. */
-  readonly enter: readonly string[]
-  /** Makes the images of a docker-archive known to the node. */
-  imageImport(tar: string): Promise<void>
   down(): Promise<void>
 }
 
-export type Status = {
-  readonly provider: Provider
-  readonly mode: Mode
-  readonly healthy: boolean
-  /** Sentences for people, one per line. */
-  readonly details: readonly string[]
-}
-
-/** Which provider `auto` means here. Kind cannot give an API server alone. */
-async function chooseProvider(mode: Mode, wanted: Provider | 'auto' = 'auto'): Promise<Provider> {
+/** The provider that `auto` means here. kind cannot run an API server without a node. */
+async function chooseProvider(mode: Mode, wanted: ProviderName | 'auto' = 'auto'): Promise<ProviderName> {
   if (wanted !== 'auto') return wanted
   return mode === 'node' && (await kindIsUsable()) ? 'kind' : 'embedded'
 }
 
-/** Starts a cluster, or finds the healthy one that the state folder already holds; what is half started is removed first. */
+/**
+ * Starts a cluster, or finds the healthy one that the state folder already holds. A cluster whose
+ * start was not completed is removed first.
+ */
 export async function up(options: UpOptions = {}): Promise<Cluster> {
   const mode = options.mode ?? 'node'
   const stateDir = checkedStateDir(options.stateDir ?? defaultStateDir(mode))
@@ -64,18 +58,14 @@ export async function up(options: UpOptions = {}): Promise<Cluster> {
     onProgress: options.onProgress ?? ((): void => {}),
   }
   const waiting = (): void => request.onProgress('waiting for another process that works on this cluster')
-  const parts =
-    provider === 'kind'
-      ? await withLock(stateDir, () => upKind(request), waiting)
-      : await prepareEmbedded(mode, request.onProgress).then(prepared =>
-          withLock(stateDir, () => upEmbedded(request, prepared), waiting),
-        )
-  return { provider, mode, stateDir, down: async () => void (await down(stateDir)), ...parts }
+  const start = await PROVIDERS[provider].prepare(request)
+  const access = await withLock(stateDir, start, waiting)
+  return { provider, mode, stateDir, down: async () => void (await down(stateDir)), ...access }
 }
 
 /**
- * Ends the cluster and removes every trace of it, whatever state it is in; says whether there was one.
- * A cluster that is just being started ends too, and its `up` fails.
+ * Ends the cluster, in whatever state it is, and removes every trace of it; returns whether there
+ * was one. A cluster that is being started ends too, and its `up` fails.
  */
 export async function down(stateDir: string): Promise<boolean> {
   const folder = checkedStateDir(stateDir)
@@ -83,20 +73,20 @@ export async function down(stateDir: string): Promise<boolean> {
   if (record !== undefined) await killTree(record.processes)
   return withLock(folder, async () => {
     const last = readRecord(folder) ?? record
-    if (last?.provider === 'kind') await kindDown(folder)
+    if (last !== undefined) await PROVIDERS[last.provider].end(folder)
     await clean(folder)
     return last !== undefined
   })
 }
 
-/** What the state folder holds; undefined if nothing. */
+/** The status of the cluster in the state folder; undefined if there is none. */
 export async function status(stateDir: string): Promise<Status | undefined> {
   const record = readRecord(checkedStateDir(stateDir))
   if (record === undefined) return undefined
-  return record.provider === 'kind' ? kindStatus(stateDir, record) : embeddedStatus(stateDir, record)
+  return PROVIDERS[record.provider].status(stateDir, record)
 }
 
-/** The file that `up` wrote for clients. */
+/** The path of the kubeconfig that `up` wrote. */
 export function kubeconfigPath(stateDir: string): string {
   return join(checkedStateDir(stateDir), 'kubeconfig')
 }

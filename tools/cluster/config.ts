@@ -1,4 +1,4 @@
-// The cluster's programs as data: their command lines and the files they read. Pure.
+// The command lines of the cluster's programs and the files that they read, as data. Pure.
 
 import { join } from 'node:path'
 import { NODE_ADDRESS, SERVICE_RANGE } from './namespaces.ts'
@@ -6,7 +6,7 @@ import type { BinaryName } from './programs/modules.ts'
 
 export type Mode = 'api' | 'node'
 
-/** `root` is the state folder as the programs see it; `port` the API server's. */
+/** `root` is the state folder as the programs see it; `port` is that of the API server. */
 export type Layout = {
   readonly mode: Mode
   readonly root: string
@@ -33,10 +33,10 @@ function program(layout: Layout, name: BinaryName): string {
 const flags = (values: Readonly<Record<string, string | number | boolean>>): string[] =>
   Object.entries(values).map(([name, value]) => `--${name}=${value}`)
 
-/** Its sockets are files, so that it takes no port and only the owner of the folder reaches it. */
+/** etcd listens on files only: it takes no port, and only the owner of the folder reaches it. */
 export function etcd(layout: Layout): Component {
   const socket = (name: string): string => `unix://${join(layout.root, name)}`
-  // A member must advertise some address with a port; alone, it is never asked for.
+  // A member must advertise an address with a port; a single member never uses it.
   const peer = 'http://localhost:2380'
   const options = {
     name: 'scmoe',
@@ -67,18 +67,19 @@ export function apiserver(layout: Layout): Component {
     'service-cluster-ip-range': SERVICE_RANGE,
     'allow-privileged': true,
     profiling: false,
-    // The Workload API, which the scheduling provider `kubernetes` needs: alpha in 1.35.
+    // The Workload API is alpha in 1.35; the scheduling provider `kubernetes` needs it.
     'runtime-config': 'scheduling.k8s.io/v1alpha1=true',
     'feature-gates': 'GenericWorkload=true',
   }
-  // Nobody makes service accounts at API level, so nothing may wait for them; and loopback is no endpoint to publish.
+  // Without controllers there are no service accounts, so no pod may wait for one. Loopback is not
+  // an endpoint to publish.
   const api = {
     'bind-address': '127.0.0.1',
     'advertise-address': '127.0.0.1',
     'endpoint-reconciler-type': 'none',
     'disable-admission-plugins': 'ServiceAccount',
   }
-  // The kubelet's name is in no DNS, and only its address is in the certificate's way.
+  // The kubelet's name is not in DNS, so it is reached by its address, which its certificate has.
   const node = {
     'bind-address': '0.0.0.0',
     'advertise-address': NODE_ADDRESS,
@@ -92,7 +93,7 @@ export function apiserver(layout: Layout): Component {
   return { name: 'kube-apiserver', command: [program(layout, 'kube-apiserver'), ...flags(all)] }
 }
 
-/** What runs beside etcd and the API server on a node; `containerd` needs no API server and may start first. */
+/** The programs of a node besides etcd and the API server. `containerd` needs no API server. */
 export function nodeComponents(layout: Layout): Component[] {
   const at = (...path: string[]): string => join(layout.root, ...path)
   const kubeconfig = (file: string): string => at('pki', `${file}.kubeconfig`)
@@ -109,7 +110,7 @@ export function nodeComponents(layout: Layout): Component[] {
       'use-service-account-credentials': true,
       'leader-elect': false,
       'allocate-node-cidrs': false,
-      // At the default of 20 requests/s the controllers' own accounts alone take four seconds.
+      // With the default of 20 requests/s the accounts of the controllers would take four seconds.
       'kube-api-qps': 400,
       'kube-api-burst': 400,
       'bind-address': '127.0.0.1',
@@ -125,7 +126,7 @@ export function nodeComponents(layout: Layout): Component[] {
       'proxy-mode': 'iptables',
       'cluster-cidr': POD_RANGE,
       'hostname-override': NODE_NAME,
-      // The table's size belongs to the machine, not to a network namespace.
+      // The size of this table belongs to the machine, not to a network namespace.
       'conntrack-max-per-core': 0,
       'conntrack-tcp-timeout-established': 0,
       'conntrack-tcp-timeout-close-wait': 0,
@@ -141,7 +142,7 @@ export function nodeComponents(layout: Layout): Component[] {
   ]
 }
 
-/** The files of a node by their path below the state folder. */
+/** The contents of a node's files by path below the state folder. */
 export function nodeFiles(layout: Layout): Record<string, string> {
   return {
     'config/containerd.toml': containerdConfig(layout),
@@ -157,7 +158,8 @@ function json(value: unknown): string {
 
 function containerdConfig(layout: Layout): string {
   const at = (path: string): string => JSON.stringify(join(layout.root, path))
-  // Raising one's OOM score needs CAP_SYS_RESOURCE, which a container's root may lack: runc then ends without a reason.
+  // To raise an OOM score needs CAP_SYS_RESOURCE, which root in a container may lack; runc would
+  // then end without giving a reason.
   return `version = 2
 root = ${at('containerd')}
 state = "/run/containerd"
@@ -179,7 +181,7 @@ oom_score = 0
 `
 }
 
-/** Every pod has a link of its own to the node, so that traffic between two pods passes the services' rules as well. */
+/** Every pod has its own link to the node, so traffic between pods passes the rules of services. */
 function cniConfig(root: string): unknown {
   const addresses = {
     type: 'host-local',
@@ -219,10 +221,10 @@ function kubeletConfig(layout: Layout): unknown {
     failSwapOn: false,
     clusterDNS: [NODE_ADDRESS],
     clusterDomain: DOMAIN,
-    // Pods see this cluster's names only, never the machine's resolver or its search domains.
+    // Pods see only the names of this cluster, not the resolver or search domains of the machine.
     resolvConf: '',
     volumePluginDir: at('kubelet', 'volume-plugins'),
-    // The disk is the machine's: how full it is must not evict pods or delete images that were imported.
+    // A full disk of the machine must not evict pods or delete imported images.
     evictionHard: { 'imagefs.available': '0%', 'nodefs.available': '0%', 'nodefs.inodesFree': '0%' },
     imageGCHighThresholdPercent: 100,
     serializeImagePulls: false,
@@ -232,7 +234,7 @@ function kubeletConfig(layout: Layout): unknown {
   }
 }
 
-/** An answer "no such name" is cached too: a short time, because a worker may ask before rank 0 exists. */
+/** "No such name" is cached only shortly, because a worker may ask before rank 0 exists. */
 function corefile(root: string): string {
   return `.:53 {
   bind ${NODE_ADDRESS}

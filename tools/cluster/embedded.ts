@@ -1,4 +1,5 @@
-// The cluster without Docker, seen from outside: starts the keeper, hands it its listening socket, and records it.
+// The cluster without Docker, as its caller sees it. It starts the keeper (keeper.ts), hands it the
+// listening socket of the API server, and records its processes in the state folder.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
@@ -9,57 +10,59 @@ import { heldPort } from '../free-port.ts'
 import { pauseImage } from '../images/pause.ts'
 import { allProcesses, identify, isAlive, run } from '../process.ts'
 import { ApiClient } from './api-client.ts'
-import type { Cluster, Status } from './cluster.ts'
-import { type Mode, NODE_NAME } from './config.ts'
+import { type Mode, NODE_NAME, PAUSE_IMAGE } from './config.ts'
 import type { FromKeeper, Plan, ToKeeper } from './keeper.ts'
 import { inNewNamespaces } from './namespaces.ts'
 import { binaries, type Progress } from './programs/binaries.ts'
 import { API_BINARIES, NODE_BINARIES } from './programs/modules.ts'
 import { cniPlugins, missingPackages, packagesError, searchPath } from './programs/packages.ts'
+import type { ClusterAccess, Provider, Status, UpRequest } from './provider.ts'
 import { type ClusterRecord, clean, clusterId, readRecord, writeRecord } from './state.ts'
 import { tail } from './supervisor.ts'
 
-export type UpRequest = {
-  readonly mode: Mode
-  readonly stateDir: string
-  readonly lifetime: 'process' | 'detached'
-  readonly onProgress: Progress
-}
-
-export type ClusterParts = Pick<Cluster, 'kubeconfig' | 'enter' | 'imageImport'>
-
-// Below the range the kernel takes for outgoing connections, so that only another server could hold one of these.
+// Below the range that the kernel uses for outgoing connections, so that only another server can
+// hold one of these ports.
 const PORTS = { first: 20_000, count: 10_000 }
 
-/** What a start needs and takes long to make the first time. */
-export type Prepared = Pick<Plan, 'pauseImage'> & Pick<Plan['layout'], 'binaries' | 'cniPlugins'>
+/** The inputs of a start that take minutes to make the first time. */
+type Prepared = Pick<Plan, 'pauseImage'> & Pick<Plan['layout'], 'binaries' | 'cniPlugins'>
 
-/** Builds what is missing; needs no lock on the cluster, so that meanwhile it can be looked at and ended. */
+export const embedded: Provider = {
+  prepare: async request => {
+    const prepared = await prepareEmbedded(request.mode, request.onProgress)
+    return () => start(request, prepared)
+  },
+  // Everything that belongs to it is a process, a mount or a control group, which `clean` ends.
+  end: () => Promise.resolve(),
+  status,
+}
+
+/** Builds the programs of a cluster unless they are in the cache. */
 export async function prepareEmbedded(mode: Mode, onProgress: Progress): Promise<Prepared> {
   requireMachine(mode)
   if (mode === 'api') {
     return { binaries: await binaries(API_BINARIES, onProgress, process.env['KUBEBUILDER_ASSETS']), cniPlugins: '' }
   }
   const programs = await binaries(NODE_BINARIES, onProgress)
-  return { binaries: programs, cniPlugins: cniPlugins() ?? '', pauseImage: await pauseImage() }
+  return { binaries: programs, cniPlugins: cniPlugins() ?? '', pauseImage: await pauseImage(PAUSE_IMAGE) }
 }
 
-export async function upEmbedded(request: UpRequest, prepared: Prepared): Promise<ClusterParts> {
+async function start(request: UpRequest, prepared: Prepared): Promise<ClusterAccess> {
   const { mode, stateDir } = request
   const found = readRecord(stateDir)
   if (found !== undefined && (await isHealthy(stateDir, found))) {
-    if (found.mode === mode) return parts(stateDir, found)
+    if (found.mode === mode) return accessTo(stateDir, found)
     throw new Error(
       `'${stateDir}' holds a running cluster of mode '${found.mode}'; end it, or choose another folder with --state`,
     )
   }
   await clean(stateDir)
-  const door = await heldPort(PORTS)
+  const { server, port } = await heldPort(PORTS)
   const { pauseImage: image, ...files } = prepared
-  const layout = { mode, port: door.port, cgroup: clusterId(stateDir), ...files }
+  const layout = { mode, port, cgroup: clusterId(stateDir), ...files }
   const plan: Plan = { stateDir, layout, ...(image === undefined ? {} : { pauseImage: image }) }
   try {
-    return parts(stateDir, await launch(request, plan, door.server))
+    return accessTo(stateDir, await launch(request, plan, server))
   } catch (error) {
     await clean(stateDir)
     throw error
@@ -76,21 +79,22 @@ function requireMachine(mode: Mode): void {
   }
 }
 
-async function launch(request: UpRequest, plan: Plan, door: Server): Promise<ClusterRecord> {
+async function launch(request: UpRequest, plan: Plan, listener: Server): Promise<ClusterRecord> {
   const { mode, stateDir } = request
   const record: ClusterRecord = { provider: 'embedded', mode, port: plan.layout.port, processes: [], ready: false }
-  // Written first: a folder with a record is one that may be removed.
+  // The record comes first: only a folder with a record may be removed.
   writeRecord(stateDir, record)
   const keeper = spawnKeeper(mode, stateDir)
   try {
     const next = messages(request, keeper)
     await next('hello')
-    // Inside, the first process is the shell before the keeper; it may be killed from outside by its pid out here.
+    // The first process inside the namespaces is the shell before the keeper. It has a pid out here
+    // as well, by which it can be killed.
     const pid = keeper.pid ?? 0
     const inside = mode === 'api' ? [] : allProcesses().filter(p => p.parent === pid)
     const started: ClusterRecord = { ...record, processes: [identify(pid), ...inside.map(p => identify(p.pid))] }
     writeRecord(stateDir, started)
-    await handOver(keeper, plan, door)
+    await handOver(keeper, plan, listener)
     await next('ready')
     const ready = { ...started, ready: true }
     writeRecord(stateDir, ready)
@@ -103,7 +107,7 @@ async function launch(request: UpRequest, plan: Plan, door: Server): Promise<Clu
     keeper.removeAllListeners()
     keeper.channel?.unref()
     keeper.unref()
-    door.close()
+    listener.close()
   }
 }
 
@@ -118,21 +122,24 @@ function spawnKeeper(mode: Mode, stateDir: string): ChildProcess {
   return child
 }
 
-/** At API level the server takes the port itself; a node's keeper listens for it. */
-async function handOver(keeper: ChildProcess, plan: Plan, door: Server): Promise<void> {
+/** In mode `api` the API server takes the port itself; in mode `node` the keeper listens on it. */
+async function handOver(keeper: ChildProcess, plan: Plan, listener: Server): Promise<void> {
   const message: ToKeeper = { type: 'start', plan }
-  if (plan.layout.mode === 'node') return tell(keeper, message, door)
-  await new Promise(resolve => door.close(resolve))
+  if (plan.layout.mode === 'node') return tell(keeper, message, listener)
+  await new Promise(resolve => listener.close(resolve))
   return tell(keeper, message)
 }
 
-function tell(keeper: ChildProcess, message: ToKeeper, door?: Server): Promise<void> {
+function tell(keeper: ChildProcess, message: ToKeeper, listener?: Server): Promise<void> {
   return new Promise((resolve, reject) => {
-    keeper.send(message, door, error => (error === null ? resolve() : reject(error)))
+    keeper.send(message, listener, error => (error === null ? resolve() : reject(error)))
   })
 }
 
-/** Passes progress on, and gives a function that waits for a kind of message; a keeper that fails or ends is an error. */
+/**
+ * Passes progress on, and returns a function that waits for a type of message and rejects if the
+ * keeper fails or ends.
+ */
 function messages(request: UpRequest, keeper: ChildProcess): (type: FromKeeper['type']) => Promise<void> {
   const arrived = new EventEmitter()
   const failure = new Promise<never>((_, reject) => {
@@ -155,7 +162,7 @@ function messages(request: UpRequest, keeper: ChildProcess): (type: FromKeeper['
   }
 }
 
-function parts(stateDir: string, record: ClusterRecord): ClusterParts {
+function accessTo(stateDir: string, record: ClusterRecord): ClusterAccess {
   const inside = record.processes[1]
   const socket = join(stateDir, 'containerd.sock')
   return {
@@ -181,7 +188,7 @@ async function isHealthy(stateDir: string, record: ClusterRecord): Promise<boole
   }
 }
 
-export async function embeddedStatus(stateDir: string, record: ClusterRecord): Promise<Status> {
+async function status(stateDir: string, record: ClusterRecord): Promise<Status> {
   const healthy = await isHealthy(stateDir, record)
   const alive = record.processes.filter(isAlive).length
   return {

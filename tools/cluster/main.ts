@@ -3,19 +3,23 @@
 
 import { existsSync } from 'node:fs'
 import { Command, Option } from 'commander'
-import { down, kubeconfigPath, type Provider, status, up } from './cluster.ts'
+import { down, kubeconfigPath, status, up } from './cluster.ts'
 import { helm } from './helm.ts'
 import { binaries, type Progress } from './programs/binaries.ts'
 import { API_BINARIES, NODE_BINARIES } from './programs/modules.ts'
+import type { ProviderName } from './provider.ts'
 import { defaultStateDir } from './state.ts'
 
 type StateOptions = { state?: string; apiOnly?: true }
-type UpOptions = StateOptions & { provider: Provider | 'auto' }
+type UpOptions = StateOptions & { provider: ProviderName | 'auto' }
 
 const started = performance.now()
 let replaceable = false
 
-/** On a terminal a line about the same thing replaces the one before it; elsewhere only the first and last are printed. */
+/**
+ * On a terminal an update replaces the line before it; elsewhere only the first and the last line
+ * of a step are printed.
+ */
 const onProgress: Progress = (line, update = false) => {
   const { isTTY } = process.stderr
   if (!isTTY && update && !line.endsWith('done')) return
@@ -29,7 +33,7 @@ const seconds = (): string => `${((performance.now() - started) / 1000).toFixed(
 const stateOf = (options: StateOptions): string => options.state ?? defaultStateDir(options.apiOnly ? 'api' : 'node')
 
 const program = new Command('cluster')
-  .description('A Kubernetes cluster for the demo and the tests; without Docker too.')
+  .description('Starts and ends a Kubernetes cluster for the demo and the tests, also without Docker.')
   .configureHelp({ showGlobalOptions: true })
   .showHelpAfterError()
 
@@ -37,14 +41,14 @@ const command = (name: string, description: string): Command =>
   program
     .command(name)
     .description(description)
-    .option('--state <dir>', 'folder with everything the cluster writes; another folder is another cluster')
-    .option('--api-only', 'etcd and an API server: no node, no root')
+    .option('--state <dir>', 'folder of everything the cluster writes; each folder is a cluster of its own')
+    .option('--api-only', 'only etcd and an API server: needs no root, runs no pods')
 
-command('up', 'start a cluster, or find the one that runs already')
+command('up', 'start a cluster unless it is running already')
   .addOption(
     new Option(
       '--provider <name>',
-      'existing: the one of KUBECONFIG; kind: with Docker; embedded: without; auto: kind if it can',
+      'existing: the cluster of KUBECONFIG; kind: needs Docker; embedded: needs no Docker; auto: kind if possible',
     )
       .choices(['auto', 'existing', 'kind', 'embedded'])
       .default('auto'),
@@ -83,8 +87,8 @@ command('kubeconfig', 'print the path of the kubeconfig; exit code 1 if there is
 
 program
   .command('build')
-  .description('only build the programs into the cache (5 to 7 minutes on two cores, once)')
-  .option('--api-only', 'etcd and the API server only')
+  .description('only build the programs into the cache (once, 5 to 7 minutes on two cores)')
+  .option('--api-only', 'build only etcd and the API server')
   .action(async (options: { apiOnly?: true }) => {
     const paths = await binaries(options.apiOnly ? API_BINARIES : NODE_BINARIES, onProgress)
     for (const path of Object.values(paths)) console.log(path)
@@ -92,7 +96,7 @@ program
 
 program
   .command('helm')
-  .description('print the path of a Helm, fetched or built at the first call')
+  .description('print the path of a Helm program, which is fetched or built at the first call')
   .addOption(new Option('--major <version>', 'Helm 4, or the last Helm 3').choices(['3', '4']).default('4'))
   .action(async (options: { major: '3' | '4' }) => console.log(await helm(options.major, onProgress)))
 

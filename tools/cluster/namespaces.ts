@@ -1,18 +1,22 @@
-// The namespaces a node lives in. Its mounts, processes and network are its own, so ending its first process ends and
-// unmounts everything, and no route leads out. Runs inside, as root, before anything else is started.
+// The namespaces of a node. Mounts, processes and network are its own, so the end of its first
+// process ends and unmounts everything, and no route leads out. The functions `enter…` run inside,
+// as root, before any program is started.
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { run } from '../process.ts'
 
-/** Where the state folder is seen from inside, whatever its path outside: socket paths stay short. */
+/** The path of the state folder inside, which keeps socket paths short whatever it is outside. */
 export const INSIDE_ROOT = '/run/scmoe'
 
 export const NODE_ADDRESS = '10.88.0.1'
 export const SERVICE_RANGE = '10.96.0.0/16'
 const NODE_LINK = 'scmoe0'
 
-/** Folders whose path is fixed in the kubelet or in CNI's library, and the part of the state folder shown there. */
+/**
+ * Folders whose paths are fixed in the kubelet or in the library of CNI, and the part of the state
+ * folder that is mounted there.
+ */
 const FIXED_FOLDERS: Readonly<Record<string, string>> = {
   '/var/lib/kubelet': 'kubelet',
   '/var/lib/cni': 'cni-cache',
@@ -20,15 +24,15 @@ const FIXED_FOLDERS: Readonly<Record<string, string>> = {
 }
 
 /**
- * Runs a command as the second process of new namespaces. The shell before it is the first: it collects orphans, such
- * as containerd's shims, and ends with the command, which ends everything else.
+ * Runs a command as the second process of new namespaces. The first is a shell: it collects
+ * orphans, such as the shims of containerd, and ends with the command, which ends all the others.
  */
 export function inNewNamespaces(command: readonly string[]): string[] {
   const first = ['sh', '-c', '"$@" & wait $!', 'scmoe-cluster', ...command]
   return ['unshare', '--net', '--mount', '--pid', '--ipc', '--uts', '--fork', '--kill-child', '--mount-proc', ...first]
 }
 
-/** Gives the node its own /run, and its own part of /var, without making anything on the machine. */
+/** Gives the node its own /run and its own part of /var, without writing to the machine. */
 export async function enterMounts(stateDir: string): Promise<void> {
   const runFolder = join(stateDir, 'run')
   const at = (...path: string[]): string => join(runFolder, ...path)
@@ -44,7 +48,7 @@ export async function enterMounts(stateDir: string): Promise<void> {
     for (const folder of [source, fixed]) mkdirSync(folder, { recursive: true })
     await run('mount', ['--bind', source, fixed])
   }
-  // The kubelet wants mounts to reach its containers; from here on they still do not reach the machine.
+  // The kubelet needs mounts that reach its containers. They still do not reach the machine.
   await run('mount', ['--make-rshared', '/'])
 }
 
@@ -53,7 +57,7 @@ export async function enterNetwork(): Promise<void> {
   await run('ip', ['link', 'add', NODE_LINK, 'type', 'bridge'])
   await run('ip', ['address', 'add', `${NODE_ADDRESS}/32`, 'dev', NODE_LINK])
   await run('ip', ['link', 'set', NODE_LINK, 'up'])
-  // A service's address is rewritten only after a route to it was found. Any other address fails at once.
+  // The address of a service is rewritten only if a route to it exists. Others fail at once.
   await run('ip', ['route', 'add', SERVICE_RANGE, 'dev', NODE_LINK])
   await run('ip', ['route', 'add', 'unreachable', 'default'])
   writeFileSync('/proc/sys/net/ipv4/ip_forward', '1')

@@ -1,10 +1,11 @@
-// A certificate authority for one cluster, and a leaf for each program: every one proves who it is, none shares a secret.
+// A certificate authority for one cluster, and one certificate for each program, so that every
+// program proves its identity and none shares a secret.
 
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { run } from '../process.ts'
 
-/** `names` are DNS names and addresses that a server answers to; a certificate without any is a client's. */
+/** `names` are the DNS names and addresses of a server; a client's certificate has none. */
 export type Leaf = {
   readonly file: string
   readonly user: string
@@ -45,11 +46,14 @@ export function extensions(leaf: Leaf): string[] {
   ].flatMap(extension => ['-addext', extension])
 }
 
-/** Writes ca.crt, ca.key, sa.key, sa.pub and a .crt and .key per leaf into `folder`. Keys are readable by their owner only. */
+/**
+ * Writes ca.crt, ca.key, sa.key, sa.pub and a .crt and .key per leaf into `folder`. Only the owner
+ * can read the keys.
+ */
 export async function writePki(folder: string, list: readonly Leaf[]): Promise<void> {
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const path = (name: string): string => join(folder, name)
-  // Without a configuration of our own, the machine's could add extensions that contradict these.
+  // The configuration of the machine could add extensions that contradict these.
   writeFileSync(path('openssl.cnf'), '[req]\ndistinguished_name = subject\n[subject]\n')
   const request = (subject: string, file: string): string[] => {
     const output = ['-keyout', path(`${file}.key`), '-out', path(`${file}.crt`)]
@@ -70,7 +74,7 @@ export async function writePki(folder: string, list: readonly Leaf[]): Promise<v
   for (const key of ['ca', 'sa', ...list.map(leaf => leaf.file)]) chmodSync(path(`${key}.key`), 0o600)
 }
 
-/** A kubeconfig that holds its certificates, so that it can be copied. */
+/** A kubeconfig that contains its certificates, so that it can be copied. */
 export function kubeconfig(folder: string, file: string, server: string): string {
   const read = (name: string): string => readFileSync(join(folder, name)).toString('base64')
   const user = { 'client-certificate-data': read(`${file}.crt`), 'client-key-data': read(`${file}.key`) }

@@ -1,18 +1,21 @@
-// The state folder of a cluster: what it holds is removed with the cluster, so a folder that was not made here is refused.
+// The state folder of a cluster. It is removed with the cluster, so a folder that was not created
+// here is refused.
 
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { cacheRoot } from '../cache.ts'
 import { errorCode, killTree, type ProcessIdentity, run } from '../process.ts'
 import { removeCgroups } from './cgroups.ts'
 import type { Mode } from './config.ts'
-import { cacheRoot } from './programs/cache.ts'
 
 export type ClusterRecord = {
   readonly provider: 'embedded' | 'kind'
   readonly mode: Mode
   readonly port: number
-  /** The first process outside and the first inside; everything else descends from them. */
+  /**
+   * The first process outside the namespaces and the first inside; all others descend from them.
+   */
   readonly processes: readonly ProcessIdentity[]
   readonly ready: boolean
 }
@@ -25,7 +28,7 @@ export function defaultStateDir(mode: Mode): string {
   return join(cacheRoot(), mode === 'api' ? 'cluster-api' : 'cluster')
 }
 
-/** The absolute path, if the sockets below it are short enough. */
+/** The absolute path. Throws if the paths of sockets in it would be too long. */
 export function checkedStateDir(path: string): string {
   const folder = resolve(path)
   const socket = join(folder, LONGEST_SOCKET)
@@ -37,7 +40,7 @@ export function checkedStateDir(path: string): string {
   return folder
 }
 
-/** Names this cluster's control groups; another state folder is another name. */
+/** The name of this cluster's control groups, different for each state folder. */
 export function clusterId(stateDir: string): string {
   return `scmoe-${createHash('sha256').update(stateDir).digest('hex').slice(0, 8)}`
 }
@@ -59,7 +62,7 @@ export function writeRecord(stateDir: string, record: ClusterRecord): void {
   renameSync(`${path}.tmp`, path)
 }
 
-/** Mounts at or below `folder`, the innermost first, out of the text of /proc/mounts. Pure. */
+/** The mounts at or below `folder` in the text of /proc/mounts, the innermost first. Pure. */
 export function mountsBelow(mounts: string, folder: string): string[] {
   return mounts
     .split('\n')
@@ -68,7 +71,7 @@ export function mountsBelow(mounts: string, folder: string): string[] {
     .toReversed()
 }
 
-/** Ends everything that the record names and removes every trace; the folder's owner must hold its lock. */
+/** Ends the processes of the record and removes every trace. The caller must hold the lock. */
 export async function clean(stateDir: string): Promise<void> {
   const record = readRecord(stateDir)
   if (record === undefined) {

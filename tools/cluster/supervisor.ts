@@ -1,4 +1,5 @@
-// Keeps programs running: until the cluster is complete the end of one is a failure, afterwards it is started again.
+// Keeps programs running. Until the cluster is complete, the end of a program is a failure; after
+// that, the program is started again.
 
 import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
@@ -30,7 +31,7 @@ export class Supervisor {
     this.failure = new Promise<never>((_, reject) => {
       this.#fail = reject
     })
-    // Whoever waits for the cluster races against it; alone it must not end the process.
+    // Callers wait for this promise; without one, its rejection must not end the process.
     this.failure.catch(() => {})
   }
 
@@ -39,7 +40,7 @@ export class Supervisor {
     this.#settled = true
   }
 
-  /** The kernel ends the program with this process, so that nothing is left if this process is killed. */
+  /** Starts a program that the kernel ends together with this process. */
   start(component: Component): void {
     const log = this.#log(component.name)
     const output = openSync(log, 'a')

@@ -1,5 +1,6 @@
-// The comparison the project is about: the same sizes on the same limited network, top-2 experts in sequential order against ScMoE with the
-// shortcut schedule. One row each, from the jobs' own status.
+// The comparison at the end of the demo: top-2 experts in sequential order against ScMoE with the
+// shortcut schedule, with the same sizes on the same limited network. The figures come from the
+// status of the jobs.
 
 import { join } from 'node:path'
 import { type Kubectl, ROOT } from '../install.ts'
@@ -24,7 +25,7 @@ export async function compareSchedules(
   return comparisonRows(jobs)
 }
 
-/** Header, one row per job, and the ratio of the last job's tokens per second to the first's. */
+/** A header, a row per job, and the tokens per second of the last job over those of the first. */
 export function comparisonRows(jobs: readonly Job[]): string[] {
   const header = ['', 'TOK/S', 'STEP-MS', 'ALL-TO-ALL-MS', 'OF MOE', 'HIDDEN', 'SCHEDULE']
   const rows = jobs.map(({ metadata, status }) => {

@@ -1,4 +1,4 @@
-// Follows one job by what a user would type, and reads its figures from its status.
+// Follows one job with the commands that a user would type, and reads the figures of its status.
 
 import type { Kubectl } from '../install.ts'
 
@@ -35,7 +35,10 @@ type Say = (line: string) => void
 const POLL_MILLISECONDS = 2000
 const AGE = /\s+\S+\s*$/
 
-/** Prints a row of `kubectl get scmoejobs` whenever it changes, until the job is Complete; throws with the job's own words when it is Failed. */
+/**
+ * Prints the row of `kubectl get scmoejobs` whenever it changes, until the job is Complete. Throws
+ * an error with the job's message if it is Failed.
+ */
 export async function followJob(kubectl: Kubectl, namespace: string, name: string, say: Say): Promise<Job> {
   let last = ''
   for (;;) {

@@ -1,4 +1,4 @@
-// The job's checkpoints, trace and summary, copied out of the cluster before it is gone.
+// Copies the job's checkpoints, trace and summary out of the cluster before the cluster ends.
 
 import { cpSync, existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join, relative } from 'node:path'
@@ -11,7 +11,10 @@ interface Volume {
   spec: { hostPath?: { path: string } }
 }
 
-/** Copies what the job wrote to scmoe-out/demo/<job> and says where things lie; elsewhere than on the embedded cluster it names the claim. */
+/**
+ * Copies the files of the job to scmoe-out/demo/<job> and returns sentences about them. On a
+ * cluster that is not the embedded one it copies nothing and names the volume claim.
+ */
 export async function saveOutput(
   cluster: Cluster,
   kubectl: Kubectl,

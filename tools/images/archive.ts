@@ -1,4 +1,4 @@
-// docker-archive: what `docker save` writes, and what containerd and kind import.
+// Writes docker-archives, the format that `docker save` writes and containerd and kind import.
 
 import { createHash } from 'node:crypto'
 import { type TarEntry, tar } from './tar.ts'
@@ -7,7 +7,7 @@ export type ImageConfig = {
   /** `repository:tag`. */
   readonly name: string
   readonly entrypoint: readonly string[]
-  /** Numeric, so that a kubelet can see that it is not root. */
+  /** A number, so that a kubelet can see that it is not root. */
   readonly user?: string
   readonly env?: Readonly<Record<string, string>>
   readonly workdir?: string
@@ -19,7 +19,7 @@ function sha256(parts: readonly Buffer[]): string {
   return hash.digest('hex')
 }
 
-/** One archive of one image, in parts; the layers lie over each other in their order. */
+/** The archive of one image, in parts. Later layers lie over earlier ones. */
 export function dockerArchive(config: ImageConfig, layers: readonly (readonly TarEntry[])[]): Buffer[] {
   const blobs = layers.map(entries => {
     const content = tar(entries)

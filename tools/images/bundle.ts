@@ -1,9 +1,9 @@
-// One file per program: no node_modules in an image.
+// Bundles each program into one file, so that images need no node_modules.
 
 import { join } from 'node:path'
 import { build } from 'esbuild'
 
-/** Dependencies in CommonJS call `require`, which a module does not have. */
+/** Defines `require`, which CommonJS dependencies call and ES modules lack. */
 const BANNER =
   "import { createRequire as makeRequire } from 'node:module'\nconst require = makeRequire(import.meta.url)"
 

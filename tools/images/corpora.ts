@@ -1,4 +1,4 @@
-// The texts that the worker image carries, written to build/data for local use as well.
+// Writes the texts that the worker image contains to build/data, also for local use.
 
 import { join } from 'node:path'
 import type { CorpusName } from '../../worker/data/corpora.ts'

@@ -1,4 +1,5 @@
-// The few words of a Dockerfile that our images need, as data: one description for Docker and for the build without it. Pure.
+// Reads the few instructions of a Dockerfile that our images use, so that Docker and the build
+// without Docker share one description. Pure.
 
 export type Recipe = {
   /** The Node version of `FROM node:VERSION-…`. */
@@ -10,7 +11,7 @@ export type Recipe = {
   readonly entrypoint: readonly string[]
 }
 
-/** Reads a Dockerfile. An instruction that it does not know is an error, so that the two builds cannot drift apart. */
+/** Reads a Dockerfile. Throws for an unknown instruction, so that the two builds cannot differ. */
 export function parseDockerfile(text: string): Recipe {
   const files: { from: string; to: string }[] = []
   const env: Record<string, string> = {}

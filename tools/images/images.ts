@@ -1,9 +1,10 @@
-// The images of this checkout without Docker: what their Dockerfiles say, on an operating system of this machine's libraries.
+// Builds the images of this checkout without Docker: the contents follow the Dockerfiles, the
+// operating system consists of libraries of this machine.
 
 import { createHash } from 'node:crypto'
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { writeAtomically } from '../cluster/programs/cache.ts'
+import { writeAtomically } from '../cache.ts'
 import { run } from '../process.ts'
 import { dockerArchive, type ImageConfig } from './archive.ts'
 import { bundle } from './bundle.ts'
@@ -14,26 +15,29 @@ import type { TarEntry } from './tar.ts'
 
 export const ROOT = join(import.meta.dirname, '..', '..')
 
-/** `tar` is a docker-archive of the image `name`. */
+/** `tar` is the path of a docker-archive of the image `name`. */
 export type BuiltImage = { readonly name: string; readonly tar: string }
 
 const PATH = '/usr/local/bin:/usr/bin:/bin'
 
-/** `scmoe/operator:<version of package.json>`. */
+/** Builds `scmoe/operator:<version of package.json>`. */
 export async function operatorImage(): Promise<BuiltImage> {
   await bundle(ROOT, 'operator')
   await bundle(ROOT, 'follow')
   return buildImage('operator', recipeOf('operator'))
 }
 
-/** `scmoe/worker:<version of package.json>`; the addon must have been built. */
+/** Builds `scmoe/worker:<version of package.json>`; the addon must have been built. */
 export async function workerImage(): Promise<BuiltImage> {
   await bundle(ROOT, 'worker')
   writeCorpora(ROOT)
   return buildImage('worker', recipeOf('worker'))
 }
 
-/** `scmoe/worker-gpu:<version of package.json>`; addon and CUDA backend must have been built, the libraries are fetched (more than half a GB). */
+/**
+ * Builds `scmoe/worker-gpu:<version of package.json>`. The addon and the CUDA backend must have
+ * been built; the libraries, more than half a GB, are fetched.
+ */
 export async function gpuWorkerImage(): Promise<BuiltImage> {
   await bundle(ROOT, 'worker')
   writeCorpora(ROOT)
@@ -41,7 +45,7 @@ export async function gpuWorkerImage(): Promise<BuiltImage> {
   return buildImage('worker-gpu', recipeOf('worker-gpu'))
 }
 
-/** Fills build/cuda-libraries. */
+/** Fetches the libraries of the GPU image into build/cuda-libraries. */
 export async function cudaLibraries(): Promise<void> {
   await run('bash', [join(ROOT, 'tools', 'cuda-libraries.sh')])
 }
@@ -50,10 +54,10 @@ export function recipeOf(image: string): Recipe {
   return parseDockerfile(readFileSync(join(ROOT, 'images', image, 'Dockerfile'), 'utf8'))
 }
 
-/** What may ask for libraries of the system: addons, and libraries with or without a version in their names. */
+/** Whether a file may need libraries of the system: addons and libraries, with a version or not. */
 export const isSharedObject = (path: string) => /\.(node|so(\.\d+)*)$/.test(path)
 
-/** Builds an image whose files lie below the repository's root, or finds the same one built before. */
+/** Builds an image of files below the repository's root, unless the same image exists. */
 export async function buildImage(image: string, recipe: Recipe): Promise<BuiltImage> {
   const node = nodeBinary()
   if (node.version !== recipe.nodeVersion) {
@@ -108,7 +112,10 @@ function entryOf(file: ImageFile): TarEntry {
   return { path, mode, content: ['text' in file ? Buffer.from(file.text) : readFileSync(file.source)] }
 }
 
-/** The same for the same image. Files of the machine, which are large and rarely change, are known by size and time. */
+/**
+ * A name that changes with the image. Files of the machine are large and rarely change, so only
+ * their size and time are compared.
+ */
 function fingerprint(config: ImageConfig, layers: readonly (readonly ImageFile[])[]): string {
   const hash = createHash('sha256').update(JSON.stringify([config, layers]))
   for (const file of layers.flat()) {

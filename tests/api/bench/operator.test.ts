@@ -1,4 +1,5 @@
-// bench:operator in its quick form: that it runs to the end and writes the figures it promises. Nothing about speed.
+// Tests bench:operator in its quick form: it runs to the end and writes the promised figures. Speed
+// is not tested.
 
 import { execFile } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -13,6 +14,10 @@ afterAll(() => rmSync(folder, { recursive: true }))
 
 const rate = z.number().positive()
 const Result = z.strictObject({
+  bench: z.literal('operator'),
+  machine: z.string(),
+  date: z.iso.date(),
+  command: z.string(),
   jobs: z.literal(6),
   workersPerJob: z.literal(2),
   podsPerSecond: rate,
@@ -33,7 +38,8 @@ it('bench:operator has a figure for every target, and a row for the loop, the op
   const { stdout } = await promisify(execFile)(process.execPath, ['bench/operator.ts', '--quick', '--json', file])
   const result = Result.parse(JSON.parse(readFileSync(file, 'utf8')))
   for (const row of ['bare loop', 'scmoe', 'jobset']) expect(stdout).toMatch(new RegExp(`^${row} +\\d`, 'm'))
-  // An uneventful life: four writes per pair of pods (they and Service and budget), three states, their events, the last report.
+  // A life without failures: four writes for two pods, Service and budget, three states with their
+  // events, and the last report.
   expect(result.writesPerJob).toBeLessThanOrEqual(12)
   expect(result.idleWritesPerHour).toBe(0)
 })

@@ -1,5 +1,6 @@
-// The commands that speak to a cluster, as processes of their own against a real API server: jobs in states that the operator brought them into.
-// Logs and traces need a kubelet: tests/cluster.
+// Tests of the commands for jobs in a cluster. The commands run as processes against a real API
+// server, on jobs that the operator has brought into their states. Logs and traces need a kubelet
+// and are tested in tests/cluster.
 
 import { execFile, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -44,7 +45,7 @@ interface Answer {
 
 const CI = { CI: 'true', FORCE_COLOR: undefined }
 
-/** `kubectl scmoe …` as users start it, in a CI as well. */
+/** Runs `kubectl scmoe …` as users start it, with the environment of a CI. */
 function scmoe(args: readonly string[], kubeconfig = api.kubeconfig, own = {}): Promise<Answer> {
   return new Promise(resolve => {
     execFile(PROGRAM, args, { env: { ...environment(kubeconfig), ...own } }, (failure, out, error) =>
@@ -56,7 +57,7 @@ const environment = (kubeconfig: string) => ({ ...process.env, ...COMPILED, ...C
 const here = async (...args: string[]) => scmoe([...args, '--namespace', ns.name])
 
 async function running(name: string): Promise<void> {
-  // Once it has failed it stays as it is for as long as a test looks at it.
+  // A long back-off, so that a failed job stays as it is while a test looks at it.
   const backoff = { initialSeconds: 300, maxSeconds: 300 }
   const job = await ns.createJob(name, { workers: { replicas: 2 }, failurePolicy: { maxRestarts: 1, backoff } })
   for (const rank of [0, 1]) {
@@ -83,7 +84,7 @@ describe('scmoe why', () => {
   it('follows a job through its life', async () => {
     await ns.createJob('gpt', { workers: { replicas: 2 }, failurePolicy: { maxRestarts: 0 } })
     await ns.state('gpt', 'Starting', 'WorkersStarting')
-    expect((await here('why', 'gpt')).out.replaceAll('\n', ' ')).toContain('Not ready of 2 workers: gpt-worker-0')
+    expect((await here('why', 'gpt')).out.replaceAll('\n', ' ')).toContain('2 of 2 workers are not ready: gpt-worker-0')
     const [first] = await ns.gang(2)
     if (first === undefined) throw new Error('no gang')
     await kubelet.end(first, { exitCode: 137, reason: 'OOMKilled' })
@@ -110,7 +111,7 @@ aside  Suspended  0/0    -       -      -         -        -      -
 
 1 Running, 1 Suspended; 4000 tokens/s
 `)
-    // With colours wherever CI is set, as some libraries have it, the text above would begin with an escape code.
+    // Some libraries use colours if CI is set; the text above would then begin with an escape.
     const forced = await scmoe(['top', '-n', ns.name], api.kubeconfig, { FORCE_COLOR: '1' })
     expect(forced.out.replaceAll('\u001B', 'ESC')).toMatch(/^ESC\[1mNAME .*\ngpt +ESC\[32mRunning/)
     const everywhere = await scmoe(['top', '--all-namespaces'])
@@ -140,7 +141,7 @@ describe('scmoe suspend and resume', () => {
   it('give the pods back and let the job go on, and say when there is nothing to do', async () => {
     await running('gpt')
     expect((await here('suspend', 'gpt')).out).toBe(
-      'gpt is suspended; it has no volume for checkpoints, so that it will start at the first step again\n',
+      'gpt is suspended; it has no volume for checkpoints, so it will start again at the first step\n',
     )
     await ns.status('gpt', ({ state, workers }) => state === 'Suspended' && workers?.active === 0)
     expect((await here('suspend', 'gpt')).out).toBe('gpt is already suspended\n')
@@ -214,7 +215,7 @@ describe('what a user gets wrong', () => {
     const { code, error } = await scmoe(['top'], file)
     expect(code).toBe(1)
     expect(error).toMatch(
-      /^the API server https:\/\/127\.0\.0\.1:\d+ of context "[^"]+" does not answer \(connect ECONNREFUSED.*\): is the cluster up/,
+      /^the API server https:\/\/127\.0\.0\.1:\d+ of context "[^"]+" does not answer \(connect ECONNREFUSED.*\)\. Check that the cluster is up/,
     )
   })
 

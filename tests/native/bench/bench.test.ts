@@ -1,4 +1,5 @@
-// The benchmarks in their quick form: that they run to the end, compute the right thing, and write the rows they promise. Nothing about speed.
+// Tests of the benchmarks in their quick form: they run to the end, compute the right result and
+// write the promised rows. Speed is not tested.
 
 import { execFile } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -30,7 +31,7 @@ interface Result {
 async function bench(name: string, ...words: string[]): Promise<Result> {
   const file = join(folder, `${name}.json`)
   const command = [join(root, 'bench', `${name}.ts`), '--quick', '--json', file, ...words]
-  // Told to stop, it takes its ranks and their networks with it.
+  // After the timeout the process gets SIGTERM and ends its ranks and their networks.
   await promisify(execFile)(process.execPath, command, { timeout: DEADLINE - 5000 })
   return JSON.parse(readFileSync(file, 'utf8')) as Result
 }
@@ -39,7 +40,7 @@ const reason = obstacle()
 if (reason !== undefined) console.warn(`skipped: ${reason}`)
 
 describe.skipIf(reason !== undefined)('benchmarks', { timeout: DEADLINE }, () => {
-  // Itself it fails when ranks disagree or a schedule changes a bit of loss or gradient norm.
+  // The benchmark itself fails if ranks disagree or a schedule changes a bit of loss or norm.
   it('overlap has a row for every kind and schedule of a regime and phase', async () => {
     const { rows } = await bench('overlap', '--regimes', '50', '--phases', 'train,forward')
     for (const phase of ['train', 'forward']) {
@@ -48,7 +49,7 @@ describe.skipIf(reason !== undefined)('benchmarks', { timeout: DEADLINE }, () =>
       expect(strategies).toEqual(expect.arrayContaining(EXPECTED))
       expect(own.filter(row => row['strategy'] === 'Pipelined').map(row => row['chunks'])).toEqual([2, 4, 8])
       const slots = own.filter(row => row['strategy'] === 'Shortcut' && row['chunks'] === 1).map(row => row['slot'])
-      // A slot that Auto takes too stands beside Auto's row.
+      // A slot that Auto chooses as well has a row of its own beside that of Auto.
       expect(new Set(slots)).toEqual(new Set([1, 2, 3, 4]))
     }
     for (const row of rows)

@@ -27,7 +27,7 @@ const Result = z.object({
 
 const leftovers = () => readdirSync(join(ROOT, 'build')).filter(name => name.startsWith('bench-checkpoint-'))
 
-// Broken once by steps beside a write that were taken for quiet ones, and by a folder that stayed.
+// Seen failing with steps beside a write that counted as quiet ones, and with a folder left behind.
 test('the benchmark of what a checkpoint costs has figures for one rank and for two, and leaves nothing', async () => {
   const before = leftovers()
   const file = join(temporaryFolder(), 'result.json')
@@ -37,7 +37,7 @@ test('the benchmark of what a checkpoint costs has figures for one rank and for 
   expect(rows.map(({ ranks }) => ranks)).toEqual([1, 2])
   for (const row of rows) {
     expect(row.stalledMilliseconds).toBeGreaterThanOrEqual(row.copyMilliseconds)
-    // 0.2 million parameters and two moments of each.
+    // 0.2 million parameters with two moments each.
     expect(row.megabytes).toBeGreaterThan(2)
   }
   expect(leftovers()).toEqual(before)

@@ -1,4 +1,5 @@
-// What `scmoe doctor` says of this machine, and of one with the stand-ins of a GPU's software (tests/native/standin).
+// Tests of `scmoe doctor` on this machine, and with stand-ins for the software of a GPU
+// (tests/native/standin).
 
 import { execFile, spawnSync } from 'node:child_process'
 import { join } from 'node:path'

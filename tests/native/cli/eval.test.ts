@@ -30,7 +30,7 @@ beforeEach(() => {
   folder = temporaryFolder()
 })
 
-/** The answer of the command itself. */
+/** Runs the command `scmoe eval`. */
 async function scmoe(...args: string[]): Promise<{ stdout: string; stderr: string; code: number }> {
   const command = promisify(execFile)(process.execPath, [join(ROOT, 'cli/scmoe.ts'), 'eval', ...args])
   return command.then(
@@ -77,9 +77,9 @@ const distance = (a: Float32Array | undefined, b: Float32Array | undefined) =>
     ? Math.max(...(a ?? []).map((value, i) => Math.abs(value - (b?.[i] ?? Number.NaN))))
     : Number.NaN
 
-// Failed when sequences began one token late, and when half of every tensor was not read.
+// Seen failing with sequences that began one token late, and with half of every tensor not read.
 test('a checkpoint of two ranks: the loss that the workers found on the text they held out', async () => {
-  // Held out is the last tenth: one sequence of 32 and its last target, which is every sequence of the evaluation.
+  // The last tenth is held out: one sequence of 32 and its last target. The evaluation repeats it.
   const text = Uint8Array.from({ length: 330 }, (_, i) => (i * i * 31 + 7 * i) % 251)
   const output = join(folder, 'out')
   const spec = tinySpec({ steps: 10, replicas: 2, rest: { data: { path: write('text', text) } } })
@@ -95,14 +95,14 @@ test('a checkpoint of two ranks: the loss that the workers found on the text the
   expect(Math.abs(found.crossEntropy - evaluationLoss)).toBeLessThan(2e-6)
   expect(found.loss).toBe(found.crossEntropy + 0.01 * (found.auxLoss ?? 0))
   expect(found.gradientNorm).toBeGreaterThan(0)
-  // What the index says of the model is enough; the figures are those of the text form.
+  // Without --job, the index of the checkpoint gives the model; text shows the same figures.
   const plain = await scmoe('--checkpoint', join(output, 'checkpoints/step-00000010'), '--tokens', tokens)
   expect(plain.stdout).toContain(`cross-entropy  ${found.crossEntropy.toFixed(6)}`)
   expect(plain.stdout).toContain(`gradient norm  ${found.gradientNorm?.toFixed(6)}`)
 })
 
 describe('gradients', () => {
-  // Failed when the z-loss was left out of the loss.
+  // Seen failing with the z-loss left out of the loss.
   test("are the engine's, and the slope of the loss", async () => {
     const spec = smallSpec()
     const weights = weightsOf(spec)
@@ -133,7 +133,8 @@ describe('gradients', () => {
     }
   })
 
-  // Failed when the last, smaller batch counted as much as the others, in losses or in gradients, and when a batch's losses stayed for the next.
+  // Seen failing with a last, smaller batch that counted as much as the others, in losses or in
+  // gradients, and with losses of a batch that stayed for the next.
   test('of sequences in batches, the last one smaller, are the mean of those of each sequence', async () => {
     const spec = smallSpec({ model: { balanceLossCoefficient: '0' } })
     const weights = weightsOf(spec)
@@ -159,7 +160,7 @@ describe('gradients', () => {
 
 const STEP = 2e-3
 
-/** Of three sequences in one batch, by the program that computes gradients alone. */
+/** The gradients of three sequences in one batch, from the program that computes only gradients. */
 async function engineGradients(spec: ScMoEJobSpec, weights: Weights): Promise<Map<string, Float32Array>> {
   const model = { ...modelOfSpec(spec), batch: 3, capacity: 24 }
   const engine = createEngine({
@@ -222,7 +223,7 @@ describe('weights of another program', () => {
     expect(await evaluate(order)).toEqual({ ...one, checkpoint })
   })
 
-  // Failed when the page's code had the value before the gate, and keys before queries.
+  // Seen failing with the value before the gate, and with keys before queries, in the page's code.
   test("of Hugging Face's Llama, converted as docs/checkpoints.md says, give its loss", async context => {
     const { python = '', problem } = interpreter
     context.skip(problem !== undefined, problem)

@@ -12,7 +12,8 @@ const End = z.object({
   summary: z.object({ steps: z.number(), worldSize: z.number(), evaluationLoss: z.looseObject({}) }),
 })
 
-// 01 to 03 are run by the cluster tests and by the demo. Broken once by a capacityFactor of none that stayed a word: the job was refused.
+// The cluster tests and the demo run 01 to 03. Seen failing with a capacityFactor of `none` that
+// was not turned into a value: the job was refused.
 test.each([
   ['04-llama-style', 2],
   ['05-one-process', 1],

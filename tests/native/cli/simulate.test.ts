@@ -1,4 +1,5 @@
-// scmoe simulate: compute measured by processes that each play one rank, and worlds that are run to see how right the prediction is. Its formulas:
+// Tests of `scmoe simulate` with real measurements: compute measured by processes that each play
+// one rank, and worlds that are run and compared with their prediction. The formulas are tested in
 // tests/unit/schedule/simulate.test.ts.
 
 import { writeFileSync } from 'node:fs'
@@ -43,7 +44,8 @@ test('predicts worlds from compute it measures: more for a wider model, experts 
   const simulated = async (hiddenSize: number) => {
     const model = { ...MODEL, hiddenSize, feedForwardSize: 2 * hiddenSize }
     const training = { steps: 1, sequenceLength: 64, globalBatchSequences: 8, microBatches: 2 }
-    const network = { ...NETWORK, bandwidth: 1e9, latency: 0, peer: 0 } // so fast that all time is compute
+    // A network so fast that all time is compute.
+    const network = { ...NETWORK, bandwidth: 1e9, latency: 0, peer: 0 }
     return Predicted.parse(
       JSON.parse(await simulateCommand(jobFile({ model, training }), { ...network, ranks: [2, 8] })),
     )

@@ -74,7 +74,10 @@ test('it trains, says how it went, and continues from its checkpoint when asked 
   expect(first).toMatchObject({ code: 0, stdout: expect.stringContaining(output) })
   const summary = readFileSync(join(output, 'summary.json'), 'utf8')
   const again = await run(file, '--output', output).ended
-  expect(again).toMatchObject({ code: 0, stdout: expect.stringMatching(/^done {2}nothing was left to do.*: 20 steps/) })
+  expect(again).toMatchObject({
+    code: 0,
+    stdout: expect.stringMatching(/^done {2}all steps were done already.*: 20 steps/),
+  })
   expect(readFileSync(join(output, 'summary.json'), 'utf8'), 'with the figures of the run that trained').toBe(summary)
   const second = await run(file, '--output', output, '--steps', '30', '--replicas', '1', '--json').ended
   expect(second.code).toBe(0)
@@ -116,7 +119,7 @@ test('Ctrl-C twice kills', async () => {
   for (const pid of ranksOf(output)) process.kill(pid, 'SIGSTOP')
   child.kill('SIGINT')
   // Two signals at the same time would arrive as one.
-  await until(() => started.stderr().includes('once more kills'))
+  await until(() => started.stderr().includes('press Ctrl-C again'))
   child.kill('SIGINT')
   expect((await ended).code).not.toBe(0)
   expect(ranksOf(output)).toEqual([])

@@ -1,5 +1,6 @@
-// The pure half of bench:quality: jobs that differ in the kind alone, statistics over seeds, the experts' load, plots. How a test was seen to
-// fail, the code broken on purpose, is said at each.
+// Tests of the pure half of bench:quality: jobs that differ only in their kind, statistics over
+// seeds, the load of experts, and plots. The comment at each test says with which defect, put in on
+// purpose, it was seen failing.
 
 import * as fc from 'fast-check'
 import { parseHTML } from 'linkedom'
@@ -50,7 +51,7 @@ function comparisonOf(runs: readonly Measured[], others: readonly Measured[]) {
 }
 
 describe('jobs', () => {
-  // Failed with 4 experts for Top1.
+  // Seen failing with 4 experts for Top1.
   it('differ in the architecture alone', () => {
     const rest = KIND_NAMES.map(kind => {
       const { model, ...other } = specOf(job({ kind }))
@@ -61,7 +62,7 @@ describe('jobs', () => {
     expect(KIND_NAMES).toHaveLength(14)
   })
 
-  // Failed when the number of held-out batches was left out of the key.
+  // Seen failing when the number of held-out batches was left out of the key.
   it('have a result of their own for everything that changes it', () => {
     const changes: Partial<Job>[] = [
       ...KIND_NAMES.map(kind => ({ kind })),
@@ -78,7 +79,7 @@ describe('jobs', () => {
     expect(keyOf(job())).toBe(keyOf(job()))
   })
 
-  // Failed with a feed-forward width of 8d for SharedExpert.
+  // Seen failing with a feed-forward width of 8d for SharedExpert.
   it('compute as much per token as the baseline where the paper says so', () => {
     const active = (kind: string) => parametersOf(job({ kind })).active
     for (const kind of ['SharedExpert', 'DGMoE', 'ScMoE Pos-2 DirectAdd'])
@@ -87,14 +88,14 @@ describe('jobs', () => {
     expect(parametersOf(job({ kind: 'Top1' })).total).toBe(parametersOf(job()).total)
   })
 
-  // Failed without the names in the message.
+  // Seen failing without the names in the message.
   it('of an unknown kind are refused with the names there are', () => {
     expect(() => specOf(job({ kind: 'Top3' }))).toThrow(/"Top3"; there are Dense, Top1, Top2/)
   })
 })
 
 describe('statistics', () => {
-  // Worked out by hand. Failed with n instead of n - 1.
+  // Calculated by hand. Seen failing with n instead of n - 1.
   it('of three values', () => {
     expect(spread([1, 2, 6])).toEqual({ mean: 3, least: 1, most: 6, deviation: Math.sqrt(7) })
     expect(spread([4]).deviation).toBeNull()
@@ -103,7 +104,7 @@ describe('statistics', () => {
 
   const value = fc.double({ min: -100, max: 100, noNaN: true })
 
-  // Failed without the square root.
+  // Seen failing without the square root.
   it('move with their values and scale with them', () => {
     fc.assert(
       fc.property(
@@ -121,7 +122,7 @@ describe('statistics', () => {
     )
   })
 
-  // Failed when runs were compared in the order in which they come.
+  // Seen failing when runs were compared in the order in which they come.
   it('compare runs of the same seed, whatever their order, and leave out seeds that one of them lacks', () => {
     const runs = [run('A', 1, 2), run('A', 2, 5), run('A', 3, 9)]
     const others = [run('B', 4, 0), run('B', 2, 6), run('B', 1, 1)]
@@ -132,7 +133,7 @@ describe('statistics', () => {
     expect(() => compare([...runs, run('A', 1, 3)], others)).toThrow(/same seed/)
   })
 
-  // Failed when a tie counted as reversed.
+  // Seen failing when a tie counted as reversed.
   it('say of a published order whether it holds in every seed, in none, or neither', () => {
     expect(
       verdicts([
@@ -160,7 +161,7 @@ describe('statistics', () => {
     ).toEqual(['A B undecided'])
   })
 
-  // Failed when the load of Dense was 0, and when the baseline was compared with itself.
+  // Seen failing when the load of Dense was 0, and when the baseline was compared with itself.
   it('make a line per kind; what a kind lacks is left out', () => {
     const runs = [run('Dense', 1, 3), run('Top2', 1, 2, 1.5), run('Top2', 2, 4, 2.5), run('Dense', 2, 3)]
     const [dense, top2] = linesOf(runs, () => ({ total: 7, active: 5 }), 'Top2')
@@ -172,7 +173,7 @@ describe('statistics', () => {
 })
 
 describe('load of experts', () => {
-  // Failed when the fullest was divided by the sum, and the dropped by the number of layers.
+  // Seen failing when the fullest was divided by the sum, and the dropped by the number of layers.
   it('is 1 where it is even and E where one expert has all', () => {
     expect(loadOf(9, [[3, 3, 3]])).toEqual({ maxOverMean: 1, dropped: 0 })
     expect(loadOf(9, [[0, 12, 0]])).toEqual({ maxOverMean: 3, dropped: 0.25 })
@@ -180,7 +181,7 @@ describe('load of experts', () => {
     expect(loadOf(9)).toBeUndefined()
   })
 
-  // Failed when capacity was held against the sum of both ways.
+  // Seen failing when capacity was held against the sum of both ways.
   it('of two ways of the tokens is that of their sum; capacity bounds each', () => {
     expect(
       loadOf(4, [
@@ -196,7 +197,7 @@ describe('load of experts', () => {
     ).toEqual({ maxOverMean: 2, dropped: 0 })
   })
 
-  // Failed when no counts were kept, and when those of one of the programs were.
+  // Seen failing when no counts were kept, and when those of one of the programs were.
   it('is read from buffers that lie at the same place in both programs of every kind', () => {
     for (const kind of KIND_NAMES) {
       const config = configOf(job({ kind }))
@@ -215,7 +216,8 @@ describe('load of experts', () => {
 describe('plots', () => {
   const runs = [run('Dense', 1, 2.5), run('Top2', 1, 2, 1.5), run('Top2', 2, 2.2, 1.8), run('DGMoE', 1, 2.1, 1.2)]
 
-  // Failed when a kind was missing, when a kind had one dot at its mean, and when Dense had a load of 0.
+  // Seen failing when a kind was missing, when a kind had one dot at its mean, and when Dense had a
+  // load of 0.
   it('have a row per kind and a dot per run; a kind without experts has no load', () => {
     const [loss, balance] = [parse(lossPlot(runs, 'Top2')), parse(balancePlot(runs))]
     const labels = (document: typeof loss) =>
@@ -226,7 +228,7 @@ describe('plots', () => {
     expect(balance.querySelectorAll('circle')).toHaveLength(3)
   })
 
-  // Failed with the axis reversed.
+  // Seen failing with the axis reversed.
   it('show a lower loss further left', () => {
     const document = parse(lossPlot(runs, 'Top2'))
     const places = [...document.querySelectorAll('circle')].map(dot => Number(dot.getAttribute('cx')))
@@ -234,7 +236,7 @@ describe('plots', () => {
     expect(places[3]).toBeLessThan(places[0] ?? 0)
   })
 
-  // Failed with a random class name, and without the namespace.
+  // Seen failing with a random class name, and without the namespace.
   it('are files of their own, the same for the same runs', () => {
     expect(lossPlot(runs, 'Top2')).toMatch(/^<svg xmlns="http:\/\/www.w3.org\/2000\/svg"/)
     expect(lossPlot(runs, 'Top2')).toBe(lossPlot(runs, 'Top2'))

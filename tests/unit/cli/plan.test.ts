@@ -22,7 +22,7 @@ const Planned = z.object({
 })
 const folder = mkdtempSync(join(tmpdir(), 'scmoe-plan-'))
 afterAll(() => rmSync(folder, { recursive: true }))
-/** A file with one job. */
+/** Writes a file with one job. */
 function jobFile(spec: object): string {
   const file = join(folder, 'job.json')
   const training = { steps: 1, sequenceLength: 16, globalBatchSequences: 8 }
@@ -32,7 +32,7 @@ function jobFile(spec: object): string {
 }
 const SMALL = { blocks: 2, hiddenSize: 16, heads: 2, feedForwardSize: 32 }
 
-/** Ops of rank 0's program in the order in which they were emitted. */
+/** The ops of rank 0's program in emitted order. */
 function emittedLabels(file: string): string[] {
   const { spec } = readJob(file)
   return emitTrain(modelConfig(spec, spec.workers.replicas), 0).ops.map(({ label }) => label)
@@ -79,7 +79,7 @@ describe('scmoe plan', () => {
     expect(text).toMatch(/^6\.7\d billion parameters/m)
   })
 
-  // Broken once by counting the micro-batches before the last once, however many there are.
+  // Seen failing with the micro-batches before the last counted once, however many there are.
   it('counts every micro-batch of a step', () => {
     const model = SMALL
     const [two, four] = [2, 4].map(microBatches =>
@@ -87,7 +87,8 @@ describe('scmoe plan', () => {
     )
     expect(two?.programs.map(({ name }) => name)).toEqual(['train', 'accumulate.first', 'evaluate'])
     expect(four?.programs.map(({ name }) => name)).toEqual(['train', 'accumulate.first', 'accumulate', 'evaluate'])
-    // The same sequences in twice as many parts: the work of each is half, its ops without rows are not.
+    // The same sequences in twice as many parts: each part has half of the work, except for ops
+    // that do not depend on rows.
     const times = [two, four].map(planned => planned?.schedules[0]?.predictedMilliseconds ?? 0)
     expect((times[1] ?? 0) / (times[0] ?? 1)).toBeGreaterThan(1)
     expect((times[1] ?? 0) / (times[0] ?? 1)).toBeLessThan(2)
@@ -127,14 +128,14 @@ const results = (times: object) => {
 }
 const pair = () => jobFile({ model: SMALL, workers: { replicas: 2 } })
 
-/** 10 microseconds for every op: a prediction in which sums, not speeds, count. */
+/** Measured times of 10 microseconds for every op, so that predictions are counts of ops. */
 const tens = () => {
   const labels = emittedLabels(pair())
   return { labels, times: [labels.map(() => 10), labels.map(() => 10)], contention: 0, latency: 0 }
 }
 
 describe('scmoe plan --results', () => {
-  // Broken once by a profile that was read but not passed on: the prediction did not change with the times.
+  // Seen failing with a profile that was read but not passed on: the prediction did not change.
   it('predicts from what a run measured, and shows what the schedule that ran took', () => {
     const text = planCommand(pair(), results(tens()))
     expect(text).toContain(`predicted from the times in ${join(folder, 'plan-times.json')}`)
@@ -144,7 +145,7 @@ describe('scmoe plan --results', () => {
     const { labels, times, ...rest } = tens()
     const twice = plan(pair(), results({ labels, times: times.map(rank => rank.map(time => 2 * time)), ...rest }))
     expect(once.measured).toEqual({ schedule: 'sequential', milliseconds: 12.34 })
-    // Splitting costs the same per chunk, whatever the times.
+    // Only the sequential step doubles: splitting into chunks costs the same whatever the times.
     const sequential = ({ schedules }: typeof once) => schedules.find(each => each.schedule === 'sequential')
     expect(sequential(twice)?.predictedMilliseconds).toBeCloseTo(2 * (sequential(once)?.predictedMilliseconds ?? 0))
   })
@@ -153,7 +154,7 @@ describe('scmoe plan --results', () => {
     const { labels, times, ...rest } = tens()
     const other = results({ labels: labels.with(3, 'else'), times, ...rest })
     expect(() => planCommand(pair(), other)).toThrow(
-      /plan-times\.json is of another model: its op 3 is else, that of the job /,
+      /plan-times\.json holds times of another model: its op 3 is else, but that of the job is /,
     )
     const three = results({ labels, times: [...times, times[0]], ...rest })
     expect(() => planCommand(pair(), three)).toThrow('holds times of 3 ranks, but the job has 2')

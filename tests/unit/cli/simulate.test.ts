@@ -1,5 +1,6 @@
-// scmoe simulate as a command: which jobs this machine can measure, and predictions from what a run measured. Its formulas: simulate.test.ts; what it
-// measures itself: tests/native/cli/simulate.test.ts.
+// Tests of the command `scmoe simulate`: the jobs that this machine can measure, and predictions
+// from the results of a run. The formulas are tested in tests/unit/schedule/simulate.test.ts, the
+// measurements in tests/native/cli/simulate.test.ts.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -19,7 +20,7 @@ const Predicted = z.array(z.object({ ranks: z.number(), communicationMillisecond
 const folder = mkdtempSync(join(tmpdir(), 'scmoe-simulate-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 
-/** A file with one job on GPUs. */
+/** Writes a file with one job on GPUs. */
 function jobFile(precision: string): string {
   const file = join(folder, `${precision}.json`)
   const model = { blocks: 2, hiddenSize: 64, heads: 2, feedForwardSize: 64 }
@@ -43,7 +44,7 @@ const predicted = async (file: string) =>
   Predicted.parse(JSON.parse(await simulateCommand(file, { ...OPTIONS, json: true, results: resultsOf(file) })))
 
 describe('scmoe simulate of a job in bfloat16', () => {
-  // Seen failing without the check, where --validate with --results trained in float32 and said nothing.
+  // Seen failing without the check: --validate with --results then trained in float32 silently.
   it.each([
     ['', {}],
     [' with --validate', { validate: true }],

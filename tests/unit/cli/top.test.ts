@@ -1,4 +1,4 @@
-// The table of `scmoe top`, the order and the form of `scmoe logs`: from plain data.
+// Tests of the table of `scmoe top` and of the order and form of `scmoe logs`, from plain data.
 
 import { describe, expect, it } from 'vitest'
 import { readable } from '../../../cli/cluster/log-line.ts'

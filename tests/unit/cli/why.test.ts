@@ -1,4 +1,5 @@
-// What `scmoe why` says: of every state that the operator itself brings a job into, and of every reason and failure there is.
+// Tests of the paragraph that `scmoe why` prints: for every state into which the operator brings a
+// job, and for every reason and failure that exists.
 
 import { describe, expect, it } from 'vitest'
 import { why } from '../../../cli/cluster/why.ts'
@@ -30,10 +31,12 @@ describe('a job that waits', () => {
   it('for an operator', () => {
     const world = new World()
     world.job.metadata.creationTimestamp = new Date(T0).toISOString()
-    expect(said(world)).toBe('gpt was created 0 s ago and no operator has looked at it yet. Look again.')
+    expect(said(world)).toBe(
+      'gpt was created 0 s ago and no operator has looked at it yet. Run this command again in a few seconds.',
+    )
     world.wait(30)
     expect(said(world)).toBe(
-      'No operator has looked at gpt, created 30 s ago. Is one installed and running: `kubectl get deployments --all-namespaces --selector app.kubernetes.io/name=scmoe`? If it is, it may watch other namespaces than ns: chart value watchNamespaces.',
+      'No operator has looked at gpt, created 30 s ago. Check that one is installed and running: `kubectl get deployments --all-namespaces --selector app.kubernetes.io/name=scmoe`. If it is, check that it watches namespace ns: chart value watchNamespaces.',
     )
   })
 
@@ -43,11 +46,12 @@ describe('a job that waits', () => {
     world.waiting('gpt-worker-1', 'ContainerCreating')
     world.settle()
     expect(said(world)).toBe(
-      'gpt is Starting (WorkersStarting): created the workers of attempt 1, waiting for all to be ready. Not ready of 2 workers: gpt-worker-1 (ContainerCreating). If the job stays in this state, see `scmoe logs gpt`: rank 0 names the ranks that it waits for.',
+      'gpt is Starting (WorkersStarting): created the workers of attempt 1, waiting for all to be ready. 1 of 2 workers is not ready: gpt-worker-1 (ContainerCreating). If the job stays in this state, see `scmoe logs gpt`: rank 0 names the ranks that it waits for.',
     )
   })
 
-  // Seen to fail: the generation that was refused was not on record, so the operator was said not to run.
+  // Seen failing with a status that did not record the refused generation: the text then said that
+  // the operator was not running.
   it('for pods that the API server refuses once it is resumed', () => {
     const world = new World({ suspend: true })
     world.settle()
@@ -55,7 +59,7 @@ describe('a job that waits', () => {
     const refusal = { reason: 'CreateRefused', message: 'Pod gpt-worker-0: exceeded quota' }
     world.job.status = { ...world.status, ...refusedStatus(world.job, refusal, world.now) }
     expect(said(world)).toMatch(/^gpt is Pending \(CreateRefused\): Pod gpt-worker-0: exceeded quota\. /)
-    expect(said(world)).not.toContain('not acted on')
+    expect(said(world)).not.toContain('has not acted on')
   })
 
   it('for an image, a Secret, or a node', () => {
@@ -83,14 +87,14 @@ describe('a job that waits', () => {
     world.wait(200)
     world.settle()
     expect(said(world)).toBe(
-      'gpt is restarting: waiting for pod gpt-worker-0 on node node-1 to be gone. gpt-worker-0 should have ended a minute ago: if node node-1 is gone for good, `kubectl delete pod gpt-worker-0 --namespace ns --force`. It was restarted 1 time; last, gpt-worker-1 failed in attempt 1: internal: it broke. If it happens again, please report it with the output of `scmoe logs gpt`.',
+      'gpt is restarting: waiting for pod gpt-worker-0 on node node-1 to be gone. gpt-worker-0 should have ended a minute ago: if node node-1 is gone for good, run `kubectl delete pod gpt-worker-0 --namespace ns --force`. It was restarted 1 time; most recently, gpt-worker-1 failed in attempt 1: internal: it broke. If it happens again, please report it with the output of `scmoe logs gpt`.',
     )
   })
 
   it('for its user, because it is suspended', () => {
     const world = runningWorld()
     world.edit({ suspend: true })
-    expect(said(world)).toContain('The last change of its spec is not acted on yet')
+    expect(said(world)).toContain('The operator has not acted on the last change of its spec yet')
     world.settle()
     expect(said(world)).toBe(
       'gpt is Suspended (Stopping): waiting for the workers to stop. It waits for 2 pods to end.',
@@ -109,7 +113,7 @@ describe('a job that waits', () => {
     const status = { state: 'Restarting', reason: 'ScaledDown', message, restarts: 1, attempt: 3, lastFailure }
     world.job.status = ScMoEJobStatus.parse(status)
     expect(said(world)).toBe(
-      'gpt is restarting: starting again with 1 of 2 workers. It was restarted 1 time; last, gpt-worker-1 failed in attempt 1: OOMKilled: too much.',
+      'gpt is restarting: starting again with 1 of 2 workers. It was restarted 1 time; most recently, gpt-worker-1 failed in attempt 1: OOMKilled: too much.',
     )
   })
 
@@ -170,7 +174,7 @@ describe('a job that runs', () => {
     world.wait(59)
     expect(said(world)).toBe(text)
     world.wait(241)
-    expect(said(world)).toContain(`${text} Rank 0 has not been heard of for 5 min: `)
+    expect(said(world)).toContain(`${text} Rank 0 has not reported for 5 min. `)
   })
 
   it('names the worker that is not ready any more, and what happened before', () => {
@@ -186,7 +190,7 @@ describe('a job that runs', () => {
     world.waiting('gpt-worker-0', 'CrashLoopBackOff')
     world.settle()
     expect(said(world)).toMatch(
-      /Not all workers are ready\. Not ready of 2 workers: gpt-worker-0 \(CrashLoopBackOff\)\..* It was restarted 1 time; last, gpt-worker-1 failed in attempt 1: internal: it broke\.$/,
+      /Not all workers are ready\. 1 of 2 workers is not ready: gpt-worker-0 \(CrashLoopBackOff\)\..* It was restarted 1 time; most recently, gpt-worker-1 failed in attempt 1: internal: it broke\.$/,
     )
   })
 

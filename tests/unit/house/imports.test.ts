@@ -127,7 +127,7 @@ describe('TypeScript imports', () => {
     const clients = under('operator/', 'worker/', 'cli/').filter(({ foreign }) =>
       foreign.includes('@kubernetes/client-node'),
     )
-    expect(clients.map(({ path }) => path).toSorted()).toEqual(['cli/cluster/cluster.ts', 'operator/api/kube.ts'])
+    expect(clients.map(({ path }) => path).toSorted()).toEqual(['cli/cluster/client.ts', 'operator/api/kube.ts'])
     const callers = new Set(
       ['observe', 'apply', 'events', 'api/reflector', 'api/elector', 'main', 'follow'].map(
         name => `operator/${name}.ts`,

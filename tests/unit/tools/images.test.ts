@@ -60,7 +60,8 @@ describe('the Dockerfiles', () => {
       expect(gpu.files.map(({ to }) => to)).toContain(gpu.env[name])
   })
 
-  // Seen failing: those with a version in their names left out; the image then lacked librt.so.1, which cuBLASLt needs.
+  // Seen failing with names that end in a version left out: the image then lacked librt.so.1, which
+  // cuBLASLt needs.
   it('is asked for the libraries that its own need, whether their names end in a version or not', () => {
     const asked = recipeOf('worker-gpu').files.flatMap(({ from }) => (isSharedObject(from) ? [from] : []))
     expect(asked).toEqual(
@@ -148,7 +149,7 @@ function image(): Buffer {
   return Buffer.concat(dockerArchive({ name: 'a/b:1', entrypoint: ['/x'] }, [one, two]))
 }
 
-/** A zip archive of one file, written from the format's description. */
+/** A zip archive of one file, written after the description of the format. */
 function zip(name: string, content: Buffer, method: number): Buffer {
   const data = method === 8 ? deflateRawSync(content) : content
   const local = Buffer.alloc(30)

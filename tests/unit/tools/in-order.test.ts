@@ -1,4 +1,4 @@
-// `npm test` runs stages side by side; what is read is one after another.
+// Tests that the output of stages which `npm test` runs in parallel is shown one after another.
 
 import { expect, it } from 'vitest'
 import { InOrder } from '../../../tools/in-order.ts'

@@ -1,13 +1,14 @@
-// Finds the cluster's programs: KUBEBUILDER_ASSETS, then the cache, else a build from the pinned Go modules.
+// Finds the cluster's programs in KUBEBUILDER_ASSETS or in the cache, or builds them from pinned Go
+// modules.
 
 import { execFileSync, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { cacheRoot, writeAtomically } from '../../cache.ts'
 import { withLock } from '../../lock.ts'
-import { cacheRoot, writeAtomically } from './cache.ts'
 import { type BinaryName, controlPlaneKey, GO_FOLDER, type GoBuild, goBuild } from './modules.ts'
 
-/** One line that says what happens now. `update` marks a line that replaces the one before it. */
+/** Takes a line about the current step. `update` marks a line that replaces the line before it. */
 export type Progress = (line: string, update?: boolean) => void
 
 const TICK_MILLISECONDS = 5000
@@ -18,8 +19,9 @@ function binaryFolder(): string {
 }
 
 /**
- * Absolute paths of the named programs; those not there yet are built (minutes, needs Go and its module proxy).
- * `assets` is a folder with ready ones, such as KUBEBUILDER_ASSETS of controller-runtime's envtest.
+ * The absolute paths of the named programs. Missing programs are built, which takes minutes and
+ * needs Go and its module proxy. `assets` is a folder with programs, such as KUBEBUILDER_ASSETS of
+ * controller-runtime's envtest.
  */
 export async function binaries<Name extends BinaryName>(
   names: readonly Name[],
@@ -47,11 +49,11 @@ export async function binaries<Name extends BinaryName>(
   }
   const paths: Partial<Record<Name, string>> = {}
   for (const name of names) paths[name] = path(name)
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- each name was given its path in the line above
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the loop has set every name
   return paths as Record<Name, string>
 }
 
-/** Runs `go build` and says every few seconds how long it has taken. */
+/** Runs `go build` and reports every few seconds how long it has taken. */
 export async function compile(
   build: GoBuild,
   output: string,

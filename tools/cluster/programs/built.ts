@@ -1,13 +1,14 @@
-// Programs for tests and benchmarks that no cluster needs, each built from its pinned module when first asked for.
+// Programs that tests and benchmarks need but no cluster does, each built from its pinned module at
+// the first call.
 
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { cacheRoot, writeAtomically } from '../../cache.ts'
 import { withLock } from '../../lock.ts'
 import { compile, type Progress } from './binaries.ts'
-import { cacheRoot, writeAtomically } from './cache.ts'
 import { buildKey, type ProgramName, programBuild } from './modules.ts'
 
-/** The path of the program. */
+/** The path of the program, which is built if it is not in the cache. */
 export function builtProgram(name: ProgramName, onProgress: Progress = () => {}): Promise<string> {
   const build = programBuild(name)
   const key = buildKey([build.module], [build.ldflags, ...(build.tags === undefined ? [] : [build.tags])])
@@ -15,7 +16,7 @@ export function builtProgram(name: ProgramName, onProgress: Progress = () => {})
   return once(path, temporary => compile(build, temporary, { label: `building ${name}`, onProgress }))
 }
 
-/** Makes a file of the cache unless it is there. */
+/** Makes a file of the cache unless it exists; returns its path. */
 export async function once(path: string, make: (temporary: string) => Promise<void> | void): Promise<string> {
   if (existsSync(path)) return path
   await withLock(path, async () => {

@@ -1,4 +1,4 @@
-// What is built from pinned Go modules, and the name of the folder that holds the result. Reads the pins and asks Go where modules are.
+// The programs that are built from pinned Go modules, and the names of their folders in the cache.
 
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -15,7 +15,7 @@ export type BinaryName =
   | 'kube-proxy'
   | 'coredns'
 
-/** One `go build`: a package of one of the modules under go/, and the linker's flags. */
+/** One `go build`: a package of a module under go/, and the flags of the linker. */
 export type GoBuild = {
   readonly module: string
   readonly package: string
@@ -23,15 +23,18 @@ export type GoBuild = {
   readonly tags?: string
 }
 
-/** Programs that no cluster needs: the last Helm 3, Prometheus' checker of rules, the controller the operator is compared with. */
+/**
+ * Programs that no cluster needs: the last Helm 3, the rule checker of Prometheus, and the
+ * controller with which the operator is compared.
+ */
 export type ProgramName = 'helm' | 'promtool' | 'jobset'
 
 export const GO_FOLDER = join(import.meta.dirname, '../go')
 
-/** All that a program needs to talk to an API server. */
+/** The programs of mode `api`. */
 export const API_BINARIES: readonly BinaryName[] = ['etcd', 'kube-apiserver']
 
-/** All that a node needs, in the order of building. */
+/** The programs of mode `node`, in the order in which they are built. */
 export const NODE_BINARIES: readonly BinaryName[] = [
   'etcd',
   'kube-apiserver',
@@ -46,7 +49,7 @@ export const NODE_BINARIES: readonly BinaryName[] = [
 const STRIPPED = '-s -w'
 const CONTROL_PLANE_MODULES = ['etcd', 'kubernetes', 'coredns']
 
-/** The version that a go.mod requires of a module. */
+/** The version of a module that a go.mod requires. */
 export function requiredVersion(goMod: string, module: string): string {
   for (const line of goMod.split('\n')) {
     const [path, version] = line
@@ -62,7 +65,7 @@ export function kubernetesVersion(): string {
   return requiredVersion(readFileSync(join(GO_FOLDER, 'kubernetes', 'go.mod'), 'utf8'), 'k8s.io/kubernetes')
 }
 
-/** How to build one binary. Without the version in the linker's flags the node reports v0.0.0. */
+/** The build of one program. Without the version in these flags, the node would report v0.0.0. */
 export function goBuild(name: BinaryName, version = kubernetesVersion()): GoBuild {
   if (name === 'etcd' || name === 'coredns') return { module: name, package: '.', ldflags: STRIPPED }
   const [major, minor] = version.slice(1).split('.')
@@ -75,11 +78,11 @@ export function goBuild(name: BinaryName, version = kubernetesVersion()): GoBuil
   }
 }
 
-/** How to build a program that no cluster needs. */
+/** The build of a program that no cluster needs. */
 export function programBuild(name: ProgramName): GoBuild {
   if (name === 'jobset') return { module: 'jobset', package: 'sigs.k8s.io/jobset', ldflags: STRIPPED }
   if (name === 'promtool') {
-    // It checks files: without the clients of all clouds it is a third of the size.
+    // To check files it needs no clients of clouds, without which it has a third of the size.
     return {
       module: 'promtool',
       package: 'github.com/prometheus/prometheus/cmd/promtool',
@@ -92,7 +95,7 @@ export function programBuild(name: ProgramName): GoBuild {
   return { module: 'helm3', package: 'helm.sh/helm/v3/cmd/helm', ldflags }
 }
 
-/** Where Go keeps the source of a module that one under go/ requires. */
+/** The folder in which Go keeps the source of `module`, which the module `name` requires. */
 export function moduleFolder(name: string, module: string): string {
   const text = execFileSync('go', ['mod', 'download', '-json', module], {
     cwd: join(GO_FOLDER, name),
@@ -102,7 +105,7 @@ export function moduleFolder(name: string, module: string): string {
   return folder
 }
 
-/** Names the result of these builds: another pin, source or flag is another name. */
+/** A name for the result of these builds, which changes with every pin, source and flag. */
 export function buildKey(modules: readonly string[], flags: readonly string[]): string {
   const hash = createHash('sha256')
   for (const module of modules) {

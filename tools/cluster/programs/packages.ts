@@ -1,9 +1,9 @@
-// What a node needs from the machine, and the one command that brings what is missing.
+// The Debian packages that a node needs, and the command that installs the missing ones.
 
 import { accessSync, constants, existsSync } from 'node:fs'
 import { join } from 'node:path'
 
-/** Programs by the Debian package that holds them. */
+/** The needed programs of each Debian package. */
 const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
   containerd: ['containerd', 'ctr', 'containerd-shim-runc-v2'],
   runc: ['runc'],
@@ -18,10 +18,10 @@ const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
 const API_PACKAGES = ['openssl', 'util-linux']
 const CNI_FOLDERS = ['/usr/lib/cni', '/opt/cni/bin']
 
-/** All packages that the embedded cluster may need; each is part of Debian 12. */
+/** All packages that the embedded cluster may need. Debian 12 has each of them. */
 export const DEBIAN_PACKAGES: readonly string[] = [...Object.keys(PROGRAMS), 'containernetworking-plugins'].toSorted()
 
-/** PATH with the administrator's folders, which a plain user's may lack. */
+/** PATH with the folders of system programs, which the PATH of a plain user may lack. */
 export function searchPath(path = process.env['PATH'] ?? ''): string {
   const folders = path.split(':').filter(folder => folder !== '')
   return [...new Set([...folders, '/usr/local/sbin', '/usr/sbin', '/sbin'])].join(':')
@@ -34,7 +34,7 @@ export function findProgram(name: string, path = searchPath()): string | undefin
     .find(isExecutable)
 }
 
-/** Where the CNI plugins are; undefined if there are none. */
+/** The folder of the CNI plugins; undefined if there is none. */
 export function cniPlugins(): string | undefined {
   return CNI_FOLDERS.find(folder => existsSync(join(folder, 'ptp')) && existsSync(join(folder, 'bandwidth')))
 }
@@ -46,7 +46,7 @@ export function missingPackages(mode: 'api' | 'node'): string[] {
   return missing.toSorted()
 }
 
-/** The text of the one error about the machine; undefined if nothing is missing. Pure. */
+/** The text of the error about missing packages; undefined if none is missing. Pure. */
 export function packagesError(missing: readonly string[]): string | undefined {
   if (missing.length === 0) return undefined
   return `the embedded cluster needs ${missing.join(', ')}; run: apt-get install -y --no-install-recommends ${missing.join(' ')}`

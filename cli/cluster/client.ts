@@ -1,5 +1,6 @@
-// A cluster as its user's kubeconfig names it. The only file of the command line that knows the Kubernetes client, which it
-// uses for configuration and authentication; every refusal becomes one sentence that says what to do.
+// The client of the cluster that the user's kubeconfig names. No other file of cli/ knows the
+// Kubernetes client library, which serves for configuration and authentication. Every refusal
+// becomes one sentence that says what to do.
 
 import type { KubeConfig } from '@kubernetes/client-node'
 import type { Dispatcher } from 'undici'
@@ -18,10 +19,10 @@ interface Ask {
   signal?: AbortSignal | undefined
 }
 
-/** What the user can put right, or ask someone to. */
+/** An error that the user, or an administrator of the cluster, can correct. */
 export class ClusterError extends Error {
   override readonly name = 'ClusterError'
-  /** HTTP status; undefined where no server answered. */
+  /** HTTP status; undefined if no server answered. */
   readonly code: number | undefined
 
   constructor(message: string, code?: number) {
@@ -30,19 +31,19 @@ export class ClusterError extends Error {
   }
 }
 
-/** Loaded when a cluster is asked: half a second that the other commands need not wait for. */
+/** Loading takes half a second, for which commands that need no cluster do not wait. */
 const load = async () => ({ client: await import('@kubernetes/client-node'), undici: await import('undici') })
 type Libraries = Awaited<ReturnType<typeof load>>
 
 const TIMEOUT_MILLISECONDS = 30_000
 
 export class Cluster {
-  /** The one asked for, else the context's, else `default`. */
+  /** The namespace of the options, otherwise that of the context, otherwise `default`. */
   readonly namespace: string
   readonly #config: KubeConfig
   readonly #server: URL
   readonly #libraries: Libraries
-  /** The client would open a new connection for each request. */
+  /** Kept, because the client library would open a new connection for each request. */
   #dispatcher: Dispatcher | undefined
 
   private constructor(config: KubeConfig, libraries: Libraries, namespace: string | undefined) {
@@ -60,7 +61,7 @@ export class Cluster {
     this.namespace = namespace ?? config.getContextObject(current)?.namespace ?? 'default'
   }
 
-  /** Reads the kubeconfig; throws where it names no cluster. Nothing is asked yet. */
+  /** Reads the kubeconfig; throws ClusterError if it names no cluster. Sends no request. */
   static async connect(options: ClusterOptions): Promise<Cluster> {
     const libraries = await load()
     return new Cluster(configure(new libraries.client.KubeConfig(), options), libraries, options.namespace)
@@ -76,7 +77,7 @@ export class Cluster {
     return body.text()
   }
 
-  /** Lines as they come, until the server ends or `signal` does. */
+  /** Yields lines as they arrive, until the server ends the answer or `signal` aborts. */
   async *lines(path: string, query: Query, signal: AbortSignal): AsyncGenerator<string> {
     const { body } = await this.#send(path, { query, signal })
     const decoder = new TextDecoder()
@@ -129,7 +130,7 @@ export class Cluster {
     } catch (error) {
       const context = this.#config.getCurrentContext()
       throw new ClusterError(
-        `the API server ${this.#server.origin} of context "${context}" does not answer (${causeOf(error)}): is the cluster up, and is it the right one? \`kubectl config get-contexts\` lists others for --context`,
+        `the API server ${this.#server.origin} of context "${context}" does not answer (${causeOf(error)}). Check that the cluster is up and that the context is the right one: \`kubectl config get-contexts\` lists others for --context`,
       )
     }
   }
@@ -145,7 +146,7 @@ function configure(config: KubeConfig, { kubeconfig, context }: ClusterOptions):
       `the kubeconfig ${file} cannot be read (${causeOf(error)}): correct it or give another with --kubeconfig`,
     )
   }
-  // What the client makes up where there is no kubeconfig.
+  // The client library makes up this context if there is no kubeconfig.
   if (config.getCurrentContext() === 'loaded-context' && config.getCurrentCluster()?.server === 'http://localhost:8080')
     throw new ClusterError('there is no kubeconfig: set KUBECONFIG or give --kubeconfig')
   if (context === undefined) return config
@@ -167,7 +168,7 @@ function refusal(code: number, words: string): ClusterError {
   return new ClusterError(`the API server answers ${code}: ${words}`, code)
 }
 
-/** An error's body is a Status, or plain text of a proxy or a pod. */
+/** The body of an error is a Status object, or plain text from a proxy or a pod. */
 function wordsOf(text: string): string {
   try {
     const { message }: { message?: unknown } = JSON.parse(text)
@@ -180,7 +181,7 @@ function wordsOf(text: string): string {
 
 function causeOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
-  // Of several addresses that were tried, Node reports an error without a text of its own.
+  // If several addresses were tried, Node reports an error that has no text of its own.
   const inner = error instanceof AggregateError ? error.errors[0] : error.cause
   return error.message === '' && inner instanceof Error ? inner.message : error.message || error.name
 }

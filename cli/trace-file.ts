@@ -1,10 +1,10 @@
-// The traces of the ranks of a job, as one.
+// Reads traces of ranks and joins them into one file.
 
 import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { JobFileError } from '../job-file.ts'
-import { causeOf } from '../sentence.ts'
+import { JobFileError } from './job-file.ts'
+import { causeOf } from './sentence.ts'
 
 const Trace = z.looseObject({
   otherData: z.object({ startMicroseconds: z.number() }),
@@ -14,18 +14,18 @@ export type Trace = z.infer<typeof Trace>
 
 const fileOf = (rank: number) => `trace-rank${rank}.json`
 
-/** Those of an earlier run, which may have had more ranks. */
+/** Removes the traces of an earlier run, which may have had more ranks. */
 export function removeTraces(output: string): void {
   for (const name of readdirSync(output)) if (/^trace-rank\d+\.json$/.test(name)) rmSync(join(output, name))
 }
 
-/** Writes the traces that a run left as one file. Throws JobFileError where it left none. */
+/** Joins the traces that a run left into one file. Throws JobFileError if one is missing. */
 export function mergeTraces({ output, ranks, file }: { output: string; ranks: number; file: string }): void {
   const traces = Array.from({ length: ranks }, (_, rank) => readTrace(join(output, fileOf(rank))))
   writeFileSync(file, JSON.stringify(beside(traces)))
 }
 
-/** The ranks' steps beside each other, by the wall clock. */
+/** One trace of the steps of all ranks, aligned by the wall clock. */
 export function beside(traces: readonly Trace[]): Trace & { displayTimeUnit: string } {
   const start = Math.min(...traces.map(({ otherData }) => otherData.startMicroseconds))
   const traceEvents = traces.flatMap(({ otherData, traceEvents: events }) => {
@@ -35,7 +35,7 @@ export function beside(traces: readonly Trace[]): Trace & { displayTimeUnit: str
   return { displayTimeUnit: 'ms', otherData: { startMicroseconds: start }, traceEvents }
 }
 
-/** Throws JobFileError where the text is no trace of ours. */
+/** Throws JobFileError if the text is not a trace; `what` names its source. */
 export function parseTrace(text: string, what: string): Trace {
   try {
     return Trace.parse(JSON.parse(text))
@@ -44,7 +44,7 @@ export function parseTrace(text: string, what: string): Trace {
   }
 }
 
-/** Before hours of training rather than after them. Throws JobFileError. */
+/** Throws JobFileError if the file cannot be written, before hours of training and not after. */
 export function demandWritable(file: string, option = '--trace'): void {
   try {
     closeSync(openSync(file, 'a'))
