@@ -2,7 +2,7 @@
 // fields, fills in defaults, checks types and bounds. The messages are those of the API server;
 // tests/api/crds/refusals.test.ts compares them.
 
-import type { Schema } from '../crds/definition.ts'
+import type { Schema } from '../crds/definition/definition.ts'
 
 export type Path = readonly (string | number)[]
 

@@ -44,7 +44,8 @@ const names = (text: string): string[] =>
 
 const flag = (flags: string, description: string, env: string): Option => new Option(flags, description).env(env)
 
-const flags = (): Option[] => [
+/** Flags about jobs: which are watched, and how their pods are made. */
+const jobFlags = (): Option[] => [
   flag(
     '--kubeconfig <file>',
     "kubeconfig to use; default: the pod's service account, otherwise $KUBECONFIG or ~/.kube/config",
@@ -73,6 +74,10 @@ const flags = (): Option[] => [
     'schedulerName of pods whose template names none; default: that of the provider',
     'SCMOE_SCHEDULER_NAME',
   ),
+]
+
+/** Flags about writes: how many go out, and which replica may write. */
+const writeFlags = (): Option[] => [
   flag('--concurrency <n>', 'number of jobs reconciled at the same time', 'SCMOE_CONCURRENCY')
     .argParser(integer(1, 256))
     .default(8),
@@ -103,6 +108,10 @@ const flags = (): Option[] => [
   flag('--lease-seconds <n>', 'how long a silent leader keeps the Lease', 'SCMOE_LEASE_SECONDS')
     .argParser(integer(3, 300))
     .default(15),
+]
+
+/** Flags about the process: ports, time limits, its log and its name. */
+const processFlags = (): Option[] => [
   flag('--metrics-port <port>', 'port of /metrics; 0 for none', 'SCMOE_METRICS_PORT')
     .argParser(integer(0, 65_535))
     .default(8080),
@@ -137,7 +146,7 @@ export function command(): Command {
   made.description(
     'Runs ScMoEJobs: creates their pods, restarts them as a gang, and writes their progress into the status.',
   )
-  for (const option of flags()) made.addOption(option)
+  for (const option of [...jobFlags(), ...writeFlags(), ...processFlags()]) made.addOption(option)
   return made
 }
 

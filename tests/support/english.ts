@@ -9,6 +9,9 @@ export const WIDTH = 100
 /** A fragment such as "Of the pod." has no subject; a comment that begins like this is one. */
 const FRAGMENT = /^(Of|What|Where|Whoever|Those|Such)\b/
 
+/** A linter takes a directive only on one line. */
+const DIRECTIVE = /oxlint-disable/
+
 /** Words that a reader has to look up, or that this project once used for something of its own. */
 const UNCOMMON = /\b(dear(er|est)?|blows?|ghosts?|haunted|whoever|whomever|whatsoever|thereof|lest|as for)\b/i
 
@@ -35,7 +38,7 @@ export function comments(path: string, source: string): Comment[] {
   let open: Comment | undefined
   let inBlock = false
   for (const [index, raw] of source.split('\n').entries()) {
-    const line = mark === '//' && !inBlock ? withoutStrings(raw) : raw
+    const line: string = mark === '//' && !inBlock ? withoutStrings(raw) : raw
     const begin = inBlock ? 0 : beginOf(line, mark)
     if (begin < 0) {
       open = undefined
@@ -46,7 +49,7 @@ export function comments(path: string, source: string): Comment[] {
       .slice(begin)
       .replace(/^\s*(\/\*\*?|\*\/|\*|\/\/+|#+)?\s?/, '')
       .replace(/\s*\*\/\s*$/, '')
-    if (open === undefined || !isWholeLine) {
+    if (open === undefined || !isWholeLine || raw.slice(begin).trim().startsWith('/*')) {
       open = { line: index + 1, text: text.trim(), width: raw.length }
       found.push(open)
     } else {
@@ -70,7 +73,7 @@ export function problems(path: string, source: string): string[] {
   if (path.endsWith('.md')) return proseProblems(path, source)
   if (!slashes.test(path) && !hashes.test(path)) return []
   return comments(path, source).flatMap(({ line, text, width }) => [
-    ...(width > WIDTH ? [`${path}:${line}: ${width} columns`] : []),
+    ...(width > WIDTH && !DIRECTIVE.test(text) ? [`${path}:${line}: ${width} columns`] : []),
     ...(FRAGMENT.test(text) ? [`${path}:${line}: begins with a fragment: ${text.slice(0, 60)}`] : []),
     ...(UNCOMMON.test(text) ? [`${path}:${line}: uncommon word ${UNCOMMON.exec(text)?.[0]}`] : []),
   ])
@@ -92,7 +95,7 @@ function proseProblems(path: string, source: string): string[] {
   })
 }
 
-/** String literals of a source file that a user may read, with their lines: those with a space in them. */
+/** String literals with a space in them: texts that a user may read, with their lines. */
 export function userTexts(source: string): { line: number; text: string }[] {
   return source.split('\n').flatMap((raw, index) =>
     /^\s*(\/\/|\*|\/\*)/.test(raw)

@@ -124,7 +124,7 @@ export const timesOf = (emitted: Emitted, list: readonly number[]): Times =>
 
 export interface Measured {
   pattern: readonly number[]
-  /** What each further rank takes more than the one before it. */
+  /** Rank r takes 1 + r * skew times as long as rank 0. */
   skew: number
   contention: number
   latency: number

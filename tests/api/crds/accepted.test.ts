@@ -6,8 +6,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseAllDocuments } from 'yaml'
 import { z } from 'zod'
 import { checkJob } from '../../../cli/job-file.ts'
-import { COLUMNS } from '../../../crds/definition.ts'
-import { OpenApi, podSchemas } from '../../../crds/pod-template.ts'
+import { COLUMNS } from '../../../crds/definition/definition.ts'
+import { OpenApi, podSchemas } from '../../../crds/definition/pod-template.ts'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 import { yamlOf } from '../../support/api/crd-cases.ts'
 import { Server } from '../../support/api/crd-server.ts'
@@ -46,7 +46,7 @@ describe('the CRD on a real API server', () => {
 
   it('carries the pod template of this API server', async () => {
     const api = OpenApi.parse(JSON.parse(await server.must('get', '--raw', '/openapi/v3/api/v1')))
-    const file: unknown = JSON.parse(readFileSync('crds/pod-template.generated.json', 'utf8'))
+    const file: unknown = JSON.parse(readFileSync('crds/definition/pod-template.generated.json', 'utf8'))
     expect(podSchemas(api)).toEqual(file)
   })
 

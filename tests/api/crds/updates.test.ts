@@ -1,8 +1,8 @@
 // Tests of the rules for updates on a real API server.
 
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { TRANSITIONS } from '../../../crds/definition/transitions.ts'
 import { fill } from '../../../crds/rule.ts'
-import { TRANSITIONS } from '../../../crds/transitions.ts'
 import { refusalLines, Server } from '../../support/api/crd-server.ts'
 
 const VOLUME = 'checkpoint: {volume: {emptyDir: {}}}'

@@ -1,6 +1,7 @@
 // Jobs that are refused, each with all lines that `scmoe validate` (tests/unit) and a real API
 // server (tests/api) have to give.
 
+import { API_VERSION, KIND } from '../../../crds/contract.ts'
 import { type Case, SCHEMA } from './crd-cases-schema.ts'
 
 const named = (name: string) =>

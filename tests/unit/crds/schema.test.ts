@@ -4,9 +4,9 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { withDefaults } from '../../../cli/structural.ts'
-import { customResourceDefinition, jobSchema, type Schema, schemaAt } from '../../../crds/definition.ts'
-import { generated } from '../../../crds/generate.ts'
-import { podSchemas } from '../../../crds/pod-template.ts'
+import { customResourceDefinition, jobSchema, type Schema, schemaAt } from '../../../crds/definition/definition.ts'
+import { generated } from '../../../crds/definition/generate.ts'
+import { podSchemas } from '../../../crds/definition/pod-template.ts'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 
 const FOREIGN = new Set(['spec.workers.template', 'spec.checkpoint.volume'])

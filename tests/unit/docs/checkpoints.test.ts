@@ -21,7 +21,7 @@ const rows: Row[] = [...page.matchAll(/^\| `([^`]+)` \| \[([^\]]+)\] \| (.+) \|$
 const isMoe = ({ kind, blocksPerUnit }: ModelConfig, block: number) =>
   kind !== 'Dense' && (block + 1) % blocksPerUnit === 0
 
-/** What the last column may say, as the page explains it. */
+/** The values of the last column, as the page explains them. */
 const CONDITIONS: Record<string, (config: ModelConfig, block: number) => boolean> = {
   always: () => true,
   'every block': () => true,

@@ -1,4 +1,5 @@
-// Tests of what pages refer to: links lead to files that exist, and commands are commands of package.json.
+// Tests of what pages refer to: links lead to files that exist, and commands are commands of
+// package.json.
 
 import { existsSync, globSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'

@@ -1,11 +1,12 @@
-// docs/operations.md says what the code says: reasons, exit codes, metrics; ARCHITECTURE.md lists the folders that are there.
+// docs/operations.md names the reasons, exit codes and metrics of the code, and ARCHITECTURE.md
+// lists the folders that exist.
 
 import { existsSync, globSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { FAILURES, REASONS } from '../../../crds/advice.ts'
 import { EXIT } from '../../../crds/contract.ts'
-import { jobSchema, schemaAt } from '../../../crds/definition.ts'
+import { jobSchema, schemaAt } from '../../../crds/definition/definition.ts'
 import { ConditionType } from '../../../crds/status.ts'
 
 const root = join(import.meta.dirname, '../../..')

@@ -38,7 +38,7 @@ const persistent = ({ buffers }: Emitted) => buffers.filter(({ arena }) => arena
 const costs = ({ ops }: Emitted, op: Op['op']) => ops.filter(each => each.op === op).map(({ cost }) => cost)
 
 describe('a program in bfloat16', () => {
-  // Seen failing with copies left out: products read activations in one type and weights in another.
+  // Seen failing with copies left out: products then read operands of two types.
   it('keeps what the op table marks in bf16, all of an op alike, and nothing else; one in float32 keeps none', () => {
     fc.assert(
       fc.property(job, model => {

@@ -2,12 +2,12 @@
 // with rules, printer columns and subresources.
 
 import { z } from 'zod'
-import { GROUP, KIND, PLURAL, VERSION } from './contract.ts'
+import { GROUP, KIND, PLURAL, VERSION } from '../contract.ts'
+import type { SchemaRule } from '../rule.ts'
+import { RULES } from '../rules.ts'
+import { ScMoEJobSpec } from '../scmoejob.ts'
+import { ScMoEJobStatus } from '../status.ts'
 import podSchemas from './pod-template.generated.json' with { type: 'json' }
-import type { SchemaRule } from './rule.ts'
-import { RULES } from './rules.ts'
-import { ScMoEJobSpec } from './scmoejob.ts'
-import { ScMoEJobStatus } from './status.ts'
 import { TRANSITIONS } from './transitions.ts'
 
 /** A structural schema, as Kubernetes defines it for custom resources. */

@@ -3,7 +3,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { Document, isMap, visit } from 'yaml'
-import { operationsTables } from './advice.ts'
+import { operationsTables } from '../advice.ts'
 import { apiDocs } from './api-docs.ts'
 import { customResourceDefinition } from './definition.ts'
 
@@ -46,7 +46,7 @@ function operationsDocs(): string {
   )
 }
 
-const pathOf = (path: string) => new URL(`../${path}`, import.meta.url)
+const pathOf = (path: string) => new URL(`../../${path}`, import.meta.url)
 
 /** The text of every generated file, by its path from the repository's root. */
 export function generated(): Record<string, string> {

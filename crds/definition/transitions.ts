@@ -3,7 +3,7 @@
 // of workers, scheduling and training.precision can change while the job is suspended, the rest
 // never.
 
-import { messageExpression, type SchemaRule } from './rule.ts'
+import { messageExpression, type SchemaRule } from '../rule.ts'
 
 /**
  * A rule between an object and its predecessor (`oldSelf`). The API server asks it if both exist.

@@ -1,8 +1,10 @@
 // The schema of `workers.template` and `checkpoint.volume`, taken from a real API server so that a
-// typo in them is refused. This command rewrites crds/pod-template.generated.json: kubectl get
-// --raw /openapi/v3/api/v1 | node crds/pod-template.ts References are resolved and descriptions
-// left out, because client-side apply keeps the whole CRD in one annotation of at most 262,144
-// bytes.
+// typo in them is refused. This command rewrites crds/definition/pod-template.generated.json:
+//
+//   kubectl get --raw /openapi/v3/api/v1 | node crds/definition/pod-template.ts
+//
+// References are resolved and descriptions left out, because client-side apply keeps the whole CRD
+// in one annotation of at most 262,144 bytes.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { z } from 'zod'

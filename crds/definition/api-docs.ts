@@ -1,12 +1,12 @@
 // The text of docs/api.md, made from the schema, the rules and the columns.
 
-import { CONDITIONS } from './advice.ts'
-import { API_VERSION, KIND } from './contract.ts'
+import { CONDITIONS } from '../advice.ts'
+import { API_VERSION, KIND } from '../contract.ts'
+import { PRESETS } from '../presets.ts'
+import { fill } from '../rule.ts'
+import { RULES } from '../rules.ts'
+import type { State } from '../status.ts'
 import { COLUMNS, jobSchema, type Schema, schemaAt } from './definition.ts'
-import { PRESETS } from './presets.ts'
-import { fill } from './rule.ts'
-import { RULES } from './rules.ts'
-import type { State } from './status.ts'
 import { IMMUTABLE, NEVER, TRANSITIONS, type Transition } from './transitions.ts'
 
 /** Fields of Kubernetes' own types: the page names the type and leaves out what is in it. */
