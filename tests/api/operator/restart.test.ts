@@ -145,7 +145,7 @@ describe.concurrent('an operator', () => {
     const port = await freePort()
     const taken = createServer().listen(port)
     await expect(Operator.start(api.kubeconfig, `--health-port=${port}`)).rejects.toThrow(
-      new RegExp(`"--health-port ${port}: listen EADDRINUSE.*give another, or 0 for none"`),
+      new RegExp(`"--health-port ${port}: listen EADDRINUSE.*give another port, or 0 for none"`),
     )
     taken.close()
   })

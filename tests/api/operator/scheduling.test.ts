@@ -243,14 +243,14 @@ describe('a provider that is not installed', () => {
     const collection = '/apis/scheduling.volcano.sh/v1beta1/podgroups'
     const path = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/podgroups.scheduling.volcano.sh'
     await api.kube.call({ method: 'DELETE', path })
-    await waitFor('it not to be served any more', async () =>
+    await waitFor('the kind not to be served any more', async () =>
       api.kube.call({ method: 'GET', path: collection }).then(
         () => false,
         () => true,
       ),
     )
     await expect(Operator.start(api.kubeconfig, '--scheduling-provider=volcano')).rejects.toThrow(
-      `the scheduling provider is volcano, but the API server does not serve ${collection}: install it`,
+      `the scheduling provider is volcano, but the API server does not serve ${collection}: install the scheduler, or choose another provider`,
     )
   })
 })
