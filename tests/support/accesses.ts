@@ -1,32 +1,31 @@
-// What an op touches, from the marks of the op table alone; shares nothing with the scheduler it judges.
+// Tells which buffers an op touches, from the rows of the op table alone. It shares no code with the
+// scheduler that it judges.
 
-import { OPS, type OpSpec } from '../../worker/program/ops.ts'
+import type { BufferSpec } from '../../worker/program/op-spec.ts'
+import { OPS } from '../../worker/program/ops.ts'
 import type { Op, Scheduled } from '../../worker/program/program.ts'
 
 export interface Access {
   name: string
   reads: boolean
   writes: boolean
-  /** Of the rows marked "#"; undefined: all. */
+  /** The chunk of the routed rows that are touched; undefined if all are. */
   chunk: number | undefined
 }
 
 export function accesses(op: Op): Access[] {
-  const { inputs, outputs }: OpSpec = OPS[op.op]
+  const { inputs, outputs } = OPS[op.op]
   const chunk = Number(op.attrs['chunks'] ?? 1) > 1 ? Number(op.attrs['chunk']) : undefined
-  const mark = (spec: string | undefined, sign: string) => spec?.includes(sign) ?? false
+  // A list is alone on its side, and no op with an optional buffer before others has routed rows there.
+  const chunkOf = (spec: BufferSpec | undefined) =>
+    typeof spec?.elements === 'object' && 'routed' in spec.elements ? chunk : undefined
   return [
-    ...op.inputs.map((name, i) => ({
-      name,
-      reads: true,
-      writes: false,
-      chunk: mark(inputs[i], '#') ? chunk : undefined,
-    })),
+    ...op.inputs.map((name, i) => ({ name, reads: true, writes: false, chunk: chunkOf(inputs[i]) })),
     ...op.outputs.map((name, i) => ({
       name,
-      reads: mark(outputs[i], '+=') || op.op === 'adamw' || (i === 0 && op.attrs['accumulate'] === 1),
+      reads: outputs[i]?.accumulate === true || (i === 0 && op.attrs['accumulate'] === 1),
       writes: true,
-      chunk: mark(outputs[i], '#') ? chunk : undefined,
+      chunk: chunkOf(outputs[i]),
     })),
   ]
 }

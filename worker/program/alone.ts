@@ -2,6 +2,7 @@
 // any size. Rows that would arrive are stood in for by the rows that would leave, as many and as large; sums over ranks are left out.
 
 import type { ModelConfig } from '../model.ts'
+import { collectiveOf } from './effects.ts'
 import type { Buffer, Emitted, Op, Scheduled } from './program.ts'
 
 /** f32 [rows, 2] of ones, to be written before a run. */
@@ -13,8 +14,8 @@ export const ONES = 'alone.ones'
  */
 export function alone(emitted: Emitted): Scheduled {
   const elements = new Map(emitted.buffers.map(buffer => [buffer.name, buffer.elements]))
-  const gathered = new Set(emitted.ops.flatMap(({ op, outputs }) => (op === 'all_gather_counts' ? outputs : [])))
-  const exchanges = emitted.ops.filter(({ op }) => op === 'all_to_all')
+  const gathered = new Set(countBuffers(emitted))
+  const exchanges = emitted.ops.filter(op => collectiveOf(op) === 'exchange')
   const rowsOf = ({ inputs, outputs, attrs }: Op) => {
     const [rows = '', out = ''] = [inputs[0], outputs[0]]
     return Math.floor(Math.min(elements.get(rows) ?? 0, elements.get(out) ?? 0) / Number(attrs['dim']))
@@ -26,7 +27,7 @@ export function alone(emitted: Emitted): Scheduled {
     arena: 'persistent',
   }
   const ops = emitted.ops.flatMap(op => {
-    if (op.op === 'all_to_all') {
+    if (collectiveOf(op) === 'exchange') {
       const inputs = [...op.inputs.slice(0, 1), ONES]
       const attrs = { rows: rowsOf(op), dim: Number(op.attrs['dim']) }
       return [{ ...op, op: 'scale_rows' as const, queue: 'compute' as const, inputs, attrs, waits: [] }]
@@ -41,7 +42,7 @@ export function alone(emitted: Emitted): Scheduled {
 
 /** Names of the buffers [W, E] that `balancedCounts` fills. */
 export const countBuffers = (emitted: Emitted): string[] =>
-  emitted.ops.flatMap(({ op, outputs }) => (op === 'all_gather_counts' ? outputs : []))
+  emitted.ops.flatMap(op => (collectiveOf(op) === 'gather' ? op.outputs : []))
 
 /** allCounts[q][e] where every rank sends as many rows to each expert, to a row; ranks differ in which expert gets it. */
 export function balancedCounts({ batch, sequence, topK, experts, worldSize }: ModelConfig): Int32Array {

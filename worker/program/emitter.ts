@@ -2,8 +2,8 @@
 
 import { gradientOf, type ModelConfig, meanOf, sliceOf, type Tensor, tensors, varianceOf } from '../model.ts'
 import { activationType, cost } from './cost.ts'
-import { isMarked } from './effects.ts'
-import { OPS, type OpName, type OpSpec } from './ops.ts'
+import { specsOf } from './effects.ts'
+import { OPS, type OpName } from './ops.ts'
 import type { Attrs, Buffer, DType, Emitted, Op, Segment } from './program.ts'
 
 export interface Description {
@@ -114,14 +114,15 @@ export class Emitter {
     return { in: input, out }
   }
 
-  op(op: OpName, { inputs, outputs, ...rest }: Description): void {
-    const spec: OpSpec = OPS[op]
+  op(op: OpName, description: Description): void {
+    const { inputs, outputs, attrs = {} } = description
     const newest = (name: string) => this.#newest.get(name) ?? name
+    const specs = specsOf({ op, inputs, outputs, attrs })
     this.#ops.push(
       this.#described(op, {
-        inputs: inputs.map((name, place) => this.#read(newest(name), isMarked(spec.inputs, place))),
-        outputs: outputs.map((name, place) => this.#written(newest(name), isMarked(spec.outputs, place))),
-        ...rest,
+        ...description,
+        inputs: inputs.map((name, place) => this.#read(newest(name), specs.inputs[place]?.type === 'activation')),
+        outputs: outputs.map((name, place) => this.#written(newest(name), specs.outputs[place]?.type === 'activation')),
       }),
     )
   }
@@ -138,15 +139,12 @@ export class Emitter {
     const { unit, phase, part } = this.segment
     const words = [unit < 0 ? '' : `unit${unit}`, phase, part === 'other' ? '' : part, this.#prefix, label ?? '']
     const elements = outputs.reduce((sum, name) => sum + this.#buffer(name).elements, 0)
+    const shape = { op, queue: OPS[op].queue, inputs, outputs, attrs }
     return {
-      op,
+      ...shape,
       label: words.filter(Boolean).join('.'),
-      queue: OPS[op].queue,
-      inputs,
-      outputs,
-      attrs,
       segment: this.segment,
-      cost: cost(op, attrs, elements, this.config),
+      cost: cost(shape, elements, this.config),
     }
   }
 

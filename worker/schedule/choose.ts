@@ -1,5 +1,6 @@
 // Which schedule, and in which slots and chunks: predicted from times of the ops, so equal times give the same answer on every rank.
 
+import { collectiveOf } from '../program/effects.ts'
 import type { Emitted, Scheduled } from '../program/program.ts'
 import { split } from './chunks.ts'
 import { splitTimes } from './makespan.ts'
@@ -99,7 +100,7 @@ const isSame = (a: readonly number[], b: readonly number[]) => a.every((op, posi
 
 function choicesOf(graph: Graph, wish: Wish): Choice[] {
   const { forward, backward } = slots(graph)
-  const hasExchanges = graph.ops.some(op => op.op === 'all_to_all')
+  const hasExchanges = graph.ops.some(op => collectiveOf(op) === 'exchange')
   demand(wish, { forward, hasExchanges })
   const counts = CHUNKS.filter(count => wish.chunks === undefined || count === wish.chunks)
   // A program without backward has one backward slot that does not matter.

@@ -1,5 +1,6 @@
 // From what a run measured to what the predictor works from: the ranks' skew and the slowdown by communication taken out.
 
+import { collectiveOf } from '../program/effects.ts'
 import type { Emitted, Op, Scheduled } from '../program/program.ts'
 import { extraOf, sources } from './makespan.ts'
 import type { Profile, Spans, Times } from './types.ts'
@@ -111,8 +112,8 @@ export function durations(
 
 /** What the smallest collective takes once all ranks are there, that of the counts: the median; 0 where there is none. */
 export function latencyOf({ ops }: Scheduled, { start, end, ready }: Spans): number {
-  const counts = ops.flatMap(({ op }, i) =>
-    op === 'all_gather_counts' ? [(end[i] ?? 0) - Math.max(start[i] ?? 0, ready?.[i] ?? 0)] : [],
+  const counts = ops.flatMap((op, i) =>
+    collectiveOf(op) === 'gather' ? [(end[i] ?? 0) - Math.max(start[i] ?? 0, ready?.[i] ?? 0)] : [],
   )
   return counts.toSorted((a, b) => a - b)[counts.length >> 1] ?? 0
 }

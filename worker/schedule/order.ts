@@ -2,6 +2,7 @@
 // routed experts nor need them. For ScMoE at position 2 that is MLP, attention and shared expert; for a shared expert alone only that; for Top2
 // nothing. Slot 1 lies before the window's first part, slot 2 before its second, and so on; the last after its last.
 
+import { collectiveOf } from '../program/effects.ts'
 import type { Op, Part } from '../program/program.ts'
 import type { Split } from './chunks.ts'
 import { ancestors, dependencies, descendants } from './dependencies.ts'
@@ -167,7 +168,7 @@ function groupOf(
 ): Group {
   const partOf = (index: number) => ops[index]?.segment.part
   const compute = members.filter(index => ops[index]?.queue === 'compute')
-  const exchanges = members.filter(index => ops[index]?.op === 'all_to_all')
+  const exchanges = members.filter(index => collectiveOf(ops[index]) === 'exchange')
   const phase = ops[members[0] ?? 0]?.segment.phase === 'forward' ? 'forward' : 'backward'
   const feeds = ancestors(before, members, new Set(routed))
   const needs = descendants(before, members, new Set(routed))

@@ -1,11 +1,15 @@
 // Two queues before they are merged: what runs in which order, and what each op needs from the other queue.
 
+import { collectiveOf } from '../program/effects.ts'
 import type { Emitted, Op, Scheduled, ScheduledOp } from '../program/program.ts'
 import type { Graph } from './order.ts'
 import type { Choice } from './types.ts'
 
 /** Communication the experts wait for, as opposed to sums of gradients and losses. */
-export const isExchange = (op: Pick<Op, 'op'> | undefined) => op?.op === 'all_to_all' || op?.op === 'all_gather_counts'
+export const isExchange = (op: Pick<Op, 'op'> | undefined) => {
+  const collective = collectiveOf(op)
+  return collective === 'exchange' || collective === 'gather'
+}
 
 /** Indices of ops of a graph. Any `comm` order in which `computeNeeded` of exchanges does not decrease runs to its end. */
 export interface Queues {

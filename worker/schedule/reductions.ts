@@ -1,6 +1,7 @@
 // Where sums of gradients and losses go between the exchanges of the comm queue: in the order in which they are ready, and never ahead of an
 // exchange that is ready no later. The same for every strategy, so that strategies differ only in what they do about the exchanges.
 
+import { collectiveOf } from '../program/effects.ts'
 import type { Graph } from './order.ts'
 import { isExchange, type Queues } from './queues.ts'
 import { type Costs, type Course, courseOf, simulate } from './simulate.ts'
@@ -49,7 +50,7 @@ function afterNextExchanges({ ops }: Graph, exchanges: readonly number[], first:
   let passed = 0
   for (let gap = first; gap < exchanges.length; gap++) {
     if (passed === 2) return gap
-    if (ops[exchanges[gap] ?? -1]?.op === 'all_to_all') passed++
+    if (collectiveOf(ops[exchanges[gap] ?? -1]) === 'exchange') passed++
   }
   return exchanges.length
 }

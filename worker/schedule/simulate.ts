@@ -1,6 +1,7 @@
 // Both queues of every rank, first in, first out, with waits between them. A collective starts on a rank when that rank reaches it and transfers
 // once the last member of its group is there. Compute goes on at the rate 1 - contention while its rank transfers.
 
+import { collectiveOf } from '../program/effects.ts'
 import type { Op } from '../program/program.ts'
 import type { Times } from './types.ts'
 
@@ -67,10 +68,10 @@ function groupsOf({ ops, times }: Costs): (Int32Array | undefined)[] {
   const world = new Int32Array(ranks)
   const ep = world.map((_, rank) => Math.floor(rank / size))
   const edp = world.map((_, rank) => rank % size)
-  return ops.map(({ op, queue, attrs }) => {
-    if (queue === 'compute') return undefined
-    if (op === 'all_to_all' || attrs['group'] === 'ep') return ep
-    return attrs['group'] === 'edp' ? edp : world
+  return ops.map(op => {
+    if (op.queue === 'compute') return undefined
+    if (collectiveOf(op) === 'exchange' || op.attrs['group'] === 'ep') return ep
+    return op.attrs['group'] === 'edp' ? edp : world
   })
 }
 
@@ -167,7 +168,7 @@ class RankClock {
 
   #waitFor(op: number, reached: number): void {
     const end = this.#ends[op] ?? 0
-    if (this.#course.ops[op]?.op === 'all_to_all') this.slack = Math.min(this.slack, reached - end)
+    if (collectiveOf(this.#course.ops[op]) === 'exchange') this.slack = Math.min(this.slack, reached - end)
     this.#compute = Math.max(this.#compute, end)
   }
 

@@ -168,11 +168,11 @@ describe('native includes', () => {
     )
   })
 
-  it('cpu/ and cuda/ know backend.h, device.h, chunk.h, compute_ops.h and themselves; nobody knows them', () => {
+  it('cpu/ and cuda/ know backend.h, device.h, chunk.h, ops.generated.h and themselves; nobody knows them', () => {
     const foreign = all.filter(({ path, quoted, name }) => {
       const folder = folderOf(path)
       const from = quoted ? (/^(cpu|cuda)\//.exec(name)?.[1] ?? '') : ''
-      const shared = ['backend.h', 'device.h', 'chunk.h', 'compute_ops.h'].includes(name)
+      const shared = ['backend.h', 'device.h', 'chunk.h', 'ops.generated.h'].includes(name)
       const outside = quoted && !name.includes('/') && !existsSync(join(dirname(path), name)) && !shared
       return from === folder ? folder !== '' && outside : from !== ''
     })

@@ -3,10 +3,10 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace scmoe {
 
@@ -31,7 +31,7 @@ struct JsonObject {
   int64_t integer(const char* field, int64_t least, int64_t most) const;
   int64_t integer(const std::string& field, const nlohmann::json& found, int64_t least, int64_t most) const;
   // Which of `words` the value is.
-  size_t word(const std::string& field, const nlohmann::json& found, std::initializer_list<const char*> words) const;
+  size_t word(const std::string& field, const nlohmann::json& found, const std::vector<const char*>& words) const;
 };
 
 }  // namespace scmoe
