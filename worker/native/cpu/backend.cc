@@ -5,8 +5,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "compute_ops.h"
 #include "cpu/stream.h"
+#include "ops.generated.h"
 
 namespace scmoe {
 

@@ -7,24 +7,14 @@
 #include <cstdint>
 
 #include "backend.h"
-#include "compute_ops.h"
 #include "cpu/stream.h"
+#include "ops.generated.h"
 
 namespace scmoe::SCMOE_ISA {
 
 #define SCMOE_DECLARE(name) void name(const OpCall& call, Stream* stream);
 SCMOE_COMPUTE_OPS(SCMOE_DECLARE)
 #undef SCMOE_DECLARE
-
-template <class T = float>
-inline const T* in(const OpCall& call, int i) {
-  return static_cast<const T*>(call.in[i]);
-}
-
-template <class T = float>
-inline T* out(const OpCall& call, int i) {
-  return static_cast<T*>(call.out[i]);
-}
 
 inline int64_t min(int64_t a, int64_t b) {
   return a < b ? a : b;

@@ -186,8 +186,7 @@ void backward_head(const Shape& s, const float* q, const Outcome& y, const Group
 
 void attention(const OpCall& call, Stream* stream) {
   const Shape s = shape_of(*call.attrs);
-  const float* qkv = in(call, 0);
-  float *o = out(call, 0), *lse = out(call, 1);
+  const op::Attention<> io(call);
   parallel_for(stream, s.batch * s.heads, 1, [=](int64_t begin, int64_t end, int thread) {
     const Space all{scratch(stream, thread, forward_space(s))};
     Space space = all;
@@ -197,10 +196,10 @@ void attention(const OpCall& call, Stream* stream) {
       const Place at = place_of(s, b, h / s.group);
       if (unit == begin || h % s.group == 0) {
         space = all;
-        kv = pack_group(s, qkv + at.k, qkv + at.v, space);
+        kv = pack_group(s, io.qkv + at.k, io.qkv + at.v, space);
       }
-      forward_head(s, qkv + at.q + h % s.group * s.head_dim, kv, o + b * s.sequence * s.dim + h * s.head_dim,
-                   lse + unit * s.sequence, space);
+      forward_head(s, io.qkv + at.q + h % s.group * s.head_dim, kv, io.o + b * s.sequence * s.dim + h * s.head_dim,
+                   io.lse + unit * s.sequence, space);
     }
   });
 }
@@ -209,26 +208,25 @@ void attention(const OpCall& call, Stream* stream) {
 void attention_backward(const OpCall& call, Stream* stream) {
   const Shape s = shape_of(*call.attrs);
   const int64_t t = s.sequence, dim = s.head_dim;
-  const float *grad = in(call, 0), *qkv = in(call, 1), *o = in(call, 2), *lse = in(call, 3);
-  float* dqkv = out(call, 0);
+  const op::AttentionBackward<> io(call);
   parallel_for(stream, s.batch * s.groups, 1, [=](int64_t begin, int64_t end, int thread) {
     for (int64_t unit = begin; unit < end; unit++) {
       const int64_t b = unit / s.groups;
       const Place at = place_of(s, b, unit % s.groups);
       Space space{scratch(stream, thread, backward_space(s))};
-      const GroupBackward g{pack({qkv + at.k, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
-                            pack({qkv + at.v, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
-                            pack({qkv + at.k, s.stride}, dim, t, space.take(packed_elements(dim, t))),
+      const GroupBackward g{pack({io.qkv + at.k, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
+                            pack({io.qkv + at.v, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
+                            pack({io.qkv + at.k, s.stride}, dim, t, space.take(packed_elements(dim, t))),
                             space.take(t * dim), space.take(t * dim)};
       clear(g.dk, 0, t * dim);
       clear(g.dv, 0, t * dim);
       for (int64_t h = 0; h < s.group; h++) {
         const int64_t head = unit % s.groups * s.group + h, from = b * t * s.dim + head * dim, q = at.q + h * dim;
-        const Outcome y{grad + from, o + from, lse + (b * s.heads + head) * t};
-        backward_head(s, qkv + q, y, g, dqkv + q, space);
+        const Outcome y{io.do_ + from, io.o + from, io.lse + (b * s.heads + head) * t};
+        backward_head(s, io.qkv + q, y, g, io.dqkv + q, space);
       }
-      copy_rows(g.dk, t, dim, dqkv + at.k, s.stride);
-      copy_rows(g.dv, t, dim, dqkv + at.v, s.stride);
+      copy_rows(g.dk, t, dim, io.dqkv + at.k, s.stride);
+      copy_rows(g.dv, t, dim, io.dqkv + at.v, s.stride);
     }
   });
 }

@@ -57,14 +57,14 @@ void rope(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
   const int64_t half = a.dim / a.heads / 2, turned = a.heads + a.keyValueHeads;
   const int64_t stride = (turned + a.keyValueHeads) * 2 * half, sequence = a.sequence;
-  float* qkv = out(call, 0);
+  const op::Rope<> io(call);
   const Table table = table_of(a, half, stream);
   parallel_for(stream, a.batch * sequence, 4, [=](int64_t begin, int64_t end, int thread) {
     float *cosine = scratch(stream, thread, 2 * half), *sine = cosine + half;
     for (int64_t n = begin; n < end; n++) {
       angles_of(table, n % sequence, cosine, sine);
       for (int64_t h = 0; h < turned; h++) {  // queries, then keys
-        float* low = qkv + n * stride + h * 2 * half;
+        float* low = io.qkv + n * stride + h * 2 * half;
         turn(low, low + half, cosine, sine, half);
       }
     }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "backend.h"
-#include "compute_ops.h"
+#include "ops.generated.h"
 
 namespace scmoe::reference {
 
@@ -15,16 +15,6 @@ namespace scmoe::reference {
   void name(const OpCall& call, Stream*);
 SCMOE_COMPUTE_OPS(SCMOE_DECLARE)
 #undef SCMOE_DECLARE
-
-template <class T>
-const T* in(const OpCall& call, int i) {
-  return static_cast<const T*>(call.in[i]);
-}
-
-template <class T>
-T* out(const OpCall& call, int i) {
-  return static_cast<T*>(call.out[i]);
-}
 
 // A routed row of this rank after dispatch, and its local expert.
 struct RoutedRow {
