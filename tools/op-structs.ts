@@ -1,5 +1,5 @@
-// Writes worker/native/ops.generated.h: the list of compute ops, and for each op a struct that finds
-// its buffers in a call, so that a kernel says `io.gamma` and not `input 2`.
+// Writes worker/native/ops.generated.h: the list of compute ops, and for each op a struct that
+// finds its buffers in a call, so that a kernel says `io.gamma` and not `input 2`.
 
 import type { BufferSpec, OpSpec } from '../worker/program/op-spec.ts'
 import { OPS } from '../worker/program/ops.ts'

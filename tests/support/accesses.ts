@@ -1,5 +1,5 @@
-// Tells which buffers an op touches, from the rows of the op table alone. It shares no code with the
-// scheduler that it judges.
+// Tells which buffers an op touches, from the rows of the op table alone. It shares no code with
+// the scheduler that it judges.
 
 import type { BufferSpec } from '../../worker/program/op-spec.ts'
 import { OPS } from '../../worker/program/ops.ts'
@@ -16,7 +16,8 @@ export interface Access {
 export function accesses(op: Op): Access[] {
   const { inputs, outputs } = OPS[op.op]
   const chunk = Number(op.attrs['chunks'] ?? 1) > 1 ? Number(op.attrs['chunk']) : undefined
-  // A list is alone on its side, and no op with an optional buffer before others has routed rows there.
+  // A list is alone on its side, and no op with an optional buffer before others has routed rows
+  // there.
   const chunkOf = (spec: BufferSpec | undefined) =>
     typeof spec?.elements === 'object' && 'routed' in spec.elements ? chunk : undefined
   return [

@@ -10,8 +10,8 @@
 
 namespace scmoe {
 
-// The attributes of one op, parsed once when the program is loaded. An attribute that the op does not
-// have has the value below. Attributes that are words (direction, group) concern only the
+// The attributes of one op, parsed once when the program is loaded. An attribute that the op does
+// not have has the value below. Attributes that are words (direction, group) concern only the
 // communicator and are not here.
 struct Attrs {
   int64_t rows, dim, in, out;
@@ -79,8 +79,8 @@ struct Outputs {
   SCMOE_ALWAYS_INLINE T* operator[](int i) const { return static_cast<T*>(data[i]); }
 };
 
-// Where compute runs: a team of threads on the CPU, a stream on a GPU. Only the backend knows what it
-// is.
+// Compute runs on a stream: a team of threads on the CPU, a stream of the device on a GPU. Only the
+// backend knows what it is.
 struct Stream;
 
 using OpFunction = void (*)(const OpCall& call, Stream* stream);
@@ -99,8 +99,8 @@ struct Backend {
   void (*stream_destroy)(Stream* stream);
 };
 
-// The best CPU backend that this machine can run; SCMOE_CPU_ISA=avx512|avx2|baseline overrides. Never
-// null; throws std::runtime_error on a bad override.
+// The best CPU backend that this machine can run; SCMOE_CPU_ISA=avx512|avx2|baseline overrides.
+// Never null; throws std::runtime_error on a bad override.
 const Backend* cpu_backend();
 
 // Kernels on a GPU (cuda/), in a library of their own, libscmoe_cuda.so, whose entry point is

@@ -1,16 +1,18 @@
-// One rank's program without the other ranks: what its compute ops take can be measured on a machine that holds this rank alone, in a world of
-// any size. Rows that would arrive are stood in for by the rows that would leave, as many and as large; sums over ranks are left out.
+// Makes a program that one rank can run without the others, so that its compute ops can be measured
+// on a machine that holds only this rank of a world of any size. The rows that would arrive are
+// replaced by those that would leave, which are as many and as large. Sums over ranks are left out.
 
 import type { ModelConfig } from '../model.ts'
 import { collectiveOf } from './effects.ts'
 import type { Buffer, Emitted, Op, Scheduled } from './program.ts'
 
-/** f32 [rows, 2] of ones, to be written before a run. */
+/** f32 [rows, 2]. It must be filled with ones before a run. */
 export const ONES = 'alone.ones'
 
 /**
- * Compute ops in emitted order, with the labels they have in the whole program; an all-to-all's label names the copy in its place. Buffers of
- * gathered counts become persistent: nothing but `balancedCounts` fills them.
+ * The compute ops in emitted order, with the labels that they have in the whole program. A copy of
+ * rows replaces each all-to-all and has its label. Buffers of gathered counts become persistent,
+ * because no op fills them: `balancedCounts` does.
  */
 export function alone(emitted: Emitted): Scheduled {
   const elements = new Map(emitted.buffers.map(buffer => [buffer.name, buffer.elements]))
@@ -44,7 +46,10 @@ export function alone(emitted: Emitted): Scheduled {
 export const countBuffers = (emitted: Emitted): string[] =>
   emitted.ops.flatMap(op => (collectiveOf(op) === 'gather' ? op.outputs : []))
 
-/** allCounts[q][e] where every rank sends as many rows to each expert, to a row; ranks differ in which expert gets it. */
+/**
+ * allCounts[q][e] with equal loads: every rank sends each expert the same number of rows, give or
+ * take one. Ranks differ in which experts get one more.
+ */
 export function balancedCounts({ batch, sequence, topK, experts, worldSize }: ModelConfig): Int32Array {
   const rows = batch * sequence * topK
   const upTo = (expert: number) => Math.floor((rows * expert) / experts)

@@ -1,5 +1,5 @@
-// What an op reads and writes, by the op table. Dependencies, the memory plan and checks follow from
-// it.
+// Answers which buffers an op reads and writes, by its row of the op table. Dependencies, the
+// memory plan and checks follow from it.
 
 import { ATTRS, type AttrName } from './op-attributes.ts'
 import { attrsOf, type BufferSpec, given, type OpSpec } from './op-spec.ts'
@@ -20,13 +20,15 @@ export function reads(op: Op): string[] {
   return [...op.inputs, ...op.outputs.filter((_, place) => isAdded(place))]
 }
 
-/** What a comm op does, by its row; undefined for a compute op. */
+/** The collective that a comm op is, by its row; undefined for a compute op. */
 export const collectiveOf = (op: Pick<Op, 'op'> | undefined): OpSpec['collective'] =>
   op === undefined ? undefined : OPS[op.op].collective
 
 export const writes = (op: Op): readonly string[] => op.outputs
 
-/** The row's buffer at each place of an op; a side on which the op does not fit its row is empty. */
+/**
+ * The row's buffer at each place of an op; a side on which the op does not fit its row is empty.
+ */
 export function specsOf({ op, inputs, outputs, attrs }: Shape): Sides {
   const attr = (name: AttrName) => attrs[name]
   return {
@@ -56,7 +58,7 @@ export function chunkOf(op: Op): { chunk: number; buffers: ReadonlySet<string> }
   return { chunk, buffers: new Set([...routed(op.inputs, inputs), ...routed(op.outputs, outputs)]) }
 }
 
-/** What is wrong with an op by the op table, or undefined. */
+/** Describes how an op breaks its row of the op table; undefined if it fits. */
 export function violation(op: Op): string | undefined {
   const spec = OPS[op.op]
   const known: readonly string[] = attrsOf(spec)
@@ -71,6 +73,9 @@ export function violation(op: Op): string | undefined {
   return undefined
 }
 
-/** Attributes that the op must have: not those with a default, nor those of routed rows without any. */
+/**
+ * Attributes that the op must have: those without a default, and of routed rows only if it has
+ * some.
+ */
 const requiredOf = (op: Op): readonly AttrName[] =>
   (onRoutedRows(op) ? attrsOf(OPS[op.op]) : OPS[op.op].attrs).filter(name => !('default' in ATTRS[name]))

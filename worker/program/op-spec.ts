@@ -1,4 +1,4 @@
-// What a row of the op table (ops.ts) can say. Rows are plain data: TypeScript checks the emitter
+// The type of a row of the op table (ops.ts). Rows are plain data: TypeScript checks the emitter
 // against them, and `npm run generate` writes the C++ table, the structs by which kernels name
 // their buffers, and the list of compute ops from them.
 
@@ -21,10 +21,12 @@ export type Size =
   | { given: string }
 
 /**
- * How many elements a buffer must have at least.
- * - `routed`: the size of one routed row. How many rows there are, only the counts of a run say; the
+ * The fewest elements that a buffer may have.
+ * - `routed`: the size of one routed row. How many rows there are, only the counts of a run say;
+ *   the
  *   buffer must have room for as many as the op's other routed buffers (see `Routed`).
- * - `as`: the buffers of a list are exactly as many, and exactly as long, as those of the list named.
+ * - `as`: the buffers of a list are exactly as many, and exactly as long, as those of the list
+ *   named.
  * - `any`: the op uses the whole buffer, however long it is.
  */
 export type Elements = Size | { routed: Size } | { as: string } | 'any'
@@ -55,10 +57,10 @@ export type Rule = { attr: AttrName; multipleOf: Size } | { attr: AttrName; atMo
  * out, the op works on all `rows` and needs none of the attributes here. An op with the attributes
  * chunk and chunks touches only its chunk of each buffer of routed rows.
  *
- * Each buffer of routed rows must have room for as many rows as the largest of them has, but not for
- * more than experts * capacity, the most that can come. Between the two sides of an exchange, of
- * which one may have up to expertParallelSize times as many rows, that is the largest number of rows
- * divided by expertParallelSize.
+ * Each buffer of routed rows must have room for as many rows as the largest of them has, but not
+ * for more than experts * capacity, the most that can come. Between the two sides of an exchange,
+ * of which one may have up to expertParallelSize times as many rows, that is the largest number of
+ * rows divided by expertParallelSize.
  */
 export interface Routed {
   by: string
@@ -68,7 +70,7 @@ export interface Routed {
 
 export interface OpSpec {
   queue: 'compute' | 'comm'
-  /** What a comm op does: gather counts, exchange routed rows, or sum over ranks. */
+  /** A comm op gathers counts, exchanges routed rows, or sums over ranks. */
   collective?: 'gather' | 'exchange' | 'sum'
   /** `shared`: outputs must be the inputs. `apart`: no output may be an input. */
   place?: 'shared' | 'apart'
@@ -78,8 +80,8 @@ export interface OpSpec {
   routed?: Routed
   rules?: readonly Rule[]
   /**
-   * The first guess of the floating-point operations. `rows` of an op on routed rows are those that a
-   * rank sends. Without it the guess follows from the size of the outputs (cost.ts).
+   * The first guess of the floating-point operations. `rows` of an op on routed rows are those that
+   * a rank sends. Without it the guess follows from the size of the outputs (cost.ts).
    */
   work?: Size
 }
@@ -87,7 +89,10 @@ export interface OpSpec {
 /** All attributes that an op can have. */
 export const attrsOf = ({ attrs, routed }: OpSpec): readonly AttrName[] => [...attrs, ...(routed?.attrs ?? [])]
 
-/** A size as a number. `value` knows attributes and `worldRanks`; `given`, whether a buffer is there. */
+/**
+ * A size as a number. `value` knows attributes and `worldRanks`; `given`, whether a buffer is
+ * there.
+ */
 export interface Known {
   value: (name: AttrName | 'worldRanks') => number
   given: (buffer: string) => boolean
@@ -109,8 +114,8 @@ export function sizeOf(size: Size, known: Known): number {
 export const isProduct = (size: Size): size is readonly Size[] => Array.isArray(size)
 
 /**
- * The row's buffers at the places of an op that has `count` of them; undefined if that is none of the
- * numbers which the row allows.
+ * The row's buffers at the places of an op that has `count` of them; undefined if that is none of
+ * the numbers which the row allows.
  */
 export function given(
   specs: readonly BufferSpec[],

@@ -1,5 +1,5 @@
-// Words in which the rows of the op table (ops.ts) are written: constructors of buffers and rows, and
-// the sizes and rules that several rows share.
+// Words in which the rows of the op table (ops.ts) are written: constructors of buffers and rows,
+// and the sizes and rules that several rows share.
 
 import type { AttrName } from './op-attributes.ts'
 import type { BufferSpec, Elements, OpSpec, Rule, Size } from './op-spec.ts'

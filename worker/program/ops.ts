@@ -1,10 +1,10 @@
-// The op table: what every op reads, writes and needs, and what it computes. This is the only place
-// that says so. After a change, `npm run generate` writes the C++ side anew.
+// The op table. It is the only place that says what every op reads, writes, needs and computes.
+// After a change, `npm run generate` writes the C++ side anew.
 //
 // Notation (row-major, the last index runs fastest):
 //   B sequences, T positions, N = B*T local tokens, d model width, H heads, V vocabulary,
 //   E experts in the world, k = topK, W = world size, P = expert-parallel size,
-//   C = capacity: the most rows that one rank may send to one expert (a bound; rows are not padded),
+//   C = capacity: the most rows that one rank may send to one expert (rows are not padded to it),
 //   L = E/P experts on this rank. The EP group of rank r is the ranks floor(r/P)*P to +P-1.
 //   kept[q][e] = min(allCounts[q][e], C): the rows that rank q really sends to expert e.
 //   Routed rows are, before dispatch, sum_e kept[rank][e] rows, at most N*k; after dispatch they are
@@ -19,8 +19,8 @@
 // floor(K*(i+1)/c) - 1, both before and after dispatch. A row has the same place with any number of
 // chunks, so the ops that follow need not know of them.
 //
-// Sums are always taken in f32. With attribute accumulate = 1, an op adds to its first output instead
-// of overwriting it.
+// Sums are always taken in f32. With attribute accumulate = 1, an op adds to its first output
+// instead of overwriting it.
 
 import type { OpSpec } from './op-spec.ts'
 import {
@@ -121,9 +121,9 @@ export const OPS = {
     work: LINEAR_WORK,
   }),
 
-  // Causal softmax(q k^T / sqrt(d/H)) v. There are KV = keyValueHeads heads of keys and values, each
-  // shared by H/KV consecutive query heads (arXiv 2305.13245). qkv: [N, (H + 2 KV) d/H] as q | k | v,
-  // heads of d/H values each. lse: [B, H, T], the log-sum-exp of the scaled scores.
+  // Causal softmax(q k^T / sqrt(d/H)) v. There are KV = keyValueHeads heads of keys and values,
+  // each shared by H/KV consecutive query heads (arXiv 2305.13245). qkv: [N, (H + 2 KV) d/H] as q |
+  // k | v, heads of d/H values each. lse: [B, H, T], the log-sum-exp of the scaled scores.
   attention: compute({
     inputs: [act('qkv', QKV)],
     outputs: [act('o', POSITIONS), f32('lse', LSE)],
@@ -138,8 +138,8 @@ export const OPS = {
     rules: HEAD_RULES,
     work: [5, SCORES],
   }),
-  // Rotates q and k of position t in place: values j and j + d/2H of a head by the angle
-  // t * base^(-2jH/d) (arXiv 2104.09864). With inverse = 1 the angle is negative, which makes the op
+  // Rotates q and k of position t in place: values j and j + d/2H of a head by the angle t *
+  // base^(-2jH/d) (arXiv 2104.09864). With inverse = 1 the angle is negative, which makes the op
   // its own gradient.
   rope: compute({
     inputs: [],
@@ -152,15 +152,17 @@ export const OPS = {
   // routed rows after dispatch, which are at most `rows`.
   gelu: activation([narrow('x')], narrow('y')),
   gelu_backward: activation([narrow('dy'), narrow('x')], narrow('dx')),
-  // y = silu(g) * u, where x[row] = g | u, each dim wide (arXiv 2002.05202). Rows are as for gelu.
+  // y = silu(g) * u, where x[row] = g | u, each dim wide (arXiv 2002.05202). The rows are those of
+  // gelu.
   swiglu: activation([wide('x')], narrow('y')),
   swiglu_backward: activation([narrow('dy'), wide('x')], wide('dx')),
 
-  // probs[N,E] = softmax(x w^T) in f32, before the choice; expert[N,k] are the k largest, and of equal
-  // ones the lower index; weight[N,k] are their probs, renormalised to sum 1 if k = 2; counts[e] are
-  // the choices of e before any is dropped; slot[n,i] is the place among the choices of that expert,
-  // counted over i = 0 of all tokens in token order, then i = 1, and -1 from C on. lse[n] is the
-  // log-sum-exp of the logits. taken[n]: an expert that token n may not choose (DGMoE).
+  // probs[N,E] = softmax(x w^T) in f32, before the choice; expert[N,k] are the k largest, and of
+  // equal ones the lower index; weight[N,k] are their probs, renormalised to sum 1 if k = 2;
+  // counts[e] are the choices of e before any is dropped; slot[n,i] is the place among the choices
+  // of that expert, counted over i = 0 of all tokens in token order, then i = 1, and -1 from C on.
+  // lse[n] is the log-sum-exp of the logits. taken[n]: an expert that token n may not choose
+  // (DGMoE).
   router: compute({
     inputs: [act('x', ROWS), f32('w', ['experts', 'dim']), i32('taken', 'rows', OPTIONAL)],
     outputs: [
@@ -175,7 +177,8 @@ export const OPS = {
     rules: [{ attr: 'topK', atMost: { minus: ['experts', { given: 'taken' }] } }],
     work: ROUTER_WORK,
   }),
-  // From dweight (0 for a dropped choice) through renormalisation and softmax, plus the balance loss
+  // From dweight (0 for a dropped choice) through renormalisation and softmax, plus the balance
+  // loss
   //   auxCoefficient * E * sum_e f_e P_e,
   //   f_e = sum_q allCounts[q][e] / (W*N*k)  (a constant),  P_e = sum_n probs[n,e] / (W*N),
   // plus, with lse, the router's z-loss (arXiv 2202.08906, eq. 5)
@@ -196,8 +199,8 @@ export const OPS = {
     attrs: [...ROUTE, 'worldSize', 'auxCoefficient', 'zCoefficient', 'accumulate'],
     work: [2, ROUTER_WORK],
   }),
-  // loss[0] = scale * E * sum_e f_e P_e over the local tokens. Its sum over the world is the balance
-  // loss without its coefficient.
+  // loss[0] = scale * E * sum_e f_e P_e over the local tokens. Its sum over the world is the
+  // balance loss without its coefficient.
   aux_loss: compute({
     inputs: [f32('probs', ['rows', 'experts']), i32('allCounts', ALL_COUNTS)],
     outputs: [f32('loss', 1)],
@@ -248,7 +251,8 @@ export const OPS = {
     attrs: ROUTE,
   }),
 
-  // For each local expert e with its rows x_e: y_e = x_e w_e^T (+ b_e). w: [L, out, in], b: [L, out].
+  // For each local expert e with its rows x_e: y_e = x_e w_e^T (+ b_e). w: [L, out, in], b: [L,
+  // out].
   grouped_linear: compute({
     inputs: [
       act('x', { routed: 'in' }),
@@ -341,7 +345,8 @@ export const OPS = {
     outputs: [f32('y', 1)],
     attrs: [],
   }),
-  // norm[0] = sqrt(dense[0] + expert[0]): |dense|^2 + |experts|^2 of one expert-data-parallel replica.
+  // norm[0] = sqrt(dense[0] + expert[0]): |dense|^2 + |experts|^2 of one expert-data-parallel
+  // replica.
   global_norm: compute({ inputs: [f32('dense', 1), f32('expert', 1)], outputs: [f32('norm', 1)], attrs: [] }),
   // Decoupled weight decay (arXiv 1711.05101, Algorithm 2). hyper = [learning rate, 1 - beta1^t,
   // 1 - beta2^t, 0] is written before each run. The gradient is first multiplied by
@@ -359,8 +364,9 @@ export const OPS = {
     outputs: [i32('allCounts', ALL_COUNTS)],
     attrs: ['experts'],
   }),
-  // Routed rows of width dim: `dispatch` takes them from expert order to local-expert order across the
-  // EP group, `combine` takes them back. The counts of each run are checked against both buffers.
+  // Routed rows of width dim: `dispatch` takes them from expert order to local-expert order across
+  // the EP group, `combine` takes them back. The counts of each run are checked against both
+  // buffers.
   all_to_all: comm({
     collective: 'exchange',
     place: 'apart',
@@ -369,8 +375,9 @@ export const OPS = {
     attrs: ['direction', 'dim'],
     routed: ROUTED_IN_CHUNKS,
   }),
-  // The element-wise sum over a group (world, ep, edp) of every listed buffer, in place. It is summed
-  // in rank order, so every rank gets equal bits. Neighbours in memory travel as one message.
+  // The element-wise sum over a group (world, ep, edp) of every listed buffer, in place. It is
+  // summed in rank order, so every rank gets equal bits. Neighbours in memory travel as one
+  // message.
   all_reduce: comm({
     collective: 'sum',
     place: 'shared',

@@ -1,6 +1,6 @@
-// The loader of the engine against every row of the op table: a program whose buffer is too small for
-// an op, or whose attribute is out of range, is refused. Cases are made from the rows, so an op that is
-// added later is tested too.
+// The loader of the engine against every row of the op table: a program whose buffer is too small
+// for an op, or whose attribute is out of range, is refused. Cases are made from the rows, so an op
+// that is added later is tested too.
 
 import { afterAll, describe, expect, it } from 'vitest'
 import { createEngine } from '../../../worker/engine.ts'
@@ -38,7 +38,9 @@ interface Variant {
 }
 interface Place {
   spec: BufferSpec
-  /** The fewest elements with which the loader takes the program; undefined if any number will do. */
+  /**
+   * The fewest elements with which the loader takes the program; undefined if any number will do.
+   */
   least: number | undefined
   elements: number
 }
@@ -105,7 +107,7 @@ function programOf({ op, attrs, inputs, outputs }: Variant, change?: { at: Place
   }
 }
 
-/** What the loader says of a program; '' if it takes it. */
+/** The text with which the loader refuses a program, or '' if it takes it. */
 function refusalOf(program: Program): string {
   try {
     engine.load(program)
@@ -127,7 +129,8 @@ describe('the loader', () => {
     },
   )
 
-  // Seen failing, with the rows of gelu and swiglu without sizes: those ops wrote outside the arena.
+  // Seen failing, with the rows of gelu and swiglu without sizes: those ops wrote outside the
+  // arena.
   it.each(variants.map(variant => [title(variant), variant] as const))(
     'refuses %s, if one of its buffers is one element too small',
     (_, variant) => {

@@ -1,4 +1,4 @@
-// Tensors of the model: names, counts, slices and initial values.
+// Tests of the model's tensors: names, counts, slices and initial values.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -51,7 +51,8 @@ describe('model config', () => {
 
 describe('tensors', () => {
   it('add up to the closed form', () => {
-    // Per unit: two attentions, one MLP, one shared expert with its gate, E experts, a router, and five norms.
+    // Per unit: two attentions, one MLP, one shared expert with its gate, E experts, a router, and
+    // five norms.
     const [d, f, experts, units, vocabulary, sequence] = [16, 24, 8, 2, 256, 8]
     const feedForward = 2 * d * f + f + d
     const attention = 4 * d * d + 4 * d
@@ -123,7 +124,8 @@ describe('initial values', () => {
   it('are normal with the standard deviation the tensor names', () => {
     const values = initialise(weight, 1, { start: 0, count: 200_000 })
     const moment = (power: number) => values.reduce((sum, x) => sum + (x / 0.02) ** power, 0) / values.length
-    // Standard errors of the moments of a normal sample: 1, 1.4, 3.9, 9.8 / sqrt(200 000); five of them are allowed.
+    // Standard errors of the moments of a normal sample: 1, 1.4, 3.9, 9.8 / sqrt(200 000); five of
+    // them are allowed.
     expect(Math.abs(moment(1))).toBeLessThan(0.012)
     expect(Math.abs(moment(2) - 1)).toBeLessThan(0.016)
     expect(Math.abs(moment(3))).toBeLessThan(0.044)

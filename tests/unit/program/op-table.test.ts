@@ -63,7 +63,10 @@ describe('a row of the op table', () => {
   })
 })
 
-/** Buffers of an op that are smaller than its row wants; those of routed rows have as many as each other. */
+/**
+ * Buffers of an op that are smaller than its row wants; those of routed rows have as many as each
+ * other.
+ */
 function shortages(op: Op, emitted: Emitted, worldSize: number): string[] {
   const elements = new Map(emitted.buffers.map(buffer => [buffer.name, buffer.elements]))
   const specs = specsOf(op)

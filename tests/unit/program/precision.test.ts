@@ -1,4 +1,5 @@
-// Programs in bfloat16: what is kept in it, what stays float32, and what that saves.
+// Tests of programs in bfloat16: which buffers are bf16, which stay f32, and how much memory that
+// saves.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -39,7 +40,8 @@ const persistent = ({ buffers }: Emitted) => buffers.filter(({ arena }) => arena
 const costs = ({ ops }: Emitted, op: Op['op']) => ops.filter(each => each.op === op).map(({ cost }) => cost)
 
 describe('a program in bfloat16', () => {
-  // Seen failing with copies left out: products read activations in one type and weights in another.
+  // Seen failing with copies left out: products read activations in one type and weights in
+  // another.
   it('keeps what the op table marks in bf16, all of an op alike, and nothing else; one in float32 keeps none', () => {
     fc.assert(
       fc.property(job, model => {

@@ -10,8 +10,8 @@
 
 namespace scmoe {
 
-// A number of elements, at least 0. Attributes come from a file, so their products may be larger than
-// any integer: such a number is kTooMany, which no buffer has.
+// A number of elements, at least 0. Attributes come from a file, so their products may be larger
+// than any integer: such a number is kTooMany, which no buffer has.
 class Count {
  public:
   static constexpr int64_t kTooMany = std::numeric_limits<int64_t>::max();
@@ -37,7 +37,7 @@ class Count {
   int64_t value_;
 };
 
-// What the sizes of an op's buffers depend on.
+// The values from which the sizes of an op's buffers follow.
 struct Sizes {
   const Attrs& attrs;
   int64_t world_size;
@@ -53,9 +53,9 @@ using SizeOf = Count (*)(const Sizes& sizes);
 // kActivation is f32 or bf16, the same in all buffers of one op that have this type.
 enum class BufferType : uint8_t { kF32, kI32, kActivation, kAny };
 
-// How the number of elements that a buffer needs is known: from attributes; from attributes for each
-// routed row, of which only a run knows how many there are; exactly as long as the input at the same
-// place; or any number.
+// The elements that a buffer needs: a number that follows from attributes (kElements); that number
+// for each routed row (kRouted); as many as the input at the same place has (kAsInputs); or any
+// number (kAny).
 enum class Extent : uint8_t { kElements, kRouted, kAsInputs, kAny };
 
 struct BufferSpec {

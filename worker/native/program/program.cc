@@ -14,7 +14,7 @@ namespace {
 using nlohmann::json;
 using Object = JsonObject;
 
-constexpr int64_t kMaxBytes = int64_t{1} << 48;  // what an address can say
+constexpr int64_t kMaxBytes = int64_t{1} << 48;  // the size of the address space
 constexpr int64_t kAlignment = 64;
 
 Buffer parse_buffer(const Object& from, const Program& program, const Backend& backend) {
@@ -33,7 +33,8 @@ Buffer parse_buffer(const Object& from, const Program& program, const Backend& b
   if (buffer.offset % kAlignment != 0) from.fail("offset", from.at("offset"), "a multiple of 64");
   if (buffer.offset + bytes_of(buffer) > bytes) {
     from.fail("offset " + std::to_string(buffer.offset) + " + " + std::to_string(width) + " * elements " +
-              std::to_string(buffer.elements) + " is past the end of its arena, " + std::to_string(bytes) + " bytes");
+              std::to_string(buffer.elements) + " is past the end of its arena, " + std::to_string(bytes) +
+              " bytes: enlarge the arena or move the buffer");
   }
   return buffer;
 }
@@ -50,11 +51,11 @@ const char* name_of(DType dtype) {
   return dtype == DType::kI32 ? "i32" : dtype == DType::kBF16 ? "bf16" : "f32";
 }
 
-// A buffer of an op beside what the op's row says of it.
+// A buffer of an op together with its description in the op's row.
 struct Bound {
   const BufferSpec* spec;
   const Buffer* buffer;
-  std::string name;  // as a message says it: "input 'x' of linear (buffer 'norm.y')"
+  std::string name;  // in messages: "input 'x' of linear (buffer 'norm.y')"
 };
 
 // "x, w, b (if bias is 1), residual (optional)"
@@ -106,8 +107,9 @@ void check_types(const Object& from, const std::vector<Bound>& bound) {
   }
 }
 
-// The routed rows for which each buffer of routed rows must have room. Only the counts of a run say how
-// many there are, so the buffers are held to each other: see Routed in worker/program/op-spec.ts.
+// The number of rows for which each buffer of routed rows must have room. Only the counts of a run
+// say how many rows there are, so the buffers are compared with each other: see Routed in
+// worker/program/op-spec.ts.
 int64_t routed_rows(const OpSpec& spec, const ProgramOp& op, const Sizes& sizes, const std::vector<Bound>& bound) {
   if (!on_routed_rows(spec, op)) return op.attrs.rows;
   int64_t held = 0;
@@ -188,7 +190,7 @@ void parse_waits(const Object& from, const Program& program, ProgramOp& op) {
     if (other.queue == op.queue) {
       from.fail("waits", value, "an op of the other queue; '" + other.label + "' is on this op's own");
     }
-    // The wait is met when the other queue has finished everything up to and including that op.
+    // The wait ends when the other queue has finished everything up to and including that op.
     const std::vector<int>& queue = program.queues[int(other.queue)];
     const auto position = std::lower_bound(queue.begin(), queue.end(), int(wait)) - queue.begin();
     op.wait_count = std::max(op.wait_count, uint32_t(position) + 1);
@@ -196,7 +198,7 @@ void parse_waits(const Object& from, const Program& program, ProgramOp& op) {
 }
 
 uint32_t fingerprint(const std::string& program, const ProgramOp& op) {
-  uint32_t hash = 2166136261u;  // FNV-1a: tells programs apart by mistake, not by malice
+  uint32_t hash = 2166136261u;  // FNV-1a: finds mistakes, not attacks
   for (const std::string& part : {program, op.label, op.name}) {
     for (const char c : part + '\n') hash = (hash ^ uint8_t(c)) * 16777619u;
   }
@@ -207,7 +209,7 @@ OpFunction function_of(const Object& from, const Backend& backend, const std::st
   for (int i = 0; i < backend.num_ops; ++i) {
     if (op == backend.ops[i].name) return backend.ops[i].run;
   }
-  from.fail("op '" + op + "' is not implemented by backend " + backend.name);
+  from.fail("op '" + op + "' is not implemented by backend " + backend.name + ": choose another backend");
 }
 
 ProgramOp parse_op(const Object& from, const Program& program, const Backend& backend, const Topology& topology) {
@@ -262,7 +264,8 @@ Program parse_program(std::string_view text, const Backend& backend, const Topol
     Object buffer(value, from.name + ", " + name);
     buffer.name = from.name + ", buffer '" + buffer.text("name") + "'";
     program.buffers.push_back(parse_buffer(buffer, program, backend));
-    if (!names.insert(program.buffers.back().name).second) buffer.fail("name is taken by an earlier buffer");
+    if (!names.insert(program.buffers.back().name).second)
+      buffer.fail("name is taken by an earlier buffer: choose another");
   }
   std::set<std::string> labels;
   for (const json& value : from.list("ops")) {
@@ -271,7 +274,7 @@ Program parse_program(std::string_view text, const Backend& backend, const Topol
     op.name = from.name + ", op '" + op.text("label") + "'";
     program.ops.push_back(parse_op(op, program, backend, topology));
     program.queues[int(program.ops.back().queue)].push_back(index);
-    if (!labels.insert(program.ops.back().label).second) op.fail("label is taken by an earlier op");
+    if (!labels.insert(program.ops.back().label).second) op.fail("label is taken by an earlier op: choose another");
   }
   return program;
 }
