@@ -1,11 +1,13 @@
-// The coefficient gates of the shared expert (arXiv 2404.05019, eqs. 14 to 17) and the sum they enter. One coefficient
-// a token (CG-1) weighs the shared expert; of two (CG-2) the second weighs the routed experts.
+// The coefficient gates of the shared expert (arXiv 2404.05019, eqs. 14 to 17) and the sum in which
+// they are used. With one coefficient for each token (CG-1) it weighs the shared expert. With two
+// (CG-2) the second weighs the routed experts.
 #include "cpu/vec.h"
 
 namespace scmoe::SCMOE_ISA {
 namespace {
 
-// Gradient of the first logit; with two coefficients the second's is its negative.
+// The gradient of the first logit. With two coefficients the second logit has the negative
+// gradient.
 float logit_gradient(const float* dc, const float* c, int64_t coefficients) {
   return coefficients == 1 ? dc[0] * c[0] * (1.0f - c[0]) : c[0] * c[1] * (dc[0] - dc[1]);
 }
@@ -32,7 +34,8 @@ void shared_gate(const OpCall& call, Stream* stream) {
   });
 }
 
-// dx (+)= dz w, dw += dz x; with two coefficients w is the difference of its rows.
+// dx (+)= dz w, dw += dz x. With two coefficients, the difference of the two rows of w takes the
+// place of w.
 void shared_gate_backward(const OpCall& call, Stream* stream) {
   const int64_t rows = call.attrs->rows, dim = call.attrs->dim, k = call.attrs->coefficients;
   const bool accumulate = call.attrs->accumulate != 0;

@@ -1,4 +1,5 @@
-// linear and grouped_linear: y = x w^T + b, its gradient to the input (dgrad) and to the weights (wgrad).
+// linear and grouped_linear: y = x w^T + b, its gradient with respect to the input (dgrad) and to
+// the weights (wgrad).
 #include "cpu/gemm.h"
 #include "cpu/routing.h"
 #include "cpu/vec.h"
@@ -10,7 +11,7 @@ struct Shape {
   int64_t rows, in, out;
 };
 
-// Bias and residual may be null; rows too, then all are meant.
+// Bias and residual may be null. If `rows` is null, all rows are meant.
 struct Options {
   const float *bias, *residual;
   const Ranges* rows;
@@ -85,7 +86,8 @@ void wgrad(Shape s, const WgradBuffers& io, Stream* stream) {
   if (io.db) add_rows(io.dy, s.rows, s.out, io.db, stream);
 }
 
-// body(shape, local expert, rows) for every local expert that got rows, `rows` those of the call's chunk.
+// Calls body(shape, local expert, rows) for every local expert that got rows. `rows` are those of
+// the call's chunk.
 template <class Body>
 void each_expert(const OpCall& call, const int32_t* all_counts, Stream* stream, const Body& body) {
   const Attrs& a = *call.attrs;

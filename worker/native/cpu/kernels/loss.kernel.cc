@@ -1,5 +1,5 @@
-// The two ends of the model that see tokens: embedding and cross entropy. tokens: [B, T + 1], inputs first T columns,
-// targets last T.
+// The ops at the two ends of the model, which read tokens: embedding and cross entropy. tokens: [B,
+// T + 1], of which the first T columns are the inputs and the last T the targets.
 #include "cpu/vec.h"
 
 namespace scmoe::SCMOE_ISA {
@@ -16,7 +16,8 @@ void embedding(const OpCall& call, Stream* stream) {
   });
 }
 
-// Split over columns: a token may occur many times, and its sum must not depend on the split.
+// The work is split over columns: a token may occur many times, and its sum must not depend on the
+// split.
 void embedding_backward(const OpCall& call, Stream* stream) {
   const int64_t batch = call.attrs->batch, sequence = call.attrs->sequence, dim = call.attrs->dim;
   const op::EmbeddingBackward<> io(call);

@@ -1,12 +1,12 @@
-// Between token order and routed rows. Row of choice i of token n: first[expert[n, i]] + slot[n, i]; slot -1 means
-// dropped.
+// Copies between token order and routed rows. The row of choice i of token n is first[expert[n, i]]
+// + slot[n, i]; slot -1 means that the choice is dropped.
 #include "cpu/routing.h"
 #include "cpu/vec.h"
 
 namespace scmoe::SCMOE_ISA {
 namespace {
 
-// Where the choices of one call lie.
+// Finds the rows of the choices of one call.
 struct Routing {
   const int32_t *expert, *slot;
   const int64_t* first;

@@ -1,13 +1,15 @@
-// Activations, over all rows or over a chunk of the routed ones, and sums.
+// Activations, over all rows or over a chunk of the routed rows, and sums.
 #include "cpu/routing.h"
 #include "cpu/vec.h"
 
 namespace scmoe::SCMOE_ISA {
 namespace {
 
-constexpr int64_t kGrain = 4096;  // elements: below this a second thread costs more than it gives
+// Elements. For fewer, a second thread costs more time than it saves.
+constexpr int64_t kGrain = 4096;
 
-// With u = sqrt(2 / pi) (x + 0.044715 x^3): 0.5 (1 + tanh u) = sigmoid(2u), so gelu(x) = x sigmoid(2u).
+// With u = sqrt(2 / pi) (x + 0.044715 x^3): 0.5 (1 + tanh u) = sigmoid(2u), so gelu(x) = x
+// sigmoid(2u).
 constexpr float kTwiceRoot = 1.5957691216f, kCubic = 0.044715f;
 
 SCMOE_INLINE Vec gelu_of(Vec x) {
@@ -19,7 +21,7 @@ SCMOE_INLINE Vec gelu_slope(Vec x) {
   return s + x * s * (1.0f - s) * kTwiceRoot * (1.0f + 3.0f * kCubic * x * x);
 }
 
-// body(first row, rows) over this op's rows, on the whole team. all_counts may be null.
+// Calls body(first row, rows) over this op's rows, on the whole team. all_counts may be null.
 template <class Body>
 void activate(const Attrs& a, const int32_t* all_counts, Stream* stream, const Body& body) {
   const Ranges ranges = routed_rows(a, all_counts, stream);

@@ -1,4 +1,5 @@
-// The gate: which experts a token goes to, with what weight, and the gradient of both and of the balance loss.
+// The gate: the experts that each token is sent to and their weights, and the gradient of the
+// weights and of the balance loss.
 #include "cpu/gemm.h"
 #include "cpu/vec.h"
 
@@ -18,8 +19,8 @@ struct Choices {
   float* weight;
 };
 
-// Chooses the k largest except the one `excluded`, and of equal ones the lower index. The softmax comes
-// before the choice: after it, k = 1 would leave no gradient.
+// Chooses the k largest except the one `excluded`, and of equal ones the lower index. The softmax
+// comes before the choice: after it, k = 1 would leave no gradient.
 void choose(const float* probs, const Attrs& a, int32_t excluded, const Choices& to) {
   const int64_t experts = a.experts, k = a.topK;
   float chosen = 0;
@@ -37,7 +38,8 @@ void choose(const float* probs, const Attrs& a, int32_t excluded, const Choices&
   for (int64_t i = 0; k > 1 && i < k; i++) to.weight[i] /= chosen;
 }
 
-// slot[n, i] = how many came before it at that expert: all first choices in token order, then all second ones.
+// slot[n, i] = the number of earlier choices of that expert, where all first choices in token order
+// come before all second ones.
 void assign_slots(const Attrs& a, const int32_t* expert, int32_t* slot, int32_t* counts) {
   for (int64_t e = 0; e < a.experts; e++) counts[e] = 0;
   for (int64_t i = 0; i < a.topK; i++) {
@@ -106,7 +108,8 @@ void router_backward(const OpCall& call, Stream* stream) {
       }
       for (int64_t i = n * k; i < n * k + k; i++)
         d[io.expert[i]] += ((io.slot[i] < 0 ? 0.0f : io.dweight[i]) - mean) / chosen;
-      const float inner = dot(p, d, experts) - (io.lse ? z * io.lse[n] : 0.0f);  // d lse / d logit = p
+      // D lse / d logit = p
+      const float inner = dot(p, d, experts) - (io.lse ? z * io.lse[n] : 0.0f);
       for (int64_t e = 0; e < experts; e++) d[e] = p[e] * (d[e] - inner);
     }
   });

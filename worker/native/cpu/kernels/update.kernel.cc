@@ -1,11 +1,12 @@
-// Over parameters and gradients: copies, zero, norms, AdamW.
+// Ops over parameters and gradients: copies, zero, norms, AdamW.
 #include "cpu/vec.h"
 
 namespace scmoe::SCMOE_ISA {
 namespace {
 
-constexpr int64_t kChunk =
-    8192;  // elements per partial sum: fixed, so that the sum does not depend on the number of threads
+// Elements of a partial sum. The number is fixed, so that the sum does not depend on the number of
+// threads.
+constexpr int64_t kChunk = 8192;
 
 double square_sum_of(const float* x, int64_t n) {
   double s = 0;
@@ -58,8 +59,8 @@ void global_norm(const OpCall& call, Stream*) {
   io.norm[0] = __builtin_sqrtf(io.dense[0] + io.expert[0]);
 }
 
-// w -= rate * (m / c1 / (sqrt(v / c2) + epsilon) + decay * w), c1 = 1 - beta1^t, c2 = 1 - beta2^t (arXiv 1711.05101,
-// Algorithm 2)
+// w -= rate * (m / c1 / (sqrt(v / c2) + epsilon) + decay * w), where c1 = 1 - beta1^t and c2 = 1 -
+// beta2^t (arXiv 1711.05101, Algorithm 2).
 void adamw(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
   const op::Adamw<> io(call);

@@ -20,7 +20,8 @@ Heads heads_of(const Attrs& a) {
   return {a.heads, a.heads / a.keyValueHeads, head_dim, (a.heads + 2 * a.keyValueHeads) * head_dim};
 }
 
-// p[s] = softmax over s <= t of <q[t], k[s]> / sqrt(head_dim); returns the log-sum-exp. q, k: one head of qkv.
+// p[s] = softmax over s <= t of <q[t], k[s]> / sqrt(head_dim). Returns the log-sum-exp. q, k: one
+// head of qkv.
 template <class Real>
 double attention_row(const Heads& s, const Real* q, const Real* k, int64_t t, std::vector<double>& p) {
   double top = -INFINITY, total = 0;
@@ -59,8 +60,8 @@ void attention(const OpCall& call, Stream*) {
   }
 }
 
-// dP = dO V^T, dS = P (dP - <dO, O>), dQ = dS K / sqrt(head_dim), dK = dS^T Q / sqrt(head_dim), dV = P^T dO; dK and dV
-// summed over the query heads of a group.
+// dP = dO V^T, dS = P (dP - <dO, O>), dQ = dS K / sqrt(head_dim), dK = dS^T Q / sqrt(head_dim), dV
+// = P^T dO. dK and dV are summed over the query heads of a group.
 template <class Real>
 void attention_backward(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;

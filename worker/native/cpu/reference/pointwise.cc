@@ -82,7 +82,8 @@ void shared_gate(const OpCall& call, Stream*) {
     double z[2] = {0, 0};
     for (int64_t i = 0; i < a.coefficients; i++)
       for (int64_t j = 0; j < a.dim; j++) z[i] += 1.0 * io.x[n * a.dim + j] * io.w[i * a.dim + j];
-    for (int64_t i = 0; i < a.coefficients; i++)  // of two values, softmax is the sigmoid of their difference
+    // The softmax of two values is the sigmoid of their difference.
+    for (int64_t i = 0; i < a.coefficients; i++)
       io.c[n * a.coefficients + i] = sigmoid(a.coefficients == 1 ? z[0] : z[i] - z[1 - i]);
   }
 }

@@ -1,5 +1,6 @@
-// The plain loops that define every op, in the notation of worker/program/ops.ts. Sums are in double. Real is what the
-// floating-point buffers hold: float to compare kernels with, double to take central differences of.
+// The plain loops that define every op, in the notation of worker/program/ops.ts. Sums are in
+// double. Real is the type of floating-point buffers: float to compare kernels with the loops,
+// double to take central differences.
 #pragma once
 
 #include <cstdint>
@@ -21,14 +22,14 @@ struct RoutedRow {
   int64_t row, expert;
 };
 
-// Those of the chunk that the attributes name, in order.
+// The rows of the chunk that the attributes name, in order.
 std::vector<RoutedRow> routed_rows(const Attrs& attrs, const int32_t* all_counts);
 
 }  // namespace scmoe::reference
 
 namespace scmoe {
 
-// reference_backend(), its floating-point buffers double.
+// The same ops as reference_backend(), with floating-point buffers of double.
 const Backend* reference_backend_f64();
 
 }  // namespace scmoe

@@ -9,7 +9,7 @@
 namespace scmoe::reference {
 namespace {
 
-// f_e, constant
+// f_e of the balance loss
 std::vector<double> load_share(const Attrs& a, const int32_t* all_counts) {
   std::vector<double> share(a.experts, 0.0);
   for (int64_t q = 0; q < a.worldSize; q++)
@@ -74,7 +74,8 @@ void router_backward(const OpCall& call, Stream*) {
       dp[e] = 1.0 * a.auxCoefficient * a.experts * share[e] / (a.worldSize * a.rows);
     double chosen = 0, inner = 0;
     for (int64_t c = n * a.topK; c < (n + 1) * a.topK; c++) chosen += p[io.expert[c]];
-    // weight_i = p_i / chosen, so d weight_i / d p_j = ((i == j) - weight_i) / chosen; for k = 1 weight = p.
+    // weight_i = p_i / chosen, so d weight_i / d p_j = ((i == j) - weight_i) / chosen; for k = 1
+    // weight = p.
     for (int64_t j = n * a.topK; j < (n + 1) * a.topK; j++) {
       for (int64_t i = n * a.topK; i < (n + 1) * a.topK; i++) {
         const double slope = a.topK > 1 ? ((i == j) - p[io.expert[i]] / chosen) / chosen : 1;

@@ -57,7 +57,7 @@ template <class Real>
 void adamw(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
   const op::Adamw<Real> io(call);
-  assert(a.clip > 0);  // the job's schema refuses 0, which would take every gradient away
+  assert(a.clip > 0);  // 0 would erase every gradient; the job's schema refuses it
   for (int64_t i = 0; i < a.elements; i++) {
     const double g = io.g[i] * std::min(1.0, 1.0 * a.clip / io.norm[0]);
     io.m[i] = 1.0 * a.beta1 * io.m[i] + (1.0 - a.beta1) * g;
