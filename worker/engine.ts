@@ -158,8 +158,6 @@ export interface Inspection {
 interface Addon {
   inspect(): Inspection
   NativeEngine: new (options: NativeOptions) => NativeEngine
-  /** Rows of the loader's op table, in the form of `OPS`. */
-  opTable(): Record<string, { queue: string; inputs: string[]; outputs: string[]; attrs: string[] }>
 }
 
 const addonPath = (): string => {

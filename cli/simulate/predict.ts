@@ -3,6 +3,7 @@
 
 import type { ModelConfig } from '../../worker/model.ts'
 import { groupSize } from '../../worker/program/cost.ts'
+import { collectiveOf } from '../../worker/program/effects.ts'
 import { emitTrain } from '../../worker/program/emit.ts'
 import type { Emitted, Op } from '../../worker/program/program.ts'
 import {
@@ -64,10 +65,10 @@ export interface Prediction {
  * `Op.cost` has the bytes that travel. Undefined in a group of one, in which nothing travels.
  */
 export function collectiveTime(op: Op, { model, network }: Pick<World, 'model' | 'network'>): number | undefined {
-  const group = op.op === 'all_to_all' ? 'ep' : String(op.attrs['group'] ?? 'world')
+  const group = collectiveOf(op) === 'exchange' ? 'ep' : String(op.attrs['group'] ?? 'world')
   const peers = groupSize(group, model) - 1
   if (peers === 0) return undefined
-  const rounds = op.op === 'all_reduce' ? 2 : 1
+  const rounds = collectiveOf(op) === 'sum' ? 2 : 1
   const start = network.latencyMicroseconds + peers * network.peerMicroseconds
   return rounds * start + (op.cost / network.bytesPerSecond) * 1e6
 }
@@ -79,7 +80,7 @@ export function profileOf(emitted: Emitted, world: World): Profile {
   const times = Float64Array.from(emitted.ops, op => {
     const known = measured?.get(op.label)
     // With one rank, an all-to-all is a copy, and its time was measured as one.
-    if (op.queue === 'comm') return collectiveTime(op, world) ?? (op.op === 'all_to_all' ? (known ?? 0) : 0)
+    if (op.queue === 'comm') return collectiveTime(op, world) ?? (collectiveOf(op) === 'exchange' ? (known ?? 0) : 0)
     if (known === undefined)
       throw new JobFileError(
         `${op.label} of program ${emitted.name} has not been measured: the times are of another job`,

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { modelConfig } from '../../worker/model.ts'
+import { collectiveOf } from '../../worker/program/effects.ts'
 import { emitTrain } from '../../worker/program/emit.ts'
 import type { Emitted } from '../../worker/program/program.ts'
 import { choices, describe, type Profile } from '../../worker/schedule/schedule.ts'
@@ -70,10 +71,10 @@ function predictedAs(ran: string | undefined, world: World): number {
  */
 export function networkOf(emitted: Emitted, { times }: Pick<Profile, 'times'>): Network {
   const mean = (op: number) => times.reduce((sum, rank) => sum + (rank[op] ?? 0), 0) / times.length
-  const ops = emitted.ops.map(({ op, cost }, index) => ({ op, cost, time: mean(index) }))
-  const counts = ops.filter(({ op }) => op === 'all_gather_counts').map(({ time }) => time)
+  const ops = emitted.ops.map((op, index) => ({ collective: collectiveOf(op), cost: op.cost, time: mean(index) }))
+  const counts = ops.filter(({ collective }) => collective === 'gather').map(({ time }) => time)
   const latency = counts.toSorted((a, b) => a - b)[counts.length >> 1] ?? 0
-  const exchanges = ops.filter(({ op, cost }) => op === 'all_to_all' && cost > 0)
+  const exchanges = ops.filter(({ collective, cost }) => collective === 'exchange' && cost > 0)
   const bytes = exchanges.reduce((sum, { cost }) => sum + cost, 0)
   const travel = exchanges.reduce((sum, { time }) => sum + Math.max(time - latency, 0), 0)
   const bytesPerSecond = travel > 0 ? (bytes / travel) * 1e6 : Number.POSITIVE_INFINITY

@@ -1,33 +1,32 @@
 // The buffers that an op reads and writes, from the op table alone. Tests judge the scheduler by
 // it, so it shares nothing with the scheduler.
 
-import { OPS, type OpSpec } from '../../worker/program/ops.ts'
+import type { BufferSpec } from '../../worker/program/op-spec.ts'
+import { OPS } from '../../worker/program/ops.ts'
 import type { Op, Scheduled } from '../../worker/program/program.ts'
 
 export interface Access {
   name: string
   reads: boolean
   writes: boolean
-  /** The chunk of rows that is touched; undefined if all rows are. */
+  /** The chunk of routed rows that is touched; undefined if all rows are. */
   chunk: number | undefined
 }
 
 export function accesses(op: Op): Access[] {
-  const { inputs, outputs }: OpSpec = OPS[op.op]
+  const { inputs, outputs } = OPS[op.op]
   const chunk = Number(op.attrs['chunks'] ?? 1) > 1 ? Number(op.attrs['chunk']) : undefined
-  const mark = (spec: string | undefined, sign: string) => spec?.includes(sign) ?? false
+  // A list is alone on its side, and no op with an optional buffer before others has routed rows
+  // there.
+  const chunkOf = (spec: BufferSpec | undefined) =>
+    typeof spec?.elements === 'object' && 'routed' in spec.elements ? chunk : undefined
   return [
-    ...op.inputs.map((name, i) => ({
-      name,
-      reads: true,
-      writes: false,
-      chunk: mark(inputs[i], '#') ? chunk : undefined,
-    })),
+    ...op.inputs.map((name, i) => ({ name, reads: true, writes: false, chunk: chunkOf(inputs[i]) })),
     ...op.outputs.map((name, i) => ({
       name,
-      reads: mark(outputs[i], '+=') || op.op === 'adamw' || (i === 0 && op.attrs['accumulate'] === 1),
+      reads: outputs[i]?.accumulate === true || (i === 0 && op.attrs['accumulate'] === 1),
       writes: true,
-      chunk: mark(outputs[i], '#') ? chunk : undefined,
+      chunk: chunkOf(outputs[i]),
     })),
   ]
 }

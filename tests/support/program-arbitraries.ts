@@ -108,12 +108,12 @@ export const job: fc.Arbitrary<Job> = fc
     return { ...rest, ...topK, worldSize, expertParallelSize }
   })
 
-/** One of the schedules a program has. */
+/** A number that stands for one of the schedules of a program. */
 export const wish = fc.nat(10_000)
 export const choiceOf = (wanted: number, available: readonly Choice[]): Choice =>
   available[wanted % available.length] ?? { strategy: 'Sequential' }
 
-/** Durations that repeat with a period unrelated to the model's; with nothing but ties, too. */
+/** Durations that repeat with a period unrelated to the model's, or that are all equal. */
 export const pattern = fc.oneof(
   fc.constant([0]),
   fc.array(fc.constantFrom(0, 1, 10, 100), { minLength: 1, maxLength: 41 }),

@@ -1,13 +1,18 @@
-// What a backend is: a table of ops. Missing hardware is another table, never an `if` at the caller.
-// Meaning, shapes and order of inputs and outputs: worker/program/ops.ts, which this header follows name by name.
+// A backend is a table of ops. Missing hardware is another table, never an `if` at the caller.
+// worker/program/ops.ts says what the ops mean and what shapes their buffers have.
 #pragma once
 
 #include <cstdint>
 
+// Kernel files are compiled for several instruction sets. They may share no function, or the linker
+// could keep a copy that this machine cannot run; so every function here is inlined.
+#define SCMOE_ALWAYS_INLINE inline __attribute__((always_inline))
+
 namespace scmoe {
 
-// Attributes of one op, parsed once at load; what an op does not name has the value below. Words (direction, group) are
-// the communicator's and not among them.
+// The attributes of one op, parsed once when the program is loaded. An attribute that the op does
+// not have has the value below. Attributes that are words (direction, group) concern only the
+// communicator and are not here.
 struct Attrs {
   int64_t rows, dim, in, out;
   int64_t batch, sequence, heads, keyValueHeads, vocabulary;
@@ -21,11 +26,11 @@ struct Attrs {
   float beta1, beta2, epsilon, weightDecay, clip;
 };
 
-// What the elements of a buffer are.
+// The type of a buffer's elements.
 enum class DType : uint8_t { kF32, kI32, kBF16 };
 
-// One op with its buffers bound. Pointers stay valid as long as the program is loaded. An optional buffer left out
-// shortens the list.
+// One op with its buffers bound. Pointers stay valid as long as the program is loaded. An optional
+// buffer that is left out makes the list shorter; the structs of ops.generated.h find each by name.
 struct OpCall {
   const void* const* in;
   const int64_t* in_elements;
@@ -38,7 +43,44 @@ struct OpCall {
   const Attrs* attrs;
 };
 
-// Where compute runs: a team of threads on the CPU, a stream on a GPU. Opaque to everyone but the backend.
+template <class T>
+SCMOE_ALWAYS_INLINE const T* input(const OpCall& call, int i) {
+  return static_cast<const T*>(call.in[i]);
+}
+template <class T>
+SCMOE_ALWAYS_INLINE T* output(const OpCall& call, int i) {
+  return static_cast<T*>(call.out[i]);
+}
+// Null if the buffer is left out.
+template <class T>
+SCMOE_ALWAYS_INLINE const T* input_if(const OpCall& call, int i) {
+  return i < call.num_in ? input<T>(call, i) : nullptr;
+}
+template <class T>
+SCMOE_ALWAYS_INLINE T* output_if(const OpCall& call, int i) {
+  return i < call.num_out ? output<T>(call, i) : nullptr;
+}
+
+// The buffers of an op that takes any number of them.
+template <class T>
+struct Inputs {
+  const void* const* data;
+  const int64_t* elements;
+  const DType* types;
+  int size;
+  SCMOE_ALWAYS_INLINE const T* operator[](int i) const { return static_cast<const T*>(data[i]); }
+};
+template <class T>
+struct Outputs {
+  void* const* data;
+  const int64_t* elements;
+  const DType* types;
+  int size;
+  SCMOE_ALWAYS_INLINE T* operator[](int i) const { return static_cast<T*>(data[i]); }
+};
+
+// Compute runs on a stream: a team of threads on the CPU, a stream of the device on a GPU. Only the
+// backend knows what it is.
 struct Stream;
 
 using OpFunction = void (*)(const OpCall& call, Stream* stream);
@@ -52,19 +94,20 @@ struct Backend {
   const char* name;    // "cpu-avx512", "cpu-avx2", "cpu-baseline", "cuda"
   const OpEntry* ops;  // compute ops only; collectives belong to the communicator
   int num_ops;
-  bool has_bf16;                              // whether ops take buffers of bf16 where the op table marks them
+  bool has_bf16;                              // whether ops take activations in bf16
   Stream* (*stream_create)(int num_threads);  // num_threads >= 1 includes the calling thread
   void (*stream_destroy)(Stream* stream);
 };
 
-// The best CPU backend this machine can run; SCMOE_CPU_ISA=avx512|avx2|baseline overrides. Never null; throws
-// std::runtime_error on a bad override.
+// The best CPU backend that this machine can run; SCMOE_CPU_ISA=avx512|avx2|baseline overrides.
+// Never null; throws std::runtime_error on a bad override.
 const Backend* cpu_backend();
 
-// Kernels on a GPU (cuda/), in a library of its own, libscmoe_cuda.so, whose entry point is scmoe_device().
+// Kernels on a GPU (cuda/), in a library of their own, libscmoe_cuda.so, whose entry point is
+// scmoe_device().
 const Backend* cuda_backend();
 
-// The plain loops that define every op (double accumulation). Slow; for tests.
+// The plain loops that define every op (sums in double). Slow; for tests.
 const Backend* reference_backend();
 
 }  // namespace scmoe

@@ -5,29 +5,9 @@
 #include "binding/native_engine.h"
 #include "binding/values.h"
 #include "hardware.h"
-#include "program/op_table.h"
 
 namespace scmoe::binding {
 namespace {
-
-// The op table as the loader knows it, for the test that compares it with worker/program/ops.ts.
-Napi::Value describe_ops(const Napi::CallbackInfo& info) {
-  Napi::Object table = Napi::Object::New(info.Env());
-  for (const OpSpec& spec : op_table()) {
-    const auto list = [&](const char* row) {
-      Napi::Array array = Napi::Array::New(info.Env());
-      for (const std::string& word : words(row)) array.Set(array.Length(), word);
-      return array;
-    };
-    Napi::Object op = Napi::Object::New(info.Env());
-    op.Set("queue", spec.comm ? "comm" : "compute");
-    op.Set("inputs", list(spec.inputs));
-    op.Set("outputs", list(spec.outputs));
-    op.Set("attrs", list(spec.attrs));
-    table.Set(spec.name, op);
-  }
-  return table;
-}
 
 Napi::Object to_js(Napi::Env env, const Part& part) {
   Napi::Object object = Napi::Object::New(env);
@@ -62,7 +42,6 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("NativeEngine", NativeEngine::define(env));
   exports.Set("inspect", Napi::Function::New<inspect>(env, "inspect"));
-  exports.Set("opTable", Napi::Function::New<describe_ops>(env, "opTable"));
   return exports;
 }
 

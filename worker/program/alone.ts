@@ -1,20 +1,23 @@
-// One rank's program without the other ranks: what its compute ops take can be measured on a machine that holds this rank alone, in a world of
-// any size. Rows that would arrive are stood in for by the rows that would leave, as many and as large; sums over ranks are left out.
+// Makes a program that one rank can run without the others, so that its compute ops can be measured
+// on a machine that holds only this rank of a world of any size. The rows that would arrive are
+// replaced by those that would leave, which are as many and as large. Sums over ranks are left out.
 
 import type { ModelConfig } from '../model.ts'
+import { collectiveOf } from './effects.ts'
 import type { Buffer, Emitted, Op, Scheduled } from './program.ts'
 
-/** f32 [rows, 2] of ones, to be written before a run. */
+/** f32 [rows, 2]. It must be filled with ones before a run. */
 export const ONES = 'alone.ones'
 
 /**
- * Compute ops in emitted order, with the labels they have in the whole program; an all-to-all's label names the copy in its place. Buffers of
- * gathered counts become persistent: nothing but `balancedCounts` fills them.
+ * The compute ops in emitted order, with the labels that they have in the whole program. A copy of
+ * rows replaces each all-to-all and has its label. Buffers of gathered counts become persistent,
+ * because no op fills them: `balancedCounts` does.
  */
 export function alone(emitted: Emitted): Scheduled {
   const elements = new Map(emitted.buffers.map(buffer => [buffer.name, buffer.elements]))
-  const gathered = new Set(emitted.ops.flatMap(({ op, outputs }) => (op === 'all_gather_counts' ? outputs : [])))
-  const exchanges = emitted.ops.filter(({ op }) => op === 'all_to_all')
+  const gathered = new Set(countBuffers(emitted))
+  const exchanges = emitted.ops.filter(op => collectiveOf(op) === 'exchange')
   const rowsOf = ({ inputs, outputs, attrs }: Op) => {
     const [rows = '', out = ''] = [inputs[0], outputs[0]]
     return Math.floor(Math.min(elements.get(rows) ?? 0, elements.get(out) ?? 0) / Number(attrs['dim']))
@@ -26,7 +29,7 @@ export function alone(emitted: Emitted): Scheduled {
     arena: 'persistent',
   }
   const ops = emitted.ops.flatMap(op => {
-    if (op.op === 'all_to_all') {
+    if (collectiveOf(op) === 'exchange') {
       const inputs = [...op.inputs.slice(0, 1), ONES]
       const attrs = { rows: rowsOf(op), dim: Number(op.attrs['dim']) }
       return [{ ...op, op: 'scale_rows' as const, queue: 'compute' as const, inputs, attrs, waits: [] }]
@@ -41,9 +44,12 @@ export function alone(emitted: Emitted): Scheduled {
 
 /** Names of the buffers [W, E] that `balancedCounts` fills. */
 export const countBuffers = (emitted: Emitted): string[] =>
-  emitted.ops.flatMap(({ op, outputs }) => (op === 'all_gather_counts' ? outputs : []))
+  emitted.ops.flatMap(op => (collectiveOf(op) === 'gather' ? op.outputs : []))
 
-/** allCounts[q][e] where every rank sends as many rows to each expert, to a row; ranks differ in which expert gets it. */
+/**
+ * allCounts[q][e] with equal loads: every rank sends each expert the same number of rows, give or
+ * take one. Ranks differ in which experts get one more.
+ */
 export function balancedCounts({ batch, sequence, topK, experts, worldSize }: ModelConfig): Int32Array {
   const rows = batch * sequence * topK
   const upTo = (expert: number) => Math.floor((rows * expert) / experts)

@@ -1,4 +1,4 @@
-// a = x + Attn(N(x)); x, a: [N, d].
+// The attention of a block: a = x + Attn(N(x)); x, a: [N, d].
 
 import type { Emitter } from './emitter.ts'
 import { linear, linearBackward, norm, normBackward, RESIDUAL } from './layers.ts'
@@ -17,7 +17,7 @@ export function attention(e: Emitter, block: number, x: string): string {
   return linear(e, `${scope}.proj`, mixed(e, block, x), x)
 }
 
-/** Everything of the forward pass that its backward reads. */
+/** Emits again everything of the forward pass that the backward pass reads. */
 export function attentionAgain(e: Emitter, block: number, x: string): void {
   mixed(e, block, x)
 }
@@ -33,7 +33,7 @@ function mixed(e: Emitter, block: number, x: string): string {
   return o
 }
 
-/** The residual stream holds da before and dx after. */
+/** The residual stream holds the gradient of a before these ops and that of x after them. */
 export function attentionBackward(e: Emitter, block: number, x: string): void {
   const scope = `blocks.${block}.attn`
   const dO = linearBackward(e, `${scope}.proj`, { dy: RESIDUAL, x: `${scope}.o` })

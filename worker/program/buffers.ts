@@ -1,4 +1,5 @@
-// Persistent buffers that JavaScript writes before a run or reads after it, beside the tensors of model.ts.
+// The persistent buffers, other than the tensors of model.ts, that JavaScript writes before a run
+// or reads after it.
 
 import type { ModelConfig } from '../model.ts'
 import type { Emitter } from './emitter.ts'
@@ -12,20 +13,23 @@ export const BUFFER = {
   loss: 'loss',
   /** f32 [1]: global gradient norm before clipping (train only). */
   norm: 'norm',
-  /** f32 [1]: load-balance loss of a unit, without its coefficient, of the whole world. */
+  /** f32 [1]: load-balance loss of a unit over the whole world, without its coefficient. */
   aux: (unit: number) => `unit${unit}.aux`,
-  /** f32 [1]: router z-loss of a unit, without its coefficient; only where that is not 0. */
+  /** f32 [1]: router z-loss of a unit, without its coefficient. There is none if that is 0. */
   z: (unit: number) => `unit${unit}.z`,
 } as const
 
-/** Losses: what all ranks sum after the forward pass. */
+/** Names of the losses, which all ranks sum after the forward pass. */
 export function statistics({ units, kind, zCoefficient }: ModelConfig): string[] {
   if (kind === 'Dense') return [BUFFER.loss]
   const of = (name: (unit: number) => string) => Array.from({ length: units }, (_, unit) => name(unit))
   return [BUFFER.loss, ...of(BUFFER.aux), ...(zCoefficient > 0 ? of(BUFFER.z) : [])]
 }
 
-/** Every program of a rank declares the same persistent buffers in the same order, so each lies at the same place in all of them. */
+/**
+ * Every program of a rank declares the same persistent buffers in the same order, so each buffer
+ * has the same place in all programs.
+ */
 export function declarePersistent(e: Emitter): void {
   const { batch, sequence } = e.config
   e.persistTensors()

@@ -1,5 +1,6 @@
-// The programs of a job, as flat lists of ops over named buffers. The order defines the numbers; where ops run is the schedule's business.
-// With micro-batches an optimizer step is accumulate.first, accumulate (microBatches - 2 times), train.
+// Emits the programs of a job as flat lists of ops over named buffers. The order of ops defines the
+// numbers; the schedule decides where and when ops run. With micro-batches, an optimizer step is
+// accumulate.first, accumulate (microBatches - 2 times), then train.
 
 import type { ModelConfig } from '../model.ts'
 import { declarePersistent } from './buffers.ts'
@@ -11,7 +12,10 @@ import { gradientNorm, optimizerStep, reduceBucket, reduceStatistics, zeroGradie
 
 export { BUFFER } from './buffers.ts'
 
-/** Forward, backward, sum over ranks, norm, clip, AdamW; with a single micro-batch zero gradients first. */
+/**
+ * Forward, backward, sum over ranks, norm, clipping and AdamW. With a single micro-batch, gradients
+ * are zeroed first.
+ */
 export function emitTrain(config: ModelConfig, rank: number): Emitted {
   const e = new Emitter(config, rank, config.microBatches)
   declarePersistent(e)
@@ -22,7 +26,10 @@ export function emitTrain(config: ModelConfig, rank: number): Emitted {
   return e.finish('train')
 }
 
-/** A micro-batch before the last: forward and backward, gradients and losses left for the next to add to. */
+/**
+ * A micro-batch before the last: forward and backward. The next one adds to its gradients and
+ * losses.
+ */
 export function emitMicroBatch(config: ModelConfig, rank: number, first: boolean): Emitted {
   const e = new Emitter(config, rank, config.microBatches)
   e.reduces = false
@@ -32,7 +39,7 @@ export function emitMicroBatch(config: ModelConfig, rank: number, first: boolean
   return e.finish(first ? 'accumulate.first' : 'accumulate')
 }
 
-/** Losses, all gradients and their norm of one micro-batch; parameters stay. */
+/** Losses, all gradients and their norm for one micro-batch. Parameters stay as they are. */
 export function emitGradients(config: ModelConfig, rank: number): Emitted {
   const e = new Emitter(config, rank)
   declarePersistent(e)
@@ -42,7 +49,7 @@ export function emitGradients(config: ModelConfig, rank: number): Emitted {
   return e.finish('gradients')
 }
 
-/** Forward and loss only, over the same persistent buffers. */
+/** Only forward and loss, over the same persistent buffers. */
 export function emitEvaluate(config: ModelConfig, rank: number): Emitted {
   const e = new Emitter(config, rank)
   declarePersistent(e)
@@ -56,7 +63,7 @@ function forwardBackward(e: Emitter): void {
   head(e, out, true)
   reduceStatistics(e)
   headBackward(e, out)
-  // A tied head's gradient is part of the embedding's.
+  // The gradient of a tied head is part of the embedding's, and there is no bucket 'head' then.
   reduceBucket(e, 'head')
   for (const [unit, stream] of [...streams.entries()].toReversed()) unitBackward(e, unit, stream)
   embeddingBackward(e)

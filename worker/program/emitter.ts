@@ -1,16 +1,17 @@
-// Collects buffers and ops in the order in which blocks describe themselves. Knows the tensors, nothing of the architecture.
+// Collects buffers and ops in the order in which the blocks of a model emit them. The emitter knows
+// the tensors, but nothing of the architecture.
 
 import { gradientOf, type ModelConfig, meanOf, sliceOf, type Tensor, tensors, varianceOf } from '../model.ts'
 import { activationType, cost } from './cost.ts'
-import { isMarked } from './effects.ts'
-import { OPS, type OpName, type OpSpec } from './ops.ts'
+import { specsOf } from './effects.ts'
+import { OPS, type OpName } from './ops.ts'
 import type { Attrs, Buffer, DType, Emitted, Op, Segment } from './program.ts'
 
 export interface Description {
   inputs: string[]
   outputs: string[]
   attrs?: Attrs
-  /** Last part of the label; left out where the segment has one op of this queue. */
+  /** Last part of the label. It is left out if the segment has only one op of this queue. */
   label?: string
 }
 
@@ -18,20 +19,20 @@ export class Emitter {
   readonly config: ModelConfig
   readonly rank: number
   readonly tensors: readonly Tensor[]
-  /** Local tokens N = B*T of a micro-batch. */
+  /** The local tokens N = B*T of a micro-batch. */
   readonly tokens: number
-  /** False in a micro-batch whose gradients wait for those of the next. */
+  /** False in a micro-batch whose gradients are summed over ranks only after the next. */
   reduces = true
-  /** Micro-batches over which losses and gradients are means. */
+  /** The number of micro-batches over which losses and gradients are means. */
   readonly microBatches: number
-  /** Where the next ops belong. */
+  /** The segment of the ops that are emitted next. */
   segment: Segment = { unit: -1, phase: 'forward', part: 'other' }
   readonly #buffers = new Map<string, Buffer>()
   readonly #ops: Op[] = []
   readonly #shapes = new Map<string, readonly number[]>()
-  /** Newest buffer of a name, where an activation is computed again. */
+  /** The newest buffer of each name whose activation is computed again. */
   readonly #newest = new Map<string, string>()
-  /** Of parameters that products read in another type: their copies, by name. */
+  /** Copies of parameters that products read in another type, by the parameter's name. */
   readonly #copies = new Map<string, string>()
   #again = false
   #prefix = ''
@@ -45,35 +46,43 @@ export class Emitter {
     for (const { name, shape } of this.tensors) this.#shapes.set(name, shape)
   }
 
-  /** Attributes of every op that works on routed rows after dispatch. */
+  /** The attributes of every op on routed rows after dispatch. */
   get group(): Attrs {
     const { experts, capacity, expertParallelSize } = this.config
     return { experts, capacity, rank: this.rank, expertParallelSize }
   }
 
-  /** 1: statistics are added to what earlier micro-batches left. */
+  /** 1 if statistics are added to those of earlier micro-batches. */
   get accumulate(): 0 | 1 {
     return this.microBatches > 1 ? 1 : 0
   }
 
-  /** Attributes of ops on routed rows as emitted: all rows at once. */
+  /**
+   * Attributes of an op on routed rows that works on all of them at once, as every op is emitted.
+   */
   readonly whole: Attrs = { chunk: 0, chunks: 1 }
 
-  /** Parameters of a layer in the order in which ops take them. With tied embeddings the head's matrix is the embedding's. */
+  /**
+   * The parameters of a layer in the order in which ops take them. With tied embeddings the head
+   * has the matrix of the embedding.
+   */
   parametersOf(scope: string): string[] {
     if (scope === 'head' && this.config.tieEmbeddings) return ['wte']
     const names = ['weight', 'gamma', 'bias', 'beta'].map(name => `${scope}.${name}`)
     return names.filter(name => this.#shapes.has(name))
   }
 
-  /** Ops emitted meanwhile fill new buffers, which later ops read under the old names: the old ones are free in between. */
+  /**
+   * Ops that `emit` emits fill new buffers, which later ops read under the old names. Until then
+   * the memory of the old ones is free.
+   */
   again(emit: () => void): void {
     this.#again = true
     this.within('again', emit)
     this.#again = false
   }
 
-  /** Labels of the ops emitted meanwhile have `name` before their last part. */
+  /** Labels of the ops that `emit` emits have `name` before their last part. */
   within(name: string, emit: () => void): void {
     const before = this.#prefix
     this.#prefix = [before, name].filter(Boolean).join('.')
@@ -85,19 +94,24 @@ export class Emitter {
     this.segment = { ...this.segment, ...segment }
   }
 
-  /** Declares memory of one run; what an op writes as activations becomes of their type. */
+  /**
+   * Declares memory of one run. An op that writes the buffer as activations gives it their type.
+   */
   transient(name: string, elements: number, dtype: DType = 'f32'): string {
     if (!this.#again) return this.#declare({ name, dtype, elements, arena: 'transient' })
     this.#newest.set(name, this.#declare({ name: `${name}~`, dtype, elements, arena: 'transient' }))
     return name
   }
 
-  /** Declares memory that outlives the run. */
+  /** Declares memory that keeps its contents between runs. */
   persistent(name: string, elements: number, dtype: DType = 'f32'): string {
     return this.#declare({ name, dtype, elements, arena: 'persistent' })
   }
 
-  /** Parameters, gradients, first and second moments: the same place in every program of this rank. */
+  /**
+   * Declares parameters, gradients, and first and second moments, at the same places in every
+   * program of this rank.
+   */
   persistTensors(): void {
     const byBucket = Map.groupBy(this.tensors, tensor => tensor.bucket)
     const grouped = [...byBucket.values()].flat()
@@ -105,7 +119,7 @@ export class Emitter {
       for (const tensor of grouped) this.persistent(role(tensor.name), sliceOf(tensor, this.config, this.rank).count)
   }
 
-  /** [out, in] of a weight; the experts' axis of an expert tensor is left out. */
+  /** The shape [out, in] of a weight, without the experts' axis of an expert tensor. */
   weightShape(scope: string): { in: number; out: number } {
     const [weight = ''] = this.parametersOf(scope)
     const shape = this.#shapes.get(weight)
@@ -114,19 +128,20 @@ export class Emitter {
     return { in: input, out }
   }
 
-  op(op: OpName, { inputs, outputs, ...rest }: Description): void {
-    const spec: OpSpec = OPS[op]
+  op(op: OpName, description: Description): void {
+    const { inputs, outputs, attrs = {} } = description
     const newest = (name: string) => this.#newest.get(name) ?? name
+    const specs = specsOf({ op, inputs, outputs, attrs })
     this.#ops.push(
       this.#described(op, {
-        inputs: inputs.map((name, place) => this.#read(newest(name), isMarked(spec.inputs, place))),
-        outputs: outputs.map((name, place) => this.#written(newest(name), isMarked(spec.outputs, place))),
-        ...rest,
+        ...description,
+        inputs: inputs.map((name, place) => this.#read(newest(name), specs.inputs[place]?.type === 'activation')),
+        outputs: outputs.map((name, place) => this.#written(newest(name), specs.outputs[place]?.type === 'activation')),
       }),
     )
   }
 
-  /** Copies of parameters are made before all else, so that within a run they are never stale. */
+  /** Copies of parameters are made before everything else, so within a run they are never stale. */
   finish(name: string): Emitted {
     this.segment = { unit: -1, phase: 'forward', part: 'other' }
     const copied = { inputs: [...this.#copies.keys()], outputs: [...this.#copies.values()], label: 'cast' }
@@ -138,19 +153,19 @@ export class Emitter {
     const { unit, phase, part } = this.segment
     const words = [unit < 0 ? '' : `unit${unit}`, phase, part === 'other' ? '' : part, this.#prefix, label ?? '']
     const elements = outputs.reduce((sum, name) => sum + this.#buffer(name).elements, 0)
+    const shape = { op, queue: OPS[op].queue, inputs, outputs, attrs }
     return {
-      op,
+      ...shape,
       label: words.filter(Boolean).join('.'),
-      queue: OPS[op].queue,
-      inputs,
-      outputs,
-      attrs,
       segment: this.segment,
-      cost: cost(op, attrs, elements, this.config),
+      cost: cost(shape, elements, this.config),
     }
   }
 
-  /** What an op reads in place of a parameter that it takes in the type of activations. */
+  /**
+   * The buffer that an op reads. A parameter that it takes as an activation is replaced by a copy
+   * in that type.
+   */
   #read(name: string, marked: boolean): string {
     const { elements, arena } = this.#buffer(name)
     const dtype = activationType(this.config)
@@ -161,7 +176,7 @@ export class Emitter {
     return copy
   }
 
-  /** Memory of a run has the type that the ops which write it give it. */
+  /** The buffer that an op writes. Transient memory gets the type of the ops that write it. */
   #written(name: string, marked: boolean): string {
     const buffer = this.#buffer(name)
     if (marked && buffer.arena === 'transient')

@@ -1,4 +1,4 @@
-// What lies before the first pair and after the last: embedding, final norm, head, loss.
+// The ops outside all units: the embedding before them, and final norm, head and loss after them.
 
 import { gradientOf } from '../model.ts'
 import { BUFFER } from './buffers.ts'
@@ -24,7 +24,10 @@ export function embeddingBackward(e: Emitter): void {
   e.op('embedding_backward', { inputs: [BUFFER.tokens, RESIDUAL], outputs, attrs: shape(e), label: 'embedding' })
 }
 
-/** Mean cross entropy over all tokens of the step. With `gradient` the logits are replaced by their gradient. */
+/**
+ * The mean cross entropy over all tokens of the step. With `gradient`, the gradient of the logits
+ * replaces them.
+ */
 export function head(e: Emitter, x: string, gradient: boolean): void {
   const { batch, sequence, vocabulary, worldSize } = e.config
   const scale = 1 / (worldSize * e.tokens * e.microBatches)
@@ -38,7 +41,7 @@ export function head(e: Emitter, x: string, gradient: boolean): void {
   })
 }
 
-/** Starts the gradient of the residual stream. */
+/** Writes the first gradient into the residual stream. */
 export function headBackward(e: Emitter, x: string): void {
   e.at({ ...OUTSIDE, phase: 'backward' })
   const dn = linearBackward(e, 'head', { dy: 'head.y', x: 'norm.y' })

@@ -1,16 +1,21 @@
-// Layers that every block is made of. A layer is named by its scope, e.g. `blocks.0.attn.qkv`: parameters are `<scope>.weight`, `<scope>.bias`,
-// the result is `<scope>.y`. Backward of a layer reads what its forward left under the same scope.
+// The layers that every block is made of. A layer is named by its scope, e.g. `blocks.0.attn.qkv`:
+// its parameters are `<scope>.weight` and `<scope>.bias`, its result is `<scope>.y`. The backward
+// pass of a layer reads the buffers that its forward pass wrote under the same scope.
 
 import { gradientOf } from '../model.ts'
 import type { Emitter } from './emitter.ts'
 import { reduceBucket } from './update.ts'
 
-/** The gradient of the residual stream: one buffer through the whole backward pass, updated in place. */
+/**
+ * The gradient of the residual stream: one buffer for the whole backward pass, updated in place.
+ */
 export const RESIDUAL = 'residual.grad'
 
 const lastWord = (scope: string) => scope.slice(scope.lastIndexOf('.') + 1)
 
-/** y = LN(x) or RMSNorm(x); [N, d]. `as`: scope of the result, where parameters are used twice. */
+/**
+ * y = LN(x) or RMSNorm(x); [N, d]. `as` is the scope of the result if parameters are used twice.
+ */
 export function norm(e: Emitter, scope: string, x: string, as = scope): string {
   const { dim } = e.config
   const attrs = { rows: e.tokens, dim }
@@ -25,7 +30,7 @@ export function norm(e: Emitter, scope: string, x: string, as = scope): string {
 const statisticsOf = ({ config }: Emitter, scope: string) =>
   config.norm === 'RMSNorm' ? [`${scope}.rstd`] : [`${scope}.mean`, `${scope}.rstd`]
 
-/** Adds the gradient of x into the residual stream, or starts the stream with it. */
+/** Adds the gradient of x to the residual stream, or overwrites the stream with it. */
 export function normBackward(
   e: Emitter,
   scope: string,
@@ -68,13 +73,19 @@ export function linearBackward(e: Emitter, scope: string, io: { dy: string; x: s
   return dx
 }
 
-/** Rows an activation works on: the local tokens, or those routed to this rank, as many as the counts say. */
+/**
+ * The rows that an activation works on: the local tokens, or with `allCounts` the rows routed to
+ * this rank, of which there are at most `rows`.
+ */
 export interface Rows {
   rows: number
   allCounts?: string
 }
 
-/** The result lies in `<scope>.act`: gelu(x), x: [rows, F], or with SwiGLU silu(g) * u, x = g | u: [rows, 2F]. */
+/**
+ * Writes `<scope>.act`: gelu(x) with x: [rows, F], or for SwiGLU silu(g) * u with x = g | u: [rows,
+ * 2F].
+ */
 export function activation(e: Emitter, scope: string, x: string, { rows, allCounts }: Rows): string {
   const dim = e.config.feedForward
   const y = e.transient(`${scope}.act`, rows * dim)
@@ -84,7 +95,7 @@ export function activation(e: Emitter, scope: string, x: string, { rows, allCoun
   return y
 }
 
-/** The gradient of x lies in `<scope>.act.dx`. */
+/** Writes the gradient of x to `<scope>.act.dx`. */
 export function activationBackward(
   e: Emitter,
   scope: string,
@@ -98,7 +109,7 @@ export function activationBackward(
   return dx
 }
 
-/** Width before the activation: U of model.ts. */
+/** The width before the activation: U in model.ts. */
 export const upWidth = ({ config }: Emitter) =>
   config.activation === 'SwiGLU' ? 2 * config.feedForward : config.feedForward
 
@@ -107,7 +118,7 @@ export function feedForward(e: Emitter, scope: string, x: string, residual?: str
   return linear(e, `${scope}.down`, feedForwardAgain(e, scope, x), residual)
 }
 
-/** Everything of the forward pass that its backward reads. */
+/** Emits again everything of the forward pass that the backward pass reads. */
 export function feedForwardAgain(e: Emitter, scope: string, x: string): string {
   return activation(e, scope, linear(e, `${scope}.up`, x), { rows: e.tokens })
 }

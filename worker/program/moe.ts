@@ -1,6 +1,7 @@
-// The MoE branch of a unit, operator by operator as the schedule moves them: gate, counts, encode, dispatch, experts, combine, decode.
-// m[n] = sum_i G(x)_i E_i(x); x: [N, d], the branch's normalised input. Backward of dispatch is combine and the reverse; in the backward
-// pass every op keeps the part of the forward op it undoes.
+// The MoE branch of a unit, part by part as the schedule moves them: gate, counts, encode,
+// dispatch, experts, combine, decode. It computes m[n] = sum_i G(x)_i E_i(x) from its normalised
+// input x: [N, d]. The backward of dispatch is combine, and the reverse. In the backward pass every
+// op has the part of the forward op that it undoes.
 
 import { gradientOf } from '../model.ts'
 import { BUFFER } from './buffers.ts'
@@ -9,17 +10,20 @@ import type { Emitter } from './emitter.ts'
 import { activation, activationBackward, upWidth } from './layers.ts'
 import type { Attrs, Part } from './program.ts'
 
-/** One way of the tokens through the MoE module of a block. DGMoE goes twice. */
+/** One pass of the tokens through the MoE module of a block. DGMoE makes two. */
 export interface Branch {
-  /** The module, e.g. `blocks.1.moe`; its parameters are `<module>.router.weight`, `<module>.experts.*`. */
+  /**
+   * The module, e.g. `blocks.1.moe`; its parameters are `<module>.router.weight`,
+   * `<module>.experts.*`.
+   */
   module: string
-  /** What this way leaves behind is named under it. */
+  /** The prefix of the names of this pass's buffers. */
   scope: string
-  /** Normalised input [N, d]. */
+  /** The normalised input [N, d]. */
   x: string
   /** i32 [N]: experts that the tokens may not choose. */
   taken?: string
-  /** DGMoE's second way; all its ops are of part `current`. */
+  /** Whether this is DGMoE's second pass, all of whose ops have the part `current`. */
   current: boolean
 }
 
@@ -36,17 +40,23 @@ const sent = (e: Emitter, name: string) => e.transient(name, rowsSent(e.config) 
 /** Rows at the experts, after dispatch or before combine. */
 const received = (e: Emitter, name: string, width: number) => e.transient(name, rowsReceived(e.config) * width)
 
-/** The losses of a step are means over its micro-batches, and over both ways of DGMoE. */
+/**
+ * The weight of one router loss: losses of a step are means over its micro-batches and over both
+ * passes of DGMoE.
+ */
 const share = ({ config, microBatches }: Emitter) => 1 / (microBatches * (config.kind === 'DGMoE' ? 2 : 1))
 
-/** Ops of `part`; of the second way they are told apart by their labels alone. */
+/**
+ * Emits ops of `part`. In DGMoE's second pass the part is in the label, because all its ops have
+ * part `current`.
+ */
 function at(e: Emitter, branch: Branch, part: Part, emit: () => void): void {
   e.at({ part: branch.current ? 'current' : part })
   if (branch.current) e.within(part, emit)
   else emit()
 }
 
-/** Gate to combine. */
+/** Emits the parts from gate to combine. */
 export function moeForward(e: Emitter, branch: Branch): void {
   const { scope, x } = branch
   gate(e, branch)
@@ -66,12 +76,12 @@ export function moeForward(e: Emitter, branch: Branch): void {
   exchange(e, branch, { part: 'combine', rows: `${scope}.down.y`, out: sent(e, `${scope}.combined`) })
 }
 
-/** Returns m [N, d]. */
+/** Emits the part decode. Returns m [N, d]. */
 export function moeDecode(e: Emitter, branch: Branch): string {
   const { scope, current } = branch
   const { kind, dim, experts, topK, worldSize, zCoefficient } = e.config
   const { unit } = e.segment
-  // DGMoE's second way is decoded first.
+  // DGMoE's second pass is decoded first, so the first pass adds to its losses.
   const accumulate = kind === 'DGMoE' && !current ? 1 : e.accumulate
   const m = e.transient(`${scope}.m`, e.tokens * dim)
   at(e, branch, 'decode', () => {
@@ -112,7 +122,10 @@ function gate(e: Emitter, branch: Branch): void {
   })
 }
 
-/** One all-to-all. In backward the part is the forward exchange it undoes, which travels the other way. */
+/**
+ * Emits one all-to-all. In the backward pass its part is the forward exchange that it undoes, and
+ * rows travel in the other direction.
+ */
 function exchange(e: Emitter, branch: Branch, io: { part: 'dispatch' | 'combine'; rows: string; out: string }): void {
   const backward = e.segment.phase === 'backward'
   const direction = (io.part === 'dispatch') === backward ? 'combine' : 'dispatch'
@@ -141,7 +154,7 @@ function grouped(e: Emitter, branch: Branch, io: { layer: 'up' | 'down'; x: stri
   })
 }
 
-/** From dm, the gradient of m, to the rows that travel to the experts. */
+/** Emits the ops from dm, the gradient of m, to the rows that travel to the experts. */
 export function decodeBackward(e: Emitter, branch: Branch, dm: string): void {
   const { scope } = branch
   const dcombined = sent(e, `${scope}.combined.grad`)
@@ -156,7 +169,10 @@ export function decodeBackward(e: Emitter, branch: Branch, dm: string): void {
   exchange(e, branch, { part: 'combine', rows: dcombined, out: received(e, `${scope}.down.y.grad`, e.config.dim) })
 }
 
-/** The experts, the way of their gradient back to the tokens, and their weight gradients. */
+/**
+ * Emits the backward pass of the experts, the exchange of its rows back to the tokens, and the
+ * experts' weight gradients.
+ */
 export function expertsBackward(e: Emitter, branch: Branch): void {
   const { scope } = branch
   const { dim, feedForward, recompute } = e.config
@@ -194,7 +210,10 @@ function groupedWgrad(e: Emitter, branch: Branch, io: { layer: 'up' | 'down'; dy
   })
 }
 
-/** Gradient of the branch's input x: through the rows, then through the gate. Written to `dx`, or added to what it holds. */
+/**
+ * Emits the gradient of the branch's input x, through the rows and then through the gate. With
+ * `accumulate` it is added to `dx`.
+ */
 export function gateBackward(e: Emitter, branch: Branch, io: { dx: string; accumulate: 0 | 1 }): void {
   const { module, scope, x } = branch
   const { worldSize, auxCoefficient, zCoefficient } = e.config

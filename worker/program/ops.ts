@@ -1,144 +1,390 @@
-// The op table: the one place that says what an op reads, writes and needs. The emitter is checked against it in TypeScript, the engine against the
-// same names in C++ (worker/native/backend.h); tests/native holds the two lists equal.
+// The op table. It is the only place that says what every op reads, writes, needs and computes.
+// After a change, `npm run generate` writes the C++ side anew.
 //
-// Notation (row-major, last index fastest):
-//   B sequences, T positions, N = B*T local tokens, d model width, H heads, V vocabulary, F feed-forward width,
-//   E experts in the world, k = topK, C = capacity: rows one rank may send to one expert (it bounds, it does not pad),
-//   W = world size, P = expert-parallel size, L = E/P experts on this rank; EP group of rank r: ranks floor(r/P)*P .. +P-1.
-//   kept[q][e] = min(allCounts[q][e], C): rows rank q really sends to expert e.
-//   R = routed rows: sum_e kept[rank][e] before dispatch, sum over the EP group and the local experts of kept after it; at most N*k and P*N*k.
+// Notation (row-major, the last index runs fastest):
+//   B sequences, T positions, N = B*T local tokens, d model width, H heads, V vocabulary,
+//   E experts in the world, k = topK, W = world size, P = expert-parallel size,
+//   C = capacity: the most rows that one rank may send to one expert (rows are not padded to it),
+//   L = E/P experts on this rank. The EP group of rank r is the ranks floor(r/P)*P to +P-1.
+//   kept[q][e] = min(allCounts[q][e], C): the rows that rank q really sends to expert e.
+//   Routed rows are, before dispatch, sum_e kept[rank][e] rows, at most N*k; after dispatch they are
+//   the sum of kept over the EP group and the local experts, at most P*N*k.
 //
-// Routed rows before dispatch lie in order of global expert, then slot: row(n, i) = sum_{e' < expert[n,i]} kept[rank][e'] + slot[n,i].
-// After dispatch they lie in order of local expert, then source rank in the EP group, then slot, without gaps.
+// Routed rows before dispatch are in order of global expert, then slot:
+//   row(n, i) = sum_{e' < expert[n,i]} kept[rank][e'] + slot[n,i].
+// After dispatch they are in order of local expert, then source rank in the EP group, then slot,
+// without gaps.
 //
-// Marks after a name: "*" holds activations, their gradients, or weights as products read them: f32, or bf16 in all buffers of an op that are marked
-// so; others are f32, sums are always taken in f32. "+=" is accumulated into, and so is read too; "?" may be left out; "..." is a list of any length; "#" holds routed rows
-// of which an op with attrs chunk, chunks touches its chunk alone. With attr accumulate = 1 the first output is added to instead of overwritten.
+// Chunks: of the K rows from source rank q to expert e, chunk i of c is slots floor(K*i/c) to
+// floor(K*(i+1)/c) - 1, both before and after dispatch. A row has the same place with any number of
+// chunks, so the ops that follow need not know of them.
 //
-// Chunks: of the K rows from source rank q to expert e, chunk i of c is slots floor(K*i/c) .. floor(K*(i+1)/c) - 1, before and after dispatch
-// alike. Rows keep their places whatever the chunks, so ops that follow need not know of them.
+// Sums are always taken in f32. With attribute accumulate = 1, an op adds to its first output
+// instead of overwriting it.
 
-export interface OpSpec {
-  queue: 'compute' | 'comm'
-  /** Names in order, with the marks above. */
-  inputs: readonly string[]
-  outputs: readonly string[]
-  attrs: readonly string[]
-}
-
-const op = (queue: OpSpec['queue'], inputs: string, outputs: string, attrs: string): OpSpec => ({
-  queue,
-  inputs: inputs.split(' ').filter(Boolean),
-  outputs: outputs.split(' ').filter(Boolean),
-  attrs: attrs.split(' ').filter(Boolean),
-})
-
-const CHUNK = 'chunk chunks'
-const ROUTE = 'rows dim experts topK capacity'
-const GROUP = 'experts capacity rank expertParallelSize'
+import type { OpSpec } from './op-spec.ts'
+import {
+  ADDED,
+  ALL_COUNTS,
+  act,
+  activation,
+  any,
+  CHOICES,
+  COEFFICIENTS,
+  comm,
+  compute,
+  EXPERT_WEIGHT,
+  f32,
+  HEAD_RULES,
+  HEADS,
+  i32,
+  LINEAR_WORK,
+  LOCAL_EXPERTS,
+  LOGITS,
+  LSE,
+  narrow,
+  OPTIONAL,
+  POSITIONS,
+  QKV,
+  ROUTE,
+  ROUTED,
+  ROUTED_IN_CHUNKS,
+  ROUTER_WORK,
+  ROWS,
+  SCORES,
+  SENT,
+  SHARED_HEADS,
+  TOKENS,
+  WEIGHT,
+  wide,
+} from './op-words.ts'
 
 export const OPS = {
-  // x[n] = wte[tokens[b,t]] (+ wpe[t]). tokens is i32 [B, T+1]: the inputs are its first T columns, the targets its last T.
-  embedding: op('compute', 'tokens wte wpe?', 'x*', 'batch sequence dim'),
-  embedding_backward: op('compute', 'tokens dx*', 'dwte+= dwpe+=?', 'batch sequence dim'),
+  // x[n] = wte[tokens[b,t]] (+ wpe[t]). tokens: i32 [B, T+1], of which the first T columns are the
+  // inputs and the last T the targets. Which rows of wte [V, d] are read, only the tokens say.
+  embedding: compute({
+    inputs: [i32('tokens', TOKENS), f32('wte', 'dim'), f32('wpe', ['sequence', 'dim'], OPTIONAL)],
+    outputs: [act('x', POSITIONS)],
+    attrs: ['batch', 'sequence', 'dim'],
+  }),
+  embedding_backward: compute({
+    inputs: [i32('tokens', TOKENS), act('dx', POSITIONS)],
+    outputs: [f32('dwte', 'dim', ADDED), f32('dwpe', ['sequence', 'dim'], { ...ADDED, ...OPTIONAL })],
+    attrs: ['batch', 'sequence', 'dim'],
+  }),
 
-  // y = (x - mean) * rstd * gamma + beta over the last axis; epsilon 1e-5. mean, rstd: [rows].
-  layernorm: op('compute', 'x* gamma beta', 'y* mean rstd', 'rows dim'),
-  layernorm_backward: op('compute', 'dy* x* gamma mean rstd', 'dx* dgamma+= dbeta+=', 'rows dim accumulate'),
+  // y = (x - mean) * rstd * gamma + beta over the last axis; epsilon is 1e-5. mean, rstd: [rows].
+  layernorm: compute({
+    inputs: [act('x', ROWS), f32('gamma', 'dim'), f32('beta', 'dim')],
+    outputs: [act('y', ROWS), f32('mean', 'rows'), f32('rstd', 'rows')],
+    attrs: ['rows', 'dim'],
+  }),
+  layernorm_backward: compute({
+    inputs: [act('dy', ROWS), act('x', ROWS), f32('gamma', 'dim'), f32('mean', 'rows'), f32('rstd', 'rows')],
+    outputs: [act('dx', ROWS), f32('dgamma', 'dim', ADDED), f32('dbeta', 'dim', ADDED)],
+    attrs: ['rows', 'dim', 'accumulate'],
+  }),
   // y = x * rstd * gamma, rstd = 1 / sqrt(mean(x^2) + 1e-5) (arXiv 1910.07467). rstd: [rows].
-  rmsnorm: op('compute', 'x* gamma', 'y* rstd', 'rows dim'),
-  rmsnorm_backward: op('compute', 'dy* x* gamma rstd', 'dx* dgamma+=', 'rows dim accumulate'),
+  rmsnorm: compute({
+    inputs: [act('x', ROWS), f32('gamma', 'dim')],
+    outputs: [act('y', ROWS), f32('rstd', 'rows')],
+    attrs: ['rows', 'dim'],
+  }),
+  rmsnorm_backward: compute({
+    inputs: [act('dy', ROWS), act('x', ROWS), f32('gamma', 'dim'), f32('rstd', 'rows')],
+    outputs: [act('dx', ROWS), f32('dgamma', 'dim', ADDED)],
+    attrs: ['rows', 'dim', 'accumulate'],
+  }),
 
-  // y[rows, out] = x[rows, in] w[out, in]^T (+ b) (+ residual[rows, out]). bias = 1 where b is given.
-  linear: op('compute', 'x* w* b*? residual*?', 'y*', 'rows in out bias'),
-  linear_dgrad: op('compute', 'dy* w*', 'dx*', 'rows in out accumulate'),
-  linear_wgrad: op('compute', 'dy* x*', 'dw+= db+=?', 'rows in out'),
+  // y[rows, out] = x[rows, in] w[out, in]^T (+ b) (+ residual[rows, out]).
+  linear: compute({
+    inputs: [
+      act('x', ['rows', 'in']),
+      act('w', WEIGHT),
+      act('b', 'out', { when: { attr: 'bias', is: 1 } }),
+      act('residual', ['rows', 'out'], OPTIONAL),
+    ],
+    outputs: [act('y', ['rows', 'out'])],
+    attrs: ['rows', 'in', 'out', 'bias'],
+    work: LINEAR_WORK,
+  }),
+  linear_dgrad: compute({
+    inputs: [act('dy', ['rows', 'out']), act('w', WEIGHT)],
+    outputs: [act('dx', ['rows', 'in'])],
+    attrs: ['rows', 'in', 'out', 'accumulate'],
+    work: LINEAR_WORK,
+  }),
+  linear_wgrad: compute({
+    inputs: [act('dy', ['rows', 'out']), act('x', ['rows', 'in'])],
+    outputs: [f32('dw', WEIGHT, ADDED), f32('db', 'out', { ...ADDED, ...OPTIONAL })],
+    attrs: ['rows', 'in', 'out'],
+    work: LINEAR_WORK,
+  }),
 
-  // Causal softmax(q k^T / sqrt(d/H)) v. KV = keyValueHeads key and value heads, each shared by H/KV query heads in a row (arXiv 2305.13245).
-  // qkv: [N, (H + 2 KV) d/H] as q | k | v, heads of d/H values each. lse: [B, H, T] log-sum-exp of the scaled scores.
-  attention: op('compute', 'qkv*', 'o* lse', 'batch sequence heads keyValueHeads dim'),
-  attention_backward: op('compute', 'do* qkv* o* lse', 'dqkv*', 'batch sequence heads keyValueHeads dim'),
-  // Turns q and k of position t in place, values j and j + d/2H of a head by the angle t * base^(-2jH/d) (arXiv 2104.09864); by its negative,
-  // which is the gradient, where inverse = 1.
-  rope: op('compute', '', 'qkv*+=', 'batch sequence heads keyValueHeads dim base inverse'),
+  // Causal softmax(q k^T / sqrt(d/H)) v. There are KV = keyValueHeads heads of keys and values,
+  // each shared by H/KV consecutive query heads (arXiv 2305.13245). qkv: [N, (H + 2 KV) d/H] as q |
+  // k | v, heads of d/H values each. lse: [B, H, T], the log-sum-exp of the scaled scores.
+  attention: compute({
+    inputs: [act('qkv', QKV)],
+    outputs: [act('o', POSITIONS), f32('lse', LSE)],
+    attrs: HEADS,
+    rules: HEAD_RULES,
+    work: [2, SCORES], // half of the scores are masked
+  }),
+  attention_backward: compute({
+    inputs: [act('do', POSITIONS), act('qkv', QKV), act('o', POSITIONS), f32('lse', LSE)],
+    outputs: [act('dqkv', QKV)],
+    attrs: HEADS,
+    rules: HEAD_RULES,
+    work: [5, SCORES],
+  }),
+  // Rotates q and k of position t in place: values j and j + d/2H of a head by the angle t *
+  // base^(-2jH/d) (arXiv 2104.09864). With inverse = 1 the angle is negative, which makes the op
+  // its own gradient.
+  rope: compute({
+    inputs: [],
+    outputs: [act('qkv', QKV, ADDED)],
+    attrs: [...HEADS, 'base', 'inverse'],
+    rules: [SHARED_HEADS, { attr: 'dim', multipleOf: [2, 'heads'] }],
+  }),
 
-  // tanh approximation, as GPT-2. Element count = rows * dim, or, with allCounts, this rank's routed rows after dispatch * dim.
-  gelu: op('compute', 'x*# allCounts?', 'y*#', `rows dim ${GROUP} ${CHUNK}`),
-  gelu_backward: op('compute', 'dy*# x*# allCounts?', 'dx*#', `rows dim ${GROUP} ${CHUNK}`),
-  // y = silu(g) * u with x[row] = g | u, each dim wide (arXiv 2002.05202). Rows as for gelu.
-  swiglu: op('compute', 'x*# allCounts?', 'y*#', `rows dim ${GROUP} ${CHUNK}`),
-  swiglu_backward: op('compute', 'dy*# x*# allCounts?', 'dx*#', `rows dim ${GROUP} ${CHUNK}`),
+  // The tanh approximation, as in GPT-2, over rows * dim elements; with allCounts, over this rank's
+  // routed rows after dispatch, which are at most `rows`.
+  gelu: activation([narrow('x')], narrow('y')),
+  gelu_backward: activation([narrow('dy'), narrow('x')], narrow('dx')),
+  // y = silu(g) * u, where x[row] = g | u, each dim wide (arXiv 2002.05202). The rows are those of
+  // gelu.
+  swiglu: activation([wide('x')], narrow('y')),
+  swiglu_backward: activation([narrow('dy'), wide('x')], wide('dx')),
 
-  // probs[N,E] = softmax(x w^T) in f32, before the choice; expert[N,k] = the k largest, ties to the lower index;
-  // weight[N,k] = probs of those, renormalised to sum 1 when k = 2; counts[e] = choices of e before any drop;
-  // slot[n,i] = place among the choices of that expert, counted over i = 0 of all tokens in token order, then i = 1; -1 when >= C.
-  // taken[n] (i32 [N]): an expert that token n may not choose (DGMoE); probs do not know of it. lse[n] = logsumexp of the logits.
-  router: op('compute', 'x* w taken?', 'probs expert weight slot counts lse?', ROUTE),
-  // From dweight (0 where dropped) through renormalisation and softmax, plus the balance loss
-  //   auxCoefficient * E * sum_e f_e P_e,  f_e = sum_q allCounts[q][e] / (W*N*k)  (constant),  P_e = sum_n probs[n,e] / (W*N),
-  // plus, with lse, the router's z-loss (arXiv 2202.08906, eq. 5)  zCoefficient * sum_n lse[n]^2 / (W*N).
-  router_backward: op(
-    'compute',
-    'dweight probs expert weight slot allCounts x* w lse?',
-    'dx* dw+=',
-    `${ROUTE} worldSize auxCoefficient zCoefficient accumulate`,
-  ),
-  // loss[0] = scale * E * sum_e f_e P_e over the local tokens (the world's sum of it is the balance loss, without its coefficient).
-  aux_loss: op('compute', 'probs allCounts', 'loss', 'rows experts topK worldSize scale accumulate'),
+  // probs[N,E] = softmax(x w^T) in f32, before the choice; expert[N,k] are the k largest, and of
+  // equal ones the lower index; weight[N,k] are their probs, renormalised to sum 1 if k = 2;
+  // counts[e] are the choices of e before any is dropped; slot[n,i] is the place among the choices
+  // of that expert, counted over i = 0 of all tokens in token order, then i = 1, and -1 from C on.
+  // lse[n] is the log-sum-exp of the logits. taken[n]: an expert that token n may not choose
+  // (DGMoE).
+  router: compute({
+    inputs: [act('x', ROWS), f32('w', ['experts', 'dim']), i32('taken', 'rows', OPTIONAL)],
+    outputs: [
+      f32('probs', ['rows', 'experts']),
+      i32('expert', CHOICES),
+      f32('weight', CHOICES),
+      i32('slot', CHOICES),
+      i32('counts', 'experts'),
+      f32('lse', 'rows', OPTIONAL),
+    ],
+    attrs: ROUTE,
+    rules: [{ attr: 'topK', atMost: { minus: ['experts', { given: 'taken' }] } }],
+    work: ROUTER_WORK,
+  }),
+  // From dweight (0 for a dropped choice) through renormalisation and softmax, plus the balance
+  // loss
+  //   auxCoefficient * E * sum_e f_e P_e,
+  //   f_e = sum_q allCounts[q][e] / (W*N*k)  (a constant),  P_e = sum_n probs[n,e] / (W*N),
+  // plus, with lse, the router's z-loss (arXiv 2202.08906, eq. 5)
+  //   zCoefficient * sum_n lse[n]^2 / (W*N).
+  router_backward: compute({
+    inputs: [
+      f32('dweight', CHOICES),
+      f32('probs', ['rows', 'experts']),
+      i32('expert', CHOICES),
+      f32('weight', CHOICES),
+      i32('slot', CHOICES),
+      i32('allCounts', ALL_COUNTS),
+      act('x', ROWS),
+      f32('w', ['experts', 'dim']),
+      f32('lse', 'rows', OPTIONAL),
+    ],
+    outputs: [act('dx', ROWS), f32('dw', ['experts', 'dim'], ADDED)],
+    attrs: [...ROUTE, 'worldSize', 'auxCoefficient', 'zCoefficient', 'accumulate'],
+    work: [2, ROUTER_WORK],
+  }),
+  // loss[0] = scale * E * sum_e f_e P_e over the local tokens. Its sum over the world is the
+  // balance loss without its coefficient.
+  aux_loss: compute({
+    inputs: [f32('probs', ['rows', 'experts']), i32('allCounts', ALL_COUNTS)],
+    outputs: [f32('loss', 1)],
+    attrs: ['rows', 'experts', 'topK', 'worldSize', 'scale', 'accumulate'],
+  }),
   // loss[0] = scale * sum_n lse[n]^2.
-  z_loss: op('compute', 'lse', 'loss', 'rows scale accumulate'),
+  z_loss: compute({
+    inputs: [f32('lse', 'rows')],
+    outputs: [f32('loss', 1)],
+    attrs: ['rows', 'scale', 'accumulate'],
+  }),
 
-  // rows[row(n,i)] = x[n] for every kept choice.
-  permute: op('compute', 'x* expert slot counts', 'rows*', ROUTE),
-  // dx[n] = sum_i drows[row(n,i)] over kept choices.
-  permute_backward: op('compute', 'drows* expert slot counts', 'dx*', `${ROUTE} accumulate`),
-  // y[n] = sum_i weight[n,i] * rows[row(n,i)] over kept choices; 0 when none is.
-  unpermute: op('compute', 'rows* expert slot counts weight', 'y*', ROUTE),
-  // drows[row(n,i)] = weight[n,i] * dy[n]; dweight[n,i] = <dy[n], rows[row(n,i)]>, 0 where dropped.
-  unpermute_backward: op('compute', 'dy* rows* expert slot counts weight', 'drows* dweight', ROUTE),
+  // rows[row(n,i)] = x[n] for every choice that is kept.
+  permute: compute({
+    inputs: [act('x', ROWS), i32('expert', CHOICES), i32('slot', CHOICES), i32('counts', 'experts')],
+    outputs: [act('rows', SENT)],
+    attrs: ROUTE,
+  }),
+  // dx[n] = sum_i drows[row(n,i)] over the choices that are kept.
+  permute_backward: compute({
+    inputs: [act('drows', SENT), i32('expert', CHOICES), i32('slot', CHOICES), i32('counts', 'experts')],
+    outputs: [act('dx', ROWS)],
+    attrs: [...ROUTE, 'accumulate'],
+  }),
+  // y[n] = sum_i weight[n,i] * rows[row(n,i)] over the choices that are kept; 0 if none is.
+  unpermute: compute({
+    inputs: [
+      act('rows', SENT),
+      i32('expert', CHOICES),
+      i32('slot', CHOICES),
+      i32('counts', 'experts'),
+      f32('weight', CHOICES),
+    ],
+    outputs: [act('y', ROWS)],
+    attrs: ROUTE,
+  }),
+  // drows[row(n,i)] = weight[n,i] * dy[n]; dweight[n,i] = <dy[n], rows[row(n,i)]>, 0 if dropped.
+  unpermute_backward: compute({
+    inputs: [
+      act('dy', ROWS),
+      act('rows', SENT),
+      i32('expert', CHOICES),
+      i32('slot', CHOICES),
+      i32('counts', 'experts'),
+      f32('weight', CHOICES),
+    ],
+    outputs: [act('drows', SENT), f32('dweight', CHOICES)],
+    attrs: ROUTE,
+  }),
 
-  // Per local expert e with its rows x_e: y_e = x_e w_e^T (+ b_e). w: [L, out, in], b: [L, out].
-  grouped_linear: op('compute', 'x*# w* allCounts b*?', 'y*#', `in out ${GROUP} ${CHUNK}`),
-  grouped_linear_dgrad: op('compute', 'dy*# w* allCounts', 'dx*#', `in out ${GROUP} ${CHUNK}`),
-  // Always of all rows, so that chunks do not change the order of sums.
-  grouped_linear_wgrad: op('compute', 'dy* x* allCounts', 'dw+= db+=?', `in out ${GROUP}`),
+  // For each local expert e with its rows x_e: y_e = x_e w_e^T (+ b_e). w: [L, out, in], b: [L,
+  // out].
+  grouped_linear: compute({
+    inputs: [
+      act('x', { routed: 'in' }),
+      act('w', EXPERT_WEIGHT),
+      i32('allCounts', ALL_COUNTS),
+      act('b', [LOCAL_EXPERTS, 'out'], OPTIONAL),
+    ],
+    outputs: [act('y', { routed: 'out' })],
+    attrs: ['in', 'out'],
+    routed: ROUTED_IN_CHUNKS,
+    work: LINEAR_WORK,
+  }),
+  grouped_linear_dgrad: compute({
+    inputs: [act('dy', { routed: 'out' }), act('w', EXPERT_WEIGHT), i32('allCounts', ALL_COUNTS)],
+    outputs: [act('dx', { routed: 'in' })],
+    attrs: ['in', 'out'],
+    routed: ROUTED_IN_CHUNKS,
+    work: LINEAR_WORK,
+  }),
+  // Always over all rows, so that chunks do not change the order of sums.
+  grouped_linear_wgrad: compute({
+    inputs: [act('dy', { routed: 'out' }), act('x', { routed: 'in' }), i32('allCounts', ALL_COUNTS)],
+    outputs: [f32('dw', EXPERT_WEIGHT, ADDED), f32('db', [LOCAL_EXPERTS, 'out'], { ...ADDED, ...OPTIONAL })],
+    attrs: ['in', 'out'],
+    routed: ROUTED,
+    work: LINEAR_WORK,
+  }),
 
-  // Coefficient gates of the shared expert (arXiv 2404.05019, eqs. 14, 16). w: [coefficients, d], c: [N, coefficients].
-  // coefficients = 1 (CG-1): c = sigmoid(x w^T); coefficients = 2 (CG-2): c = softmax(x w^T).
-  shared_gate: op('compute', 'x* w', 'c', 'rows dim coefficients'),
-  shared_gate_backward: op('compute', 'dc c x* w', 'dx* dw+=', 'rows dim coefficients accumulate'),
-  // y = a + c[n,0] * s + m, or + c[n,1] * m where coefficients = 2 (eqs. 15, 17).
-  gated_add: op('compute', 'a* s* c m*', 'y*', 'rows dim coefficients'),
-  // ds = c[n,0] * dy; dc[n,0] = <dy[n], s[n]>; with m (coefficients = 2) dc[n,1] = <dy[n], m[n]>. (da = dy; dm = dy or scale_rows.)
-  gated_add_backward: op('compute', 'dy* s* c m*?', 'ds* dc', 'rows dim coefficients'),
+  // Coefficient gates of the shared expert (arXiv 2404.05019, eqs. 14, 16). w: [coefficients, d],
+  // c: [N, coefficients]. With one coefficient (CG-1) c = sigmoid(x w^T), with two (CG-2) c is the
+  // softmax of x w^T.
+  shared_gate: compute({
+    inputs: [act('x', ROWS), f32('w', ['coefficients', 'dim'])],
+    outputs: [f32('c', COEFFICIENTS)],
+    attrs: ['rows', 'dim', 'coefficients'],
+  }),
+  shared_gate_backward: compute({
+    inputs: [f32('dc', COEFFICIENTS), f32('c', COEFFICIENTS), act('x', ROWS), f32('w', ['coefficients', 'dim'])],
+    outputs: [act('dx', ROWS), f32('dw', ['coefficients', 'dim'], ADDED)],
+    attrs: ['rows', 'dim', 'coefficients', 'accumulate'],
+  }),
+  // y = a + c[n,0] * s + m, or + c[n,1] * m with two coefficients (eqs. 15, 17).
+  gated_add: compute({
+    inputs: [act('a', ROWS), act('s', ROWS), f32('c', COEFFICIENTS), act('m', ROWS)],
+    outputs: [act('y', ROWS)],
+    attrs: ['rows', 'dim', 'coefficients'],
+  }),
+  // ds = c[n,0] * dy; dc[n,0] = <dy[n], s[n]>; with two coefficients also dc[n,1] = <dy[n], m[n]>.
+  // The other gradients need no op of their own: da = dy, and dm is dy or scale_rows of it.
+  gated_add_backward: compute({
+    inputs: [
+      act('dy', ROWS),
+      act('s', ROWS),
+      f32('c', COEFFICIENTS),
+      act('m', ROWS, { when: { attr: 'coefficients', is: 2 } }),
+    ],
+    outputs: [act('ds', ROWS), f32('dc', COEFFICIENTS)],
+    attrs: ['rows', 'dim', 'coefficients'],
+  }),
   // y[n] = c[n,1] * x[n]; c: [N, 2].
-  scale_rows: op('compute', 'x* c', 'y*', 'rows dim'),
-  // y = a + b, elementwise over rows * dim.
-  add: op('compute', 'a* b*', 'y*', 'rows dim'),
+  scale_rows: compute({
+    inputs: [act('x', ROWS), f32('c', ['rows', 2])],
+    outputs: [act('y', ROWS)],
+    attrs: ['rows', 'dim'],
+  }),
+  // y = a + b.
+  add: compute({ inputs: [act('a', ROWS), act('b', ROWS)], outputs: [act('y', ROWS)], attrs: ['rows', 'dim'] }),
 
-  // loss[0] = scale * sum_n (logsumexp(logits[n]) - logits[n, target]); dlogits = scale * (softmax - onehot). dlogits may be logits itself.
-  // scale = 1 / (W*N*micro-batches), so that sums over ranks and micro-batches are means over all tokens of the step.
-  cross_entropy: op('compute', 'logits* tokens', 'loss dlogits*?', 'batch sequence vocabulary scale accumulate'),
+  // loss[0] = scale * sum_n (logsumexp(logits[n]) - logits[n, target]);
+  // dlogits = scale * (softmax - onehot), which may be the buffer of the logits itself.
+  // scale = 1 / (W*N*micro-batches), so that sums over ranks and micro-batches are means over all
+  // tokens of the step.
+  cross_entropy: compute({
+    inputs: [act('logits', LOGITS), i32('tokens', TOKENS)],
+    outputs: [f32('loss', 1), act('dlogits', LOGITS, OPTIONAL)],
+    attrs: ['batch', 'sequence', 'vocabulary', 'scale', 'accumulate'],
+  }),
 
-  // copies[i] = buffers[i], rounded to what the copies are; as many elements in each.
-  cast: op('compute', 'buffers...', 'copies*...', ''),
+  // copies[i] = buffers[i], rounded to the type of the copies.
+  cast: compute({
+    inputs: [f32('buffers', 'any', { repeated: true })],
+    outputs: [act('copies', { as: 'buffers' }, { repeated: true })],
+    attrs: [],
+  }),
   // Sets every listed buffer to zero.
-  zero: op('compute', '', 'buffers...', ''),
-  // y[0] = sum over all listed buffers of the squares (accumulated in f64).
-  square_sum: op('compute', 'buffers...', 'y', ''),
-  // norm[0] = sqrt(dense[0] + expert[0]): |dense|^2 + |experts|^2 of one expert-data-parallel replica.
-  global_norm: op('compute', 'dense expert', 'norm', ''),
-  // Decoupled weight decay (arXiv 1711.05101, Algorithm 2). hyper = [learning rate, 1 - beta1^t, 1 - beta2^t, 0] written before each run;
-  // the gradient is multiplied by min(1, clip / norm) first; m, v, w updated in place.
-  adamw: op('compute', 'g hyper norm', 'w m+= v+=', 'elements beta1 beta2 epsilon weightDecay clip'),
+  zero: compute({ inputs: [], outputs: [any('buffers', 'any', { repeated: true })], attrs: [] }),
+  // y[0] = the sum of the squares of all listed buffers, accumulated in f64.
+  square_sum: compute({
+    inputs: [f32('buffers', 'any', { repeated: true })],
+    outputs: [f32('y', 1)],
+    attrs: [],
+  }),
+  // norm[0] = sqrt(dense[0] + expert[0]): |dense|^2 + |experts|^2 of one expert-data-parallel
+  // replica.
+  global_norm: compute({ inputs: [f32('dense', 1), f32('expert', 1)], outputs: [f32('norm', 1)], attrs: [] }),
+  // Decoupled weight decay (arXiv 1711.05101, Algorithm 2). hyper = [learning rate, 1 - beta1^t,
+  // 1 - beta2^t, 0] is written before each run. The gradient is first multiplied by
+  // min(1, clip / norm); m, v and w are updated in place.
+  adamw: compute({
+    inputs: [f32('g', 'elements'), f32('hyper', 4), f32('norm', 1)],
+    outputs: [f32('w', 'elements', ADDED), f32('m', 'elements', ADDED), f32('v', 'elements', ADDED)],
+    attrs: ['elements', 'beta1', 'beta2', 'epsilon', 'weightDecay', 'clip'],
+  }),
 
-  // allCounts[q][e] for every rank q of the world. i32.
-  all_gather_counts: op('comm', 'counts', 'allCounts', 'experts'),
-  // Routed rows of width dim: `dispatch` from expert order to local-expert order across the EP group, `combine` the way back.
-  all_to_all: op('comm', 'rows*# allCounts', 'out*#', `direction dim ${GROUP} ${CHUNK}`),
-  // Element-wise sum over a group (world, ep, edp) of every listed buffer, in place; f32, summed in rank order, so every rank gets equal bits.
-  // inputs = outputs. Neighbours in memory travel as one message.
-  all_reduce: op('comm', 'buffers...', 'buffers...', 'group'),
+  // allCounts[q][e] for every rank q of the world.
+  all_gather_counts: comm({
+    collective: 'gather',
+    inputs: [i32('counts', 'experts')],
+    outputs: [i32('allCounts', ALL_COUNTS)],
+    attrs: ['experts'],
+  }),
+  // Routed rows of width dim: `dispatch` takes them from expert order to local-expert order across
+  // the EP group, `combine` takes them back. The counts of each run are checked against both
+  // buffers.
+  all_to_all: comm({
+    collective: 'exchange',
+    place: 'apart',
+    inputs: [narrow('rows'), i32('allCounts', ALL_COUNTS)],
+    outputs: [narrow('out')],
+    attrs: ['direction', 'dim'],
+    routed: ROUTED_IN_CHUNKS,
+  }),
+  // The element-wise sum over a group (world, ep, edp) of every listed buffer, in place. It is
+  // summed in rank order, so every rank gets equal bits. Neighbours in memory travel as one
+  // message.
+  all_reduce: comm({
+    collective: 'sum',
+    place: 'shared',
+    inputs: [f32('buffers', 'any', { repeated: true })],
+    outputs: [f32('buffers', 'any', { repeated: true })],
+    attrs: ['group'],
+  }),
 } as const satisfies Record<string, OpSpec>
 
 export type OpName = keyof typeof OPS

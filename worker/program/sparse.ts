@@ -1,11 +1,16 @@
-// What the last block of a unit adds after its attention, by kind (arXiv 2404.05019); a2 is the stream there, N its normalisation:
+// The ops of the last block of a unit after its attention, by kind (arXiv 2404.05019). a2 is the
+// stream after that attention and N a normalisation:
 //
-//   Top1, Top2    out = a2 + m                            x = N(a2)
-//   SharedExpert  out = a2 + c0 SE(x) + c1 m              x = N(a2)                                        (eq. 6)
-//   ScMoE         out = a2 + c0 SE(N(a2)) + c1 m          x = N'(source), the shortcut position             (eq. 7)
-//   DGMoE         out = a2 + m(N(source)) + m'(N(a2))     one module, one gate; m' avoids the experts of m  (eq. 23)
+//   Top1, Top2    out = a2 + m                         x = N(a2)
+//   SharedExpert  out = a2 + c0 SE(x) + c1 m           x = N(a2)       (eq. 6)
+//   ScMoE         out = a2 + c0 SE(N(a2)) + c1 m       x = N'(source)  (eq. 7)
+//   DGMoE         out = a2 + m(N(source)) + m'(N(a2))                  (eq. 23)
 //
-// with m = sum_i G(x)_i E_i(x). Coefficients: DirectAdd c = (1, 1); CG1 c0 = sigmoid(<w, .>), c1 = 1 (eq. 14); CG2 c = softmax(W .) (eq. 16).
+// Here source is the stream at the shortcut position. DGMoE has one module and one gate for both
+// passes, and m' avoids the experts of m.
+//
+// In all of them m = sum_i G(x)_i E_i(x). The coefficients are c = (1, 1) for DirectAdd, c0 =
+// sigmoid(<w, .>) and c1 = 1 for CG1 (eq. 14), and c = softmax(W .) for CG2 (eq. 16).
 
 import { gradientOf } from '../model.ts'
 import type { Emitter } from './emitter.ts'
@@ -13,7 +18,10 @@ import { feedForward, feedForwardAgain, feedForwardBackward, norm, normBackward,
 import { type Branch, decodeBackward, expertsBackward, gateBackward, moeDecode, moeForward } from './moe.ts'
 import { reduceBucket } from './update.ts'
 
-/** The block that carries the MoE layer: its number, the stream its experts read, and the stream after its attention. */
+/**
+ * The block that carries the MoE layer: its number, the stream that its experts read (source), and
+ * the stream after its attention (a2).
+ */
 export interface Sparse {
   block: number
   source: string
@@ -28,7 +36,10 @@ const hasShared = ({ config }: Emitter) => config.kind === 'SharedExpert' || con
 const coefficientsOf = ({ config }: Emitter) => COEFFICIENTS[config.coefficientGate]
 const width = (e: Emitter) => ({ rows: e.tokens, dim: e.config.dim })
 
-/** Where the shared expert's input lies: LN(a2), which SharedExpert has in common with the branch. */
+/**
+ * The buffer of the shared expert's input: the normalised a2. SharedExpert has it in common with
+ * the branch.
+ */
 const sharedInput = (e: Emitter, at: Sparse) =>
   e.config.kind === 'ScMoE' ? `${sharedOf(at)}.norm.y` : `${moduleOf(at)}.norm.y`
 
@@ -39,7 +50,7 @@ const branchOf = (at: Sparse): Branch => ({
   current: false,
 })
 
-/** DGMoE's second way: the current representation, and no expert twice. */
+/** DGMoE's second pass, over the current representation. No token chooses an expert twice. */
 const currentOf = (at: Sparse): Branch => ({
   module: moduleOf(at),
   scope: `${moduleOf(at)}.current`,
@@ -48,7 +59,7 @@ const currentOf = (at: Sparse): Branch => ({
   current: true,
 })
 
-/** Returns out. */
+/** Emits the forward pass. Returns out. */
 export function sparseForward(e: Emitter, at: Sparse): string {
   const branch = branchOf(at)
   const s = e.config.kind === 'ScMoE' ? sharedForward(e, at) : undefined
@@ -69,7 +80,7 @@ export function sparseForward(e: Emitter, at: Sparse): string {
   return out
 }
 
-/** a2 + SE(x) where the coefficients are 1, else SE(x) beside them. */
+/** Returns a2 + SE(x) if the coefficients are 1, and otherwise SE(x). */
 function sharedForward(e: Emitter, at: Sparse): string {
   const shared = sharedOf(at)
   const coefficients = coefficientsOf(e)
@@ -84,7 +95,7 @@ function sharedForward(e: Emitter, at: Sparse): string {
   return s
 }
 
-/** a2 + m'. */
+/** Returns a2 + m'. */
 function currentForward(e: Emitter, at: Sparse): string {
   const branch = currentOf(at)
   e.at({ part: 'current' })
@@ -97,7 +108,8 @@ function currentForward(e: Emitter, at: Sparse): string {
 }
 
 /**
- * All that reads d out. The residual stream holds d out before and, but for what `branchBackward` adds at the source, d a2 after. The first
+ * Emits all ops that read the gradient of out. The residual stream holds that gradient before, and
+ * the gradient of a2 after, except for the part that `branchBackward` adds at the source. The first
  * all-to-all starts before anything else is computed.
  */
 export function sparseBackward(e: Emitter, at: Sparse): void {
@@ -116,7 +128,7 @@ export function sparseBackward(e: Emitter, at: Sparse): void {
   reduceBucket(e, sharedOf(at))
 }
 
-/** dm = c1 dy; the residual stream itself where c1 = 1. */
+/** Returns dm = c1 dy, which is the residual stream itself if c1 = 1. */
 function routedGradient(e: Emitter, at: Sparse): string {
   if (coefficientsOf(e) !== 2 || !hasShared(e)) return RESIDUAL
   const dm = e.transient(`${moduleOf(at)}.m.grad`, e.tokens * e.config.dim)
@@ -171,12 +183,16 @@ function currentBackward(e: Emitter, at: Sparse): void {
   normBackward(e, `${branch.module}.norm`, { dy: dx, x: at.a2, as })
 }
 
-/** Through encode, gate and the branch's norm into the residual stream, which holds the gradient of the source; last of what is added there. */
+/**
+ * Emits the gradient through encode, gate and the branch's norm. It is the last to be added to the
+ * residual stream while that holds the gradient of the source.
+ */
 export function branchBackward(e: Emitter, at: Sparse): void {
   const branch = branchOf(at)
   const { kind, recompute } = e.config
   const scope = `${branch.module}.norm`
-  // The shared expert, where it shares that norm, has left its gradient in dx and computed the norm again.
+  // If the shared expert has this norm in common, it has written its gradient to dx and has
+  // computed the norm again.
   const common = kind === 'SharedExpert'
   const dx = common ? `${sharedOf(at)}.up.dx` : e.transient(`${branch.module}.dx`, e.tokens * e.config.dim)
   e.at({ part: 'gate' })

@@ -1,5 +1,6 @@
-// A unit: dense blocks, the preceding block, and the block that carries the MoE layer. Per block, pre-norm (arXiv 2404.05019, eqs. 8 to 10):
-// a = x + Attn(N(x)), and in blocks without MoE out = a + MLP(N(a)).
+// A unit: dense blocks, the preceding block, and the block that carries the MoE layer. Each block
+// is pre-norm (arXiv 2404.05019, eqs. 8 to 10): a = x + Attn(N(x)), and in blocks without MoE out =
+// a + MLP(N(a)).
 
 import { blocksOf } from '../model.ts'
 import { attention, attentionAgain, attentionBackward } from './attention.ts'
@@ -9,14 +10,14 @@ import type { Part } from './program.ts'
 import { branchBackward, type Sparse, sparseBackward, sparseForward } from './sparse.ts'
 import { reduceBucket } from './update.ts'
 
-/** Names of the residual stream around a block: before it and after its attention. */
+/** Buffers of the residual stream at a block: x before the block, a after its attention. */
 interface BlockStream {
   block: number
   x: string
   a: string
 }
 
-/** Of a unit, block by block; `out` after the last. */
+/** The residual stream of a unit, block by block; `out` is the stream after the last block. */
 export interface Stream {
   blocks: BlockStream[]
   out: string
@@ -46,7 +47,10 @@ export function unitForward(e: Emitter, unit: number, input: string): Stream {
   return { blocks, out: sparseForward(e, sparseOf(e, blocks)) }
 }
 
-/** The residual stream holds the gradient of the unit's output before and of its input after. */
+/**
+ * The residual stream holds the gradient of the unit's output before these ops and that of its
+ * input after them.
+ */
 export function unitBackward(e: Emitter, unit: number, { blocks }: Stream): void {
   e.at({ unit, phase: 'backward' })
   const dense = e.config.kind === 'Dense' ? blocks : blocks.slice(0, -1)
@@ -67,7 +71,10 @@ function withoutMoe({ config }: Emitter, unit: number): number[] {
   return config.kind === 'Dense' ? [...early, last] : early
 }
 
-/** The stream at the shortcut position: 1 the preceding block's output, 2 after its attention, 3 its input. Without shortcut the current one. */
+/**
+ * The stream that the experts read. Shortcut position 1 is the preceding block's output, 2 is after
+ * its attention, 3 its input. Without a shortcut it is the stream after this block's attention.
+ */
 function sparseOf({ config }: Emitter, blocks: readonly BlockStream[]): Sparse {
   const last = blocks.at(-1)
   const preceding = blocks.at(-2)
@@ -78,7 +85,10 @@ function sparseOf({ config }: Emitter, blocks: readonly BlockStream[]): Sparse {
   return { block, source: sources[config.shortcutPosition], a2 }
 }
 
-/** Where `stream` is what the experts read, their part of its gradient is added now that all else is in it. */
+/**
+ * If the experts read `stream`, adds their part of its gradient, now that all other parts are in
+ * it.
+ */
 function branchBackwardAt(e: Emitter, blocks: readonly BlockStream[], stream: string): void {
   if (e.config.kind === 'Dense') return
   const sparse = sparseOf(e, blocks)
@@ -98,7 +108,7 @@ function lastBackward(e: Emitter, blocks: readonly BlockStream[], { block, x, a 
 const partsOf = (e: Emitter, block: number): Parts =>
   e.config.kind !== 'Dense' && block === blocksOf(e.config, e.segment.unit).preceding ? PRECEDING : DENSE
 
-/** Ops of dense blocks are told apart by the block's number. */
+/** Emits ops of a block. Labels of ops in dense blocks have the block's number. */
 function inBlock(e: Emitter, block: number, part: keyof Parts, emit: () => void): void {
   const parts = partsOf(e, block)
   e.at({ part: parts[part] })

@@ -1,6 +1,6 @@
-// What ranks do together with gradients, and the optimizer step.
-// Every gradient is a sum over the world's tokens: dense ones over all ranks; of experts, the ranks of one EP group saw all tokens of that
-// group already, so what is left is the sum over their replicas (edp).
+// Sums of gradients over ranks, and the optimizer step. Every gradient is a sum over the world's
+// tokens. Dense gradients are summed over all ranks. The experts of one EP group have already seen
+// all tokens of the group, so their gradients are summed only over the experts' replicas (edp).
 
 import { gradientOf, meanOf, type Tensor, varianceOf } from '../model.ts'
 import { BUFFER, statistics } from './buffers.ts'
@@ -15,7 +15,10 @@ function allReduce(e: Emitter, buffers: string[], io: { group: 'world' | 'ep' | 
   e.at(segment)
 }
 
-/** Sums the gradients of one bucket; emitted where the last of them is complete, in the last micro-batch. */
+/**
+ * Sums the gradients of one bucket over ranks. It is called where the last of them is complete, and
+ * does nothing before the last micro-batch.
+ */
 export function reduceBucket(e: Emitter, bucket: string): void {
   if (!e.reduces) return
   const members = e.tensors.filter(tensor => tensor.bucket === bucket)
@@ -29,7 +32,7 @@ export function reduceStatistics(e: Emitter): void {
   allReduce(e, statistics(e.config), { group: 'world', label: 'statistics' })
 }
 
-/** Gradients, and the statistics where micro-batches add to them. */
+/** Zeroes the gradients, and the statistics if micro-batches add to them. */
 export function zeroGradients(e: Emitter): void {
   e.at({ unit: -1, phase: 'forward', part: 'other' })
   const outputs = [...gradients(e.tensors), ...(e.accumulate === 1 ? statistics(e.config) : [])]
@@ -37,8 +40,9 @@ export function zeroGradients(e: Emitter): void {
 }
 
 /**
- * norm^2 = |dense|^2 + |experts|^2 of one expert-data-parallel replica, summed over its EP group: the same number on every rank.
- * Experts first: their squares need no dense bucket, which may still be under way.
+ * norm^2 = |dense|^2 + |experts|^2, where the experts are those of one expert-data-parallel
+ * replica, summed over its EP group. Every rank gets the same number. Experts come first: their
+ * squares need no dense bucket, which may still be on its way.
  */
 export function gradientNorm(e: Emitter): void {
   squares(e, 'expert')
@@ -55,7 +59,7 @@ function squares(e: Emitter, kind: Tensor['kind']): void {
   else e.op('square_sum', { inputs, outputs, label: `squares.${kind}` })
 }
 
-/** AdamW on every tensor, decay on matrices only. */
+/** AdamW on every tensor; only matrices decay. */
 export function optimizerStep(e: Emitter): void {
   e.at({ unit: -1, phase: 'update', part: 'other' })
   for (const tensor of e.tensors) adamw(e, tensor)

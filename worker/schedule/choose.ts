@@ -1,6 +1,7 @@
 // Chooses the schedule with its slots and chunks. Predictions are made from the times of the ops,
 // so every rank chooses the same from equal times.
 
+import { collectiveOf } from '../program/effects.ts'
 import type { Emitted, Scheduled } from '../program/program.ts'
 import { split } from './chunks.ts'
 import { splitTimes } from './makespan.ts'
@@ -103,7 +104,7 @@ const isSame = (a: readonly number[], b: readonly number[]) => a.every((op, posi
 
 function choicesOf(graph: Graph, wish: Wish): Choice[] {
   const { forward, backward } = slots(graph)
-  const hasExchanges = graph.ops.some(op => op.op === 'all_to_all')
+  const hasExchanges = graph.ops.some(op => collectiveOf(op) === 'exchange')
   const counts = CHUNKS.filter(count => wish.chunks === undefined || count === wish.chunks)
   // A program without a backward pass gets one backward slot, which has no effect.
   const last = backward.length > 0 ? backward : [1]

@@ -2,6 +2,7 @@
 // by communication are taken out.
 
 import { median } from '../median.ts'
+import { collectiveOf } from '../program/effects.ts'
 import type { Emitted, Op, Scheduled } from '../program/program.ts'
 import { type Interval, sweep } from './intervals.ts'
 import { extraOf, sources } from './makespan.ts'
@@ -123,8 +124,8 @@ export function durations(
  * counts, after all ranks have come; 0 if there are none.
  */
 export function latencyOf({ ops }: Scheduled, { start, end, ready }: Spans): number {
-  const counts = ops.flatMap(({ op }, i) =>
-    op === 'all_gather_counts' ? [(end[i] ?? 0) - Math.max(start[i] ?? 0, ready?.[i] ?? 0)] : [],
+  const counts = ops.flatMap((op, i) =>
+    collectiveOf(op) === 'gather' ? [(end[i] ?? 0) - Math.max(start[i] ?? 0, ready?.[i] ?? 0)] : [],
   )
   return counts.length === 0 ? 0 : median(counts)
 }

@@ -4,6 +4,7 @@
 // experts run in a slot of the window: slot 1 lies before its first part, slot 2 before its second
 // part, and so on; the last slot lies after its last part.
 
+import { collectiveOf } from '../program/effects.ts'
 import type { Op, Part } from '../program/program.ts'
 import type { Split } from './chunks.ts'
 import { ancestors, dependencies, descendants } from './dependencies.ts'
@@ -176,7 +177,7 @@ function groupOf(
 ): Group {
   const partOf = (index: number) => ops[index]?.segment.part
   const compute = members.filter(index => ops[index]?.queue === 'compute')
-  const exchanges = members.filter(index => ops[index]?.op === 'all_to_all')
+  const exchanges = members.filter(index => collectiveOf(ops[index]) === 'exchange')
   const phase = ops[members[0] ?? 0]?.segment.phase === 'forward' ? 'forward' : 'backward'
   const feeds = ancestors(before, members, new Set(routed))
   const needs = descendants(before, members, new Set(routed))

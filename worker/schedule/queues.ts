@@ -1,6 +1,7 @@
 // The two queues before they are merged: the order of the ops in each, and what an op needs from
 // the other queue.
 
+import { collectiveOf } from '../program/effects.ts'
 import type { Emitted, Op, Scheduled, ScheduledOp } from '../program/program.ts'
 import type { Graph } from './order.ts'
 import type { Choice } from './types.ts'
@@ -8,7 +9,10 @@ import type { Choice } from './types.ts'
 /**
  * Whether experts wait for this communication, which is not so for sums of gradients and losses.
  */
-export const isExchange = (op: Pick<Op, 'op'> | undefined) => op?.op === 'all_to_all' || op?.op === 'all_gather_counts'
+export const isExchange = (op: Pick<Op, 'op'> | undefined) => {
+  const collective = collectiveOf(op)
+  return collective === 'exchange' || collective === 'gather'
+}
 
 /**
  * Queues as indices of ops of a graph. If `computeNeeded` of the exchanges does not decrease along

@@ -2,6 +2,7 @@
 // in which they are ready, and never ahead of an exchange that is ready no later. This is done for
 // all strategies alike, so that strategies differ only in the exchanges.
 
+import { collectiveOf } from '../program/effects.ts'
 import type { Graph } from './order.ts'
 import { isExchange, type Queues } from './queues.ts'
 import { type Costs, type Course, courseOf, simulate } from './simulate.ts'
@@ -54,7 +55,7 @@ function afterNextExchanges({ ops }: Graph, exchanges: readonly number[], first:
   let passed = 0
   for (let gap = first; gap < exchanges.length; gap++) {
     if (passed === 2) return gap
-    if (ops[exchanges[gap] ?? -1]?.op === 'all_to_all') passed++
+    if (collectiveOf(ops[exchanges[gap] ?? -1]) === 'exchange') passed++
   }
   return exchanges.length
 }

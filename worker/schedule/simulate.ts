@@ -3,6 +3,7 @@
 // member of its group has come. Compute goes on at the rate 1 - contention while its rank transfers
 // data.
 
+import { collectiveOf } from '../program/effects.ts'
 import type { Op } from '../program/program.ts'
 import type { Times } from './types.ts'
 
@@ -81,10 +82,10 @@ function groupsOf({ ops, times }: Costs): (Int32Array | undefined)[] {
   const world = new Int32Array(ranks)
   const ep = world.map((_, rank) => Math.floor(rank / size))
   const edp = world.map((_, rank) => rank % size)
-  return ops.map(({ op, queue, attrs }) => {
-    if (queue === 'compute') return undefined
-    if (op === 'all_to_all' || attrs['group'] === 'ep') return ep
-    return attrs['group'] === 'edp' ? edp : world
+  return ops.map(op => {
+    if (op.queue === 'compute') return undefined
+    if (collectiveOf(op) === 'exchange' || op.attrs['group'] === 'ep') return ep
+    return op.attrs['group'] === 'edp' ? edp : world
   })
 }
 
@@ -185,7 +186,7 @@ class RankClock {
 
   #waitFor(op: number, reached: number): void {
     const end = this.#ends[op] ?? 0
-    if (this.#course.ops[op]?.op === 'all_to_all') this.slack = Math.min(this.slack, reached - end)
+    if (collectiveOf(this.#course.ops[op]) === 'exchange') this.slack = Math.min(this.slack, reached - end)
     this.#compute = Math.max(this.#compute, end)
   }
 

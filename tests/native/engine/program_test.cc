@@ -19,7 +19,7 @@ json valid_program() {
   grouped.update({{"in", 8}, {"out", 4}, {"chunk", 0}, {"chunks", 1}});
   return make_program(
       "train", kTopology,
-      {{"x", 128}, {"w", 64}, {"b", 8}, {"y", 128}, {"counts", 4, "i32"}, {"all", 16, "i32"}, {"rows", 512}},
+      {{"x", 128}, {"w", 64}, {"b", 8}, {"y", 128}, {"counts", 4, "i32"}, {"all", 16, "i32"}, {"rows", 256}},
       {{"linear", "lin", {0, 1, 2}, {3}, {{"rows", 16}, {"in", 8}, {"out", 8}, {"bias", 1}}},
        {"all_gather_counts", "gather", {4}, {5}, {{"experts", 4}}, {0}},
        {"all_to_all", "dispatch", {3, 5}, {6}, to_all},
@@ -136,19 +136,22 @@ TEST("attributes that no kernel could run with are refused, saying why") {
     return attrs;
   };
   const std::vector<Refused> cases = {
-      {{"attention", "a", {0}, {0, 1}, with(heads, {{"keyValueHeads", 2}})}, "'heads' is 3, wants a multiple of key"},
+      {{"attention", "a", {0}, {0, 1}, with(heads, {{"keyValueHeads", 2}})},
+       "'heads' is 3, wants a multiple of 2 (keyValueHeads)"},
       {{"attention", "a", {0}, {0, 1}, with(heads, {{"heads", 0}})}, "'heads' is 0, wants an integer from 1"},
-      {{"attention", "a", {0}, {0, 1}, with(heads, {{"dim", 13}})}, "'dim' is 13, wants a multiple of heads, 3"},
-      {{"rope", "a", {}, {0}, with(with(heads, rope), {{"dim", 9}})}, "'dim' is 9, wants a multiple of heads, 3 times"},
-      {{"linear", "a", {0, 0}, {1}, with(linear, {{"bias", 1}})}, "'bias' is 1, with 2 inputs"},
-      {{"linear", "a", {0, 0, 0, 0}, {1}, linear}, "'bias' is 0, with 4 inputs"},
-      {{"linear", "a", {0, 0, 2}, {1}, linear}, "inputs 'residual'"},
-      {{"router", "a", {0, 0}, {0, 2, 0, 2, 2}, with(route, {{"topK", 5}})}, "'topK' is 5, wants 1 to 4"},
-      {{"router", "a", {0, 0, 2}, {0, 2, 0, 2, 2}, with(route, {{"topK", 4}})}, "'topK' is 4, wants 1 to 3"},
+      {{"attention", "a", {0}, {0, 1}, with(heads, {{"dim", 13}})}, "'dim' is 13, wants a multiple of 3 (heads)"},
+      {{"rope", "a", {}, {0}, with(with(heads, rope), {{"dim", 9}})}, "'dim' is 9, wants a multiple of 6 (2 * heads)"},
+      {{"linear", "a", {0, 0}, {1}, with(linear, {{"bias", 1}})},
+       "linear has 2 inputs, wants x, w, b (if bias is 1), residual (optional)"},
+      {{"linear", "a", {0, 0, 0, 0}, {1}, linear}, "linear has 4 inputs, wants x, w, b (if bias is 1)"},
+      {{"linear", "a", {0, 0, 2}, {1}, linear}, "input 'residual' of linear (buffer 'i') is i32, wants f32"},
+      {{"router", "a", {0, 0}, {0, 2, 0, 2, 2}, with(route, {{"topK", 5}})}, "'topK' is 5, wants at most 4"},
+      {{"router", "a", {0, 0, 2}, {0, 2, 0, 2, 2}, with(route, {{"topK", 4}})}, "'topK' is 4, wants at most 3"},
       {{"shared_gate", "a", {0, 0}, {1}, with(gate, {{"coefficients", 3}})}, "'coefficients' is 3"},
-      {{"gated_add_backward", "a", {0, 0, 0}, {1, 1}, with(gate, {{"coefficients", 2}})}, "'coefficients' is 2"},
-      {{"gelu", "a", {0}, {1}, with(gelu, {{"chunks", 2}})}, "'chunks' is 2, but only routed rows"},
-      {{"gelu", "a", {0}, {1}, with(gelu, {{"chunk", 1}})}, "'chunk' is 1, wants less than chunks, 1"},
+      {{"gated_add_backward", "a", {0, 0, 0}, {1, 1}, with(gate, {{"coefficients", 2}})},
+       "gated_add_backward has 3 inputs, wants dy, s, c, m (if coefficients is 2)"},
+      {{"gelu", "a", {0}, {1}, with(gelu, {{"chunks", 2}})}, "'chunks' is 2, wants 1, because only routed rows"},
+      {{"gelu", "a", {0}, {1}, with(gelu, {{"chunk", 1}})}, "'chunk' is 1, wants 0, because only routed rows"},
       {{"gelu", "a", {0}, {1}, with(gelu, {{"chunks", 1025}})}, "'chunks' is 1025, wants an integer from 1 to 1024"},
   };
   for (const auto& [op, said] : cases) {

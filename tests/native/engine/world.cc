@@ -57,7 +57,7 @@ nlohmann::json make_program(const std::string& name, const Topology& topology, c
   for (const test::OpSpec& op : ops) {
     program["ops"].push_back({{"op", op.op},
                               {"label", op.label},
-                              {"queue", find_op(op.op)->comm ? "comm" : "compute"},
+                              {"queue", find_op(op.op)->is_comm() ? "comm" : "compute"},
                               {"inputs", op.inputs},
                               {"outputs", op.outputs},
                               {"attrs", op.attrs},

@@ -12,14 +12,10 @@
 namespace scmoe::test {
 namespace {
 
-bool is_integer(const std::string& name) {
-  return name == "expert" || name == "slot" || name == "counts";
-}
-
-Value noise(const std::string& name, int64_t elements, uint64_t seed) {
+Value noise(const BufferSpec& spec, int64_t elements, uint64_t seed) {
   std::mt19937_64 engine(seed);
   std::normal_distribution<float> draw;
-  Value value{is_integer(name), {}, {}};
+  Value value{spec.type == BufferType::kI32, {}, {}};
   if (value.integer) {
     value.whole.assign(elements, -77);
   } else {
@@ -27,6 +23,15 @@ Value noise(const std::string& name, int64_t elements, uint64_t seed) {
     for (double& x : value.real) x = draw(engine);
   }
   return value;
+}
+
+// Whether the attributes say that the op has no such buffer.
+bool is_left_out(const BufferSpec& spec, const Attrs& attrs) {
+  return spec.when != nullptr && attrs.*attr_spec(spec.when).integer != spec.is;
+}
+
+bool must_be_given(const BufferSpec& spec, const Attrs& attrs) {
+  return !spec.optional && !is_left_out(spec, attrs);
 }
 
 std::string source_of(const std::string& gradient) {
@@ -40,8 +45,9 @@ Value rounded(Value value) {
 }
 
 // The gradient of one output from above; a dropped choice has none.
-Value gradient_of(const Case& c, const std::string& name, const std::map<std::string, Value>& forward) {
-  Value grad = noise(name, c.outputs.at(source_of(name)), 31 + name.size());
+Value gradient_of(const Case& c, const BufferSpec& spec, const std::map<std::string, Value>& forward) {
+  const std::string name = spec.name;
+  Value grad = noise(spec, c.outputs.at(source_of(name)), 31 + name.size());
   if (name == "dweight") {
     const Value& slot = forward.at("slot");
     for (int64_t i = 0; i < grad.elements(); i++)
@@ -54,9 +60,9 @@ Value gradient_of(const Case& c, const std::string& name, const std::map<std::st
 
 namespace {
 
-bool is_activation(const std::vector<Name>& names, const std::string& text) {
-  for (const Name& name : names)
-    if (name.text == text) return name.activation;
+bool is_activation(const std::vector<BufferSpec>& names, const std::string& text) {
+  for (const BufferSpec& spec : names)
+    if (spec.name == text) return spec.type == BufferType::kActivation;
   return false;
 }
 
@@ -90,7 +96,7 @@ double rounded_to_bf16(double x) {
 }
 
 void round_activations(Call& call) {
-  const std::vector<Name> inputs = inputs_of(call.op), outputs = outputs_of(call.op);
+  const std::vector<BufferSpec>&inputs = inputs_of(call.op), &outputs = outputs_of(call.op);
   for (auto& [name, value] : call.in)
     if (is_activation(inputs, name)) round(value);
   for (auto& [name, value] : call.out)
@@ -103,10 +109,11 @@ std::optional<Case> in_bf16(const Case& c) {
   half.bf16 = true;
   half.label += " bf16";
   bool any = false;
-  for (const auto& names : {inputs_of(c.op), outputs_of(c.op)}) {
-    for (const Name& name : names) {
-      any |= name.activation;
-      if (name.activation && half.inputs.contains(name.text)) round(half.inputs.at(name.text));
+  for (const auto* specs : {&inputs_of(c.op), &outputs_of(c.op)}) {
+    for (const BufferSpec& spec : *specs) {
+      if (spec.type != BufferType::kActivation) continue;
+      any = true;
+      if (half.inputs.contains(spec.name)) round(half.inputs.at(spec.name));
     }
   }
   return any ? std::optional(half) : std::nullopt;
@@ -115,23 +122,22 @@ std::optional<Case> in_bf16(const Case& c) {
 Call forward_call(const Case& c, bool accumulate) {
   Call call{.op = c.op, .attrs = c.attrs};
   call.attrs.accumulate = accumulate;
-  for (const Name& name : inputs_of(c.op)) {
-    if (name.list) {
-      for (const Value& value : c.list) call.in.emplace_back(name.text, value);
-    } else if (!name.optional || c.inputs.contains(name.text)) {
-      call.in.emplace_back(name.text, c.inputs.at(name.text));
+  for (const BufferSpec& spec : inputs_of(c.op)) {
+    if (spec.repeated) {
+      for (const Value& value : c.list) call.in.emplace_back(spec.name, value);
+    } else if (must_be_given(spec, c.attrs) || c.inputs.contains(spec.name)) {
+      call.in.emplace_back(spec.name, c.inputs.at(spec.name));
     }
   }
   uint64_t seed = 1;
   const bool is_copy = !call.in.empty();  // of a list: its outputs are not what it starts from
-  for (const Name& name : outputs_of(c.op)) {
-    if (name.list) {
+  for (const BufferSpec& spec : outputs_of(c.op)) {
+    if (spec.repeated) {
       for (const Value& value : c.list)
-        call.out.emplace_back(name.text, is_copy ? noise(name.text, value.elements(), seed++) : value);
-    } else if (!name.optional || c.outputs.contains(name.text)) {
-      const bool given = name.accumulated && c.inputs.contains(name.text);
-      call.out.emplace_back(name.text,
-                            given ? c.inputs.at(name.text) : noise(name.text, c.outputs.at(name.text), seed++));
+        call.out.emplace_back(spec.name, is_copy ? noise(spec, value.elements(), seed++) : value);
+    } else if (must_be_given(spec, c.attrs) || c.outputs.contains(spec.name)) {
+      const bool given = spec.accumulate && c.inputs.contains(spec.name);
+      call.out.emplace_back(spec.name, given ? c.inputs.at(spec.name) : noise(spec, c.outputs.at(spec.name), seed++));
     }
   }
   if (c.bf16) round_activations(call);
@@ -144,24 +150,25 @@ Call backward_call(const Case& c, const std::string& op, bool accumulate) {
   const std::map<std::string, Value> forward = run<double>(plain, *reference_backend_f64());
   Call call{.op = op, .attrs = c.attrs};
   call.attrs.accumulate = accumulate;
-  for (const Name& name : inputs_of(op)) {
-    const bool from_above = name.text[0] == 'd' && c.outputs.contains(source_of(name.text));
-    if (op == "gated_add_backward" && name.text == "m" && c.attrs.coefficients == 1) continue;  // weighs nothing then
+  for (const BufferSpec& spec : inputs_of(op)) {
+    const std::string name = spec.name;
+    const bool from_above = name[0] == 'd' && c.outputs.contains(source_of(name));
+    if (is_left_out(spec, c.attrs)) continue;
     if (from_above) {
-      call.in.emplace_back(name.text, gradient_of(c, name.text, forward));
-    } else if (c.inputs.contains(name.text)) {
-      call.in.emplace_back(name.text, c.inputs.at(name.text));
-    } else if (forward.contains(name.text)) {
-      call.in.emplace_back(name.text, rounded(forward.at(name.text)));
-    } else if (!name.optional) {
-      throw std::runtime_error(op + ": nothing gives input " + name.text);
+      call.in.emplace_back(name, gradient_of(c, spec, forward));
+    } else if (c.inputs.contains(name)) {
+      call.in.emplace_back(name, c.inputs.at(name));
+    } else if (forward.contains(name)) {
+      call.in.emplace_back(name, rounded(forward.at(name)));
+    } else if (!spec.optional) {
+      throw std::runtime_error(op + ": nothing gives input " + name);
     }
   }
   uint64_t seed = 101;
-  for (const Name& name : outputs_of(op)) {
-    const std::string source = source_of(name.text);
-    if (name.optional && !c.inputs.contains(source)) continue;
-    call.out.emplace_back(name.text, noise(name.text, c.inputs.at(source).elements(), seed++));
+  for (const BufferSpec& spec : outputs_of(op)) {
+    const std::string source = source_of(spec.name);
+    if (spec.optional && !c.inputs.contains(source)) continue;
+    call.out.emplace_back(spec.name, noise(spec, c.inputs.at(source).elements(), seed++));
   }
   if (c.bf16) round_activations(call);
   return call;
@@ -205,8 +212,8 @@ Value Bound<Real>::Buffer::value() const {
 
 template <class Real>
 Bound<Real>::Bound(const Call& call) : call_(call), in_(call.in.size()), out_(call.out.size()) {
-  const std::vector<Name> inputs = inputs_of(call.op), outputs = outputs_of(call.op);
-  const auto half = [&](const std::vector<Name>& names, const std::string& name) {
+  const std::vector<BufferSpec>&inputs = inputs_of(call.op), &outputs = outputs_of(call.op);
+  const auto half = [&](const std::vector<BufferSpec>& names, const std::string& name) {
     return call.bf16 && is_activation(names, name);
   };
   for (size_t i = 0; i < in_.size(); i++) in_[i].fill(call.in[i].second, half(inputs, call.in[i].first));

@@ -8,16 +8,13 @@
 #include <vector>
 
 #include "backend.h"
+#include "program/op_table.h"
 
 namespace scmoe::test {
 
-// One input or output of an op, with the marks of worker/program/ops.ts.
-struct Name {
-  std::string text;
-  bool optional = false, accumulated = false, list = false, chunked = false, activation = false;
-};
-std::vector<Name> inputs_of(const std::string& op);
-std::vector<Name> outputs_of(const std::string& op);
+// Rows of the op table.
+const std::vector<BufferSpec>& inputs_of(const std::string& op);
+const std::vector<BufferSpec>& outputs_of(const std::string& op);
 std::vector<std::string> backward_of(const std::string& op);
 bool takes(const std::string& op, const std::string& attr);
 

@@ -17,8 +17,8 @@ bool has_bound(const Call& call, const std::string& output) {
 // Of a value that a kernel keeps in bf16: half a unit in the last place is up to 2^-8 of it.
 double tolerance_of(const Call& call, const std::string& output) {
   if (!call.bf16 || has_bound(call, output)) return kTolerance;
-  for (const Name& name : outputs_of(call.op))
-    if (name.text == output.substr(0, output.find(' ')) && name.activation) return 4e-3;
+  for (const BufferSpec& spec : outputs_of(call.op))
+    if (spec.name == output.substr(0, output.find(' ')) && spec.type == BufferType::kActivation) return 4e-3;
   return kTolerance;
 }
 

@@ -90,11 +90,11 @@ std::string check_input(const Objective& objective, Value& x, const std::string&
 std::string check_gradient(const Case& c, const Call& backward, const std::map<std::string, Value>& got,
                            double tolerance) {
   Objective objective = objective_of(c, backward);
-  const std::vector<Name> names = outputs_of(backward.op);
+  const std::vector<BufferSpec>& names = outputs_of(backward.op);
   for (size_t n = 0; n < backward.out.size(); n++) {
     const auto& [name, initial] = backward.out[n];
     if (name == "loss") continue;
-    const bool added = c.op != "rope" && (names[n].accumulated || (n == 0 && backward.attrs.accumulate));
+    const bool added = c.op != "rope" && (names[n].accumulate || (n == 0 && backward.attrs.accumulate));
     Value* x = find(objective.forward.in, name.substr(1));
     if (!x) x = find(objective.forward.out, name.substr(1));  // in place
     const std::string problem = check_input(objective, *x, name, got.at(name), initial, added, tolerance);

@@ -1,6 +1,6 @@
 // ops_test                     checks kernels, what schedules rely on, and gradients; exit code 1 when one is wrong
 // ops_test --kernels           without the gradients, which run the same code many times more
-// ops_test --names             the ops of every backend, and the op table they are tested by
+// ops_test --names             the ops of every backend
 // ops_test --time [op] [n]     times training shapes on n threads; without n, on one
 // ops_test --peak [n]          sgemm, GFLOP/s
 #include <algorithm>
@@ -12,7 +12,6 @@
 #include "call.h"
 #include "check.h"
 #include "cpu/reference/reference.h"
-#include "program/op_table.h"
 
 namespace {
 
@@ -21,8 +20,6 @@ void print_names() {
   for (const Backend* backend : {cpu_backend(), reference_backend(), reference_backend_f64()}) {
     for (int i = 0; i < backend->num_ops; i++) std::printf("table\t%s\t%s\n", backend->name, backend->ops[i].name);
   }
-  for (const OpSpec& s : op_table())
-    if (!s.comm) std::printf("signature\t%s\t%s\t%s\t%s\n", s.name, s.inputs, s.outputs, s.attrs);
 }
 
 }  // namespace

@@ -1,8 +1,7 @@
-// What the op table (worker/native/program/op_table.h) says of an op, taken apart.
+// Looks up rows of the op table for the cases.
 #include <stdexcept>
 
 #include "case.h"
-#include "program/op_table.h"
 
 namespace scmoe::test {
 namespace {
@@ -12,34 +11,14 @@ const OpSpec& spec_of(const std::string& op) {
   throw std::runtime_error("no op " + op);
 }
 
-bool strip(std::string& text, const std::string& suffix) {
-  if (!text.ends_with(suffix)) return false;
-  text.resize(text.size() - suffix.size());
-  return true;
-}
-
-std::vector<Name> parse(const char* names) {
-  std::vector<Name> parsed;
-  for (const std::string& word : words(names)) {
-    Name name{.text = word};
-    name.optional = strip(name.text, "?");
-    name.accumulated = strip(name.text, "+=");
-    name.chunked = strip(name.text, "#");
-    name.list = strip(name.text, "...");
-    name.activation = strip(name.text, "*");
-    parsed.push_back(name);
-  }
-  return parsed;
-}
-
 }  // namespace
 
-std::vector<Name> inputs_of(const std::string& op) {
-  return parse(spec_of(op).inputs);
+const std::vector<BufferSpec>& inputs_of(const std::string& op) {
+  return spec_of(op).inputs;
 }
 
-std::vector<Name> outputs_of(const std::string& op) {
-  return parse(spec_of(op).outputs);
+const std::vector<BufferSpec>& outputs_of(const std::string& op) {
+  return spec_of(op).outputs;
 }
 
 std::vector<std::string> backward_of(const std::string& op) {
@@ -51,9 +30,7 @@ std::vector<std::string> backward_of(const std::string& op) {
 }
 
 bool takes(const std::string& op, const std::string& attr) {
-  for (const std::string& word : words(spec_of(op).attrs))
-    if (word == attr) return true;
-  return false;
+  return spec_of(op).takes(attr);
 }
 
 }  // namespace scmoe::test

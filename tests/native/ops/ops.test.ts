@@ -9,8 +9,7 @@ import { OPS } from '../../../worker/program/ops.ts'
 import { BUILD_DEADLINE, build } from '../../support/build.ts'
 
 const root = join(import.meta.dirname, '../../..')
-const specs = Object.entries(OPS).filter(([, spec]) => spec.queue === 'compute')
-const computeOps = specs.map(([op]) => op)
+const computeOps = Object.entries(OPS).flatMap(([op, { queue }]) => (queue === 'compute' ? [op] : []))
 
 function run(folder: string, ...words: string[]) {
   const program = join(root, 'build', folder, 'ops_test')
@@ -45,13 +44,6 @@ describe('the CPU backend', () => {
     for (const [backend, lines] of tables) {
       expect([backend, ...lines.map(([, , op]) => op)]).toEqual([backend, ...computeOps])
     }
-  })
-
-  test('is tested with the inputs, outputs and attributes the op table gives', () => {
-    const signatures = names.filter(([kind]) => kind === 'signature').map(([, ...fields]) => fields)
-    expect(signatures).toEqual(
-      specs.map(([op, spec]) => [op, spec.inputs.join(' '), spec.outputs.join(' '), spec.attrs.join(' ')]),
-    )
   })
 
   // Seen failing, for each op named: loss += without `accumulate` (z_loss, cross_entropy), key heads dealt out in turn (attention), c[n,0] for c[n,1]

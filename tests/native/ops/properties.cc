@@ -70,9 +70,9 @@ std::vector<bool> rows_of_chunk(const Call& call, int64_t rows) {
 
 // Poison in every row of the inputs that is not of the chunk.
 Call poisoned(Call call, const std::vector<bool>& inside) {
-  for (const Name& name : inputs_of(call.op)) {
-    if (!name.chunked) continue;
-    Value& value = *find(call.in, name.text);
+  for (const BufferSpec& spec : inputs_of(call.op)) {
+    if (spec.extent != Extent::kRouted) continue;
+    Value& value = *find(call.in, spec.name);
     const size_t width = value.real.size() / inside.size();
     for (size_t i = 0; i < value.real.size(); i++)
       if (!inside[i / width]) value.real[i] = std::numeric_limits<double>::quiet_NaN();

@@ -63,9 +63,9 @@ double flops_of(const Case& c, const std::string& op) {
 double bytes_of(const Call& call) {
   int64_t elements = 0;
   for (const auto& [name, value] : call.in) elements += value.elements();
-  const std::vector<Name> names = outputs_of(call.op);
+  const std::vector<BufferSpec>& names = outputs_of(call.op);
   for (size_t i = 0; i < call.out.size(); i++) {
-    const bool accumulated = names[std::min(i, names.size() - 1)].accumulated;
+    const bool accumulated = names[std::min(i, names.size() - 1)].accumulate;
     elements += call.out[i].second.elements() * (accumulated ? 2 : 1);
   }
   if (call.op == "rope") {  // values lie between, but are not touched

@@ -1,11 +1,11 @@
-// Programs in bfloat16: what is kept in it, what stays float32, and what that saves.
+// Tests of programs in bfloat16: which buffers are bf16, which stay f32, and how much memory that
+// saves.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type ModelConfig, tensors } from '../../../worker/model.ts'
-import { isMarked } from '../../../worker/program/effects.ts'
+import { specsOf } from '../../../worker/program/effects.ts'
 import { emitEvaluate, emitMicroBatch, emitTrain } from '../../../worker/program/emit.ts'
-import { OPS, type OpSpec } from '../../../worker/program/ops.ts'
 import { type Buffer, BYTES, type Emitted, type Op } from '../../../worker/program/program.ts'
 import { planMemory, schedule } from '../../../worker/schedule/schedule.ts'
 import { configOf, type Job, job } from '../../support/program-arbitraries.ts'
@@ -21,15 +21,17 @@ const both = (model: Job) => ({
   half: emitTrain(configOf({ ...model, precision: 'bfloat16' }), 0),
 })
 
-/** Types of an op's buffers, by whether the table marks them. */
-function typesOf({ op, inputs, outputs }: Op, buffers: ReadonlyMap<string, Buffer>) {
-  const { inputs: ins, outputs: outs }: OpSpec = OPS[op]
+/** The types of an op's buffers: of those that the table calls activations, and of the others. */
+function typesOf(op: Op, buffers: ReadonlyMap<string, Buffer>) {
+  const specs = specsOf(op)
   const places = [
-    ...inputs.map((name, place) => ({ name, marked: isMarked(ins, place) })),
-    ...outputs.map((name, place) => ({ name, marked: isMarked(outs, place) })),
+    ...op.inputs.map((name, place) => ({ name, type: specs.inputs[place]?.type })),
+    ...op.outputs.map((name, place) => ({ name, type: specs.outputs[place]?.type })),
   ]
-  const types = (marked: boolean) =>
-    new Set(places.filter(each => each.marked === marked).map(({ name }) => buffers.get(name)?.dtype))
+  const types = (isActivation: boolean) =>
+    new Set(
+      places.filter(({ type }) => (type === 'activation') === isActivation).map(({ name }) => buffers.get(name)?.dtype),
+    )
   return { marked: types(true), others: types(false) }
 }
 

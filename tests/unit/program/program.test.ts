@@ -1,4 +1,4 @@
-// The emitted programs against the op table and against what training needs.
+// Tests of the emitted programs, against the op table and against the needs of training.
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'

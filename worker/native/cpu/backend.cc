@@ -1,12 +1,13 @@
-// Which kernels run: the widest instruction set this machine and its operating system support.
+// Chooses the kernels: those for the widest instruction set that this machine and its operating
+// system support.
 #include "backend.h"
 
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
 
-#include "compute_ops.h"
 #include "cpu/stream.h"
+#include "ops.generated.h"
 
 namespace scmoe {
 
@@ -26,7 +27,7 @@ namespace {
 constexpr int kNumOps = 0 SCMOE_COMPUTE_OPS(SCMOE_COUNT);
 #undef SCMOE_COUNT
 
-// GCC's check of a feature includes that the operating system saves its registers.
+// GCC's check of a feature also checks that the operating system saves its registers.
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
@@ -41,7 +42,7 @@ struct Isa {
   Backend backend;
 };
 
-// Widest first.
+// The widest instruction set comes first.
 const Isa kIsas[] = {
     {"avx512", has_avx512, {"cpu-avx512", avx512::kOps, kNumOps, false, cpu_stream_create, cpu_stream_destroy}},
     {"avx2", has_avx2, {"cpu-avx2", avx2::kOps, kNumOps, false, cpu_stream_create, cpu_stream_destroy}},

@@ -1,8 +1,9 @@
-// Single-precision matrix product: packed panels and one register-blocked kernel, the scheme of BLIS (Van Zee, van de
-// Geijn 2015).
+// The single-precision matrix product: packed panels and one register-blocked kernel, the scheme of
+// BLIS (Van Zee, van de Geijn 2015).
 //
-// An element of C is one chain of multiply-adds over k in order, the same whatever m, n and the split over threads are:
-// results do not depend on the number of threads, on how many rows a chunk has, or on the place of a row in it.
+// An element of C is one chain of multiply-adds over k in order, whatever m, n and the split over
+// threads are. So results do not depend on the number of threads, on the number of rows in a chunk,
+// or on the place of a row in it.
 #pragma once
 
 #include "cpu/kernels.h"
@@ -17,7 +18,7 @@ inline constexpr int kTileRows = 6, kTileVecs = 2, kBlockDepth = 256;
 inline constexpr int kTileRows = 4, kTileVecs = 2, kBlockDepth = 256;
 #endif
 
-// Row-major; with `transposed` the memory holds the transpose.
+// A row-major matrix. With `transposed`, the memory holds its transpose.
 struct Matrix {
   const float* data;
   int64_t stride;
@@ -35,11 +36,13 @@ struct Gemm {
   bool accumulate = false;
   const float* bias = nullptr;
   const float* residual = nullptr;
-  // Rows of A, C and residual to work on, where not all m: as many ranges as there are, with B packed once.
+  // The rows of A, C and residual to work on; null means all m. B is packed only once for all
+  // ranges.
   const Ranges* rows = nullptr;
 };
 
-// B packed whole, to be multiplied many times. A leading part of its rows and columns may be used alone.
+// A whole B in packed form, to be multiplied many times. A product may use only its leading rows
+// and columns.
 struct Packed {
   const float* data;
   int64_t n, k;  // as packed
@@ -47,11 +50,12 @@ struct Packed {
 int64_t packed_elements(int64_t n, int64_t k);
 Packed pack(const Matrix& b, int64_t n, int64_t k, float* out);
 
-// gemm.b is ignored, gemm.n <= b.n, gemm.k <= b.k. space: gemm_space() elements, this thread's own.
+// gemm.b is ignored; gemm.n <= b.n and gemm.k <= b.k. `space` is gemm_space() elements that belong
+// to this thread.
 int64_t gemm_space();
 void gemm_packed(const Gemm& gemm, const Packed& b, float* space);
 
-// The product over the whole team. Uses every thread's scratch.
+// The product on the whole team. It uses the scratch of every thread.
 void gemm_team(const Gemm& gemm, Stream* stream);
 
 }  // namespace scmoe::SCMOE_ISA

@@ -1,30 +1,21 @@
-// What every kernel file includes. A kernel file is compiled once per instruction set, with SCMOE_ISA the namespace it
-// lives in. Such files use no inline function or template from outside that namespace (see stream.h); tests/native
-// checks the symbols they define.
+// The header that every kernel file includes. A kernel file is compiled once for each instruction
+// set, with SCMOE_ISA as the namespace of everything in it. It uses no inline function or template
+// from outside that namespace unless it is always inlined (see stream.h). tests/native checks the
+// symbols that kernel files define.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "backend.h"
-#include "compute_ops.h"
 #include "cpu/stream.h"
+#include "ops.generated.h"
 
 namespace scmoe::SCMOE_ISA {
 
 #define SCMOE_DECLARE(name) void name(const OpCall& call, Stream* stream);
 SCMOE_COMPUTE_OPS(SCMOE_DECLARE)
 #undef SCMOE_DECLARE
-
-template <class T = float>
-inline const T* in(const OpCall& call, int i) {
-  return static_cast<const T*>(call.in[i]);
-}
-
-template <class T = float>
-inline T* out(const OpCall& call, int i) {
-  return static_cast<T*>(call.out[i]);
-}
 
 inline int64_t min(int64_t a, int64_t b) {
   return a < b ? a : b;
@@ -46,7 +37,8 @@ struct Split {
   int64_t n, grain, blocks, parts;
 };
 
-// One copy of the body, whoever calls it: inlined twice, it could be contracted into multiply-adds in two ways.
+// There is one copy of the body for all callers. If it were inlined twice, the compiler could
+// contract it into multiply-adds in two ways, and results would differ.
 template <class Body>
 __attribute__((noinline)) void run_part(void* context, int thread) {
   const Split<Body>& s = *static_cast<const Split<Body>*>(context);
@@ -56,8 +48,8 @@ __attribute__((noinline)) void run_part(void* context, int thread) {
   (*s.body)(begin, end, thread);
 }
 
-// body(begin, end, thread) over [0, n) in one contiguous range per thread, cut at multiples of `grain`. Every op is
-// written so that its result does not depend on where the cuts are.
+// Calls body(begin, end, thread) with one contiguous range of [0, n) for each thread, cut at
+// multiples of `grain`. Every op is written so that its result does not depend on the cuts.
 template <class Body>
 inline void parallel_for(Stream* stream, int64_t n, int64_t grain, const Body& body) {
   if (n <= 0) return;

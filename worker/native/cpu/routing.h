@@ -1,4 +1,4 @@
-// Where routed rows lie: the two orders of worker/program/ops.ts.
+// Finds routed rows in the two orders that worker/program/ops.ts describes.
 #pragma once
 
 #include "chunk.h"
@@ -23,7 +23,7 @@ struct Range {
   int64_t first, count;
 };
 
-// Ranges in order of rows; neighbours are joined, empty ones left out.
+// Ranges in order of rows. Neighbours are joined, and empty ranges are left out.
 struct Ranges {
   Range* data;
   int64_t size, rows;
@@ -38,8 +38,9 @@ struct Ranges {
   }
 };
 
-// Adds the rows of a local expert after dispatch that belong to the call's chunk: one range for each source rank at
-// most. `row` is the expert's first row, and afterwards the next one's. all_counts: [world size, experts].
+// Adds the rows of a local expert after dispatch that belong to the call's chunk, at most one range
+// for each source rank. `row` is the expert's first row before the call, and the next expert's
+// after it. all_counts: [world size, experts].
 inline void add_rows_of(const Group& group, const Attrs& a, const int32_t* all_counts, int64_t local_expert,
                         int64_t* row, Ranges* ranges) {
   for (int64_t q = group.first_rank; q < group.first_rank + group.num_ranks; q++) {
@@ -50,7 +51,8 @@ inline void add_rows_of(const Group& group, const Attrs& a, const int32_t* all_c
   }
 }
 
-// The rows that an activation works on: those of the chunk where all_counts is given, else all. In shared scratch.
+// The rows that an activation works on: those of the chunk if all_counts is given, otherwise all.
+// The ranges are in shared scratch.
 inline Ranges routed_rows(const Attrs& a, const int32_t* all_counts, Stream* stream) {
   const Group group = all_counts ? group_of(a) : Group{.local_experts = 1, .num_ranks = 1};
   const size_t most = static_cast<size_t>(group.local_experts * group.num_ranks);
@@ -61,7 +63,8 @@ inline Ranges routed_rows(const Attrs& a, const int32_t* all_counts, Stream* str
   return ranges;
 }
 
-// body(first, count) for the pieces of ranges that are its rows begin to end - 1, counted over all ranges.
+// Calls body(first, count) for the pieces of the ranges that have the rows begin to end - 1,
+// counted over all ranges.
 template <class Body>
 inline void each_piece(const Ranges& ranges, int64_t begin, int64_t end, const Body& body) {
   for (int64_t i = 0, seen = 0; i < ranges.size && seen < end; seen += ranges.data[i++].count) {

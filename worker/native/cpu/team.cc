@@ -6,7 +6,9 @@
 namespace scmoe {
 namespace {
 
-constexpr int kSpins = 1000;  // some 10 to 50 us: longer than the gap between two ops, shorter than a scheduler's slice
+// About 10 to 50 microseconds: longer than the gap between two ops, shorter than a scheduler's
+// slice.
+constexpr int kSpins = 1000;
 
 // Returns the first value seen for which done(value) holds.
 template <class Done>

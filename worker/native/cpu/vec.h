@@ -1,5 +1,5 @@
-// Vectors of the instruction set at hand (GCC vector extensions) and the few functions that are worth writing with
-// them. Everything else is a plain loop marked `omp simd`.
+// Vectors of the instruction set that the file is compiled for (GCC vector extensions), and the few
+// functions that are worth writing with them. Everything else is a plain loop marked `omp simd`.
 #pragma once
 
 #include "cpu/kernels.h"
@@ -15,7 +15,8 @@ inline constexpr int kLanes = 4;
 #endif
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
-typedef float VecAny __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));  // in memory, at any address
+// In memory, at any address
+typedef float VecAny __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 typedef int32_t VecInt __attribute__((vector_size(kLanes * 4)));
 
 #define SCMOE_INLINE inline __attribute__((always_inline))
@@ -36,7 +37,7 @@ SCMOE_INLINE float lane_sum(Vec v) {
   return sum;
 }
 
-// sum_i a[i] b[i], in four times kLanes partial sums.
+// sum_i a[i] b[i], in 4 * kLanes partial sums.
 inline float dot(const float* a, const float* b, int64_t n) {
   Vec s0{}, s1{}, s2{}, s3{};
   int64_t i = 0;
@@ -74,11 +75,12 @@ inline float maximum(const float* a, int64_t n) {
   return m;
 }
 
-// e^x, relative error below 2e-7, flat below -86 and above 86: neither it nor its inverse is subnormal, which would be
-// slow. Written with vectors, as the compiler splits a scalar clamp into branches and then computes all of them.
+// e^x with a relative error below 2e-7. It is constant below -86 and above 86, so that neither it
+// nor its inverse is subnormal, which would be slow. It is written with vectors because the
+// compiler turns a scalar clamp into branches and then computes all of them.
 SCMOE_INLINE Vec exp_fast(Vec x) {
-  const Vec low = splat(-86.0f), high = splat(86.0f),
-            round = splat(12582912.0f);  // 1.5 * 2^23: leaves the nearest integer in the low bits
+  // Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
+  const Vec low = splat(-86.0f), high = splat(86.0f), round = splat(12582912.0f);
   x = x < low ? low : x;
   x = x > high ? high : x;
   const Vec shifted = x * 1.44269504f + round;
@@ -90,7 +92,8 @@ SCMOE_INLINE Vec exp_fast(Vec x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const VecInt power = (reinterpret_cast<VecInt>(shifted) + 127) << 23;  // 2^n: the bits of `round` fall out at the top
+  // 2^n: the shift drops the bits of `round` at the top.
+  const VecInt power = (reinterpret_cast<VecInt>(shifted) + 127) << 23;
   return p * reinterpret_cast<Vec>(power);
 }
 
@@ -110,7 +113,7 @@ SCMOE_INLINE void store_some(float* p, Vec v, int64_t n) {
     if (i < n) p[i] = v[i];
 }
 
-// n = kLanes or fewer.
+// The first n <= kLanes elements.
 SCMOE_INLINE Vec load_most(const float* p, int64_t n) {
   return n == kLanes ? load(p) : load_some(p, n);
 }
@@ -129,7 +132,7 @@ inline void add_scaled(const float* x, float scale, float* y, int64_t n) {
   for (int64_t j = 0; j < n; j++) y[j] += scale * x[j];
 }
 
-// y[i] = f(x[i]), f from vectors to a vector.
+// y[i] = f(x[i]), where f takes and returns vectors.
 template <class F>
 SCMOE_INLINE void map(const float* x, float* y, int64_t n, const F& f) {
   int64_t i = 0;
@@ -145,7 +148,7 @@ SCMOE_INLINE void map(const float* a, const float* b, float* y, int64_t n, const
   if (i < n) store_some(y + i, f(load_some(a + i, n - i), load_some(b + i, n - i)), n - i);
 }
 
-// sum_i e^(x[i] * scale - shift), leaving the terms in y.
+// Returns sum_i e^(x[i] * scale - shift) and leaves the terms in y.
 inline float exp_row(const float* x, float* y, int64_t n, float scale, float shift) {
   Vec s0{}, s1{};
   int64_t i = 0;

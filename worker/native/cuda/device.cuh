@@ -176,30 +176,14 @@ void launch(Stream* stream, const Grid& grid, void (*kernel)(Parameters...), Arg
 
 // --- Buffers of a call.
 
-template <class T>
-const T* in(const OpCall& call, int i) {
-  return static_cast<const T*>(call.in[i]);
-}
-template <class T>
-T* out(const OpCall& call, int i) {
-  return static_cast<T*>(call.out[i]);
-}
-template <class T>
-const T* in_if(const OpCall& call, int i) {
-  return i < call.num_in ? in<T>(call, i) : nullptr;
-}
-template <class T>
-T* out_if(const OpCall& call, int i) {
-  return i < call.num_out ? out<T>(call, i) : nullptr;
-}
-
-// body(T{}) with the type that activations have.
-template <class Body>
-void with_type(DType type, const Body& body) {
-  if (type == DType::kBF16) {
-    body(bf16{});
+// body(buffers) with a struct of ops.generated.h, its activations of the type that the call has:
+//   with_buffers<op::Gelu>(call, [&]<class T>(const op::Gelu<float, T>& io) { ... });
+template <template <class, class> class Buffers, class Body>
+void with_buffers(const OpCall& call, const Body& body) {
+  if (Buffers<float, float>::activation_type(call) == DType::kBF16) {
+    body(Buffers<float, bf16>(call));
   } else {
-    body(float{});
+    body(Buffers<float, float>(call));
   }
 }
 

@@ -1,8 +1,8 @@
 // The launchers, one for each op; backend.cu makes the table of them.
 #pragma once
 
-#include "compute_ops.h"
 #include "device.cuh"
+#include "ops.generated.h"
 
 namespace scmoe::cuda {
 

@@ -1,6 +1,5 @@
 #include "attributes.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace scmoe {
@@ -9,147 +8,83 @@ namespace {
 using nlohmann::json;
 using Object = JsonObject;
 
-constexpr int64_t kMax = int64_t{1} << 53;  // what a JSON number can say
-
-const struct {
-  const char* name;
-  int64_t Attrs::*field;
-  int64_t least = 0, most = kMax;
-} kIntegerAttrs[] = {
-    {"rows", &Attrs::rows},
-    {"dim", &Attrs::dim},
-    {"in", &Attrs::in},
-    {"out", &Attrs::out},
-    {"batch", &Attrs::batch},
-    {"sequence", &Attrs::sequence},
-    {"heads", &Attrs::heads, 1},
-    {"keyValueHeads", &Attrs::keyValueHeads, 1},
-    {"vocabulary", &Attrs::vocabulary},
-    {"experts", &Attrs::experts},
-    {"topK", &Attrs::topK},
-    {"capacity", &Attrs::capacity},
-    {"rank", &Attrs::rank},
-    {"worldSize", &Attrs::worldSize},
-    {"expertParallelSize", &Attrs::expertParallelSize},
-    {"chunk", &Attrs::chunk, 0, 1023},
-    {"chunks", &Attrs::chunks, 1, 1024},  // rows * chunks must not overflow: chunk.h
-    {"elements", &Attrs::elements},
-    {"coefficients", &Attrs::coefficients, 1, 2},
-    {"accumulate", &Attrs::accumulate, 0, 1},
-    {"bias", &Attrs::bias, 0, 1},
-    {"inverse", &Attrs::inverse, 0, 1},
-};
-
-const struct {
-  const char* name;
-  float Attrs::*field;
-} kFloatAttrs[] = {
-    {"scale", &Attrs::scale},
-    {"auxCoefficient", &Attrs::auxCoefficient},
-    {"zCoefficient", &Attrs::zCoefficient},
-    {"base", &Attrs::base},
-    {"beta1", &Attrs::beta1},
-    {"beta2", &Attrs::beta2},
-    {"epsilon", &Attrs::epsilon},
-    {"weightDecay", &Attrs::weightDecay},
-    {"clip", &Attrs::clip},
-};
-
-// The activations take allCounts last; without it their rows are not routed.
-bool is_dense_activation(const ProgramOp& op) {
-  const bool forward = op.name == "gelu" || op.name == "swiglu";
-  const bool backward = op.name == "gelu_backward" || op.name == "swiglu_backward";
-  return (forward && op.inputs.size() == 1) || (backward && op.inputs.size() == 2);
+std::string quoted(const char* attr) {
+  return "attribute '" + std::string(attr) + "'";
 }
 
-// Attributes that may be left out: `accumulate` (0), the chunk (0 of 1), and where rows are routed if they are not.
-bool optional_attr(const std::string& attr, const ProgramOp& op) {
-  if (attr == "accumulate" || attr == "chunk" || attr == "chunks") return true;
-  return is_dense_activation(op) && attr != "rows" && attr != "dim";
-}
-
-void parse_attr(const Object& from, const std::string& name, const json& value, ProgramOp& op) {
-  const std::string field = "attr '" + name + "'";
-  if (name == "direction") {
-    const bool dispatch = from.word(field, value, {"dispatch", "combine"}) == 0;
-    op.collective = dispatch ? Collective::kDispatch : Collective::kCombine;
-    return;
-  }
-  if (name == "group") {
-    op.group = Group(from.word(field, value, {"world", "ep", "edp"}));
-    return;
-  }
-  for (const auto& attr : kIntegerAttrs) {
-    if (name == attr.name) op.attrs.*attr.field = from.integer(field, value, attr.least, attr.most);
-  }
-  for (const auto& attr : kFloatAttrs) {
-    if (name != attr.name) continue;
+void parse_attr(const Object& from, const AttrSpec& spec, const json& value, ProgramOp& op) {
+  const std::string field = quoted(spec.name);
+  if (spec.integer != nullptr) {
+    op.attrs.*spec.integer = from.integer(field, value, spec.least, spec.most);
+  } else if (spec.real != nullptr) {
     const double number = value.is_number() ? value.get<double>() : NAN;
     if (!std::isfinite(float(number))) from.fail(field, value, "a finite number");
-    op.attrs.*attr.field = float(number);
+    op.attrs.*spec.real = float(number);
+  } else if (const size_t word = from.word(field, value, spec.words); spec.word == Word::kGroup) {
+    op.group = Group(word);
+  } else {
+    op.collective = word == 0 ? Collective::kDispatch : Collective::kCombine;
   }
 }
 
-// `attr` is `value`, but ...
-[[noreturn]] void refuse(const Object& from, const char* attr, int64_t value, const std::string& why) {
-  from.fail("attr '" + std::string(attr) + "' is " + std::to_string(value) + ", " + why);
-}
-
-void check_heads(const Object& from, const ProgramOp& op) {
-  const Attrs& a = op.attrs;
-  if (a.heads % a.keyValueHeads != 0) {
-    refuse(from, "heads", a.heads, "wants a multiple of keyValueHeads, " + std::to_string(a.keyValueHeads));
-  }
-  const int64_t step = op.name == "rope" ? 2 : 1;  // rope turns pairs of a head's values
-  if (a.dim % a.heads != 0 || a.dim / a.heads % step != 0) {
-    const std::string even = step == 2 ? " times an even number" : "";
-    refuse(from, "dim", a.dim, "wants a multiple of heads, " + std::to_string(a.heads) + even);
+void parse_if_given(const Object& from, const Object& attrs, const char* name, bool required, ProgramOp& op) {
+  const AttrSpec& spec = attr_spec(name);
+  const auto found = attrs.value.find(name);
+  if (found != attrs.value.end()) {
+    parse_attr(from, spec, *found, op);
+  } else if (required && spec.preset == AttrSpec::kRequired) {
+    from.fail(quoted(name) + " is missing: add it");
+  } else if (spec.preset != AttrSpec::kRequired) {
+    op.attrs.*spec.integer = spec.preset;
   }
 }
 
-void check_chunk(const Object& from, const ProgramOp& op) {
-  const Attrs& a = op.attrs;
-  if (a.chunk >= a.chunks) refuse(from, "chunk", a.chunk, "wants less than chunks, " + std::to_string(a.chunks));
-  if (a.chunks > 1 && is_dense_activation(op)) refuse(from, "chunks", a.chunks, "but only routed rows have chunks");
+[[noreturn]] void refuse(const Object& from, const char* attr, int64_t value, const std::string& wanted) {
+  from.fail(quoted(attr) + " is " + std::to_string(value) + ", wants " + wanted);
 }
 
-// Which optional buffers must be there.
-void check_given(const Object& from, const ProgramOp& op) {
-  const Attrs& a = op.attrs;
-  const size_t inputs = op.inputs.size();
-  if (op.name == "linear" && (a.bias ? inputs < 3 : inputs > 3)) {
-    refuse(from, "bias", a.bias, "with " + std::to_string(inputs) + " inputs: b is given where it is 1, only there");
-  }
-  if (op.name == "gated_add_backward" && (a.coefficients == 2) != (inputs == 4)) {
-    refuse(from, "coefficients", a.coefficients, "and m is given where it is 2, only there");
-  }
-  if (op.name == "router") {
-    const int64_t open = a.experts - (inputs > 2 ? 1 : 0);
-    if (a.topK < 1 || a.topK > open) refuse(from, "topK", a.topK, "wants 1 to " + std::to_string(open));
-  }
+void check_topology(const Object& from, const AttrSpec& spec, const Topology& topology, const ProgramOp& op) {
+  const int64_t found = op.attrs.*spec.integer, wanted = topology.*spec.equals;
+  if (found != wanted) refuse(from, spec.name, found, std::to_string(wanted) + ", as the engine has it");
+}
+
+void check_rule(const Object& from, const Rule& rule, const Sizes& sizes) {
+  const int64_t value = sizes.attrs.*attr_spec(rule.attr).integer, size = rule.size(sizes).value();
+  const std::string wanted = std::to_string(size) + " (" + rule.formula + ")";
+  const std::string stated = rule.formula == std::to_string(size) ? rule.formula : wanted;
+  if (rule.kind == Rule::kAtMost && value > size) refuse(from, rule.attr, value, "at most " + stated);
+  if (rule.kind == Rule::kMultipleOf && value % size != 0) refuse(from, rule.attr, value, "a multiple of " + stated);
 }
 
 }  // namespace
 
-void parse_attrs(const JsonObject& from, const OpSpec& spec, ProgramOp& op) {
+bool on_routed_rows(const OpSpec& spec, const ProgramOp& op) {
+  return spec.routed_by >= 0 && op.inputs.size() > size_t(spec.routed_by);
+}
+
+void parse_attrs(const JsonObject& from, const OpSpec& spec, const Topology& topology, ProgramOp& op) {
   const Object attrs(from.at("attrs"), from.name + ": attrs");
-  const std::vector<std::string> known = words(spec.attrs);
-  const auto takes = [&](const char* name) { return std::find(known.begin(), known.end(), name) != known.end(); };
-  for (const std::string& name : known) {
-    const auto found = attrs.value.find(name);
-    if (found != attrs.value.end()) {
-      parse_attr(from, name, *found, op);
-    } else if (!optional_attr(name, op)) {
-      from.fail("attr '" + name + "' is missing");
-    }
-  }
+  const bool routed = on_routed_rows(spec, op);
+  op.collective = spec.collective;
+  for (const char* name : spec.attrs) parse_if_given(from, attrs, name, true, op);
+  for (const char* name : spec.routed_attrs) parse_if_given(from, attrs, name, routed, op);
   for (const auto& [name, value] : attrs.value.items()) {
-    if (takes(name.c_str())) continue;
-    from.fail("attr '" + name + "' is " + shown(value) + ", but " + op.name + " has no such attribute");
+    if (!spec.takes(name)) {
+      from.fail("attribute '" + name + "' is " + shown(value) + ", but " + spec.name +
+                " has no such attribute: remove it");
+    }
+    const AttrSpec& attr = attr_spec(name);
+    if (attr.equals != nullptr) check_topology(from, attr, topology, op);
   }
-  if (takes("heads")) check_heads(from, op);
-  if (takes("chunk")) check_chunk(from, op);
-  check_given(from, op);
+  const Sizes sizes{op.attrs, topology.world_size, op.inputs.size()};
+  for (const Rule& rule : spec.rules) check_rule(from, rule, sizes);
+  if (routed) {
+    for (const Rule& rule : spec.routed_rules) check_rule(from, rule, sizes);
+  } else if (op.attrs.chunks > 1) {
+    refuse(from, "chunks", op.attrs.chunks, "1, because only routed rows have chunks and no counts are given");
+  } else if (op.attrs.chunk > 0) {
+    refuse(from, "chunk", op.attrs.chunk, "0, because only routed rows have chunks and no counts are given");
+  }
 }
 
 }  // namespace scmoe

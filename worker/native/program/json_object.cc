@@ -65,7 +65,7 @@ int64_t JsonObject::integer(const std::string& field, const json& found, int64_t
   return int64_t(number);
 }
 
-size_t JsonObject::word(const std::string& field, const json& found, std::initializer_list<const char*> words) const {
+size_t JsonObject::word(const std::string& field, const json& found, const std::vector<const char*>& words) const {
   std::string wanted;
   size_t i = 0;
   for (const char* word : words) {

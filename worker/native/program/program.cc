@@ -1,8 +1,6 @@
 #include "program.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <optional>
 #include <set>
 
 #include "attributes.h"
@@ -16,7 +14,7 @@ namespace {
 using nlohmann::json;
 using Object = JsonObject;
 
-constexpr int64_t kMaxBytes = int64_t{1} << 48;  // what an address can say
+constexpr int64_t kMaxBytes = int64_t{1} << 48;  // the size of the address space
 constexpr int64_t kAlignment = 64;
 
 Buffer parse_buffer(const Object& from, const Program& program, const Backend& backend) {
@@ -35,7 +33,8 @@ Buffer parse_buffer(const Object& from, const Program& program, const Backend& b
   if (buffer.offset % kAlignment != 0) from.fail("offset", from.at("offset"), "a multiple of 64");
   if (buffer.offset + bytes_of(buffer) > bytes) {
     from.fail("offset " + std::to_string(buffer.offset) + " + " + std::to_string(width) + " * elements " +
-              std::to_string(buffer.elements) + " is past the end of its arena, " + std::to_string(bytes) + " bytes");
+              std::to_string(buffer.elements) + " is past the end of its arena, " + std::to_string(bytes) +
+              " bytes: enlarge the arena or move the buffer");
   }
   return buffer;
 }
@@ -48,108 +47,138 @@ std::vector<int> parse_indices(const Object& from, const char* field, size_t cou
   return indices;
 }
 
-// One side of an op: what the table says of it and what the file gives.
-struct Side {
-  const char* name;
-  const char* row;
-  const std::vector<int>& indices;
-  const std::vector<double>& extents;
-  std::optional<DType> marked;  // type of what the table marks "*"
-};
-
 const char* name_of(DType dtype) {
   return dtype == DType::kI32 ? "i32" : dtype == DType::kBF16 ? "bf16" : "f32";
 }
 
-// Buffers that hold indices or counts are i32. What the table marks has one type throughout an op, f32 or bf16, and all
-// others are f32.
-DType type_of(const ProgramOp& op, const std::string& buffer, std::optional<DType> marked) {
-  static const std::set<std::string> kIntegers = {"tokens", "expert", "slot", "counts", "allCounts", "taken"};
-  if (op.name != "global_norm" && kIntegers.count(buffer) > 0) return DType::kI32;  // whose `expert` is a norm
-  return marked.value_or(DType::kF32);
+// A buffer of an op together with its description in the op's row.
+struct Bound {
+  const BufferSpec* spec;
+  const Buffer* buffer;
+  std::string name;  // in messages: "input 'x' of linear (buffer 'norm.y')"
+};
+
+// "x, w, b (if bias is 1), residual (optional)"
+std::string listed(const std::vector<BufferSpec>& specs) {
+  std::string text;
+  for (const BufferSpec& spec : specs) {
+    text += (text.empty() ? "" : ", ") + std::string(spec.name);
+    if (spec.when != nullptr) text += " (if " + std::string(spec.when) + " is " + std::to_string(spec.is) + ")";
+    if (spec.optional) text += " (optional)";
+    if (spec.repeated) text += " (one or more)";
+  }
+  return text.empty() ? "none" : text;
 }
 
-// The type of what the table marks: that of the first of them.
-std::optional<DType> marked_type(const Program& program, const ProgramOp& op, const OpSpec& spec) {
-  for (const auto& [row, indices] : {std::pair{spec.inputs, &op.inputs}, std::pair{spec.outputs, &op.outputs}}) {
-    const std::vector<std::string> names = words(row);
-    for (size_t i = 0; i < names.size() && i < indices->size(); ++i) {
-      const DType dtype = program.buffers[size_t((*indices)[i])].dtype;
-      if (names[i].find('*') != std::string::npos) return dtype == DType::kBF16 ? dtype : DType::kF32;
-    }
-  }
-  return std::nullopt;
-}
+struct Side {
+  const char* name;  // "input" or "output"
+  const std::vector<BufferSpec>& specs;
+  const std::vector<int>& indices;
+};
 
-// The number of buffers, their kind and, where attributes say it, their size.
-void check_buffers(const Object& from, const Program& program, const ProgramOp& op, const Side& side) {
-  std::vector<std::string> names = words(side.row);
-  if (op.name == "linear" && op.attrs.bias == 0) std::erase(names, "b*?");
-  const bool any = !names.empty() && names.back().ends_with("...");
-  const size_t least = any ? 0 : std::count_if(names.begin(), names.end(), [](auto& n) { return !n.ends_with("?"); });
-  if (side.indices.size() < least || (!any && side.indices.size() > names.size())) {
-    from.fail(std::string(side.name) + ": " + std::to_string(side.indices.size()) + " buffers given, wants (" +
-              side.row + ")");
+void bind_side(const Object& from, const Program& program, const ProgramOp& op, const Side& side,
+               std::vector<Bound>& bound) {
+  const std::vector<const BufferSpec*> specs = given(side.specs, side.indices.size(), op.attrs);
+  if (specs.size() != side.indices.size() || (specs.empty() && !side.specs.empty())) {
+    from.fail(op.name + " has " + std::to_string(side.indices.size()) + " " + side.name + "s, wants " +
+              listed(side.specs));
   }
-  for (size_t i = 0; i < side.indices.size(); ++i) {
-    const Buffer& buffer = program.buffers[side.indices[i]];
-    std::string name = any ? names.back() : names[i];
-    const bool is_marked = name.find('*') != std::string::npos;
-    if (const size_t mark = name.find_first_of("*?+#."); mark != std::string::npos) name.resize(mark);
-    const std::string which = std::string(side.name) + " '" + name + "' (buffer '" + buffer.name + "')";
-    const DType type = type_of(op, name, is_marked ? side.marked : std::nullopt);
-    if (buffer.dtype != type && op.name != "zero") {
-      from.fail(which + " is " + name_of(buffer.dtype) + ", wants " + name_of(type));
-    }
-    const double wanted = i < side.extents.size() ? side.extents[i] : 0;
-    if (double(buffer.elements) >= wanted) continue;
-    char number[32];
-    std::snprintf(number, sizeof number, "%.0f", std::min(wanted, 1e18));
-    from.fail(which + " has " + std::to_string(buffer.elements) + " elements, its attributes say " + number);
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const Buffer& buffer = program.buffers[size_t(side.indices[i])];
+    bound.push_back(
+        {specs[i], &buffer,
+         side.name + (" '" + std::string(specs[i]->name) + "' of ") + op.name + " (buffer '" + buffer.name + "')"});
   }
 }
 
-// One copy of each buffer, as long as it is.
-void check_copies(const Object& from, const Program& program, const ProgramOp& op) {
-  if (op.inputs.size() != op.outputs.size()) {
-    from.fail(std::to_string(op.outputs.size()) + " copies of " + std::to_string(op.inputs.size()) +
-              " buffers: wants one of each");
-  }
-  for (size_t i = 0; i < op.inputs.size(); ++i) {
-    const Buffer &buffer = program.buffers[size_t(op.inputs[i])], &copy = program.buffers[size_t(op.outputs[i])];
-    if (buffer.elements == copy.elements) continue;
-    from.fail("copy '" + copy.name + "' has " + std::to_string(copy.elements) + " elements, '" + buffer.name + "' " +
-              std::to_string(buffer.elements));
+// All activations of an op have the type of the first of them.
+void check_types(const Object& from, const std::vector<Bound>& bound) {
+  const auto first =
+      std::find_if(bound.begin(), bound.end(), [](const Bound& b) { return b.spec->type == BufferType::kActivation; });
+  const bool half = first != bound.end() && first->buffer->dtype == DType::kBF16;
+  for (const Bound& each : bound) {
+    DType wanted = each.buffer->dtype;
+    if (each.spec->type == BufferType::kF32) wanted = DType::kF32;
+    if (each.spec->type == BufferType::kI32) wanted = DType::kI32;
+    if (each.spec->type == BufferType::kActivation) wanted = half ? DType::kBF16 : DType::kF32;
+    if (each.buffer->dtype == wanted) continue;
+    const std::string reason = half && wanted == DType::kBF16 ? ", as " + first->name + " is" : "";
+    from.fail(each.name + " is " + name_of(each.buffer->dtype) + ", wants " + name_of(wanted) + reason);
   }
 }
 
-// The collectives read their attributes once a step and trust them, so they are held to the topology here.
-void check_collective(const Object& from, const Topology& topology, ProgramOp& op) {
-  if (op.name == "all_gather_counts") op.collective = Collective::kAllGatherCounts;
-  if (op.name == "all_reduce") {
-    op.collective = Collective::kAllReduce;
-    if (op.inputs != op.outputs) from.fail("outputs differ from inputs; all_reduce works in place");
+// The number of rows for which each buffer of routed rows must have room. Only the counts of a run
+// say how many rows there are, so the buffers are compared with each other: see Routed in
+// worker/program/op-spec.ts.
+int64_t routed_rows(const OpSpec& spec, const ProgramOp& op, const Sizes& sizes, const std::vector<Bound>& bound) {
+  if (!on_routed_rows(spec, op)) return op.attrs.rows;
+  int64_t held = 0;
+  for (const Bound& each : bound) {
+    if (each.spec->extent != Extent::kRouted) continue;
+    held = std::max(held, each.buffer->elements / each.spec->elements(sizes).value());
   }
-  if (op.name != "all_to_all") return;
-  const Attrs& attrs = op.attrs;
-  if (attrs.experts % topology.expert_parallel_size != 0) {
-    from.fail("attr 'experts' is " + std::to_string(attrs.experts) + ", wants a multiple of expertParallelSize, " +
-              std::to_string(topology.expert_parallel_size));
-  }
-  if (op.inputs[0] == op.outputs[0]) from.fail("output 'out' is its input 'rows'; all_to_all does not work in place");
+  // Before dispatch there may be expertParallelSize times fewer rows than after it.
+  const int64_t shares = spec.collective == Collective::kDispatch ? op.attrs.expertParallelSize : 1;
+  const int64_t most = (Count(op.attrs.experts) * Count(op.attrs.capacity)).value();
+  return std::max(op.attrs.rows, std::min((held + shares - 1) / shares, most));
 }
 
-void check_topology(const Object& from, const ProgramOp& op, const OpSpec& spec, const Topology& topology) {
-  const auto expect = [&](const char* name, int64_t found, int64_t wanted) {
-    const std::vector<std::string> known = words(spec.attrs);
-    if (!from.at("attrs").contains(name) || std::find(known.begin(), known.end(), name) == known.end()) return;
-    if (found == wanted) return;
-    from.fail("attr '" + std::string(name) + "' is " + std::to_string(found) + ", the engine's is " +
-              std::to_string(wanted));
-  };
-  expect("rank", op.attrs.rank, topology.rank);
-  expect("worldSize", op.attrs.worldSize, topology.world_size);
-  expect("expertParallelSize", op.attrs.expertParallelSize, topology.expert_parallel_size);
+void check_sizes(const Object& from, const OpSpec& spec, const ProgramOp& op, const Topology& topology,
+                 const std::vector<Bound>& bound) {
+  const Sizes sizes{op.attrs, topology.world_size, op.inputs.size()};
+  const Count rows(routed_rows(spec, op, sizes, bound));
+  for (const Bound& each : bound) {
+    const Extent extent = each.spec->extent;
+    if (extent != Extent::kElements && extent != Extent::kRouted) continue;
+    const Count size = each.spec->elements(sizes);
+    const int64_t wanted = (extent == Extent::kRouted ? rows * size : size).value();
+    if (each.buffer->elements >= wanted) continue;
+    const std::string formula = extent == Extent::kRouted
+                                    ? std::to_string(rows.value()) + " rows of " + each.spec->formula
+                                    : each.spec->formula;
+    from.fail(each.name + " has " + std::to_string(each.buffer->elements) + " elements, wants " +
+              (wanted == Count::kTooMany ? "more than any buffer has" : std::to_string(wanted)) + " (" + formula +
+              "): enlarge the buffer or correct the attributes");
+  }
+}
+
+// Copies are as many, and each as long, as what they are copies of. `bound`: the inputs, then the
+// outputs.
+void check_copies(const Object& from, const ProgramOp& op, const std::vector<Bound>& bound) {
+  const size_t count = op.inputs.size();
+  if (count != op.outputs.size()) {
+    from.fail(op.name + " has " + std::to_string(count) + " inputs and " + std::to_string(op.outputs.size()) +
+              " outputs, wants as many of both");
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const Bound &input = bound[i], &output = bound[count + i];
+    if (input.buffer->elements == output.buffer->elements) continue;
+    from.fail(output.name + " has " + std::to_string(output.buffer->elements) + " elements, wants " +
+              std::to_string(input.buffer->elements) + ", as " + input.name + " has");
+  }
+}
+
+void check_places(const Object& from, const OpSpec& spec, const ProgramOp& op) {
+  if (spec.place == Place::kShared && op.inputs != op.outputs) {
+    from.fail("outputs are not the inputs, but " + op.name + " works in place: list the same buffers as both");
+  }
+  if (spec.place != Place::kApart) return;
+  for (const int output : op.outputs) {
+    if (std::find(op.inputs.begin(), op.inputs.end(), output) == op.inputs.end()) continue;
+    from.fail("outputs is " + std::to_string(output) + ", which is also an input, but " + op.name +
+              " does not work in place: give it another buffer");
+  }
+}
+
+void check_buffers(const Object& from, const Program& program, const OpSpec& spec, const Topology& topology,
+                   const ProgramOp& op) {
+  std::vector<Bound> bound;
+  bind_side(from, program, op, {"input", spec.inputs, op.inputs}, bound);
+  bind_side(from, program, op, {"output", spec.outputs, op.outputs}, bound);
+  check_types(from, bound);
+  check_sizes(from, spec, op, topology, bound);
+  if (!spec.outputs.empty() && spec.outputs[0].extent == Extent::kAsInputs) check_copies(from, op, bound);
+  check_places(from, spec, op);
 }
 
 void parse_waits(const Object& from, const Program& program, ProgramOp& op) {
@@ -161,7 +190,7 @@ void parse_waits(const Object& from, const Program& program, ProgramOp& op) {
     if (other.queue == op.queue) {
       from.fail("waits", value, "an op of the other queue; '" + other.label + "' is on this op's own");
     }
-    // The wait is met when the other queue has finished everything up to and including that op.
+    // The wait ends when the other queue has finished everything up to and including that op.
     const std::vector<int>& queue = program.queues[int(other.queue)];
     const auto position = std::lower_bound(queue.begin(), queue.end(), int(wait)) - queue.begin();
     op.wait_count = std::max(op.wait_count, uint32_t(position) + 1);
@@ -169,40 +198,35 @@ void parse_waits(const Object& from, const Program& program, ProgramOp& op) {
 }
 
 uint32_t fingerprint(const std::string& program, const ProgramOp& op) {
-  uint32_t hash = 2166136261u;  // FNV-1a: tells programs apart by mistake, not by malice
+  uint32_t hash = 2166136261u;  // FNV-1a: finds mistakes, not attacks
   for (const std::string& part : {program, op.label, op.name}) {
     for (const char c : part + '\n') hash = (hash ^ uint8_t(c)) * 16777619u;
   }
   return hash;
 }
 
+OpFunction function_of(const Object& from, const Backend& backend, const std::string& op) {
+  for (int i = 0; i < backend.num_ops; ++i) {
+    if (op == backend.ops[i].name) return backend.ops[i].run;
+  }
+  from.fail("op '" + op + "' is not implemented by backend " + backend.name + ": choose another backend");
+}
+
 ProgramOp parse_op(const Object& from, const Program& program, const Backend& backend, const Topology& topology) {
   ProgramOp op;
   op.label = from.text("label");
   op.name = from.text("op");
-  const OpSpec* spec = find_op(op.name);
-  if (spec == nullptr) from.fail("op", from.at("op"), "a name from the op table");
+  const OpSpec* const spec = find_op(op.name);
+  if (spec == nullptr) from.fail("op", from.at("op"), "the name of an op in worker/program/ops.ts");
   op.queue = from.word("queue", from.at("queue"), {"compute", "comm"}) == 0 ? Queue::kCompute : Queue::kComm;
-  if (spec->comm != (op.queue == Queue::kComm)) {
-    from.fail("queue", from.at("queue"), spec->comm ? "'comm' for " + op.name : "'compute' for " + op.name);
+  if (spec->is_comm() != (op.queue == Queue::kComm)) {
+    from.fail("queue", from.at("queue"), spec->is_comm() ? "'comm' for " + op.name : "'compute' for " + op.name);
   }
   op.inputs = parse_indices(from, "inputs", program.buffers.size());
   op.outputs = parse_indices(from, "outputs", program.buffers.size());
-  parse_attrs(from, *spec, op);
-  check_topology(from, op, *spec, topology);
-  const Extents extents = spec->extents(op.attrs, topology.world_size);
-  const std::optional<DType> marked = marked_type(program, op, *spec);
-  check_buffers(from, program, op, {"inputs", spec->inputs, op.inputs, extents.in, marked});
-  check_buffers(from, program, op, {"outputs", spec->outputs, op.outputs, extents.out, marked});
-  if (op.name == "cast") check_copies(from, program, op);
-  if (spec->comm) {
-    check_collective(from, topology, op);
-  } else {
-    for (int i = 0; i < backend.num_ops; ++i) {
-      if (op.name == backend.ops[i].name) op.run = backend.ops[i].run;
-    }
-    if (op.run == nullptr) from.fail("op '" + op.name + "' is not implemented by backend " + backend.name);
-  }
+  parse_attrs(from, *spec, topology, op);
+  check_buffers(from, program, *spec, topology, op);
+  if (!spec->is_comm()) op.run = function_of(from, backend, op.name);
   parse_waits(from, program, op);
   op.fingerprint = fingerprint(program.name, op);
   return op;
@@ -240,7 +264,8 @@ Program parse_program(std::string_view text, const Backend& backend, const Topol
     Object buffer(value, from.name + ", " + name);
     buffer.name = from.name + ", buffer '" + buffer.text("name") + "'";
     program.buffers.push_back(parse_buffer(buffer, program, backend));
-    if (!names.insert(program.buffers.back().name).second) buffer.fail("name is taken by an earlier buffer");
+    if (!names.insert(program.buffers.back().name).second)
+      buffer.fail("name is taken by an earlier buffer: choose another");
   }
   std::set<std::string> labels;
   for (const json& value : from.list("ops")) {
@@ -249,7 +274,7 @@ Program parse_program(std::string_view text, const Backend& backend, const Topol
     op.name = from.name + ", op '" + op.text("label") + "'";
     program.ops.push_back(parse_op(op, program, backend, topology));
     program.queues[int(program.ops.back().queue)].push_back(index);
-    if (!labels.insert(program.ops.back().label).second) op.fail("label is taken by an earlier op");
+    if (!labels.insert(program.ops.back().label).second) op.fail("label is taken by an earlier op: choose another");
   }
   return program;
 }

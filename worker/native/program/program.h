@@ -1,4 +1,5 @@
-// A program as the engine runs it: the JSON of worker/program/program.ts, checked once, then bound to memory.
+// A program as the engine runs it: the JSON of worker/program/program.ts, checked once and then
+// bound to memory.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +11,9 @@
 
 namespace scmoe {
 
-// Where this rank stands. The expert-parallel (ep) group of rank r is the expert_parallel_size ranks from floor(r /
-// size) * size; its expert-data-parallel (edp) group is the ranks that hold the same experts: r mod size, + size, + 2
-// size, ...
+// The place of this rank in the world. With size = expert_parallel_size, the expert-parallel (ep)
+// group of rank r is the `size` ranks from floor(r / size) * size. Its expert-data-parallel (edp)
+// group is the ranks that hold the same experts: r mod size, r mod size + size, and so on.
 struct Topology {
   int rank = 0;
   int world_size = 1;
@@ -21,7 +22,7 @@ struct Topology {
 
 enum class Group : uint8_t { kWorld, kExpertParallel, kExpertDataParallel };
 
-// Members in rank order, this rank included.
+// The members of a group in rank order, with this rank.
 std::vector<int> group_ranks(const Topology& topology, Group group);
 
 enum class Queue : uint8_t { kCompute, kComm };
@@ -52,13 +53,13 @@ struct ProgramOp {
   Attrs attrs{};
   std::vector<int> inputs, outputs;  // indices into Program::buffers
 
-  // How many ops of the other queue must have finished. Queues run in order, so one number stands for the whole list of
-  // waits.
+  // The number of ops of the other queue that must have finished. Queues run in order, so one
+  // number stands for the whole list of waits.
   uint32_t wait_count = 0;
-  // Names this op on the wire, so that ranks running different programs notice.
+  // Identifies this op on the wire, so that ranks that run different programs notice.
   uint32_t fingerprint = 0;
 
-  // Bound by `bind`.
+  // Filled by `bind`.
   std::vector<const void*> in;
   std::vector<void*> out;
   std::vector<int64_t> in_elements, out_elements;
@@ -74,13 +75,14 @@ struct Program {
   std::vector<int> queues[2];  // indices into ops, by Queue, in the order they run
 };
 
-// Parses and checks everything that can be checked without running; throws BAD_PROGRAM naming op, field and value.
+// Parses a program and checks everything that can be checked before a run. Throws BAD_PROGRAM with
+// the op, the field and the value.
 Program parse_program(std::string_view json, const Backend& backend, const Topology& topology);
 
 // Fills the pointers of every op. The program must not move afterwards.
 void bind(Program& program, char* persistent, char* transient);
 
-// A bound compute op as its function takes it; points into the op.
+// A bound compute op as its function takes it. The result points into the op.
 OpCall call_of(const ProgramOp& op);
 
 }  // namespace scmoe

@@ -1,7 +1,8 @@
-// Causal attention, one (sequence, head) at a time and in it one block of queries against all keys up to its last:
-// memory grows with the sequence, not with its square, and blocks above the diagonal are never touched (arXiv
-// 2205.14135 without the split over keys, as a block's scores fit the cache). Query heads of a group share one head of
-// keys and values (arXiv 2305.13245), packed once for all of them.
+// Causal attention, one (sequence, head) at a time, and within it one block of queries against all
+// keys up to its last. So memory grows with the sequence and not with its square, and blocks above
+// the diagonal are never touched (arXiv 2205.14135, without the split over keys, because the scores
+// of a block fit in the cache). Query heads of a group share one head of keys and values (arXiv
+// 2305.13245), which is packed once for all of them.
 //
 // Scores S, probabilities P and their gradients are strips [kQueries, strip_stride].
 #include "cpu/gemm.h"
@@ -14,15 +15,17 @@ constexpr int64_t kQueries = 64 / kTileRows * kTileRows;
 
 struct Shape {
   int64_t batch, sequence, heads, dim, head_dim;
-  int64_t groups, group;  // heads of keys and values, query heads that share one
-  int64_t stride;         // of a row of qkv: q | k | v, groups * head_dim wide each of the last two
+  int64_t groups;  // heads of keys and values
+  int64_t group;   // query heads that share one of them
+  int64_t stride;  // elements of a row of qkv: q | k | v, where k and v are groups * head_dim wide
   float scale;
-  int64_t strip_stride, strip;  // elements
+  int64_t strip_stride, strip;  // elements of a row of a strip, and of a strip
 };
 
 Shape shape_of(const Attrs& a) {
   const int64_t head_dim = a.dim / a.heads;
-  const int64_t stride = round_up(a.sequence, kLanes) + kLanes;  // odd in vectors: rows do not share cache sets
+  // An odd number of vectors, so that rows do not share cache sets.
+  const int64_t stride = round_up(a.sequence, kLanes) + kLanes;
   return {.batch = a.batch,
           .sequence = a.sequence,
           .heads = a.heads,
@@ -46,8 +49,8 @@ struct Space {
   }
 };
 
-// Where the parts of group g of sequence b lie in qkv or dqkv, all of stride s.stride: queries of its first head, keys,
-// values.
+// The offsets in qkv or dqkv of the queries of a group's first head, its keys and its values. All
+// rows have stride s.stride.
 struct Place {
   int64_t q, k, v;
 };
@@ -61,8 +64,8 @@ void clear(float* y, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i++) y[i] = 0.0f;
 }
 
-// Fills a row of scores up to a whole vector with what adds nothing to a softmax; returns the new length. Rows have the
-// room.
+// Fills a row of scores up to a whole vector with values that add nothing to a softmax. Returns the
+// new length. Rows have room for it.
 int64_t pad(float* scores, int64_t valid) {
   const int64_t whole = round_up(valid, kLanes);
   for (int64_t i = valid; i < whole; i++) scores[i] = -1e30f;
@@ -127,7 +130,7 @@ void forward_head(const Shape& s, const float* q, const KeysValues& kv, float* o
   }
 }
 
-// What backward reads of one head; grad and o have stride d.
+// The buffers of one head that the backward pass reads. grad and o have stride d.
 struct Outcome {
   const float *grad, *o, *lse;
 };
@@ -137,8 +140,8 @@ int64_t backward_space(const Shape& s) {
          2 * packed_elements(s.head_dim, kQueries) + 2 * s.strip + 2 * s.sequence * s.head_dim + gemm_space() + 256;
 }
 
-// From scores S and dP = dO V^T: P = exp(S scale - lse) into `scores`, dS = P (dP - <dO, O>) scale into `grads`; zero
-// above the diagonal.
+// Turns the scores S into P = exp(S scale - lse), and dP = dO V^T, which is in `grads`, into dS = P
+// (dP - <dO, O>) scale. Both are zero above the diagonal.
 void softmax_backward(const Shape& s, const Outcome& y, int64_t first, int64_t rows, float* scores, float* grads) {
   for (int64_t i = 0; i < rows; i++) {
     float *p = scores + i * s.strip_stride, *d = grads + i * s.strip_stride;
@@ -154,7 +157,8 @@ void softmax_backward(const Shape& s, const Outcome& y, int64_t first, int64_t r
   }
 }
 
-// What all query heads of a group share in backward. dk, dv: [T, head_dim], summed over them.
+// The matrices that all query heads of a group share in the backward pass. dk, dv: [T, head_dim],
+// summed over the query heads.
 struct GroupBackward {
   Packed keys_t, values_t, keys;
   float *dk, *dv;
@@ -186,8 +190,7 @@ void backward_head(const Shape& s, const float* q, const Outcome& y, const Group
 
 void attention(const OpCall& call, Stream* stream) {
   const Shape s = shape_of(*call.attrs);
-  const float* qkv = in(call, 0);
-  float *o = out(call, 0), *lse = out(call, 1);
+  const op::Attention<> io(call);
   parallel_for(stream, s.batch * s.heads, 1, [=](int64_t begin, int64_t end, int thread) {
     const Space all{scratch(stream, thread, forward_space(s))};
     Space space = all;
@@ -197,38 +200,38 @@ void attention(const OpCall& call, Stream* stream) {
       const Place at = place_of(s, b, h / s.group);
       if (unit == begin || h % s.group == 0) {
         space = all;
-        kv = pack_group(s, qkv + at.k, qkv + at.v, space);
+        kv = pack_group(s, io.qkv + at.k, io.qkv + at.v, space);
       }
-      forward_head(s, qkv + at.q + h % s.group * s.head_dim, kv, o + b * s.sequence * s.dim + h * s.head_dim,
-                   lse + unit * s.sequence, space);
+      forward_head(s, io.qkv + at.q + h % s.group * s.head_dim, kv, io.o + b * s.sequence * s.dim + h * s.head_dim,
+                   io.lse + unit * s.sequence, space);
     }
   });
 }
 
-// A group at a time, its query heads in order: their sums into dk and dv do not depend on the number of threads.
+// A thread works on one group at a time and on its query heads in order, so their sums dk and dv do
+// not depend on the number of threads.
 void attention_backward(const OpCall& call, Stream* stream) {
   const Shape s = shape_of(*call.attrs);
   const int64_t t = s.sequence, dim = s.head_dim;
-  const float *grad = in(call, 0), *qkv = in(call, 1), *o = in(call, 2), *lse = in(call, 3);
-  float* dqkv = out(call, 0);
+  const op::AttentionBackward<> io(call);
   parallel_for(stream, s.batch * s.groups, 1, [=](int64_t begin, int64_t end, int thread) {
     for (int64_t unit = begin; unit < end; unit++) {
       const int64_t b = unit / s.groups;
       const Place at = place_of(s, b, unit % s.groups);
       Space space{scratch(stream, thread, backward_space(s))};
-      const GroupBackward g{pack({qkv + at.k, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
-                            pack({qkv + at.v, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
-                            pack({qkv + at.k, s.stride}, dim, t, space.take(packed_elements(dim, t))),
+      const GroupBackward g{pack({io.qkv + at.k, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
+                            pack({io.qkv + at.v, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
+                            pack({io.qkv + at.k, s.stride}, dim, t, space.take(packed_elements(dim, t))),
                             space.take(t * dim), space.take(t * dim)};
       clear(g.dk, 0, t * dim);
       clear(g.dv, 0, t * dim);
       for (int64_t h = 0; h < s.group; h++) {
         const int64_t head = unit % s.groups * s.group + h, from = b * t * s.dim + head * dim, q = at.q + h * dim;
-        const Outcome y{grad + from, o + from, lse + (b * s.heads + head) * t};
-        backward_head(s, qkv + q, y, g, dqkv + q, space);
+        const Outcome y{io.do_ + from, io.o + from, io.lse + (b * s.heads + head) * t};
+        backward_head(s, io.qkv + q, y, g, io.dqkv + q, space);
       }
-      copy_rows(g.dk, t, dim, dqkv + at.k, s.stride);
-      copy_rows(g.dv, t, dim, dqkv + at.v, s.stride);
+      copy_rows(g.dk, t, dim, io.dqkv + at.k, s.stride);
+      copy_rows(g.dv, t, dim, io.dqkv + at.v, s.stride);
     }
   });
 }

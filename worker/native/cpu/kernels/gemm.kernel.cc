@@ -7,8 +7,10 @@ namespace scmoe::SCMOE_ISA {
 namespace {
 
 constexpr int kTileCols = kTileVecs * kLanes;
-constexpr int64_t kBlockRows = 16 * kTileRows;  // rows of A packed at a time: stay in L2
-constexpr int64_t kBlockCols = 32 * kTileCols;  // columns of B packed at a time by gemm_team
+// Rows of A that are packed at a time; they stay in the L2 cache.
+constexpr int64_t kBlockRows = 16 * kTileRows;
+// Columns of B that gemm_team packs at a time.
+constexpr int64_t kBlockCols = 32 * kTileCols;
 
 // --- Packing.
 
@@ -20,9 +22,10 @@ SCMOE_INLINE Vec interleave(Vec a, Vec b) {
   return __builtin_shuffle(a, b, mask);
 }
 
-// out[c * out_stride + r] = x[r * stride + c] for kLanes columns c and `rows` <= kLanes rows r: log2(kLanes) rounds of
-// interleaving row i with row i + kLanes / 2. Whole vectors are stored, in order of c: with out_stride < kLanes each
-// overwrites what the one before wrote beyond its end.
+// out[c * out_stride + r] = x[r * stride + c] for kLanes columns c and `rows` <= kLanes rows r, by
+// log2(kLanes) rounds that interleave row i with row i + kLanes / 2. Whole vectors are stored in
+// order of c. With out_stride < kLanes, each of them overwrites the elements that the one before
+// wrote beyond its end.
 SCMOE_INLINE void transpose_block(const float* x, int64_t stride, int rows, float* out, int64_t out_stride) {
   Vec a[kLanes], b[kLanes];
 #pragma GCC unroll 16
@@ -41,7 +44,8 @@ SCMOE_INLINE void transpose_block(const float* x, int64_t stride, int rows, floa
   for (int i = 0; i < kLanes; i++) store(out + i * out_stride, a[i]);
 }
 
-// Panels are [lines / width][depth][width], the last padded. A line of x is a row of its memory.
+// Panels are [lines / width][depth][width], of which the last is padded. Here a line is a row of
+// the memory of x.
 template <int width>
 void pack_rows(const float* x, int64_t stride, int64_t lines, int64_t depth, float* out) {
   static_assert(width <= kLanes || width % kLanes == 0);
@@ -56,7 +60,8 @@ void pack_rows(const float* x, int64_t stride, int64_t lines, int64_t depth, flo
   }
 }
 
-// The same where a line is a column of memory: a few panels at a time, so that memory is read in order.
+// The same if a line is a column of memory. A few panels are filled at a time, so that memory is
+// read in order.
 template <int width>
 void pack_columns(const float* x, int64_t stride, int64_t lines, int64_t depth, float* out) {
   constexpr int64_t kPanels = 4;
@@ -72,13 +77,14 @@ void pack_columns(const float* x, int64_t stride, int64_t lines, int64_t depth, 
   }
 }
 
-// Columns of B or rows of A are the lines of a panel. out has kLanes elements to spare behind it.
+// Columns of B or rows of A are the lines of a panel. There are kLanes unused elements behind
+// `out`.
 template <int width>
 void pack_panels(const float* x, int64_t stride, bool columns, int64_t lines, int64_t depth, float* out) {
   (columns ? pack_columns<width> : pack_rows<width>)(x, stride, lines, depth, out);
 }
 
-// --- The kernel: one tile of C in registers. The only loop that matters.
+// --- The kernel: one tile of C in registers. Nearly all time is spent in this loop.
 
 template <int rows>
 SCMOE_INLINE void tile(int64_t depth, const float* a, const float* b, float* c, int64_t ldc, bool accumulate) {
@@ -104,7 +110,7 @@ SCMOE_INLINE void tile(int64_t depth, const float* a, const float* b, float* c, 
     for (int j = 0; j < kTileVecs; j++) store(c + i * ldc + j * kLanes, sum[i][j]);
 }
 
-// Fewer rows where a matrix ends: 4 or 8 of 14.
+// Tiles with fewer rows for the end of a matrix: 4 or 8 rows instead of 14.
 constexpr int kQuarterTile = (kTileRows + 2) / 4, kHalfTile = 2 * kQuarterTile;
 
 int64_t rows_computed(int64_t rows) {
@@ -117,7 +123,8 @@ void tile_of_rows(int64_t rows, int64_t depth, const float* a, const float* b, f
   tile<kTileRows>(depth, a, b, c, ldc, accumulate);
 }
 
-// The chain of an element starts from what C, bias and residual say.
+// Writes the values with which the chains of a tile's elements start: the sum of C, bias and
+// residual.
 void start_tile(const Gemm& g, int64_t row, int64_t col, int64_t rows, int64_t cols, float* c, int64_t ldc) {
   for (int64_t i = 0; i < rows; i++) {
     const int64_t at = (row + i) * g.ldc + col;
@@ -137,7 +144,7 @@ void tile_of(const Gemm& g, int64_t row, int64_t col, int64_t depth, bool first,
   float* c = g.c + row * g.ldc + col;
   if (rows == rows_computed(rows) && cols == kTileCols) {
     if (starts) start_tile(g, row, col, rows, cols, c, g.ldc);
-    for (int i = kTileRows; i < 2 * kTileRows; i++)  // the next tile of C, while there is time
+    for (int i = kTileRows; i < 2 * kTileRows; i++)  // the next tile of C
       for (int j = 0; j < kTileVecs; j++) __builtin_prefetch(c + i * g.ldc + j * kLanes, 1);
     return tile_of_rows(rows, depth, a, b, c, g.ldc, accumulate);
   }
@@ -157,8 +164,8 @@ const float* at(const Matrix& x, int64_t row, int64_t col) {
   return x.data + (x.transposed ? col * x.stride + row : row * x.stride + col);
 }
 
-// Rows `begin` to `end - 1` of those the product has. B is packed one block of columns and depth at a time: it stays in
-// cache, and scratch does not grow with the product.
+// Computes rows `begin` to `end - 1` of the product's rows. B is packed one block of columns and
+// depth at a time, so it stays in the cache and scratch does not grow with the product.
 void gemm_part(const Gemm& g, int64_t begin, int64_t end, Stream* stream, int thread) {
   const int64_t size = packed_elements(min(g.n, kBlockCols), min(g.k, kBlockDepth));
   float* space = scratch(stream, thread, size + gemm_space());

@@ -1,4 +1,5 @@
-// linear and grouped_linear: y = x w^T + b, its gradient to the input (dgrad) and to the weights (wgrad).
+// linear and grouped_linear: y = x w^T + b, its gradient with respect to the input (dgrad) and to
+// the weights (wgrad).
 #include "cpu/gemm.h"
 #include "cpu/routing.h"
 #include "cpu/vec.h"
@@ -10,7 +11,7 @@ struct Shape {
   int64_t rows, in, out;
 };
 
-// Bias and residual may be null; rows too, then all are meant.
+// Bias and residual may be null. If `rows` is null, all rows are meant.
 struct Options {
   const float *bias, *residual;
   const Ranges* rows;
@@ -31,14 +32,19 @@ void forward(Shape s, const float* x, const float* w, float* y, const Options& o
             stream);
 }
 
+struct DgradBuffers {
+  const float *dy, *w;
+  float* dx;
+};
+
 // dx[rows, in] (+)= dy[rows, out] w[out, in]
-void dgrad(Shape s, const float* dy, const float* w, float* dx, bool accumulate, const Ranges* rows, Stream* stream) {
+void dgrad(Shape s, const DgradBuffers& io, bool accumulate, const Ranges* rows, Stream* stream) {
   gemm_team({.m = s.rows,
              .n = s.in,
              .k = s.out,
-             .a = {dy, s.out},
-             .b = {w, s.in},
-             .c = dx,
+             .a = {io.dy, s.out},
+             .b = {io.w, s.in},
+             .c = io.dx,
              .ldc = s.in,
              .accumulate = accumulate,
              .rows = rows},
@@ -61,21 +67,27 @@ void add_rows(const float* dy, int64_t rows, int64_t dim, float* db, Stream* str
   });
 }
 
-// dw[out, in] += dy[rows, out]^T x[rows, in]; db, unless null, as add_rows
-void wgrad(Shape s, const float* dy, const float* x, float* dw, float* db, Stream* stream) {
+struct WgradBuffers {
+  const float *dy, *x;
+  float *dw, *db;  // db may be null
+};
+
+// dw[out, in] += dy[rows, out]^T x[rows, in], db[out] += sum over rows of dy[rows, out]
+void wgrad(Shape s, const WgradBuffers& io, Stream* stream) {
   gemm_team({.m = s.out,
              .n = s.in,
              .k = s.rows,
-             .a = {dy, s.out, true},
-             .b = {x, s.in},
-             .c = dw,
+             .a = {io.dy, s.out, true},
+             .b = {io.x, s.in},
+             .c = io.dw,
              .ldc = s.in,
              .accumulate = true},
             stream);
-  if (db) add_rows(dy, s.rows, s.out, db, stream);
+  if (io.db) add_rows(io.dy, s.rows, s.out, io.db, stream);
 }
 
-// body(shape, local expert, rows) for every local expert that got rows, `rows` those of the call's chunk.
+// Calls body(shape, local expert, rows) for every local expert that got rows. `rows` are those of
+// the call's chunk.
 template <class Body>
 void each_expert(const OpCall& call, const int32_t* all_counts, Stream* stream, const Body& body) {
   const Attrs& a = *call.attrs;
@@ -92,42 +104,45 @@ void each_expert(const OpCall& call, const int32_t* all_counts, Stream* stream, 
 
 void linear(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  const int residual = a.bias ? 3 : 2;
-  const Options options = {a.bias ? in(call, 2) : nullptr, call.num_in > residual ? in(call, residual) : nullptr,
-                           nullptr};
-  forward({a.rows, a.in, a.out}, in(call, 0), in(call, 1), out(call, 0), options, stream);
+  const op::Linear<> io(call);
+  const Options options{.bias = io.b, .residual = io.residual, .rows = nullptr};
+  forward({a.rows, a.in, a.out}, io.x, io.w, io.y, options, stream);
 }
 
 void linear_dgrad(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  dgrad({a.rows, a.in, a.out}, in(call, 0), in(call, 1), out(call, 0), a.accumulate != 0, nullptr, stream);
+  const op::LinearDgrad<> io(call);
+  dgrad({a.rows, a.in, a.out}, {io.dy, io.w, io.dx}, a.accumulate != 0, nullptr, stream);
 }
 
 void linear_wgrad(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  float* const db = call.num_out > 1 ? out(call, 1) : nullptr;
-  wgrad({a.rows, a.in, a.out}, in(call, 0), in(call, 1), out(call, 0), db, stream);
+  const op::LinearWgrad<> io(call);
+  wgrad({a.rows, a.in, a.out}, {io.dy, io.x, io.dw, io.db}, stream);
 }
 
 void grouped_linear(const OpCall& call, Stream* stream) {
-  each_expert(call, in<int32_t>(call, 2), stream, [&](Shape s, int64_t e, const Ranges& rows) {
-    const Options options = {call.num_in > 3 ? in(call, 3) + e * s.out : nullptr, nullptr, &rows};
-    forward(s, in(call, 0), in(call, 1) + e * s.out * s.in, out(call, 0), options, stream);
+  const op::GroupedLinear<> io(call);
+  each_expert(call, io.allCounts, stream, [&](Shape s, int64_t e, const Ranges& rows) {
+    const Options options{.bias = io.b ? io.b + e * s.out : nullptr, .residual = nullptr, .rows = &rows};
+    forward(s, io.x, io.w + e * s.out * s.in, io.y, options, stream);
   });
 }
 
 void grouped_linear_dgrad(const OpCall& call, Stream* stream) {
-  each_expert(call, in<int32_t>(call, 2), stream, [&](Shape s, int64_t e, const Ranges& rows) {
-    dgrad(s, in(call, 0), in(call, 1) + e * s.out * s.in, out(call, 0), false, &rows, stream);
+  const op::GroupedLinearDgrad<> io(call);
+  each_expert(call, io.allCounts, stream, [&](Shape s, int64_t e, const Ranges& rows) {
+    dgrad(s, {io.dy, io.w + e * s.out * s.in, io.dx}, false, &rows, stream);
   });
 }
 
-// An expert's rows are one range.
+// The op has no chunks, so the rows of an expert are one range.
 void grouped_linear_wgrad(const OpCall& call, Stream* stream) {
-  each_expert(call, in<int32_t>(call, 2), stream, [&](Shape s, int64_t e, const Ranges& rows) {
+  const op::GroupedLinearWgrad<> io(call);
+  each_expert(call, io.allCounts, stream, [&](Shape s, int64_t e, const Ranges& rows) {
     const int64_t row = rows.data[0].first;
-    float* const db = call.num_out > 1 ? out(call, 1) + e * s.out : nullptr;
-    wgrad(s, in(call, 0) + row * s.out, in(call, 1) + row * s.in, out(call, 0) + e * s.out * s.in, db, stream);
+    float* const db = io.db ? io.db + e * s.out : nullptr;
+    wgrad(s, {io.dy + row * s.out, io.x + row * s.in, io.dw + e * s.out * s.in, db}, stream);
   });
 }
 

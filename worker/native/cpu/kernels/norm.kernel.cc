@@ -59,29 +59,28 @@ void rms_backward_row(const float* dy, const float* x, const float* gamma, float
 
 void layernorm(const OpCall& call, Stream* stream) {
   const int64_t rows = call.attrs->rows, dim = call.attrs->dim;
-  const float *x = in(call, 0), *gamma = in(call, 1), *beta = in(call, 2);
-  float *y = out(call, 0), *mean = out(call, 1), *rstd = out(call, 2);
+  const op::Layernorm<> io(call);
   parallel_for(stream, rows, 1, [=](int64_t begin, int64_t end, int) {
-    for (int64_t n = begin; n < end; n++) forward_row(x + n * dim, gamma, beta, y + n * dim, dim, mean + n, rstd + n);
+    for (int64_t n = begin; n < end; n++)
+      forward_row(io.x + n * dim, io.gamma, io.beta, io.y + n * dim, dim, io.mean + n, io.rstd + n);
   });
 }
 
 void layernorm_backward(const OpCall& call, Stream* stream) {
   const int64_t rows = call.attrs->rows, dim = call.attrs->dim;
   const bool accumulate = call.attrs->accumulate != 0;
-  const float *dy = in(call, 0), *x = in(call, 1), *gamma = in(call, 2), *mean = in(call, 3), *rstd = in(call, 4);
-  float *dx = out(call, 0), *dgamma = out(call, 1), *dbeta = out(call, 2);
+  const op::LayernormBackward<> io(call);
   parallel_for(stream, rows, 1, [=](int64_t begin, int64_t end, int) {
     for (int64_t n = begin; n < end; n++)
-      backward_row(dy + n * dim, x + n * dim, gamma, dx + n * dim, dim, mean[n], rstd[n], accumulate);
+      backward_row(io.dy + n * dim, io.x + n * dim, io.gamma, io.dx + n * dim, dim, io.mean[n], io.rstd[n], accumulate);
   });
   parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int) {
     for (int64_t n = 0; n < rows; n++) {
-      const float *g = dy + n * dim, *v = x + n * dim, m = mean[n], r = rstd[n];
+      const float *g = io.dy + n * dim, *v = io.x + n * dim, m = io.mean[n], r = io.rstd[n];
 #pragma omp simd
       for (int64_t j = begin; j < end; j++) {
-        dbeta[j] += g[j];
-        dgamma[j] += g[j] * (v[j] - m) * r;
+        io.dbeta[j] += g[j];
+        io.dgamma[j] += g[j] * (v[j] - m) * r;
       }
     }
   });
@@ -89,15 +88,14 @@ void layernorm_backward(const OpCall& call, Stream* stream) {
 
 void rmsnorm(const OpCall& call, Stream* stream) {
   const int64_t rows = call.attrs->rows, dim = call.attrs->dim;
-  const float *x = in(call, 0), *gamma = in(call, 1);
-  float *y = out(call, 0), *rstd = out(call, 1);
+  const op::Rmsnorm<> io(call);
   parallel_for(stream, rows, 1, [=](int64_t begin, int64_t end, int) {
     for (int64_t n = begin; n < end; n++) {
-      const float *v = x + n * dim, square = dot(v, v, dim);
+      const float *v = io.x + n * dim, square = dot(v, v, dim);
       const float r = 1.0f / __builtin_sqrtf(square / static_cast<float>(dim) + kEpsilon);
 #pragma omp simd
-      for (int64_t j = 0; j < dim; j++) y[n * dim + j] = v[j] * r * gamma[j];
-      rstd[n] = r;
+      for (int64_t j = 0; j < dim; j++) io.y[n * dim + j] = v[j] * r * io.gamma[j];
+      io.rstd[n] = r;
     }
   });
 }
@@ -105,17 +103,16 @@ void rmsnorm(const OpCall& call, Stream* stream) {
 void rmsnorm_backward(const OpCall& call, Stream* stream) {
   const int64_t rows = call.attrs->rows, dim = call.attrs->dim;
   const bool accumulate = call.attrs->accumulate != 0;
-  const float *dy = in(call, 0), *x = in(call, 1), *gamma = in(call, 2), *rstd = in(call, 3);
-  float *dx = out(call, 0), *dgamma = out(call, 1);
+  const op::RmsnormBackward<> io(call);
   parallel_for(stream, rows, 1, [=](int64_t begin, int64_t end, int) {
     for (int64_t n = begin; n < end; n++)
-      rms_backward_row(dy + n * dim, x + n * dim, gamma, dx + n * dim, dim, rstd[n], accumulate);
+      rms_backward_row(io.dy + n * dim, io.x + n * dim, io.gamma, io.dx + n * dim, dim, io.rstd[n], accumulate);
   });
   parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int) {
     for (int64_t n = 0; n < rows; n++) {
-      const float *g = dy + n * dim, *v = x + n * dim, r = rstd[n];
+      const float *g = io.dy + n * dim, *v = io.x + n * dim, r = io.rstd[n];
 #pragma omp simd
-      for (int64_t j = begin; j < end; j++) dgamma[j] += g[j] * v[j] * r;
+      for (int64_t j = begin; j < end; j++) io.dgamma[j] += g[j] * v[j] * r;
     }
   });
 }

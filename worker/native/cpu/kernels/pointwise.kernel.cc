@@ -1,13 +1,15 @@
-// Activations, over all rows or over a chunk of the routed ones, and sums.
+// Activations, over all rows or over a chunk of the routed rows, and sums.
 #include "cpu/routing.h"
 #include "cpu/vec.h"
 
 namespace scmoe::SCMOE_ISA {
 namespace {
 
-constexpr int64_t kGrain = 4096;  // elements: below this a second thread costs more than it gives
+// Elements. For fewer, a second thread costs more time than it saves.
+constexpr int64_t kGrain = 4096;
 
-// With u = sqrt(2 / pi) (x + 0.044715 x^3): 0.5 (1 + tanh u) = sigmoid(2u), so gelu(x) = x sigmoid(2u).
+// With u = sqrt(2 / pi) (x + 0.044715 x^3): 0.5 (1 + tanh u) = sigmoid(2u), so gelu(x) = x
+// sigmoid(2u).
 constexpr float kTwiceRoot = 1.5957691216f, kCubic = 0.044715f;
 
 SCMOE_INLINE Vec gelu_of(Vec x) {
@@ -19,12 +21,11 @@ SCMOE_INLINE Vec gelu_slope(Vec x) {
   return s + x * s * (1.0f - s) * kTwiceRoot * (1.0f + 3.0f * kCubic * x * x);
 }
 
-// body(first row, rows) over this op's rows, on the whole team; allCounts, when given, is input i.
+// Calls body(first row, rows) over this op's rows, on the whole team. all_counts may be null.
 template <class Body>
-void activate(const OpCall& call, int i, Stream* stream, const Body& body) {
-  const int32_t* all_counts = call.num_in > i ? in<int32_t>(call, i) : nullptr;
-  const Ranges ranges = routed_rows(*call.attrs, all_counts, stream);
-  const int64_t grain = max(1, kGrain / max(1, call.attrs->dim));
+void activate(const Attrs& a, const int32_t* all_counts, Stream* stream, const Body& body) {
+  const Ranges ranges = routed_rows(a, all_counts, stream);
+  const int64_t grain = max(1, kGrain / max(1, a.dim));
   parallel_for(stream, ranges.rows, grain,
                [&](int64_t begin, int64_t end, int) { each_piece(ranges, begin, end, body); });
 }
@@ -33,31 +34,28 @@ void activate(const OpCall& call, int i, Stream* stream, const Body& body) {
 
 void gelu(const OpCall& call, Stream* stream) {
   const int64_t dim = call.attrs->dim;
-  const float* x = in(call, 0);
-  float* y = out(call, 0);
-  activate(call, 1, stream, [=](int64_t row, int64_t rows) {
-    map(x + row * dim, y + row * dim, rows * dim, [](Vec v) { return gelu_of(v); });
+  const op::Gelu<> io(call);
+  activate(*call.attrs, io.allCounts, stream, [=](int64_t row, int64_t rows) {
+    map(io.x + row * dim, io.y + row * dim, rows * dim, [](Vec v) { return gelu_of(v); });
   });
 }
 
 void gelu_backward(const OpCall& call, Stream* stream) {
   const int64_t dim = call.attrs->dim;
-  const float *dy = in(call, 0), *x = in(call, 1);
-  float* dx = out(call, 0);
-  activate(call, 2, stream, [=](int64_t row, int64_t rows) {
+  const op::GeluBackward<> io(call);
+  activate(*call.attrs, io.allCounts, stream, [=](int64_t row, int64_t rows) {
     const int64_t at = row * dim;
-    map(dy + at, x + at, dx + at, rows * dim, [](Vec d, Vec v) { return d * gelu_slope(v); });
+    map(io.dy + at, io.x + at, io.dx + at, rows * dim, [](Vec d, Vec v) { return d * gelu_slope(v); });
   });
 }
 
 void swiglu(const OpCall& call, Stream* stream) {
   const int64_t dim = call.attrs->dim;
-  const float* x = in(call, 0);
-  float* y = out(call, 0);
-  activate(call, 1, stream, [=](int64_t row, int64_t rows) {
+  const op::Swiglu<> io(call);
+  activate(*call.attrs, io.allCounts, stream, [=](int64_t row, int64_t rows) {
     for (int64_t n = row; n < row + rows; n++) {
-      const float* g = x + n * 2 * dim;
-      map(g, g + dim, y + n * dim, dim, [](Vec a, Vec u) { return a * sigmoid(a) * u; });
+      const float* g = io.x + n * 2 * dim;
+      map(g, g + dim, io.y + n * dim, dim, [](Vec a, Vec u) { return a * sigmoid(a) * u; });
     }
   });
 }
@@ -65,12 +63,11 @@ void swiglu(const OpCall& call, Stream* stream) {
 // With s = sigmoid(g): d silu(g) / dg = s (1 + g (1 - s)).
 void swiglu_backward(const OpCall& call, Stream* stream) {
   const int64_t dim = call.attrs->dim;
-  const float *dy = in(call, 0), *x = in(call, 1);
-  float* dx = out(call, 0);
-  activate(call, 2, stream, [=](int64_t row, int64_t rows) {
+  const op::SwigluBackward<> io(call);
+  activate(*call.attrs, io.allCounts, stream, [=](int64_t row, int64_t rows) {
     for (int64_t n = row; n < row + rows; n++) {
-      const float *d = dy + n * dim, *g = x + n * 2 * dim, *u = g + dim;
-      float *dg = dx + n * 2 * dim, *du = dg + dim;
+      const float *d = io.dy + n * dim, *g = io.x + n * 2 * dim, *u = g + dim;
+      float *dg = io.dx + n * 2 * dim, *du = dg + dim;
       for (int64_t j = 0; j < dim; j += kLanes) {
         const int64_t lanes = min(kLanes, dim - j);
         const Vec up = load_most(d + j, lanes), gate = load_most(g + j, lanes), s = sigmoid(gate);
@@ -82,11 +79,10 @@ void swiglu_backward(const OpCall& call, Stream* stream) {
 }
 
 void add(const OpCall& call, Stream* stream) {
-  const float *a = in(call, 0), *b = in(call, 1);
-  float* y = out(call, 0);
+  const op::Add<> io(call);
   parallel_for(stream, call.attrs->rows * call.attrs->dim, kGrain, [=](int64_t begin, int64_t end, int) {
 #pragma omp simd
-    for (int64_t i = begin; i < end; i++) y[i] = a[i] + b[i];
+    for (int64_t i = begin; i < end; i++) io.y[i] = io.a[i] + io.b[i];
   });
 }
 

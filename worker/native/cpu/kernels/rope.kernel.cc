@@ -1,5 +1,6 @@
-// Rotary positions (arXiv 2104.09864). Angles of position t come from those of floor(t / kSpan) kSpan and t mod kSpan
-// by the sums of sine and cosine, in double: as exact as a table of all positions, at a fraction of its sines.
+// Rotary positions (arXiv 2104.09864). The angles of position t follow from those of floor(t /
+// kSpan) kSpan and of t mod kSpan by the sum formulas of sine and cosine, in double. That is as
+// exact as a table of all positions and needs far fewer sines.
 #include "cpu/vec.h"
 
 namespace scmoe::SCMOE_ISA {
@@ -7,7 +8,7 @@ namespace {
 
 constexpr int64_t kSpan = 64;
 
-// Of whole spans and of places in a span: [spans + kSpan][half] each.
+// Cosines and sines of whole spans, then of the places within a span: [spans + kSpan][half] each.
 struct Table {
   double *cosine, *sine;
   int64_t spans, half;
@@ -31,7 +32,7 @@ Table table_of(const Attrs& a, int64_t half, Stream* stream) {
   return table;
 }
 
-// cosine, sine: [half] of position t.
+// Writes cosine and sine of position t: [half] each.
 void angles_of(const Table& table, int64_t t, float* cosine, float* sine) {
   const int64_t whole = t / kSpan * table.half, part = (table.spans + t % kSpan) * table.half;
   const double *c0 = table.cosine + whole, *s0 = table.sine + whole, *c1 = table.cosine + part, *s1 = table.sine + part;
@@ -57,14 +58,14 @@ void rope(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
   const int64_t half = a.dim / a.heads / 2, turned = a.heads + a.keyValueHeads;
   const int64_t stride = (turned + a.keyValueHeads) * 2 * half, sequence = a.sequence;
-  float* qkv = out(call, 0);
+  const op::Rope<> io(call);
   const Table table = table_of(a, half, stream);
   parallel_for(stream, a.batch * sequence, 4, [=](int64_t begin, int64_t end, int thread) {
     float *cosine = scratch(stream, thread, 2 * half), *sine = cosine + half;
     for (int64_t n = begin; n < end; n++) {
       angles_of(table, n % sequence, cosine, sine);
       for (int64_t h = 0; h < turned; h++) {  // queries, then keys
-        float* low = qkv + n * stride + h * 2 * half;
+        float* low = io.qkv + n * stride + h * 2 * half;
         turn(low, low + half, cosine, sine, half);
       }
     }

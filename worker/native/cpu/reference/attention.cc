@@ -20,7 +20,8 @@ Heads heads_of(const Attrs& a) {
   return {a.heads, a.heads / a.keyValueHeads, head_dim, (a.heads + 2 * a.keyValueHeads) * head_dim};
 }
 
-// p[s] = softmax over s <= t of <q[t], k[s]> / sqrt(head_dim); returns the log-sum-exp. q, k: one head of qkv.
+// p[s] = softmax over s <= t of <q[t], k[s]> / sqrt(head_dim). Returns the log-sum-exp. q, k: one
+// head of qkv.
 template <class Real>
 double attention_row(const Heads& s, const Real* q, const Real* k, int64_t t, std::vector<double>& p) {
   double top = -INFINITY, total = 0;
@@ -40,42 +41,44 @@ double attention_row(const Heads& s, const Real* q, const Real* k, int64_t t, st
 template <class Real>
 void attention(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
+  const op::Attention<Real> io(call);
   const Heads s = heads_of(a);
   std::vector<double> p(a.sequence);
   for (int64_t b = 0; b < a.batch; b++) {
     for (int64_t h = 0; h < a.heads; h++) {
-      const Real* row = in<Real>(call, 0) + b * a.sequence * s.row;
+      const Real* row = io.qkv + b * a.sequence * s.row;
       const Real *q = row + h * s.head_dim, *k = row + s.key(h), *v = row + s.value(h);
       for (int64_t t = 0; t < a.sequence; t++) {
-        out<Real>(call, 1)[(b * a.heads + h) * a.sequence + t] = attention_row(s, q, k, t, p);
+        io.lse[(b * a.heads + h) * a.sequence + t] = attention_row(s, q, k, t, p);
         for (int64_t c = 0; c < s.head_dim; c++) {
           double o = 0;
           for (int64_t i = 0; i <= t; i++) o += p[i] * v[i * s.row + c];
-          out<Real>(call, 0)[(b * a.sequence + t) * a.dim + h * s.head_dim + c] = o;
+          io.o[(b * a.sequence + t) * a.dim + h * s.head_dim + c] = o;
         }
       }
     }
   }
 }
 
-// dP = dO V^T, dS = P (dP - <dO, O>), dQ = dS K / sqrt(head_dim), dK = dS^T Q / sqrt(head_dim), dV = P^T dO; dK and dV
-// summed over the query heads of a group.
+// dP = dO V^T, dS = P (dP - <dO, O>), dQ = dS K / sqrt(head_dim), dK = dS^T Q / sqrt(head_dim), dV
+// = P^T dO. dK and dV are summed over the query heads of a group.
 template <class Real>
 void attention_backward(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
+  const op::AttentionBackward<Real> io(call);
   const Heads s = heads_of(a);
   const double scale = 1 / std::sqrt(1.0 * s.head_dim);
   std::vector<double> p(a.sequence), sum(a.batch * a.sequence * s.row, 0.0);
   for (int64_t b = 0; b < a.batch; b++) {
     for (int64_t h = 0; h < a.heads; h++) {
-      const Real* row = in<Real>(call, 1) + b * a.sequence * s.row;
+      const Real* row = io.qkv + b * a.sequence * s.row;
       const Real *q = row + h * s.head_dim, *k = row + s.key(h), *v = row + s.value(h);
       double* drow = sum.data() + b * a.sequence * s.row;
       double *dq = drow + h * s.head_dim, *dk = drow + s.key(h), *dv = drow + s.value(h);
       for (int64_t t = 0; t < a.sequence; t++) {
         attention_row(s, q, k, t, p);
         const int64_t at = (b * a.sequence + t) * a.dim + h * s.head_dim;
-        const Real *grad = in<Real>(call, 0) + at, *o = in<Real>(call, 2) + at;
+        const Real *grad = io.do_ + at, *o = io.o + at;
         double inner = 0;
         for (int64_t c = 0; c < s.head_dim; c++) inner += 1.0 * grad[c] * o[c];
         for (int64_t i = 0; i <= t; i++) {
@@ -91,17 +94,18 @@ void attention_backward(const OpCall& call, Stream*) {
       }
     }
   }
-  std::copy(sum.begin(), sum.end(), out<Real>(call, 0));
+  std::copy(sum.begin(), sum.end(), io.dqkv);
 }
 
 template <class Real>
 void rope(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
+  const op::Rope<Real> io(call);
   const Heads s = heads_of(a);
   const int64_t half = s.head_dim / 2;
   for (int64_t n = 0; n < a.batch * a.sequence; n++) {
     for (int64_t h = 0; h < a.heads + a.keyValueHeads; h++) {  // queries, then keys
-      Real *low = out<Real>(call, 0) + n * s.row + h * s.head_dim, *high = low + half;
+      Real *low = io.qkv + n * s.row + h * s.head_dim, *high = low + half;
       for (int64_t j = 0; j < half; j++) {
         const double turn = n % a.sequence * std::pow(1.0 * a.base, -2.0 * j / s.head_dim);
         const double angle = a.inverse ? -turn : turn, x = low[j], y = high[j];

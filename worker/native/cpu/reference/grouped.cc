@@ -26,12 +26,12 @@ std::vector<RoutedRow> routed_rows(const Attrs& a, const int32_t* all_counts) {
 template <class Real>
 void grouped_linear(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
-  for (const auto [row, e] : routed_rows(a, in<int32_t>(call, 2))) {
+  const op::GroupedLinear<Real> io(call);
+  for (const auto [row, e] : routed_rows(a, io.allCounts)) {
     for (int64_t o = 0; o < a.out; o++) {
-      double y = call.num_in > 3 ? in<Real>(call, 3)[e * a.out + o] : 0;
-      for (int64_t i = 0; i < a.in; i++)
-        y += 1.0 * in<Real>(call, 0)[row * a.in + i] * in<Real>(call, 1)[(e * a.out + o) * a.in + i];
-      out<Real>(call, 0)[row * a.out + o] = y;
+      double y = io.b ? io.b[e * a.out + o] : 0;
+      for (int64_t i = 0; i < a.in; i++) y += 1.0 * io.x[row * a.in + i] * io.w[(e * a.out + o) * a.in + i];
+      io.y[row * a.out + o] = y;
     }
   }
 }
@@ -39,12 +39,12 @@ void grouped_linear(const OpCall& call, Stream*) {
 template <class Real>
 void grouped_linear_dgrad(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
-  for (const auto [row, e] : routed_rows(a, in<int32_t>(call, 2))) {
+  const op::GroupedLinearDgrad<Real> io(call);
+  for (const auto [row, e] : routed_rows(a, io.allCounts)) {
     for (int64_t i = 0; i < a.in; i++) {
       double dx = 0;
-      for (int64_t o = 0; o < a.out; o++)
-        dx += 1.0 * in<Real>(call, 0)[row * a.out + o] * in<Real>(call, 1)[(e * a.out + o) * a.in + i];
-      out<Real>(call, 0)[row * a.in + i] = dx;
+      for (int64_t o = 0; o < a.out; o++) dx += 1.0 * io.dy[row * a.out + o] * io.w[(e * a.out + o) * a.in + i];
+      io.dx[row * a.in + i] = dx;
     }
   }
 }
@@ -52,17 +52,18 @@ void grouped_linear_dgrad(const OpCall& call, Stream*) {
 template <class Real>
 void grouped_linear_wgrad(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
+  const op::GroupedLinearWgrad<Real> io(call);
   const int64_t weights = a.experts / a.expertParallelSize * a.out;
   std::vector<double> dw(weights * a.in, 0.0), db(weights, 0.0);
-  for (const auto [row, e] : routed_rows(a, in<int32_t>(call, 2))) {
+  for (const auto [row, e] : routed_rows(a, io.allCounts)) {
     for (int64_t o = 0; o < a.out; o++) {
-      const double dy = in<Real>(call, 0)[row * a.out + o];
+      const double dy = io.dy[row * a.out + o];
       db[e * a.out + o] += dy;
-      for (int64_t i = 0; i < a.in; i++) dw[(e * a.out + o) * a.in + i] += dy * in<Real>(call, 1)[row * a.in + i];
+      for (int64_t i = 0; i < a.in; i++) dw[(e * a.out + o) * a.in + i] += dy * io.x[row * a.in + i];
     }
   }
-  for (int64_t i = 0; i < weights * a.in; i++) out<Real>(call, 0)[i] += dw[i];
-  for (int64_t i = 0; call.num_out > 1 && i < weights; i++) out<Real>(call, 1)[i] += db[i];
+  for (int64_t i = 0; i < weights * a.in; i++) io.dw[i] += dw[i];
+  for (int64_t i = 0; io.db && i < weights; i++) io.db[i] += db[i];
 }
 
 #define SCMOE_INSTANTIATE(name)                      \

@@ -1,12 +1,13 @@
-// The plain loops that define every op, in the notation of worker/program/ops.ts. Sums are in double. Real is what the
-// floating-point buffers hold: float to compare kernels with, double to take central differences of.
+// The plain loops that define every op, in the notation of worker/program/ops.ts. Sums are in
+// double. Real is the type of floating-point buffers: float to compare kernels with the loops,
+// double to take central differences.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "backend.h"
-#include "compute_ops.h"
+#include "ops.generated.h"
 
 namespace scmoe::reference {
 
@@ -16,29 +17,19 @@ namespace scmoe::reference {
 SCMOE_COMPUTE_OPS(SCMOE_DECLARE)
 #undef SCMOE_DECLARE
 
-template <class T>
-const T* in(const OpCall& call, int i) {
-  return static_cast<const T*>(call.in[i]);
-}
-
-template <class T>
-T* out(const OpCall& call, int i) {
-  return static_cast<T*>(call.out[i]);
-}
-
 // A routed row of this rank after dispatch, and its local expert.
 struct RoutedRow {
   int64_t row, expert;
 };
 
-// Those of the chunk that the attributes name, in order.
+// The rows of the chunk that the attributes name, in order.
 std::vector<RoutedRow> routed_rows(const Attrs& attrs, const int32_t* all_counts);
 
 }  // namespace scmoe::reference
 
 namespace scmoe {
 
-// reference_backend(), its floating-point buffers double.
+// The same ops as reference_backend(), with floating-point buffers of double.
 const Backend* reference_backend_f64();
 
 }  // namespace scmoe

@@ -9,7 +9,7 @@
 namespace scmoe::reference {
 namespace {
 
-// f_e, constant
+// f_e of the balance loss
 std::vector<double> load_share(const Attrs& a, const int32_t* all_counts) {
   std::vector<double> share(a.experts, 0.0);
   for (int64_t q = 0; q < a.worldSize; q++)
@@ -18,12 +18,13 @@ std::vector<double> load_share(const Attrs& a, const int32_t* all_counts) {
   return share;
 }
 
-// row(n, i) before dispatch, or -1; expert, slot, counts are inputs i to i + 2.
-int64_t routed_row(const OpCall& call, int i, int64_t choice) {
-  const int32_t expert = in<int32_t>(call, i)[choice], slot = in<int32_t>(call, i + 1)[choice];
-  int64_t row = slot;
-  for (int32_t e = 0; e < expert; e++) row += std::min<int64_t>(in<int32_t>(call, i + 2)[e], call.attrs->capacity);
-  return slot < 0 ? -1 : row;
+// row(n, i) before dispatch, or -1. `io` has the buffers expert, slot and counts.
+template <class Buffers>
+int64_t routed_row(const Attrs& a, const Buffers& io, int64_t choice) {
+  if (io.slot[choice] < 0) return -1;
+  int64_t row = io.slot[choice];
+  for (int32_t e = 0; e < io.expert[choice]; e++) row += std::min<int64_t>(io.counts[e], a.capacity);
+  return row;
 }
 
 }  // namespace
@@ -31,34 +32,32 @@ int64_t routed_row(const OpCall& call, int i, int64_t choice) {
 template <class Real>
 void router(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
-  Real *probs = out<Real>(call, 0), *weight = out<Real>(call, 2);
-  int32_t *expert = out<int32_t>(call, 1), *slot = out<int32_t>(call, 3), *counts = out<int32_t>(call, 4);
+  const op::Router<Real> io(call);
   for (int64_t n = 0; n < a.rows; n++) {
     std::vector<double> p(a.experts, 0.0);
     double total = 0, chosen = 0;
     for (int64_t e = 0; e < a.experts; e++)
-      for (int64_t j = 0; j < a.dim; j++)
-        p[e] += 1.0 * in<Real>(call, 0)[n * a.dim + j] * in<Real>(call, 1)[e * a.dim + j];
+      for (int64_t j = 0; j < a.dim; j++) p[e] += 1.0 * io.x[n * a.dim + j] * io.w[e * a.dim + j];
     const double top = *std::max_element(p.begin(), p.end());
     for (double& x : p) total += x = std::exp(x - top);
     for (double& x : p) x /= total;
     std::vector<int32_t> order(a.experts);
     std::iota(order.begin(), order.end(), 0);
-    if (call.num_in > 2) std::erase(order, in<int32_t>(call, 2)[n]);
+    if (io.taken) std::erase(order, io.taken[n]);
     std::stable_sort(order.begin(), order.end(), [&](int32_t l, int32_t r) { return p[l] > p[r]; });
     for (int64_t i = 0; i < a.topK; i++) chosen += p[order[i]];
     for (int64_t i = 0; i < a.topK; i++) {
-      expert[n * a.topK + i] = order[i];
-      weight[n * a.topK + i] = a.topK > 1 ? p[order[i]] / chosen : p[order[i]];
+      io.expert[n * a.topK + i] = order[i];
+      io.weight[n * a.topK + i] = a.topK > 1 ? p[order[i]] / chosen : p[order[i]];
     }
-    std::copy(p.begin(), p.end(), probs + n * a.experts);
-    if (call.num_out > 5) out<Real>(call, 5)[n] = top + std::log(total);
+    std::copy(p.begin(), p.end(), io.probs + n * a.experts);
+    if (io.lse) io.lse[n] = top + std::log(total);
   }
-  std::fill_n(counts, a.experts, 0);
+  std::fill_n(io.counts, a.experts, 0);
   for (int64_t i = 0; i < a.topK; i++) {
     for (int64_t n = 0; n < a.rows; n++) {
-      const int32_t place = counts[expert[n * a.topK + i]]++;
-      slot[n * a.topK + i] = place < a.capacity ? place : -1;
+      const int32_t place = io.counts[io.expert[n * a.topK + i]]++;
+      io.slot[n * a.topK + i] = place < a.capacity ? place : -1;
     }
   }
 }
@@ -66,33 +65,32 @@ void router(const OpCall& call, Stream*) {
 template <class Real>
 void router_backward(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
-  const Real* lse = call.num_in > 8 ? in<Real>(call, 8) : nullptr;
-  const Real *dweight = in<Real>(call, 0), *probs = in<Real>(call, 1), *x = in<Real>(call, 6), *w = in<Real>(call, 7);
-  const int32_t *expert = in<int32_t>(call, 2), *slot = in<int32_t>(call, 4);
-  const std::vector<double> share = load_share(a, in<int32_t>(call, 5));
+  const op::RouterBackward<Real> io(call);
+  const std::vector<double> share = load_share(a, io.allCounts);
   for (int64_t n = 0; n < a.rows; n++) {
-    const Real* p = probs + n * a.experts;
+    const Real* p = io.probs + n * a.experts;
     std::vector<double> dp(a.experts);
     for (int64_t e = 0; e < a.experts; e++)
       dp[e] = 1.0 * a.auxCoefficient * a.experts * share[e] / (a.worldSize * a.rows);
     double chosen = 0, inner = 0;
-    for (int64_t c = n * a.topK; c < (n + 1) * a.topK; c++) chosen += p[expert[c]];
-    // weight_i = p_i / chosen, so d weight_i / d p_j = ((i == j) - weight_i) / chosen; for k = 1 weight = p.
+    for (int64_t c = n * a.topK; c < (n + 1) * a.topK; c++) chosen += p[io.expert[c]];
+    // weight_i = p_i / chosen, so d weight_i / d p_j = ((i == j) - weight_i) / chosen; for k = 1
+    // weight = p.
     for (int64_t j = n * a.topK; j < (n + 1) * a.topK; j++) {
       for (int64_t i = n * a.topK; i < (n + 1) * a.topK; i++) {
-        const double slope = a.topK > 1 ? ((i == j) - p[expert[i]] / chosen) / chosen : 1;
-        if (slot[i] >= 0) dp[expert[j]] += dweight[i] * slope;
+        const double slope = a.topK > 1 ? ((i == j) - p[io.expert[i]] / chosen) / chosen : 1;
+        if (io.slot[i] >= 0) dp[io.expert[j]] += io.dweight[i] * slope;
       }
     }
     for (int64_t e = 0; e < a.experts; e++) inner += p[e] * dp[e];
     for (int64_t j = 0; j < a.dim; j++) {
-      Real& dx = out<Real>(call, 0)[n * a.dim + j];
+      Real& dx = io.dx[n * a.dim + j];
       double sum = a.accumulate ? dx : 0;
       for (int64_t e = 0; e < a.experts; e++) {
         double dlogit = p[e] * (dp[e] - inner);
-        if (lse) dlogit += 2.0 * a.zCoefficient * lse[n] / (a.worldSize * a.rows) * p[e];
-        sum += dlogit * w[e * a.dim + j];
-        out<Real>(call, 1)[e * a.dim + j] += dlogit * x[n * a.dim + j];
+        if (io.lse) dlogit += 2.0 * a.zCoefficient * io.lse[n] / (a.worldSize * a.rows) * p[e];
+        sum += dlogit * io.w[e * a.dim + j];
+        io.dw[e * a.dim + j] += dlogit * io.x[n * a.dim + j];
       }
       dx = sum;
     }
@@ -102,41 +100,45 @@ void router_backward(const OpCall& call, Stream*) {
 template <class Real>
 void aux_loss(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
-  const std::vector<double> share = load_share(a, in<int32_t>(call, 1));
+  const op::AuxLoss<Real> io(call);
+  const std::vector<double> share = load_share(a, io.allCounts);
   double loss = 0;
   for (int64_t n = 0; n < a.rows; n++)
     for (int64_t e = 0; e < a.experts; e++)
-      loss += a.experts * share[e] * in<Real>(call, 0)[n * a.experts + e] / (a.worldSize * a.rows);
-  out<Real>(call, 0)[0] = (a.accumulate ? out<Real>(call, 0)[0] : 0) + a.scale * loss;
+      loss += a.experts * share[e] * io.probs[n * a.experts + e] / (a.worldSize * a.rows);
+  io.loss[0] = (a.accumulate ? io.loss[0] : 0) + a.scale * loss;
 }
 
 template <class Real>
 void z_loss(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
-  double loss = a.accumulate ? out<Real>(call, 0)[0] : 0;
-  for (int64_t n = 0; n < a.rows; n++) loss += 1.0 * a.scale * in<Real>(call, 0)[n] * in<Real>(call, 0)[n];
-  out<Real>(call, 0)[0] = loss;
+  const op::ZLoss<Real> io(call);
+  double loss = a.accumulate ? io.loss[0] : 0;
+  for (int64_t n = 0; n < a.rows; n++) loss += 1.0 * a.scale * io.lse[n] * io.lse[n];
+  io.loss[0] = loss;
 }
 
 template <class Real>
 void permute(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
+  const op::Permute<Real> io(call);
   for (int64_t c = 0; c < a.rows * a.topK; c++) {
-    const int64_t row = routed_row(call, 1, c);
-    if (row >= 0) std::copy_n(in<Real>(call, 0) + c / a.topK * a.dim, a.dim, out<Real>(call, 0) + row * a.dim);
+    const int64_t row = routed_row(a, io, c);
+    if (row >= 0) std::copy_n(io.x + c / a.topK * a.dim, a.dim, io.rows + row * a.dim);
   }
 }
 
 template <class Real>
 void permute_backward(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
+  const op::PermuteBackward<Real> io(call);
   for (int64_t n = 0; n < a.rows; n++) {
     for (int64_t j = 0; j < a.dim; j++) {
-      Real& dx = out<Real>(call, 0)[n * a.dim + j];
+      Real& dx = io.dx[n * a.dim + j];
       double sum = a.accumulate ? dx : 0;
       for (int64_t c = n * a.topK; c < (n + 1) * a.topK; c++) {
-        const int64_t row = routed_row(call, 1, c);
-        if (row >= 0) sum += in<Real>(call, 0)[row * a.dim + j];
+        const int64_t row = routed_row(a, io, c);
+        if (row >= 0) sum += io.drows[row * a.dim + j];
       }
       dx = sum;
     }
@@ -146,14 +148,15 @@ void permute_backward(const OpCall& call, Stream*) {
 template <class Real>
 void unpermute(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
+  const op::Unpermute<Real> io(call);
   for (int64_t n = 0; n < a.rows; n++) {
     for (int64_t j = 0; j < a.dim; j++) {
       double sum = 0;
       for (int64_t c = n * a.topK; c < (n + 1) * a.topK; c++) {
-        const int64_t row = routed_row(call, 1, c);
-        if (row >= 0) sum += 1.0 * in<Real>(call, 4)[c] * in<Real>(call, 0)[row * a.dim + j];
+        const int64_t row = routed_row(a, io, c);
+        if (row >= 0) sum += 1.0 * io.weight[c] * io.rows[row * a.dim + j];
       }
-      out<Real>(call, 0)[n * a.dim + j] = sum;
+      io.y[n * a.dim + j] = sum;
     }
   }
 }
@@ -161,15 +164,16 @@ void unpermute(const OpCall& call, Stream*) {
 template <class Real>
 void unpermute_backward(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
+  const op::UnpermuteBackward<Real> io(call);
   for (int64_t c = 0; c < a.rows * a.topK; c++) {
-    const Real* dy = in<Real>(call, 0) + c / a.topK * a.dim;
-    const int64_t row = routed_row(call, 2, c);
+    const Real* dy = io.dy + c / a.topK * a.dim;
+    const int64_t row = routed_row(a, io, c);
     double dweight = 0;
     for (int64_t j = 0; row >= 0 && j < a.dim; j++) {
-      dweight += 1.0 * dy[j] * in<Real>(call, 1)[row * a.dim + j];
-      out<Real>(call, 0)[row * a.dim + j] = in<Real>(call, 5)[c] * dy[j];
+      dweight += 1.0 * dy[j] * io.rows[row * a.dim + j];
+      io.drows[row * a.dim + j] = io.weight[c] * dy[j];
     }
-    out<Real>(call, 1)[c] = dweight;
+    io.dweight[c] = dweight;
   }
 }
 

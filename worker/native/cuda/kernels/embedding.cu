@@ -67,23 +67,18 @@ __global__ void position_gradient_kernel(float* dwpe, const T* dx, Shape s) {
 }  // namespace
 
 void embedding(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::Embedding>(call, [&]<class T>(const op::Embedding<float, T>& io) {
     const Shape s{call.attrs->batch, call.attrs->sequence, call.attrs->dim};
-    launch(stream, per_row(s.batch * s.sequence), embedding_kernel<T>, out<T>(call, 0), in<int32_t>(call, 0),
-           in<float>(call, 1), in_if<float>(call, 2), s);
+    launch(stream, per_row(s.batch * s.sequence), embedding_kernel<T>, io.x, io.tokens, io.wte, io.wpe, s);
   });
 }
 
 void embedding_backward(const OpCall& call, Stream* stream) {
-  with_type(call.in_types[1], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::EmbeddingBackward>(call, [&]<class T>(const op::EmbeddingBackward<float, T>& io) {
     const Shape s{call.attrs->batch, call.attrs->sequence, call.attrs->dim};
     const dim3 blocks(static_cast<unsigned>(s.batch * s.sequence), static_cast<unsigned>(ceil_div(s.dim, kThreads)));
-    launch(stream, {blocks, dim3(kThreads)}, token_gradient_kernel<T>, out<float>(call, 0), in<int32_t>(call, 0),
-           in<T>(call, 1), s);
-    if (call.num_out > 1)
-      launch(stream, grid_of(s.sequence * s.dim), position_gradient_kernel<T>, out<float>(call, 1), in<T>(call, 1), s);
+    launch(stream, {blocks, dim3(kThreads)}, token_gradient_kernel<T>, io.dwte, io.tokens, io.dx, s);
+    if (io.dwpe) launch(stream, grid_of(s.sequence * s.dim), position_gradient_kernel<T>, io.dwpe, io.dx, s);
   });
 }
 

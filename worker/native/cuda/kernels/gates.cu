@@ -96,32 +96,41 @@ __global__ void gated_add_backward_kernel(GatedAddBackward<T> p) {
 }  // namespace
 
 void shared_gate(const OpCall& call, Stream* stream) {
-  with_type(call.in_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::SharedGate>(call, [&]<class T>(const op::SharedGate<float, T>& io) {
     const Attrs& a = *call.attrs;
-    const Gate<T> p{out<float>(call, 0), in<T>(call, 0), in<float>(call, 1), a.rows, a.dim, a.coefficients};
+    const Gate<T> p{.c = io.c, .x = io.x, .w = io.w, .rows = a.rows, .dim = a.dim, .k = a.coefficients};
     launch(stream, warp_per_row(a.rows), shared_gate_kernel<T>, p);
   });
 }
 
 void shared_gate_backward(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::SharedGateBackward>(call, [&]<class T>(const op::SharedGateBackward<float, T>& io) {
     const Attrs& a = *call.attrs;
-    const GateBackward<T> p{out<T>(call, 0), in<float>(call, 0), in<float>(call, 1), in<T>(call, 2), in<float>(call, 3),
-                            a.dim,           a.coefficients,     a.accumulate != 0};
+    const GateBackward<T> p{.dx = io.dx,
+                            .dc = io.dc,
+                            .c = io.c,
+                            .x = io.x,
+                            .w = io.w,
+                            .dim = a.dim,
+                            .k = a.coefficients,
+                            .accumulate = a.accumulate != 0};
     launch(stream, per_row(a.rows), shared_gate_backward_kernel<T>, p);
-    add_column_sums(stream, GateWeightGradient<T>{p}, {a.rows, a.coefficients * a.dim}, out<float>(call, 1));
+    add_column_sums(stream, GateWeightGradient<T>{p}, {a.rows, a.coefficients * a.dim}, io.dw);
   });
 }
 
 void gated_add_backward(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::GatedAddBackward>(call, [&]<class T>(const op::GatedAddBackward<float, T>& io) {
     const Attrs& a = *call.attrs;
-    const GatedAddBackward<T> p{out<T>(call, 0),   out<float>(call, 1), in<T>(call, 0), in<T>(call, 1),
-                                in_if<T>(call, 3), in<float>(call, 2),  a.rows,         a.dim,
-                                a.coefficients};
+    const GatedAddBackward<T> p{.ds = io.ds,
+                                .dc = io.dc,
+                                .dy = io.dy,
+                                .s = io.s,
+                                .m = io.m,
+                                .c = io.c,
+                                .rows = a.rows,
+                                .dim = a.dim,
+                                .k = a.coefficients};
     launch(stream, warp_per_row(a.rows), gated_add_backward_kernel<T>, p);
   });
 }

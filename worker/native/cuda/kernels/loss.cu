@@ -76,33 +76,39 @@ void load_share(Stream* stream, const Attrs& a, const int32_t* all_counts, float
 }
 
 void cross_entropy(const OpCall& call, Stream* stream) {
-  with_type(call.in_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::CrossEntropy>(call, [&]<class T>(const op::CrossEntropy<float, T>& io) {
     const Attrs& a = *call.attrs;
     const int64_t tokens = a.batch * a.sequence;
     double* partials = scratch_of<double>(stream, kLossBlocks + tokens);
     float* losses = reinterpret_cast<float*>(partials + kLossBlocks);
-    const CrossEntropy<T> p{out_if<T>(call, 1), losses,       in<T>(call, 0), in<int32_t>(call, 1),
-                            a.sequence,         a.vocabulary, a.scale};
+    const CrossEntropy<T> p{.dlogits = io.dlogits,
+                            .loss = losses,
+                            .logits = io.logits,
+                            .tokens = io.tokens,
+                            .sequence = a.sequence,
+                            .vocabulary = a.vocabulary,
+                            .scale = a.scale};
     launch(stream, per_row(tokens, kThreads), cross_entropy_kernel<T>, p);
-    sum_loss(stream, Plain{losses}, tokens, {out<float>(call, 0), a.scale, a.accumulate != 0}, partials);
+    sum_loss(stream, Plain{losses}, tokens, {io.loss, a.scale, a.accumulate != 0}, partials);
   });
 }
 
 void aux_loss(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
+  const op::AuxLoss<> io(call);
   double* partials = scratch_of<double>(stream, kLossBlocks + a.experts);
   float* share = reinterpret_cast<float*>(partials + kLossBlocks);
-  load_share(stream, a, in<int32_t>(call, 1), share);
+  load_share(stream, a, io.allCounts, share);
   const double mean = static_cast<double>(a.experts) / static_cast<double>(a.worldSize * a.rows);
-  sum_loss(stream, Balance{in<float>(call, 0), share, a.experts}, a.rows * a.experts,
-           {out<float>(call, 0), a.scale * mean, a.accumulate != 0}, partials);
+  sum_loss(stream, Balance{.probs = io.probs, .share = share, .experts = a.experts}, a.rows * a.experts,
+           {io.loss, a.scale * mean, a.accumulate != 0}, partials);
 }
 
 void z_loss(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
+  const op::ZLoss<> io(call);
   double* partials = scratch_of<double>(stream, kLossBlocks);
-  sum_loss(stream, Square{in<float>(call, 0)}, a.rows, {out<float>(call, 0), a.scale, a.accumulate != 0}, partials);
+  sum_loss(stream, Square{io.lse}, a.rows, {io.loss, a.scale, a.accumulate != 0}, partials);
 }
 
 }  // namespace scmoe::cuda

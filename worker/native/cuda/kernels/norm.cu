@@ -83,59 +83,77 @@ struct BetaGradient {
   __device__ float operator()(int64_t n, int64_t j) const { return load(p.dy[n * p.dim + j]); }
 };
 
-template <class T>
-Backward<T> backward_of(const OpCall& call, const float* mean, const float* rstd) {
-  const Attrs& a = *call.attrs;
-  return {out<T>(call, 0), in<T>(call, 0), in<T>(call, 1),   in<float>(call, 2), mean, rstd,
-          a.rows,          a.dim,          a.accumulate != 0};
+template <bool kCentred, class T>
+void norm_forward(Stream* stream, const Forward<T>& p) {
+  launch(stream, warp_per_row(p.rows), norm_kernel<kCentred, T>, p);
+}
+
+template <bool kCentred, class T>
+void norm_backward(Stream* stream, const Backward<T>& p, float* dgamma) {
+  launch(stream, warp_per_row(p.rows), norm_backward_kernel<kCentred, T>, p);
+  add_column_sums(stream, GammaGradient<T>{p}, {p.rows, p.dim}, dgamma);
 }
 
 }  // namespace
 
 void layernorm(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::Layernorm>(call, [&]<class T>(const op::Layernorm<float, T>& io) {
     const Attrs& a = *call.attrs;
-    const Forward<T> p{out<T>(call, 0),
-                       out<float>(call, 1),
-                       out<float>(call, 2),
-                       in<T>(call, 0),
-                       in<float>(call, 1),
-                       in<float>(call, 2),
-                       a.rows,
-                       a.dim};
-    launch(stream, warp_per_row(a.rows), norm_kernel<true, T>, p);
+    norm_forward<true, T>(stream, {.y = io.y,
+                                   .mean = io.mean,
+                                   .rstd = io.rstd,
+                                   .x = io.x,
+                                   .gamma = io.gamma,
+                                   .beta = io.beta,
+                                   .rows = a.rows,
+                                   .dim = a.dim});
   });
 }
 
 void rmsnorm(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::Rmsnorm>(call, [&]<class T>(const op::Rmsnorm<float, T>& io) {
     const Attrs& a = *call.attrs;
-    const Forward<T> p{out<T>(call, 0), nullptr, out<float>(call, 1), in<T>(call, 0), in<float>(call, 1), nullptr,
-                       a.rows,          a.dim};
-    launch(stream, warp_per_row(a.rows), norm_kernel<false, T>, p);
+    norm_forward<false, T>(stream, {.y = io.y,
+                                    .mean = nullptr,
+                                    .rstd = io.rstd,
+                                    .x = io.x,
+                                    .gamma = io.gamma,
+                                    .beta = nullptr,
+                                    .rows = a.rows,
+                                    .dim = a.dim});
   });
 }
 
 void layernorm_backward(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::LayernormBackward>(call, [&]<class T>(const op::LayernormBackward<float, T>& io) {
     const Attrs& a = *call.attrs;
-    const Backward<T> p = backward_of<T>(call, in<float>(call, 3), in<float>(call, 4));
-    launch(stream, warp_per_row(a.rows), norm_backward_kernel<true, T>, p);
-    add_column_sums(stream, GammaGradient<T>{p}, {a.rows, a.dim}, out<float>(call, 1));
-    add_column_sums(stream, BetaGradient<T>{p}, {a.rows, a.dim}, out<float>(call, 2));
+    const Backward<T> p{.dx = io.dx,
+                        .dy = io.dy,
+                        .x = io.x,
+                        .gamma = io.gamma,
+                        .mean = io.mean,
+                        .rstd = io.rstd,
+                        .rows = a.rows,
+                        .dim = a.dim,
+                        .accumulate = a.accumulate != 0};
+    norm_backward<true>(stream, p, io.dgamma);
+    add_column_sums(stream, BetaGradient<T>{p}, {a.rows, a.dim}, io.dbeta);
   });
 }
 
 void rmsnorm_backward(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::RmsnormBackward>(call, [&]<class T>(const op::RmsnormBackward<float, T>& io) {
     const Attrs& a = *call.attrs;
-    const Backward<T> p = backward_of<T>(call, nullptr, in<float>(call, 3));
-    launch(stream, warp_per_row(a.rows), norm_backward_kernel<false, T>, p);
-    add_column_sums(stream, GammaGradient<T>{p}, {a.rows, a.dim}, out<float>(call, 1));
+    const Backward<T> p{.dx = io.dx,
+                        .dy = io.dy,
+                        .x = io.x,
+                        .gamma = io.gamma,
+                        .mean = nullptr,
+                        .rstd = io.rstd,
+                        .rows = a.rows,
+                        .dim = a.dim,
+                        .accumulate = a.accumulate != 0};
+    norm_backward<false>(stream, p, io.dgamma);
   });
 }
 

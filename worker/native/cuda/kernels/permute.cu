@@ -117,47 +117,46 @@ __global__ void unpermute_backward_kernel(UnpermuteBackward<T> p) {
   map_row(p.dim, Scale{p.weight[choice]}, p.drows + row * p.dim, dy);
 }
 
-// Inputs i to i + 2 are expert, slot, counts.
-Routing routing_of(const OpCall& call, int i) {
-  return {in<int32_t>(call, i), in<int32_t>(call, i + 1), in<int32_t>(call, i + 2), call.attrs->topK,
-          call.attrs->capacity};
+// `io` has the buffers expert, slot and counts.
+template <class Buffers>
+Routing routing_of(const Attrs& a, const Buffers& io) {
+  return {.expert = io.expert, .slot = io.slot, .counts = io.counts, .k = a.topK, .capacity = a.capacity};
 }
 
 }  // namespace
 
 void permute(const OpCall& call, Stream* stream) {
-  with_type(call.in_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::Permute>(call, [&]<class T>(const op::Permute<float, T>& io) {
     const Attrs& a = *call.attrs;
-    launch(stream, per_row(a.rows * a.topK, kThreads), permute_kernel<T>, out<T>(call, 0), in<T>(call, 0),
-           routing_of(call, 1), a.dim);
+    launch(stream, per_row(a.rows * a.topK, kThreads), permute_kernel<T>, io.rows, io.x, routing_of(a, io), a.dim);
   });
 }
 
 void permute_backward(const OpCall& call, Stream* stream) {
-  with_type(call.in_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::PermuteBackward>(call, [&]<class T>(const op::PermuteBackward<float, T>& io) {
     const Attrs& a = *call.attrs;
-    launch(stream, per_row(a.rows, kThreads), permute_backward_kernel<T>, out<T>(call, 0), in<T>(call, 0),
-           routing_of(call, 1), a.dim, a.accumulate != 0);
+    launch(stream, per_row(a.rows, kThreads), permute_backward_kernel<T>, io.dx, io.drows, routing_of(a, io), a.dim,
+           a.accumulate != 0);
   });
 }
 
 void unpermute(const OpCall& call, Stream* stream) {
-  with_type(call.in_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::Unpermute>(call, [&]<class T>(const op::Unpermute<float, T>& io) {
     const Attrs& a = *call.attrs;
-    launch(stream, per_row(a.rows, kThreads), unpermute_kernel<T>, out<T>(call, 0), in<T>(call, 0), routing_of(call, 1),
-           in<float>(call, 4), a.dim);
+    launch(stream, per_row(a.rows, kThreads), unpermute_kernel<T>, io.y, io.rows, routing_of(a, io), io.weight, a.dim);
   });
 }
 
 void unpermute_backward(const OpCall& call, Stream* stream) {
-  with_type(call.in_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::UnpermuteBackward>(call, [&]<class T>(const op::UnpermuteBackward<float, T>& io) {
     const Attrs& a = *call.attrs;
-    const UnpermuteBackward<T> p{out<T>(call, 0),    out<float>(call, 1), in<T>(call, 0), in<T>(call, 1),
-                                 in<float>(call, 5), routing_of(call, 2), a.dim};
+    const UnpermuteBackward<T> p{.drows = io.drows,
+                                 .dweight = io.dweight,
+                                 .dy = io.dy,
+                                 .rows = io.rows,
+                                 .weight = io.weight,
+                                 .routing = routing_of(a, io),
+                                 .dim = a.dim};
     launch(stream, per_row(a.rows * a.topK, kThreads), unpermute_backward_kernel<T>, p);
   });
 }

@@ -105,16 +105,17 @@ __global__ void gated_add_kernel(GatedSum<T> p) {
   map_row(p.dim, GatedAdd{c[0], p.coefficients == 2 ? c[1] : 1.0f}, p.y + at, p.a + at, p.s + at, p.m + at);
 }
 
-// All rows of `dim`, or those of the chunk where input i gives counts; and how many at most.
+// The rows that an activation works on, and how many there can be at most.
 struct RowSet {
   Rows rows;
   int64_t most;
 };
-RowSet rows_of(const OpCall& call, Stream* stream, int i, int64_t room) {
-  const Attrs& a = *call.attrs;
-  if (i >= call.num_in) return {Rows{nullptr, nullptr, 0, a.rows}, a.rows};
+
+// all_counts may be null. `room` is the number of rows that the output has room for.
+RowSet rows_of(const Attrs& a, const int32_t* all_counts, int64_t room, Stream* stream) {
+  if (!all_counts) return {Rows{nullptr, nullptr, 0, a.rows}, a.rows};
   int32_t* memory = scratch_of<int32_t>(stream, segment_elements(a));
-  return {rows_of_chunk(stream, a, in<int32_t>(call, i), memory), room};
+  return {rows_of_chunk(stream, a, all_counts, memory), room};
 }
 
 }  // namespace
@@ -122,64 +123,54 @@ RowSet rows_of(const OpCall& call, Stream* stream, int i, int64_t room) {
 // --- Launchers
 
 void gelu(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::Gelu>(call, [&]<class T>(const op::Gelu<float, T>& io) {
     const int64_t dim = call.attrs->dim;
-    const auto [rows, most] = rows_of(call, stream, 1, call.out_elements[0] / dim);
-    launch(stream, per_row(most), gelu_kernel<T>, out<T>(call, 0), in<T>(call, 0), rows, dim);
+    const auto [rows, most] = rows_of(*call.attrs, io.allCounts, call.out_elements[0] / dim, stream);
+    launch(stream, per_row(most), gelu_kernel<T>, io.y, io.x, rows, dim);
   });
 }
 
 void gelu_backward(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::GeluBackward>(call, [&]<class T>(const op::GeluBackward<float, T>& io) {
     const int64_t dim = call.attrs->dim;
-    const auto [rows, most] = rows_of(call, stream, 2, call.out_elements[0] / dim);
-    launch(stream, per_row(most), gelu_backward_kernel<T>, out<T>(call, 0), in<T>(call, 0), in<T>(call, 1), rows, dim);
+    const auto [rows, most] = rows_of(*call.attrs, io.allCounts, call.out_elements[0] / dim, stream);
+    launch(stream, per_row(most), gelu_backward_kernel<T>, io.dx, io.dy, io.x, rows, dim);
   });
 }
 
 void swiglu(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::Swiglu>(call, [&]<class T>(const op::Swiglu<float, T>& io) {
     const int64_t dim = call.attrs->dim;
-    const auto [rows, most] = rows_of(call, stream, 1, call.out_elements[0] / dim);
-    launch(stream, per_row(most), swiglu_kernel<T>, out<T>(call, 0), in<T>(call, 0), rows, dim);
+    const auto [rows, most] = rows_of(*call.attrs, io.allCounts, call.out_elements[0] / dim, stream);
+    launch(stream, per_row(most), swiglu_kernel<T>, io.y, io.x, rows, dim);
   });
 }
 
 void swiglu_backward(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::SwigluBackward>(call, [&]<class T>(const op::SwigluBackward<float, T>& io) {
     const int64_t dim = call.attrs->dim;
-    const auto [rows, most] = rows_of(call, stream, 2, call.out_elements[0] / (2 * dim));
-    launch(stream, per_row(most), swiglu_backward_kernel<T>, out<T>(call, 0), in<T>(call, 0), in<T>(call, 1), rows,
-           dim);
+    const auto [rows, most] = rows_of(*call.attrs, io.allCounts, call.out_elements[0] / (2 * dim), stream);
+    launch(stream, per_row(most), swiglu_backward_kernel<T>, io.dx, io.dy, io.x, rows, dim);
   });
 }
 
 void add(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
-    launch(stream, per_row(call.attrs->rows), add_kernel<T>, out<T>(call, 0), in<T>(call, 0), in<T>(call, 1),
-           call.attrs->dim);
+  with_buffers<op::Add>(call, [&]<class T>(const op::Add<float, T>& io) {
+    launch(stream, per_row(call.attrs->rows), add_kernel<T>, io.y, io.a, io.b, call.attrs->dim);
   });
 }
 
 void scale_rows(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
-    launch(stream, per_row(call.attrs->rows), scale_rows_kernel<T>, out<T>(call, 0), in<T>(call, 0), in<float>(call, 1),
-           call.attrs->dim);
+  with_buffers<op::ScaleRows>(call, [&]<class T>(const op::ScaleRows<float, T>& io) {
+    launch(stream, per_row(call.attrs->rows), scale_rows_kernel<T>, io.y, io.x, io.c, call.attrs->dim);
   });
 }
 
 void gated_add(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::GatedAdd>(call, [&]<class T>(const op::GatedAdd<float, T>& io) {
     const Attrs& a = *call.attrs;
-    const GatedSum<T> p{out<T>(call, 0),    in<T>(call, 0), in<T>(call, 1), in<T>(call, 3),
-                        in<float>(call, 2), a.dim,          a.coefficients};
+    const GatedSum<T> p{
+        .y = io.y, .a = io.a, .s = io.s, .m = io.m, .c = io.c, .dim = a.dim, .coefficients = a.coefficients};
     launch(stream, per_row(a.rows), gated_add_kernel<T>, p);
   });
 }

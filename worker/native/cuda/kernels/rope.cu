@@ -32,13 +32,12 @@ __global__ void rope_kernel(T* qkv, Heads s, float base, bool inverse) {
 }  // namespace
 
 void rope(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::Rope>(call, [&]<class T>(const op::Rope<float, T>& io) {
     const Attrs& a = *call.attrs;
     const Heads s = heads_of(a);
     Grid grid = per_row(a.batch * a.sequence, kThreads);
     grid.shared_bytes = static_cast<size_t>(s.head_dim) * sizeof(float);
-    launch(stream, grid, rope_kernel<T>, out<T>(call, 0), s, a.base, a.inverse != 0);
+    launch(stream, grid, rope_kernel<T>, io.qkv, s, a.base, a.inverse != 0);
   });
 }
 

@@ -175,28 +175,37 @@ __global__ void dw_kernel(Slice<T> p) {
 
 void router(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  if (a.topK > 2) throw std::runtime_error("topK is " + std::to_string(a.topK) + "; the CUDA backend knows 1 and 2");
-  with_type(call.in_types[0], [&](auto type) {
-    using T = decltype(type);
-    multiply<true, true>(stream, Product<T, float, float>{out<float>(call, 0), in<T>(call, 0), in<float>(call, 1),
-                                                          nullptr, nullptr, a.rows, a.experts, a.dim, false});
+  if (a.topK > 2) {
+    throw std::runtime_error("attribute topK is " + std::to_string(a.topK) +
+                             ", but the CUDA backend chooses 1 or 2 experts for a token");
+  }
+  with_buffers<op::Router>(call, [&]<class T>(const op::Router<float, T>& io) {
+    multiply<true, true>(
+        stream, Product<T, float, float>{
+                    .c = io.probs, .a = io.x, .b = io.w, .rows = a.rows, .columns = a.experts, .depth = a.dim});
+    const Choice choice{.probs = io.probs,
+                        .weight = io.weight,
+                        .lse = io.lse,
+                        .expert = io.expert,
+                        .taken = io.taken,
+                        .rows = a.rows,
+                        .experts = a.experts,
+                        .k = a.topK};
+    launch(stream, warp_per_row(a.rows), choose_kernel, choice);
+    const int64_t blocks = ceil_div(a.rows * a.topK, kPlaces);
+    int32_t* const tallies = scratch_of<int32_t>(stream, blocks * a.experts);
+    const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(kPlaces)};
+    launch(stream, grid, tally_kernel, tallies, io.expert, a.rows, a.topK, a.experts);
+    launch(stream, grid_of(a.experts), count_kernel, tallies, io.counts, blocks, a.experts);
+    launch(stream, grid, place_kernel,
+           Places{.slot = io.slot,
+                  .expert = io.expert,
+                  .before = tallies,
+                  .rows = a.rows,
+                  .k = a.topK,
+                  .experts = a.experts,
+                  .capacity = a.capacity});
   });
-  const Choice choice{out<float>(call, 0),
-                      out<float>(call, 2),
-                      out_if<float>(call, 5),
-                      out<int32_t>(call, 1),
-                      in_if<int32_t>(call, 2),
-                      a.rows,
-                      a.experts,
-                      a.topK};
-  launch(stream, warp_per_row(a.rows), choose_kernel, choice);
-  const int64_t blocks = ceil_div(a.rows * a.topK, kPlaces);
-  int32_t *tallies = scratch_of<int32_t>(stream, blocks * a.experts), *expert = out<int32_t>(call, 1);
-  const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(kPlaces)};
-  launch(stream, grid, tally_kernel, tallies, expert, a.rows, a.topK, a.experts);
-  launch(stream, grid_of(a.experts), count_kernel, tallies, out<int32_t>(call, 4), blocks, a.experts);
-  launch(stream, grid, place_kernel,
-         Places{out<int32_t>(call, 3), expert, tallies, a.rows, a.topK, a.experts, a.capacity});
 }
 
 void router_backward(const OpCall& call, Stream* stream) {
@@ -205,23 +214,41 @@ void router_backward(const OpCall& call, Stream* stream) {
   const int64_t weights = a.experts * a.dim;
   float* share = scratch_of<float>(stream, a.experts + a.rows * a.experts + slices * weights);
   float *dlogits = share + a.experts, *partials = dlogits + a.rows * a.experts;
-  load_share(stream, a, in<int32_t>(call, 5), share);
   const float tokens = static_cast<float>(a.worldSize * a.rows);
-  launch(stream, warp_per_row(a.rows), dlogits_kernel,
-         Backward{dlogits, in<float>(call, 0), in<float>(call, 1), in_if<float>(call, 8), share, in<int32_t>(call, 2),
-                  in<int32_t>(call, 4), a.rows, a.experts, a.topK,
-                  a.auxCoefficient * static_cast<float>(a.experts) / tokens, 2 * a.zCoefficient / tokens});
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
-    multiply<true, false>(stream, Product<float, float, T>{out<T>(call, 0), dlogits, in<float>(call, 7), nullptr,
-                                                           nullptr, a.rows, a.dim, a.experts, a.accumulate != 0});
+  with_buffers<op::RouterBackward>(call, [&]<class T>(const op::RouterBackward<float, T>& io) {
+    load_share(stream, a, io.allCounts, share);
+    launch(stream, warp_per_row(a.rows), dlogits_kernel,
+           Backward{.dlogits = dlogits,
+                    .dweight = io.dweight,
+                    .probs = io.probs,
+                    .lse = io.lse,
+                    .share = share,
+                    .expert = io.expert,
+                    .slot = io.slot,
+                    .rows = a.rows,
+                    .experts = a.experts,
+                    .k = a.topK,
+                    .balance = a.auxCoefficient * static_cast<float>(a.experts) / tokens,
+                    .z = 2 * a.zCoefficient / tokens});
+    multiply<true, false>(stream, Product<float, float, T>{.c = io.dx,
+                                                           .a = dlogits,
+                                                           .b = io.w,
+                                                           .rows = a.rows,
+                                                           .columns = a.dim,
+                                                           .depth = a.experts,
+                                                           .accumulate = a.accumulate != 0});
     const dim3 blocks(static_cast<unsigned>(ceil_div(a.dim, kTile)), static_cast<unsigned>(ceil_div(a.experts, kTile)),
                       static_cast<unsigned>(slices));
     launch(stream, {blocks, dim3(kTileThreads)}, dw_kernel<T>,
-           Slice<T>{partials, dlogits, in<T>(call, 6), a.rows, a.experts, a.dim, length});
+           Slice<T>{.partials = partials,
+                    .dlogits = dlogits,
+                    .x = io.x,
+                    .rows = a.rows,
+                    .experts = a.experts,
+                    .dim = a.dim,
+                    .length = length});
+    launch(stream, grid_of(weights), add_partials, static_cast<const float*>(partials), slices, weights, io.dw);
   });
-  launch(stream, grid_of(weights), add_partials, static_cast<const float*>(partials), slices, weights,
-         out<float>(call, 1));
 }
 
 }  // namespace scmoe::cuda

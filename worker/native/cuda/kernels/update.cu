@@ -81,15 +81,14 @@ __global__ void adamw_kernel(Adam p) {
 }  // namespace
 
 void cast(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
-    for (int first = 0; first < call.num_in; first += kBuffers) {
+  with_buffers<op::Cast>(call, [&]<class T>(const op::Cast<float, T>& io) {
+    for (int first = 0; first < io.buffers.size; first += kBuffers) {
       Copies<T> copies{};
-      const int count = least(kBuffers, call.num_in - first);
+      const int count = least(kBuffers, io.buffers.size - first);
       int64_t most = 0;
       for (int i = 0; i < count; i++) {
-        copies.to[i] = out<T>(call, first + i), copies.from[i] = in<float>(call, first + i);
-        copies.elements[i] = call.in_elements[first + i];
+        copies.to[i] = io.copies[first + i], copies.from[i] = io.buffers[first + i];
+        copies.elements[i] = io.buffers.elements[first + i];
         most = greatest(most, copies.elements[i]);
       }
       const int64_t parts = least<int64_t>(kMostCopies, ceil_div(most, int64_t{kThreads} * kPack));
@@ -100,45 +99,51 @@ void cast(const OpCall& call, Stream* stream) {
 }
 
 void zero(const OpCall& call, Stream* stream) {
-  for (int i = 0; i < call.num_out; i++) {
-    const size_t width = call.out_types[i] == DType::kBF16 ? 2 : 4;
-    check(cudaMemsetAsync(call.out[i], 0, static_cast<size_t>(call.out_elements[i]) * width, device(stream).stream),
-          "cudaMemset");
+  const op::Zero<> io(call);
+  for (int i = 0; i < io.buffers.size; i++) {
+    const size_t width = io.buffers.types[i] == DType::kBF16 ? 2 : 4;
+    const size_t bytes = static_cast<size_t>(io.buffers.elements[i]) * width;
+    check(cudaMemsetAsync(io.buffers[i], 0, bytes, device(stream).stream), "cudaMemset");
   }
 }
 
 void square_sum(const OpCall& call, Stream* stream) {
-  double* partials = scratch_of<double>(stream, static_cast<int64_t>(call.num_in) * kBlocks);
-  for (int first = 0; first < call.num_in; first += kBuffers) {
+  const op::SquareSum<> io(call);
+  const int64_t size = io.buffers.size;
+  double* partials = scratch_of<double>(stream, size * kBlocks);
+  for (int first = 0; first < io.buffers.size; first += kBuffers) {
     Buffers buffers{};
-    const int count = least(kBuffers, call.num_in - first);
-    for (int i = 0; i < count; i++)
-      buffers.data[i] = in<float>(call, first + i), buffers.elements[i] = call.in_elements[first + i];
+    const int count = least(kBuffers, io.buffers.size - first);
+    for (int i = 0; i < count; i++) {
+      buffers.data[i] = io.buffers[first + i];
+      buffers.elements[i] = io.buffers.elements[first + i];
+    }
     launch(stream, {dim3(kBlocks, static_cast<unsigned>(count)), dim3(kThreads)}, square_partials, buffers,
            partials + static_cast<int64_t>(first) * kBlocks);
   }
-  launch(stream, {dim3(1), dim3(kThreads)}, sum_kernel, static_cast<const double*>(partials),
-         static_cast<int64_t>(call.num_in) * kBlocks, out<float>(call, 0));
+  launch(stream, {dim3(1), dim3(kThreads)}, sum_kernel, static_cast<const double*>(partials), size * kBlocks, io.y);
 }
 
 void global_norm(const OpCall& call, Stream* stream) {
-  launch(stream, {dim3(1), dim3(1)}, global_norm_kernel, in<float>(call, 0), in<float>(call, 1), out<float>(call, 0));
+  const op::GlobalNorm<> io(call);
+  launch(stream, {dim3(1), dim3(1)}, global_norm_kernel, io.dense, io.expert, io.norm);
 }
 
 void adamw(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  const Adam p{out<float>(call, 0),
-               out<float>(call, 1),
-               out<float>(call, 2),
-               in<float>(call, 0),
-               in<float>(call, 1),
-               in<float>(call, 2),
-               a.elements,
-               a.beta1,
-               a.beta2,
-               a.epsilon,
-               a.weightDecay,
-               a.clip};
+  const op::Adamw<> io(call);
+  const Adam p{.w = io.w,
+               .m = io.m,
+               .v = io.v,
+               .g = io.g,
+               .hyper = io.hyper,
+               .norm = io.norm,
+               .elements = a.elements,
+               .beta1 = a.beta1,
+               .beta2 = a.beta2,
+               .epsilon = a.epsilon,
+               .decay = a.weightDecay,
+               .clip = a.clip};
   launch(stream, grid_of(a.elements), adamw_kernel, p);
 }
 

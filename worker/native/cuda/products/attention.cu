@@ -243,9 +243,8 @@ Grid tiles_of(const Attrs& a, int64_t heads, int tiles) {
 
 void attention(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
-    const AttentionForward<T> p{out<T>(call, 0), out<float>(call, 1), in<T>(call, 0), heads_of(a)};
+  with_buffers<op::Attention>(call, [&]<class T>(const op::Attention<float, T>& io) {
+    const AttentionForward<T> p{.o = io.o, .lse = io.lse, .qkv = io.qkv, .s = heads_of(a)};
     if constexpr (std::is_same_v<T, bf16>) {
       if (has_tensor_attention(a)) return tensor_attention(stream, a, p);
     }
@@ -258,11 +257,10 @@ void attention_backward(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
   const int64_t rows = a.batch * a.sequence * a.heads;
   float* delta = scratch_of<float>(stream, rows);
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
-    const AttentionBackward<T> p{out<T>(call, 0),    in<T>(call, 0), in<T>(call, 1),
-                                 in<float>(call, 3), delta,          heads_of(a)};
-    launch(stream, warp_per_row(rows), delta_kernel<T>, delta, in<T>(call, 0), in<T>(call, 2), p.s, rows);
+  with_buffers<op::AttentionBackward>(call, [&]<class T>(const op::AttentionBackward<float, T>& io) {
+    const AttentionBackward<T> p{
+        .dqkv = io.dqkv, .dout = io.do_, .qkv = io.qkv, .lse = io.lse, .delta = delta, .s = heads_of(a)};
+    launch(stream, warp_per_row(rows), delta_kernel<T>, delta, io.do_, io.o, p.s, rows);
     if constexpr (std::is_same_v<T, bf16>) {
       if (has_tensor_attention(a)) return tensor_attention_backward(stream, a, p);
     }

@@ -165,53 +165,81 @@ dim3 blocks_of(int64_t columns, int64_t rows, int64_t experts, int64_t tile) {
   return dim3(static_cast<unsigned>(ceil_div(columns, tile)), static_cast<unsigned>(rows / tile + experts));
 }
 
+Rows rows_of_call(const Attrs& a, const int32_t* all_counts, Stream* stream) {
+  return rows_of_chunk(stream, a, all_counts, scratch_of<int32_t>(stream, segment_elements(a)));
+}
+
 template <class T>
 struct Layer {
   const T *x, *w, *b;
   T* y;
-  int64_t depth, columns;
+  const int32_t* all_counts;
+  int64_t depth, columns, room;  // room: rows that y has room for
 };
 
 template <bool kTransposed, class T>
-void forward(const OpCall& call, Stream* stream, const Layer<T>& layer) {
-  const Attrs& a = *call.attrs;
-  const int64_t local = a.experts / a.expertParallelSize, room = call.out_elements[0] / layer.columns;
-  const Rows rows = rows_of_chunk(stream, a, in<int32_t>(call, 2), scratch_of<int32_t>(stream, segment_elements(a)));
-  const Forward<T> p{layer.y, layer.x, layer.w, layer.b, rows, local, layer.columns, layer.depth};
+void forward(const Attrs& a, Stream* stream, const Layer<T>& layer) {
+  const int64_t local = a.experts / a.expertParallelSize, columns = layer.columns;
+  const Forward<T> p{.y = layer.y,
+                     .x = layer.x,
+                     .w = layer.w,
+                     .b = layer.b,
+                     .rows = rows_of_call(a, layer.all_counts, stream),
+                     .local_experts = local,
+                     .columns = columns,
+                     .depth = layer.depth};
   if constexpr (std::is_same_v<T, bf16>) {
-    if (fits_tensor_tile<T>(layer.depth, layer.columns))
-      return launch(stream, {blocks_of(layer.columns, room, local, kTensorTile), dim3(kTensorThreads), kTensorShared},
+    if (fits_tensor_tile<T>(layer.depth, columns))
+      return launch(stream, {blocks_of(columns, layer.room, local, kTensorTile), dim3(kTensorThreads), kTensorShared},
                     tensor_forward_kernel<kTransposed>, p);
   }
-  launch(stream, {blocks_of(layer.columns, room, local, kTile), dim3(kTileThreads)}, forward_kernel<kTransposed, T>, p);
+  launch(stream, {blocks_of(columns, layer.room, local, kTile), dim3(kTileThreads)}, forward_kernel<kTransposed, T>, p);
 }
 
 }  // namespace
 
 void grouped_linear(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::GroupedLinear>(call, [&]<class T>(const op::GroupedLinear<float, T>& io) {
     const Attrs& a = *call.attrs;
-    forward<false, T>(call, stream, {in<T>(call, 0), in<T>(call, 1), in_if<T>(call, 3), out<T>(call, 0), a.in, a.out});
+    forward<false, T>(a, stream,
+                      {.x = io.x,
+                       .w = io.w,
+                       .b = io.b,
+                       .y = io.y,
+                       .all_counts = io.allCounts,
+                       .depth = a.in,
+                       .columns = a.out,
+                       .room = call.out_elements[0] / a.out});
   });
 }
 
 void grouped_linear_dgrad(const OpCall& call, Stream* stream) {
-  with_type(call.out_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::GroupedLinearDgrad>(call, [&]<class T>(const op::GroupedLinearDgrad<float, T>& io) {
     const Attrs& a = *call.attrs;
-    forward<true, T>(call, stream, {in<T>(call, 0), in<T>(call, 1), nullptr, out<T>(call, 0), a.out, a.in});
+    forward<true, T>(a, stream,
+                     {.x = io.dy,
+                      .w = io.w,
+                      .b = nullptr,
+                      .y = io.dx,
+                      .all_counts = io.allCounts,
+                      .depth = a.out,
+                      .columns = a.in,
+                      .room = call.out_elements[0] / a.in});
   });
 }
 
 void grouped_linear_wgrad(const OpCall& call, Stream* stream) {
-  with_type(call.in_types[0], [&](auto type) {
-    using T = decltype(type);
+  with_buffers<op::GroupedLinearWgrad>(call, [&]<class T>(const op::GroupedLinearWgrad<float, T>& io) {
     const Attrs& a = *call.attrs;
     const int64_t local = a.experts / a.expertParallelSize;
-    const Rows rows = rows_of_chunk(stream, a, in<int32_t>(call, 2), scratch_of<int32_t>(stream, segment_elements(a)));
-    const Wgrad<T> p{
-        out<float>(call, 0), out_if<float>(call, 1), in<T>(call, 0), in<T>(call, 1), rows, local, a.in, a.out};
+    const Wgrad<T> p{.dw = io.dw,
+                     .db = io.db,
+                     .dy = io.dy,
+                     .x = io.x,
+                     .rows = rows_of_call(a, io.allCounts, stream),
+                     .local_experts = local,
+                     .in = a.in,
+                     .out = a.out};
     const bool tensor = fits_tensor_tile<T>(a.in, a.out);
     const int64_t tile = tensor ? kTensorTile : kTile;
     const dim3 blocks(static_cast<unsigned>(ceil_div(a.in, tile)), static_cast<unsigned>(ceil_div(a.out, tile)),

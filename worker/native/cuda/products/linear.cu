@@ -23,51 +23,80 @@ struct ColumnValue {
 // y^T [out, rows] = w^T' [out, in] x^T [in, rows]
 void linear(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  const DType type = call.out_types[0];
-  const void* bias = a.bias ? call.in[2] : nullptr;
-  const void* residual = call.num_in > 2 + a.bias ? call.in[2 + a.bias] : nullptr;
-  const BlasShape shape{a.out, a.rows, a.in, true, false, type, type, bias != nullptr, residual != nullptr};
-  if (blas_multiply(stream, shape, {call.in[1], call.in[0], residual, call.out[0], bias})) return;
-  with_type(type, [&](auto sample) {
-    using T = decltype(sample);
-    multiply<true, true>(stream,
-                         Product<T, T, T>{out<T>(call, 0), in<T>(call, 0), in<T>(call, 1), static_cast<const T*>(bias),
-                                          static_cast<const T*>(residual), a.rows, a.out, a.in, false});
+  const DType type = op::Linear<>::activation_type(call);
+  with_buffers<op::Linear>(call, [&]<class T>(const op::Linear<float, T>& io) {
+    const BlasShape shape{.m = a.out,
+                          .n = a.rows,
+                          .k = a.in,
+                          .transpose_a = true,
+                          .transpose_b = false,
+                          .input = type,
+                          .output = type,
+                          .bias = io.b != nullptr,
+                          .add = io.residual != nullptr};
+    if (blas_multiply(stream, shape, {.a = io.w, .b = io.x, .c = io.residual, .d = io.y, .bias = io.b})) return;
+    multiply<true, true>(stream, Product<T, T, T>{.c = io.y,
+                                                  .a = io.x,
+                                                  .b = io.w,
+                                                  .bias = io.b,
+                                                  .residual = io.residual,
+                                                  .rows = a.rows,
+                                                  .columns = a.out,
+                                                  .depth = a.in});
   });
 }
 
 // dx^T [in, rows] = w^T [in, out] dy^T [out, rows]
 void linear_dgrad(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  const DType type = call.out_types[0];
+  const DType type = op::LinearDgrad<>::activation_type(call);
   const bool accumulate = a.accumulate != 0;
-  const BlasShape shape{a.in, a.rows, a.out, false, false, type, type, false, accumulate};
-  if (blas_multiply(stream, shape, {call.in[1], call.in[0], accumulate ? call.out[0] : nullptr, call.out[0], nullptr}))
-    return;
-  with_type(type, [&](auto sample) {
-    using T = decltype(sample);
-    multiply<true, false>(stream, Product<T, T, T>{out<T>(call, 0), in<T>(call, 0), in<T>(call, 1), nullptr, nullptr,
-                                                   a.rows, a.in, a.out, accumulate});
+  with_buffers<op::LinearDgrad>(call, [&]<class T>(const op::LinearDgrad<float, T>& io) {
+    const BlasShape shape{.m = a.in,
+                          .n = a.rows,
+                          .k = a.out,
+                          .transpose_a = false,
+                          .transpose_b = false,
+                          .input = type,
+                          .output = type,
+                          .bias = false,
+                          .add = accumulate};
+    const BlasOperands operands{.a = io.w, .b = io.dy, .c = accumulate ? io.dx : nullptr, .d = io.dx, .bias = nullptr};
+    if (blas_multiply(stream, shape, operands)) return;
+    multiply<true, false>(stream, Product<T, T, T>{.c = io.dx,
+                                                   .a = io.dy,
+                                                   .b = io.w,
+                                                   .rows = a.rows,
+                                                   .columns = a.in,
+                                                   .depth = a.out,
+                                                   .accumulate = accumulate});
   });
 }
 
 // dw^T [in, out] += x^T [in, rows] dy [rows, out]; db += column sums of dy
 void linear_wgrad(const OpCall& call, Stream* stream) {
   const Attrs& a = *call.attrs;
-  const DType type = call.in_types[0];
-  float* const db = out_if<float>(call, 1);
-  BlasShape shape{a.in, a.out, a.rows, false, true, type, DType::kF32, false, true};
-  const BlasOperands operands{call.in[1], call.in[0], call.out[0], call.out[0], nullptr, db};
-  shape.bias_gradient = db != nullptr && blas_sums_columns();
-  if (shape.bias_gradient && blas_multiply(stream, shape, operands)) return;
-  shape.bias_gradient = false;
-  const bool done = blas_multiply(stream, shape, operands);
-  with_type(type, [&](auto sample) {
-    using T = decltype(sample);
-    if (!done)
-      multiply<false, false>(stream, Product<T, T, float>{out<float>(call, 0), in<T>(call, 0), in<T>(call, 1), nullptr,
-                                                          nullptr, a.out, a.in, a.rows, true});
-    if (db != nullptr) add_column_sums(stream, ColumnValue<T>{in<T>(call, 0), a.out}, {a.rows, a.out}, db);
+  with_buffers<op::LinearWgrad>(call, [&]<class T>(const op::LinearWgrad<float, T>& io) {
+    BlasShape shape{.m = a.in,
+                    .n = a.out,
+                    .k = a.rows,
+                    .transpose_a = false,
+                    .transpose_b = true,
+                    .input = op::LinearWgrad<>::activation_type(call),
+                    .output = DType::kF32,
+                    .bias = false,
+                    .add = true,
+                    .bias_gradient = io.db != nullptr && blas_sums_columns()};
+    const BlasOperands operands{.a = io.x, .b = io.dy, .c = io.dw, .d = io.dw, .bias = nullptr, .bias_gradient = io.db};
+    if (shape.bias_gradient && blas_multiply(stream, shape, operands)) return;
+    shape.bias_gradient = false;
+    if (!blas_multiply(stream, shape, operands)) {
+      multiply<false, false>(
+          stream,
+          Product<T, T, float>{
+              .c = io.dw, .a = io.dy, .b = io.x, .rows = a.out, .columns = a.in, .depth = a.rows, .accumulate = true});
+    }
+    if (io.db != nullptr) add_column_sums(stream, ColumnValue<T>{io.dy, a.out}, {a.rows, a.out}, io.db);
   });
 }
 

@@ -76,9 +76,9 @@ struct Product {
   TC* c;
   const TA* a;
   const TB* b;
-  const TC *bias, *residual;
+  const TC *bias = nullptr, *residual = nullptr;
   int64_t rows, columns, depth;
-  bool accumulate;
+  bool accumulate = false;
 };
 
 template <bool kDepthOfA, bool kDepthOfB, class TA, class TB, class TC>
