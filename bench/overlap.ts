@@ -8,7 +8,7 @@
 
 import { parseArgs } from 'node:util'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
-import { type ModelConfig, modelConfig } from '../worker/model.ts'
+import { type ModelConfig, modelConfig } from '../worker/model/config.ts'
 import { type Line, type Verdict, verdicts } from './overlap/figures.ts'
 import { learn, measurePhase, type Setting, type Subject } from './overlap/measure.ts'
 import { MODEL_NAMES, MODELS, type ModelName, type Phase } from './overlap/shape.ts'

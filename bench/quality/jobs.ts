@@ -3,7 +3,8 @@
 
 import { createHash } from 'node:crypto'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { type ModelConfig, modelConfig, parameterCounts } from '../../worker/model.ts'
+import { type ModelConfig, modelConfig } from '../../worker/model/config.ts'
+import { parameterCounts } from '../../worker/model/tensors.ts'
 
 const positions = [1, 2, 3] as const
 const gates = ['DirectAdd', 'CG1', 'CG2'] as const

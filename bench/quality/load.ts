@@ -1,6 +1,6 @@
 // How evenly tokens are spread over the experts, from the counts of the routers. Pure.
 
-import type { ModelConfig } from '../../worker/model.ts'
+import type { ModelConfig } from '../../worker/model/config.ts'
 import type { Emitted } from '../../worker/program/program.ts'
 
 /** The program with its routers' gathered counts in persistent memory, so that they can be read. */

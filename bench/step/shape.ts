@@ -1,7 +1,7 @@
 // The models of the step benchmark, and the speed of another program with them. Pure.
 
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { type ModelConfig, modelConfig } from '../../worker/model.ts'
+import { type ModelConfig, modelConfig } from '../../worker/model/config.ts'
 
 export interface Shape {
   hidden: number

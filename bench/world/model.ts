@@ -1,7 +1,7 @@
 // A model on all ranks of a world: its programs under any schedule, and the same compute without
 // transfers.
 
-import type { ModelConfig } from '../../worker/model.ts'
+import type { ModelConfig } from '../../worker/model/config.ts'
 import { alone, countBuffers, ONES } from '../../worker/program/alone.ts'
 import { emitEvaluate, emitMicroBatch, emitTrain } from '../../worker/program/emit.ts'
 import type { Buffer, Emitted, Program, Scheduled } from '../../worker/program/program.ts'

@@ -1,7 +1,7 @@
 // The fastest matrix product of this machine with the engine's own kernel, with which the speed of
 // a step is compared.
 
-import { elementsOf } from '../../worker/model.ts'
+import { elementsOf } from '../../worker/model/tensors.ts'
 import type { Emitted, Op, Program } from '../../worker/program/program.ts'
 import type { Rank, World } from './world.ts'
 

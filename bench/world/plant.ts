@@ -7,7 +7,7 @@
 // spread evenly over the classes modulo E, so each expert gets 1/E of the first and of the second
 // choices.
 
-import type { ModelConfig } from '../../worker/model.ts'
+import type { ModelConfig } from '../../worker/model/config.ts'
 
 /** High above the initial values of embeddings, 0.02, and above the values that attention adds. */
 const RAISED = 0.2

@@ -1,6 +1,6 @@
 // The programs of one rank, their schedules and the predicted times of these.
 
-import type { ModelConfig } from '../../worker/model.ts'
+import type { ModelConfig } from '../../worker/model/config.ts'
 import { emitEvaluate, emitMicroBatch, emitTrain } from '../../worker/program/emit.ts'
 import type { Emitted, Program } from '../../worker/program/program.ts'
 import {

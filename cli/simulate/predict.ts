@@ -1,7 +1,7 @@
 // Predicts a step on ranks that do not exist, from measured times of compute, formulas for
 // communication, and the scheduler. Pure.
 
-import type { ModelConfig } from '../../worker/model.ts'
+import type { ModelConfig } from '../../worker/model/config.ts'
 import { groupSize } from '../../worker/program/cost.ts'
 import { collectiveOf } from '../../worker/program/effects.ts'
 import { emitTrain } from '../../worker/program/emit.ts'

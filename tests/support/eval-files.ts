@@ -3,7 +3,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { type ModelConfig, modelConfig } from '../../worker/model.ts'
+import { type ModelConfig, modelConfig } from '../../worker/model/config.ts'
 import { wholeModel } from './model-world.ts'
 
 export interface FileTensor {

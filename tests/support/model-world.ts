@@ -2,7 +2,9 @@
 // training does, without the worker.
 
 import type { EngineOptions } from '../../worker/engine.ts'
-import { elementsOf, gradientOf, initialise, type ModelConfig, sliceOf, tensors } from '../../worker/model.ts'
+import type { ModelConfig } from '../../worker/model/config.ts'
+import { initialise } from '../../worker/model/initialise.ts'
+import { elementsOf, gradientOf, sliceOf, tensors } from '../../worker/model/tensors.ts'
 import { BUFFER, emitEvaluate, emitGradients, emitMicroBatch, emitTrain } from '../../worker/program/emit.ts'
 import type { Emitted, Scheduled } from '../../worker/program/program.ts'
 import { assemble, type Choice, schedule } from '../../worker/schedule/schedule.ts'

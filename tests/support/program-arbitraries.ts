@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { type ModelConfig, modelConfig } from '../../worker/model.ts'
+import { type ModelConfig, modelConfig } from '../../worker/model/config.ts'
 import type { Emitted } from '../../worker/program/program.ts'
 import type { Choice, Profile, Times } from '../../worker/schedule/schedule.ts'
 

@@ -2,7 +2,8 @@
 
 import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type ModelConfig, meanOf, type Slice, sliceOf, type Tensor, tensors, varianceOf } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
+import { meanOf, type Slice, sliceOf, type Tensor, tensors, varianceOf } from '../model/tensors.ts'
 import type { Reduce } from '../ranks/together.ts'
 
 export interface CheckpointPlace {

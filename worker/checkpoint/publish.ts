@@ -3,7 +3,7 @@
 
 import { open, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { sliceOf } from '../model.ts'
+import { sliceOf } from '../model/tensors.ts'
 import type { Losses } from '../report/losses.ts'
 import { type CheckpointIndex, encodeIndex, folderOf, INDEX, listSteps, modelFields } from './contents.ts'
 import { type CheckpointPlace, type Held, TEMPORARY } from './place.ts'

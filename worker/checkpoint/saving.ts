@@ -6,7 +6,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { errnoText, WorkerFailure } from '../failure.ts'
-import type { ModelConfig } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
 import { everywhere, gathered, together } from '../ranks/together.ts'
 import type { Losses } from '../report/losses.ts'
 import { type CheckpointIndex, folderOf } from './contents.ts'

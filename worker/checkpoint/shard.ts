@@ -3,7 +3,7 @@
 
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { ModelConfig } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
 import type { CheckpointPlace, Held } from './place.ts'
 import { encodeHeader, type Tensor as FileTensor, type Written, writeSafetensors } from './safetensors.ts'
 import { writeBeside } from './thread.ts'

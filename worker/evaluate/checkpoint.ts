@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import { type CheckpointIndex, folderOf, INDEX, listSteps, modelDifference, readIndex } from '../checkpoint/contents.ts'
 import { readHeld } from '../checkpoint/restore.ts'
 import { errnoText, WorkerFailure } from '../failure.ts'
-import { type ModelConfig, sliceOf, tensors } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
+import { sliceOf, tensors } from '../model/tensors.ts'
 import { readWeights } from './weights.ts'
 
 export type Source =

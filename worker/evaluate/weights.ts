@@ -5,7 +5,7 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { type Entry, readFloats, readHeaderOfAny } from '../checkpoint/safetensors.ts'
 import { errnoText, WorkerFailure } from '../failure.ts'
-import type { Tensor } from '../model.ts'
+import type { Tensor } from '../model/tensors.ts'
 
 /** A tensor as a file's header describes it, with the name of the file. */
 export type Found = Pick<Entry, 'dtype' | 'shape'> & { file: string }

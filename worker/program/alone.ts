@@ -2,7 +2,7 @@
 // on a machine that holds only this rank of a world of any size. The rows that would arrive are
 // replaced by those that would leave, which are as many and as large. Sums over ranks are left out.
 
-import type { ModelConfig } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
 import { collectiveOf } from './effects.ts'
 import type { Buffer, Emitted, Op, Scheduled } from './program.ts'
 

@@ -1,7 +1,7 @@
 // The persistent buffers, other than the tensors of model.ts, that JavaScript writes before a run
 // or reads after it.
 
-import type { ModelConfig } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
 import type { Emitter } from './emitter.ts'
 
 export const BUFFER = {

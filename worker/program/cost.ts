@@ -1,7 +1,7 @@
 // The first guess of what an op costs, before anything was measured: floating-point operations of a
 // compute op, bytes that this rank sends in a comm op.
 
-import type { ModelConfig } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
 import { onRoutedRows } from './effects.ts'
 import type { AttrName } from './op-attributes.ts'
 import { type OpSpec, sizeOf } from './op-spec.ts'

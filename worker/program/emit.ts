@@ -2,7 +2,7 @@
 // numbers; the schedule decides where and when ops run. With micro-batches, an optimizer step is
 // accumulate.first, accumulate (microBatches - 2 times), then train.
 
-import type { ModelConfig } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
 import { declarePersistent } from './buffers.ts'
 import { Emitter } from './emitter.ts'
 import { embedding, embeddingBackward, head, headBackward } from './head.ts'

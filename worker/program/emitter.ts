@@ -1,7 +1,8 @@
 // Collects buffers and ops in the order in which the blocks of a model emit them. The emitter knows
 // the tensors, but nothing of the architecture.
 
-import { gradientOf, type ModelConfig, meanOf, sliceOf, type Tensor, tensors, varianceOf } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
+import { gradientOf, meanOf, sliceOf, type Tensor, tensors, varianceOf } from '../model/tensors.ts'
 import { activationType, cost } from './cost.ts'
 import { specsOf } from './effects.ts'
 import { OPS, type OpName } from './ops.ts'

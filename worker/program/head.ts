@@ -1,6 +1,6 @@
 // The ops outside all units: the embedding before them, and final norm, head and loss after them.
 
-import { gradientOf } from '../model.ts'
+import { gradientOf } from '../model/tensors.ts'
 import { BUFFER } from './buffers.ts'
 import type { Emitter } from './emitter.ts'
 import { linear, linearBackward, norm, normBackward, RESIDUAL } from './layers.ts'

@@ -2,7 +2,7 @@
 // its parameters are `<scope>.weight` and `<scope>.bias`, its result is `<scope>.y`. The backward
 // pass of a layer reads the buffers that its forward pass wrote under the same scope.
 
-import { gradientOf } from '../model.ts'
+import { gradientOf } from '../model/tensors.ts'
 import type { Emitter } from './emitter.ts'
 import { reduceBucket } from './update.ts'
 

@@ -3,7 +3,7 @@
 // input x: [N, d]. The backward of dispatch is combine, and the reverse. In the backward pass every
 // op has the part of the forward op that it undoes.
 
-import { gradientOf } from '../model.ts'
+import { gradientOf } from '../model/tensors.ts'
 import { BUFFER } from './buffers.ts'
 import { rowsReceived, rowsSent } from './cost.ts'
 import type { Emitter } from './emitter.ts'

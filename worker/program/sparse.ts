@@ -12,7 +12,7 @@
 // In all of them m = sum_i G(x)_i E_i(x). The coefficients are c = (1, 1) for DirectAdd, c0 =
 // sigmoid(<w, .>) and c1 = 1 for CG1 (eq. 14), and c = softmax(W .) for CG2 (eq. 16).
 
-import { gradientOf } from '../model.ts'
+import { gradientOf } from '../model/tensors.ts'
 import type { Emitter } from './emitter.ts'
 import { feedForward, feedForwardAgain, feedForwardBackward, norm, normBackward, RESIDUAL } from './layers.ts'
 import { type Branch, decodeBackward, expertsBackward, gateBackward, moeDecode, moeForward } from './moe.ts'

@@ -2,7 +2,7 @@
 // is pre-norm (arXiv 2404.05019, eqs. 8 to 10): a = x + Attn(N(x)), and in blocks without MoE out =
 // a + MLP(N(a)).
 
-import { blocksOf } from '../model.ts'
+import { blocksOf } from '../model/config.ts'
 import { attention, attentionAgain, attentionBackward } from './attention.ts'
 import type { Emitter } from './emitter.ts'
 import { feedForward, feedForwardAgain, feedForwardBackward, norm, normBackward, RESIDUAL } from './layers.ts'

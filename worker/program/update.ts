@@ -2,7 +2,7 @@
 // tokens. Dense gradients are summed over all ranks. The experts of one EP group have already seen
 // all tokens of the group, so their gradients are summed only over the experts' replicas (edp).
 
-import { gradientOf, meanOf, type Tensor, varianceOf } from '../model.ts'
+import { gradientOf, meanOf, type Tensor, varianceOf } from '../model/tensors.ts'
 import { BUFFER, statistics } from './buffers.ts'
 import { groupSize } from './cost.ts'
 import { type Emitter, gradients, localElements } from './emitter.ts'

@@ -1,7 +1,7 @@
 // The last step: buffers get their places in memory, and names become indices. The result is the
 // file that the engine loads.
 
-import type { ModelConfig } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
 import type { Program, Scheduled } from '../program/program.ts'
 import { planMemory } from './memory.ts'
 

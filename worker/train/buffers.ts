@@ -3,7 +3,7 @@
 import type { TokenData } from '../data/data.ts'
 import type { Engine } from '../engine.ts'
 import { WorkerFailure } from '../failure.ts'
-import type { ModelConfig } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
 import { BUFFER } from '../program/emit.ts'
 import { hyperParameters, type LearningRate } from './learning-rate.ts'
 

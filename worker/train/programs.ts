@@ -2,7 +2,7 @@
 // then as `choose` finds best for a measured profile.
 
 import type { Engine, RunTimes } from '../engine.ts'
-import type { ModelConfig } from '../model.ts'
+import type { ModelConfig } from '../model/config.ts'
 import { emitEvaluate, emitMicroBatch, emitTrain } from '../program/emit.ts'
 import type { Emitted, Scheduled } from '../program/program.ts'
 import type { TracedRun } from '../report/trace.ts'

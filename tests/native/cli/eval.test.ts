@@ -8,7 +8,7 @@ import { Evaluation, type EvaluationOrder } from '../../../crds/evaluation.ts'
 import type { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 import { createEngine } from '../../../worker/engine.ts'
 import { evaluate } from '../../../worker/evaluate/run.ts'
-import { gradientOf, tensors } from '../../../worker/model.ts'
+import { gradientOf, tensors } from '../../../worker/model/tensors.ts'
 import { BUFFER, emitGradients } from '../../../worker/program/emit.ts'
 import { assemble, schedule } from '../../../worker/schedule/schedule.ts'
 import {

@@ -10,7 +10,7 @@ import { measureCompute } from '../../../cli/simulate/measure.ts'
 import { simulateCommand } from '../../../cli/simulate/simulate.ts'
 import { API_VERSION, KIND } from '../../../crds/contract.ts'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
-import { modelConfig } from '../../../worker/model.ts'
+import { modelConfig } from '../../../worker/model/config.ts'
 import { emitMicroBatch, emitTrain } from '../../../worker/program/emit.ts'
 import { temporaryFolder, tinySpec } from '../../support/worker-gang.ts'
 

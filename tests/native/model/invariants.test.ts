@@ -2,7 +2,8 @@
 // a step.
 
 import { afterAll, describe, expect, it } from 'vitest'
-import { elementsOf, gradientOf, type ModelConfig, meanOf, tensors } from '../../../worker/model.ts'
+import type { ModelConfig } from '../../../worker/model/config.ts'
+import { elementsOf, gradientOf, meanOf, tensors } from '../../../worker/model/tensors.ts'
 import type { Scheduled } from '../../../worker/program/program.ts'
 import { distance, ModelWorld, Processes, wholeModel } from '../../support/model-world.ts'
 import { configOf, type Job } from '../../support/program-arbitraries.ts'

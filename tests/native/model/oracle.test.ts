@@ -2,7 +2,7 @@
 // gradient, and their norm.
 
 import { afterAll, describe, expect, it } from 'vitest'
-import type { ModelConfig } from '../../../worker/model.ts'
+import type { ModelConfig } from '../../../worker/model/config.ts'
 import { distance, ModelWorld, Processes, tokensOf, type WholeModel, wholeModel } from '../../support/model-world.ts'
 import { oracle } from '../../support/oracle/model.ts'
 import { configOf, type Job } from '../../support/program-arbitraries.ts'

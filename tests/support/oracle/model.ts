@@ -4,7 +4,7 @@
 // wrong.
 
 import { defaultDevice, init, valueAndGrad } from '@jax-js/jax'
-import { blocksOf } from '../../../worker/model.ts'
+import { blocksOf } from '../../../worker/model/config.ts'
 import { attention, coefficients, feedForward, linear, norm } from './layers.ts'
 import { type Routing, routing } from './routing.ts'
 import {

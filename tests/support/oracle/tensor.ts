@@ -2,7 +2,7 @@
 // arguments. The functions here take references of their own, so that arguments can be used again.
 
 import { numpy as np } from '@jax-js/jax'
-import type { ModelConfig } from '../../../worker/model.ts'
+import type { ModelConfig } from '../../../worker/model/config.ts'
 
 export type Tensor = np.Array
 export type Parameters = Record<string, Tensor>

@@ -11,7 +11,7 @@ import { JobFileError, readJob } from '../../../cli/job-file.ts'
 import { type SimulateOptions, simulateCommand } from '../../../cli/simulate/simulate.ts'
 import { API_VERSION, KIND } from '../../../crds/contract.ts'
 import { worldSizeOf } from '../../../crds/ranks.ts'
-import { modelConfig } from '../../../worker/model.ts'
+import { modelConfig } from '../../../worker/model/config.ts'
 import { emitTrain } from '../../../worker/program/emit.ts'
 
 const OPTIONS: SimulateOptions = { bandwidth: 100, latency: 10, peer: 0, contention: 0, ranks: [4] }
@@ -68,7 +68,7 @@ describe('scmoe simulate of a job in bfloat16', () => {
 })
 
 describe('scmoe simulate of a world that the job cannot have', () => {
-  // Seen failing with the text of worker/model.ts, which named neither a field nor a remedy.
+  // Seen failing when modelConfig refused it, whose text named neither a field nor a remedy.
   it('is refused in the words of the rules', async () => {
     const file = join(folder, 'groups.json')
     const spec = { training: { steps: 1 }, parallelism: { expertParallelSize: 2 }, workers: { replicas: 2 } }

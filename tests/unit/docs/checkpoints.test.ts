@@ -3,7 +3,8 @@
 import { readFileSync } from 'node:fs'
 import * as fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { type ModelConfig, tensors } from '../../../worker/model.ts'
+import type { ModelConfig } from '../../../worker/model/config.ts'
+import { tensors } from '../../../worker/model/tensors.ts'
 import { configOf, type Job, job } from '../../support/program-arbitraries.ts'
 
 const page = readFileSync('docs/checkpoints.md', 'utf8')

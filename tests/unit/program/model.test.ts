@@ -3,15 +3,9 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
-import {
-  elementsOf,
-  initialise,
-  modelConfig,
-  parameterCounts,
-  sliceOf,
-  type Tensor,
-  tensors,
-} from '../../../worker/model.ts'
+import { modelConfig } from '../../../worker/model/config.ts'
+import { initialise } from '../../../worker/model/initialise.ts'
+import { elementsOf, parameterCounts, sliceOf, type Tensor, tensors } from '../../../worker/model/tensors.ts'
 import { configOf, job } from '../../support/program-arbitraries.ts'
 
 const spec = (model: object, rest: object = {}) =>

@@ -3,7 +3,8 @@
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { type ModelConfig, tensors } from '../../../worker/model.ts'
+import type { ModelConfig } from '../../../worker/model/config.ts'
+import { tensors } from '../../../worker/model/tensors.ts'
 import { specsOf } from '../../../worker/program/effects.ts'
 import { emitEvaluate, emitMicroBatch, emitTrain } from '../../../worker/program/emit.ts'
 import { type Buffer, BYTES, type Emitted, type Op } from '../../../worker/program/program.ts'

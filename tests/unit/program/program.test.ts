@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { gradientOf, meanOf, tensors, varianceOf } from '../../../worker/model.ts'
+import { gradientOf, meanOf, tensors, varianceOf } from '../../../worker/model/tensors.ts'
 import { reads, violation, writes } from '../../../worker/program/effects.ts'
 import { BUFFER, emitEvaluate, emitGradients, emitMicroBatch, emitTrain } from '../../../worker/program/emit.ts'
 import type { Emitted, Op } from '../../../worker/program/program.ts'

@@ -12,7 +12,8 @@ import { type CheckpointPlace, type Held, heldTensors } from '../../../worker/ch
 import { restoreCheckpoint } from '../../../worker/checkpoint/restore.ts'
 import { hashFile, readFloats, readHeader, writeSafetensors } from '../../../worker/checkpoint/safetensors.ts'
 import { Saving } from '../../../worker/checkpoint/saving.ts'
-import { type ModelConfig, modelConfig, sliceOf, tensors } from '../../../worker/model.ts'
+import { type ModelConfig, modelConfig } from '../../../worker/model/config.ts'
+import { sliceOf, tensors } from '../../../worker/model/tensors.ts'
 import { reducers } from '../../support/reducers.ts'
 
 let folder: string

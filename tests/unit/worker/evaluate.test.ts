@@ -7,7 +7,7 @@ import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 import { modelDifference, modelFields } from '../../../worker/checkpoint/contents.ts'
 import { batchesOf, batchOf, emitBatch, modelOf, specOfIndex } from '../../../worker/evaluate/model.ts'
 import { type Found, weightProblems } from '../../../worker/evaluate/weights.ts'
-import { tensors } from '../../../worker/model.ts'
+import { tensors } from '../../../worker/model/tensors.ts'
 import { configOf, job } from '../../support/program-arbitraries.ts'
 
 describe('the model of an evaluation', () => {

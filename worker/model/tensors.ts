@@ -1,59 +1,8 @@
-// The model as data: the numbers of one job, and its tensors with their shapes, initial values and
-// ranks. Pure. The architecture is that of arXiv 2404.05019. A unit is `blocksPerUnit` blocks in a
-// row, the last of which has the MoE layer.
+// The tensors of a model: their names, shapes and initial distributions, and the part of each that a
+// rank holds. Pure.
 
-import { expertsPerToken, hasSharedExpert, type ResolvedModel, resolveModel } from '../crds/presets.ts'
-import type { ScMoEJobSpec } from '../crds/scmoejob.ts'
-
-/** All that the program depends on, as numbers and words. It is the same on all ranks. */
-export interface ModelConfig
-  extends Pick<
-    ResolvedModel,
-    | 'kind'
-    | 'shortcutPosition'
-    | 'coefficientGate'
-    | 'heads'
-    | 'keyValueHeads'
-    | 'tieEmbeddings'
-    | 'norm'
-    | 'activation'
-    | 'positions'
-    | 'experts'
-    | 'topK'
-  > {
-  units: number
-  /** Blocks of a unit, the last of which has the MoE layer. With kind Dense no block has one. */
-  blocksPerUnit: number
-  dim: number
-  feedForward: number
-  vocabulary: number
-  bias: boolean
-  /** The rotary angles of position t are t * ropeBase^(-2j / head size). */
-  ropeBase: number
-  /** Rows that one rank may send to one expert in one micro-batch. */
-  capacity: number
-  auxCoefficient: number
-  zCoefficient: number
-  /**
-   * Type of activations, their gradients and the weights that products read. The rest is float32.
-   */
-  precision: 'float32' | 'bfloat16'
-  /** Whether the backward pass computes activations again instead of keeping them. */
-  recompute: boolean
-  /** Forward and backward passes in one optimizer step. */
-  microBatches: number
-  /** Sequences of this rank in one micro-batch. */
-  batch: number
-  /** Tokens of each sequence. */
-  sequence: number
-  worldSize: number
-  expertParallelSize: number
-  beta1: number
-  beta2: number
-  epsilon: number
-  weightDecay: number
-  clip: number
-}
+import { expertsPerToken, hasSharedExpert } from '../../crds/presets.ts'
+import { blocksOf, type ModelConfig, quotient } from './config.ts'
 
 export type Initial = { kind: 'normal'; std: number } | { kind: 'zeros' } | { kind: 'ones' }
 
@@ -76,101 +25,6 @@ export interface Tensor {
 export interface Slice {
   start: number
   count: number
-}
-
-type SpecFields = Pick<ScMoEJobSpec, 'model' | 'training' | 'parallelism'>
-
-/**
- * The numbers of a job that breaks no rule of crds/rules.ts. `worldSize` is the number of ranks,
- * which may differ from spec.workers. Throws an Error, which is a defect, if the job breaks a rule.
- * /
- */
-export function modelConfig(spec: SpecFields, worldSize: number): ModelConfig {
-  const { training } = spec
-  const model = resolveModel(spec.model)
-  const batch = quotient(
-    training.globalBatchSequences,
-    worldSize * training.microBatches,
-    'training.globalBatchSequences',
-  )
-  const {
-    kind,
-    shortcutPosition,
-    coefficientGate,
-    heads,
-    keyValueHeads,
-    tieEmbeddings,
-    norm,
-    activation,
-    positions,
-    experts,
-    topK,
-  } = model
-  return {
-    kind,
-    shortcutPosition,
-    coefficientGate,
-    heads,
-    keyValueHeads,
-    tieEmbeddings,
-    norm,
-    activation,
-    positions,
-    experts,
-    topK,
-    units: quotient(model.blocks, model.moeLayerFrequency, 'model.blocks'),
-    blocksPerUnit: model.moeLayerFrequency,
-    dim: model.hiddenSize,
-    feedForward: model.feedForwardSize,
-    vocabulary: model.vocabularySize,
-    bias: model.biases,
-    ropeBase: 10_000,
-    capacity: capacityOf(model, batch * training.sequenceLength),
-    auxCoefficient: Number(model.balanceLossCoefficient),
-    zCoefficient: Number(model.routerZLossCoefficient),
-    precision: training.precision,
-    recompute: training.recompute,
-    microBatches: training.microBatches,
-    batch,
-    sequence: training.sequenceLength,
-    worldSize,
-    expertParallelSize: spec.parallelism.expertParallelSize ?? worldSize,
-    beta1: 0.9,
-    beta2: 0.95,
-    epsilon: 1e-8,
-    weightDecay: Number(training.optimizer.weightDecay),
-    clip: Number(training.optimizer.gradientClipNorm),
-  }
-}
-
-/** The quotient of two integers. The rule about `field` says that `divisor` divides `value`. */
-function quotient(value: number, divisor: number, field: string): number {
-  if (value % divisor !== 0)
-    throw new Error(
-      `${value} is not a multiple of ${divisor}: the job breaks the rule about spec.${field} in crds/rules.ts`,
-    )
-  return value / divisor
-}
-
-/** Never more than the tokens of a rank, because a token chooses an expert only once. */
-function capacityOf({ capacityFactor, topK, experts }: ResolvedModel, tokens: number): number {
-  if (capacityFactor === null) return tokens
-  const capacity = Math.ceil((Number(capacityFactor) * tokens * topK) / experts)
-  return Math.min(capacity, tokens)
-}
-
-/**
- * Numbers of a unit's blocks, counted over the model: `last` has the MoE layer, `preceding` comes
- * before it, and `dense` come before both.
- */
-export function blocksOf(
-  { blocksPerUnit }: Pick<ModelConfig, 'blocksPerUnit'>,
-  unit: number,
-): { dense: number[]; preceding: number | undefined; last: number } {
-  const first = unit * blocksPerUnit
-  const last = first + blocksPerUnit - 1
-  const preceding = blocksPerUnit > 1 ? last - 1 : undefined
-  return { dense: Array.from({ length: Math.max(0, blocksPerUnit - 2) }, (_, i) => first + i), preceding, last }
 }
 
 /**
@@ -333,42 +187,4 @@ export function parameterCounts(config: ModelConfig): { total: number; perRank: 
     counts.active += tensor.kind === 'dense' ? size : (size / config.experts) * routed
   }
   return counts
-}
-
-/**
- * Initial values of a slice. Element i depends only on the tensor's name, the seed and i, so every
- * number of ranks starts with the same model. Normal values come from Box-Muller, one pair for the
- * elements 2j and 2j + 1.
- */
-export function initialise(tensor: Pick<Tensor, 'name' | 'init'>, seed: number, slice: Slice): Float32Array {
-  const { init } = tensor
-  const values = new Float32Array(slice.count)
-  if (init.kind !== 'normal') return init.kind === 'ones' ? values.fill(1) : values
-  const first = mix(hash(tensor.name) ^ seed)
-  const second = mix(first + 0x9e3779b9 + seed)
-  for (let at = 0; at < slice.count; ) {
-    const pair = Math.floor((slice.start + at) / 2)
-    const low = pair >>> 0
-    const high = Math.floor(pair / 2 ** 32)
-    const radius = Math.sqrt(-2 * Math.log((mix(mix(low + first) ^ (second + high)) + 0.5) / 2 ** 32)) * init.std
-    const angle = (mix(mix(low + second) ^ (first - high)) / 2 ** 32) * 2 * Math.PI
-    if ((slice.start + at) % 2 === 0) values[at++] = radius * Math.cos(angle)
-    if (at < slice.count) values[at++] = radius * Math.sin(angle)
-  }
-  return values
-}
-
-/** A bijection on 32 bits whose every output bit depends on every input bit. */
-function mix(value: number): number {
-  let x = value | 0
-  x = Math.imul(x ^ (x >>> 16), 0x7feb352d)
-  x = Math.imul(x ^ (x >>> 15), 0x846ca68b)
-  return (x ^ (x >>> 16)) >>> 0
-}
-
-/** The FNV-1a hash of 32 bits. */
-function hash(text: string): number {
-  let h = 0x811c9dc5
-  for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193)
-  return h >>> 0
 }
