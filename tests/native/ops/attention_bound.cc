@@ -6,14 +6,14 @@
 //   1. On tensor cores (heads of 64 and 128) operands are rounded before they are multiplied: P for
 //      o = P V / sum(P) and for dV = P^T dO, dS for dQ = dS K and dK = dS^T Q. A result
 //      y = sum_i w_i x_i becomes sum_i w_i (1 + e_i) x_i. The error is at most u sum_i |w_i x_i|
-//      (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). Rounding errors are independent
-//      and have mean 0, so except for one element in 10^10 (2 exp(-l^2 / 2), l = 7; Hoeffding; as in
-//      Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019) it is also at most
+//      (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). Rounding errors are
+//      independent and have mean 0, so except for one element in 10^10 (2 exp(-l^2 / 2), l = 7;
+//      Hoeffding; see Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019) it is also at most
 //      l u sqrt(sum_i (w_i x_i)^2), which is less from about 100 terms on.
 //   2. Every result is rounded when it is written: u |y|.
 // The sum runs over the row's keys (o, dQ), or over the column's queries of all heads of a group
 // (dK, dV), so it grows with the sequence length. The head size matters only in fp32, as the depth
-// of scores and dP. kTolerance covers fp32, as for every kernel in fp32, and terms in u^2.
+// of scores and dP. kTolerance covers fp32, as it does in every kernel, and terms in u^2.
 #include <algorithm>
 #include <cmath>
 
