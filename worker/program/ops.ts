@@ -7,8 +7,8 @@
 //   C = capacity: the most rows that one rank may send to one expert (rows are not padded to it),
 //   L = E/P experts on this rank. The EP group of rank r is the ranks floor(r/P)*P to +P-1.
 //   kept[q][e] = min(allCounts[q][e], C): the rows that rank q really sends to expert e.
-//   Routed rows are, before dispatch, sum_e kept[rank][e] rows, at most N*k; after dispatch they are
-//   the sum of kept over the EP group and the local experts, at most P*N*k.
+//   There are at most N*k routed rows before dispatch, sum_e kept[rank][e], and at most P*N*k after
+//   dispatch, the sum of kept over the EP group and the local experts.
 //
 // Routed rows before dispatch are in order of global expert, then slot:
 //   row(n, i) = sum_{e' < expert[n,i]} kept[rank][e'] + slot[n,i].

@@ -1,5 +1,7 @@
-// The CUDA backend on machines without a GPU: compiled for the architectures it is meant for, and its kernels run as host code, every thread of a
-// block a fiber (tests/native/cuda/emulator), against the reference and the one list of cases of tests/native/ops.
+// Tests of the CUDA backend on machines without a GPU. It is compiled for the architectures that it
+// supports. Its kernels run as host code, with a fiber for every thread of a block
+// (tests/native/cuda/emulator), on the one list of cases of tests/native/ops, against the
+// reference.
 
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -33,7 +35,7 @@ async function run(folder: string, words: string[], seed = 0, settings: Record<s
   }
 }
 
-/** Two at a time, one for each processor of a small machine. */
+/** Visits two items at a time, one for each processor of a small machine. */
 async function inPairs<T>(list: readonly T[], visit: (item: T) => Promise<void>): Promise<void> {
   const left = [...list]
   const visitAll = async () => {
@@ -91,11 +93,11 @@ describe('the CUDA library', () => {
 
 describe('its kernels, emulated', () => {
   let checks: string[][] = []
-  /** The same with other orders of threads and blocks. */
+  /** The same checks with other orders of threads and blocks. */
   let reordered: string[][] = []
   beforeAll(async () => {
     build('native', ['cuda_ops_test'])
-    // One thread each.
+    // Each run has one thread.
     const runs = await Promise.all([0, 1].map(seed => run('native', [], seed)))
     const [first = [], second = []] = runs.map(({ lines }) => lines)
     checks = first
@@ -135,7 +137,8 @@ describe('its kernels, emulated', () => {
     expect(wrong(lines)).toEqual([])
   })
 
-  // What it does not find, it cannot: of two sums in one block the second must wait for the first, but no kernel takes two.
+  // Two barriers cannot be found: they make the second of two sums in one block wait for the first,
+  // but no kernel takes two.
   const CASES: Record<string, string> = {
     'attention.cu': 'attention B=1 T=70 H=2 KV=2',
     'attention_tensor.cu': 'attention B=2 T=130',
@@ -170,7 +173,7 @@ describe('its kernels, emulated', () => {
       if (await isMissed(barrier)) missed.push(barrier)
     })
     expect(barriers.length).toBeGreaterThan(20)
-    expect(missed.map(({ text }) => text).filter(text => !text.includes('of a call before'))).toEqual([])
+    expect(missed.map(({ text }) => text).filter(text => !text.includes('of an earlier call'))).toEqual([])
     expect(missed.length).toBe(2)
   })
 
@@ -197,7 +200,7 @@ describe('its kernels, emulated', () => {
       expect({ status, stderr, wrong: wrong(lines) }).toEqual({ status: 0, stderr: '', wrong: [] })
       for (const line of lines) cases.add(line.join(' '))
     })
-    // The share of tensor cores is that of all ops together.
+    // The lines about tensor cores are for all ops together, not for single ones.
     const expected = checks.filter(([what]) => what !== 'tensor cores').map(line => line.join(' '))
     expect(expected.filter(line => !cases.has(line))).toEqual([])
   })

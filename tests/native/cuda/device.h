@@ -1,4 +1,4 @@
-// What the CUDA tests have beyond the checks of every backend.
+// Checks of the CUDA tests beyond those of every backend.
 #pragma once
 
 #include "cuda_runtime.h"

@@ -1,4 +1,5 @@
-// That the emulator finds what it is for: kernels that lack one synchronisation, beside the same kernels with it.
+// Tests that the emulator finds the mistakes it is for: runs kernels that lack one synchronisation,
+// and the same kernels with it.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,7 +15,7 @@ namespace {
 
 constexpr int kThreads = 64, kRuns = 20;
 
-// out[i] = what another thread wrote to shared memory.
+// out[i] = the value that another thread wrote to shared memory.
 template <bool kSynchronised>
 void neighbour_kernel(int* out) {
   __shared__ int written[kThreads];
@@ -50,7 +51,7 @@ void warp_kernel(int* out) {
   out[threadIdx.x] = written[threadIdx.x ^ 1];
 }
 
-// A copy has landed when it was waited for.
+// A copy has arrived only after its thread has waited for it.
 template <bool kSynchronised>
 void late_copy_kernel(int* out) {
   int* const landed = static_cast<int*>(emulator::shared_memory());
@@ -79,7 +80,7 @@ struct Pair {
   std::function<int(int)> want;
 };
 
-// What ends the process is looked at from outside it.
+// Whether the kernel ends the process. It runs in a child process.
 bool dies(void (*kernel)(int*)) {
   std::fflush(stdout);
   const pid_t child = fork();

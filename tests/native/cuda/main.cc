@@ -1,7 +1,8 @@
-// cuda_ops_test [CASE]   the one list of cases (tests/native/ops) on the CUDA backend, its kernels emulated; of those
-//                        whose op and label begin so
-// cuda_ops_test --names  its table of ops
-// Both print lines as ops_test does; SCMOE_EMULATOR_SEED draws other orders of threads and blocks.
+// cuda_ops_test [CASE]   runs the one list of cases (tests/native/ops) on the CUDA backend with
+// emulated kernels;
+//                        with CASE, only cases whose op and label begin with it
+// cuda_ops_test --names  prints the ops of the backend Both print lines as ops_test does.
+// SCMOE_EMULATOR_SEED draws other orders of threads and blocks.
 #include <cstdio>
 #include <cstring>
 #include <exception>

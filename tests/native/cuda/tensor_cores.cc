@@ -1,4 +1,5 @@
-// Whether products of bf16 go to tensor cores. Results alone do not say: the plain kernels give them too, only slower.
+// Checks that products of bf16 run on tensor cores. Results alone do not show it: the plain kernels
+// give the same ones, only slower.
 #include "check.h"
 #include "cuda_bf16.h"
 #include "device.h"
@@ -6,7 +7,7 @@
 namespace scmoe::test {
 namespace {
 
-// Rows of 16 bytes; heads of a width that attention has tensor kernels for.
+// Cases with rows of 16 bytes, and with heads of a width for which attention has tensor kernels.
 bool fits(const Case& c) {
   if (c.op == "attention") return c.attrs.dim / c.attrs.heads == 64 || c.attrs.dim / c.attrs.heads == 128;
   return c.op == "grouped_linear" && c.attrs.in % 8 == 0 && c.attrs.out % 8 == 0;

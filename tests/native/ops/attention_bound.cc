@@ -1,17 +1,19 @@
-// How far attention in bf16 may be from the reference, element by element.
+// The most by which attention in bf16 may differ from the reference, element by element.
 //
-// u = 2^-8 is bf16's unit roundoff: a rounded x is x (1 + e) with |e| <= u. Inputs are bf16 in both, scores, softmax,
-// delta and all sums fp32. So, to first order, two roundings are left:
-//   1. On tensor cores (heads of 64 and 128) what is multiplied is rounded first: P for o = P V / sum(P) and for
-//      dV = P^T dO, dS for dQ = dS K and dK = dS^T Q. A result y = sum_i w_i x_i becomes sum_i w_i (1 + e_i) x_i. That
-//      is off by at most u sum_i |w_i x_i| (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), and, errors
-//      of roundings being independent with mean 0, but for one in 10^10 elements (2 exp(-l^2 / 2), l = 7; Hoeffding; as
-//      Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019) by at most l u sqrt(sum_i (w_i x_i)^2), which is less from
-//      some 100 terms on.
+// u = 2^-8 is the unit roundoff of bf16: a rounded x is x (1 + e) with |e| <= u. Inputs are bf16 in
+// both computations; scores, softmax, delta and all sums are fp32. To first order two roundings
+// remain:
+//   1. On tensor cores (heads of 64 and 128) operands are rounded before they are multiplied: P for
+//      o = P V / sum(P) and for dV = P^T dO, dS for dQ = dS K and dK = dS^T Q. A result
+//      y = sum_i w_i x_i becomes sum_i w_i (1 + e_i) x_i. The error is at most u sum_i |w_i x_i|
+//      (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). Rounding errors are
+//      independent and have mean 0, so except for one element in 10^10 (2 exp(-l^2 / 2), l = 7;
+//      Hoeffding; see Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019) it is also at most
+//      l u sqrt(sum_i (w_i x_i)^2), which is less from about 100 terms on.
 //   2. Every result is rounded when it is written: u |y|.
-// The sum runs over the row's keys (o, dQ) or the column's queries, of all heads of a group (dK, dV): so it grows with
-// the sequence length. The head size counts in fp32 alone, as the depth of scores and dP: what fp32 adds is kTolerance,
-// as for every kernel in fp32, and covers terms in u^2.
+// The sum runs over the row's keys (o, dQ), or over the column's queries of all heads of a group
+// (dK, dV), so it grows with the sequence length. The head size matters only in fp32, as the depth
+// of scores and dP. kTolerance covers fp32, as it does in every kernel, and terms in u^2.
 #include <algorithm>
 #include <cmath>
 
@@ -22,7 +24,7 @@ namespace {
 
 constexpr double kUnit = 1.0 / 256, kDeviations = 7;
 
-// By element of a result: sums of |w x| and of its square.
+// The sums of |w x| and of its square, for each element of a result.
 struct Terms {
   std::vector<double> size, square;
   explicit Terms(int64_t elements) : size(elements), square(elements) {}

@@ -1,5 +1,5 @@
-// Cases by shape. Short names as in worker/program/ops.ts: n rows, d model width, b sequences, t positions, h heads, v
-// vocabulary.
+// Makes cases by shape, with short names as in worker/program/ops.ts: n rows, d model width, b
+// sequences, t positions, h heads, v vocabulary.
 #pragma once
 
 #include <initializer_list>
@@ -14,7 +14,7 @@ namespace scmoe::test {
 
 std::mt19937_64& random_engine();
 
-// Values a float can hold, so that every backend starts from the same numbers.
+// Values that a float can hold, so that every backend starts from the same numbers.
 Value normal(int64_t elements, double deviation = 1, double mean = 0);
 Value constants(std::vector<double> numbers);
 Value integers(std::vector<int32_t> numbers);
@@ -23,14 +23,14 @@ Value tokens(int64_t batch, int64_t sequence, int64_t vocabulary);
 // "rows=7 d=33"
 std::string text(std::initializer_list<std::pair<const char*, int64_t>> sizes);
 
-// "residual" -> " residual" where it is so.
+// "residual" -> " residual" if `is`, otherwise "".
 std::string mark(bool is, const char* word);
 
 Case embedding(int64_t b, int64_t t, int64_t d, int64_t v, bool positions = true);
 Case layernorm(int64_t n, int64_t d);
 Case rmsnorm(int64_t n, int64_t d);
 
-// What a linear layer may have besides its weights.
+// The optional buffers of a linear layer.
 struct Extras {
   bool bias = false, residual = false;
 };
@@ -42,7 +42,7 @@ struct Heads {
 Case attention(const Heads& h, double deviation = 1);
 Case rope(const Heads& h, double base, bool inverse = false);
 
-// "gelu" or "swiglu"
+// `op` is "gelu" or "swiglu".
 Case activation(const char* op, int64_t n, int64_t d);
 Case shared_gate(int64_t n, int64_t d, int64_t coefficients);
 Case gated_add(int64_t n, int64_t d, int64_t coefficients);
@@ -63,18 +63,19 @@ struct Route {
   Choices choices = Choices::kSpread;
 };
 
-// `ranks` in the world, `size` of them share the experts; the case runs on `rank`.
+// There are `ranks` ranks in the world, of which `size` share the experts. The case runs on `rank`.
 struct Experts {
   int64_t ranks, size, rank, tokens, experts, capacity;
   Choices choices = Choices::kSpread;
 };
 
-// With `taken`, half of the tokens may not choose the expert they score highest, the others one at random.
+// With `taken`, half of the tokens may not choose the expert that they score highest, and the
+// others may not choose a random one.
 struct RouterExtras {
   bool taken = false, lse = false;
 };
 Case router(const Route& r, RouterExtras extras = {}, int64_t world = 2);
-// Experts in pairs that score the same: ties go to the lower index.
+// A router whose experts score the same in pairs, so that the lower index must win.
 Case tied_router(const Route& r);
 Case aux_loss(const Route& r, int64_t world);
 Case permute(const Route& r);

@@ -84,7 +84,7 @@ Case linear(int64_t n, int64_t i, int64_t o, Extras extras) {
 
 namespace {
 
-// An op over queries, keys and values.
+// A case of an op over queries, keys and values.
 Case heads_case(const char* op, const Heads& h, double deviation) {
   Case c{.op = op,
          .label = text({{"B", h.batch}, {"T", h.sequence}, {"H", h.heads}, {"KV", h.key_value_heads}, {"d", h.dim}})};
@@ -99,7 +99,7 @@ Case heads_case(const char* op, const Heads& h, double deviation) {
 Case attention(const Heads& h, double deviation) {
   Case c = heads_case("attention", h, deviation);
   c.outputs = {{"o", h.batch * h.sequence * h.dim}, {"lse", h.batch * h.heads * h.sequence}};
-  // both products, below the diagonal
+  // Both products have only the scores below the diagonal.
   c.flops = 4.0 * static_cast<double>(h.batch * h.dim) * static_cast<double>(h.sequence * (h.sequence + 1)) / 2;
   return c;
 }
@@ -196,7 +196,7 @@ Case global_norm(double dense, double expert) {
   return c;
 }
 
-// m, v and w start from what a run would have: v is never negative.
+// m, v and w start from values that a run could have: v is never negative.
 Case adamw(int64_t n, double norm, double clip) {
   Case c{.op = "adamw", .label = text({{"elements", n}}) + " norm=" + std::to_string(norm)};
   c.attrs.elements = n, c.attrs.beta1 = 0.9f, c.attrs.beta2 = 0.95f, c.attrs.epsilon = 1e-8f,

@@ -17,7 +17,7 @@ void set_route(Case& c, const Route& r) {
   c.attrs.capacity = r.capacity;
 }
 
-// expert, slot and counts as a router would have left them; returns the number of routed rows.
+// Sets expert, slot and counts as a router would. Returns the number of routed rows.
 int64_t add_routing(Case& c, const Route& r) {
   std::vector<int32_t> expert(r.rows * r.k), slot(r.rows * r.k), counts(r.experts, 0);
   const int64_t open = r.choices == Choices::kSkewed ? std::max<int64_t>(r.k, r.experts - 1) : r.experts;
@@ -64,7 +64,8 @@ void set_experts(Case& c, const Experts& x) {
              names[static_cast<int>(x.choices)];
 }
 
-// For each token an expert that it may not choose: the one it scores highest, where the token's number is even.
+// For each token an expert that it may not choose: the one that it scores highest for even tokens,
+// a random one for odd tokens.
 Value taken_experts(const Case& c, const Route& r) {
   std::uniform_int_distribution<int32_t> draw(0, static_cast<int32_t>(r.experts - 1));
   Value taken{true, {}, std::vector<int32_t>(r.rows)};
@@ -147,7 +148,7 @@ Case grouped_linear(const Experts& x, int64_t i, int64_t o, bool bias) {
   c.inputs["x"] = normal(rows * i), c.inputs["w"] = normal(local * o * i);
   if (bias) c.inputs["b"] = normal(local * o);
   c.outputs = {{"y", rows * o}};
-  c.flops = 2.0 * static_cast<double>(x.tokens * i * o);  // when evenly spread
+  c.flops = 2.0 * static_cast<double>(x.tokens * i * o);  // if tokens are evenly spread
   return c;
 }
 

@@ -34,17 +34,18 @@ bool must_be_given(const BufferSpec& spec, const Attrs& attrs) {
   return !spec.optional && !is_left_out(spec, attrs);
 }
 
+// "dx" -> "x"
 std::string source_of(const std::string& gradient) {
   return gradient.substr(1);
-}  // dx -> x
+}
 
-// As the kernels will see it: rounded to float.
+// Rounded to float, as kernels see it.
 Value rounded(Value value) {
   for (double& x : value.real) x = static_cast<float>(x);
   return value;
 }
 
-// The gradient of one output from above; a dropped choice has none.
+// A random gradient of one output of the forward op. It is 0 for a dropped choice.
 Value gradient_of(const Case& c, const BufferSpec& spec, const std::map<std::string, Value>& forward) {
   const std::string name = spec.name;
   Value grad = noise(spec, c.outputs.at(source_of(name)), 31 + name.size());
@@ -130,7 +131,7 @@ Call forward_call(const Case& c, bool accumulate) {
     }
   }
   uint64_t seed = 1;
-  const bool is_copy = !call.in.empty();  // of a list: its outputs are not what it starts from
+  const bool is_copy = !call.in.empty();  // an op from list to list does not start from its outputs
   for (const BufferSpec& spec : outputs_of(c.op)) {
     if (spec.repeated) {
       for (const Value& value : c.list)
@@ -191,7 +192,7 @@ DType Bound<Real>::Buffer::type() const {
   return !half.empty() ? DType::kBF16 : whole.empty() ? DType::kF32 : DType::kI32;
 }
 
-// A buffer keeps its memory.
+// Fills a buffer and keeps its memory.
 template <class Real>
 void Bound<Real>::Buffer::fill(const Value& value, bool bf16) {
   whole.assign(value.whole.begin(), value.whole.end());
@@ -257,7 +258,8 @@ std::vector<std::pair<std::string, Value>> Bound<Real>::outputs() const {
 template class Bound<float>;
 template class Bound<double>;
 
-// One stream for all calls of a backend with so many threads: what an op leaves in scratch is there for the next.
+// All calls of a backend with the same number of threads share one stream, so an op meets in
+// scratch the contents that earlier ops have left.
 template <class Real>
 std::map<std::string, Value> run(const Call& call, const Backend& backend, int num_threads) {
   using Key = std::pair<Stream* (*)(int), int>;

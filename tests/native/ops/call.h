@@ -1,4 +1,4 @@
-// One op with values for all its buffers, and how to run it on any backend.
+// One op with values for all its buffers, and a way to run it on any backend.
 #pragma once
 
 #include <map>
@@ -13,29 +13,32 @@ namespace scmoe::test {
 struct Call {
   std::string op;
   Attrs attrs{};
-  std::vector<std::pair<std::string, Value>> in{}, out{};  // out: what the buffers hold before the run
+  std::vector<std::pair<std::string, Value>> in{}, out{};  // out: the contents before the run
   bool bf16 = false;
-  bool in_place = false;  // the gradient of an input lies where the input does
+  bool in_place = false;  // the gradient of an input is in the buffer of that input
 };
 
-// The forward op of a case. Outputs start as noise, so that what an op must not touch is seen to stay.
+// The forward op of a case. Outputs start as noise, so that a check sees if an op writes elements
+// that it must not touch.
 Call forward_call(const Case& c, bool accumulate = false);
 
-// One of the backward ops of a case, with random gradients from above and outputs that start as noise.
+// One of the backward ops of a case, with random gradients of the forward op's outputs. Its own
+// outputs start as noise.
 Call backward_call(const Case& c, const std::string& op, bool accumulate);
 
 OpFunction function_of(const Backend& backend, const std::string& op);
 
-// Activations rounded to what bf16 holds, and kept so.
+// Rounds activations to bf16 and keeps them in that type.
 void round_activations(Call& call);
 
-// Buffers of Real (f32 kernels: float; activations bf16 where the call says so) filled from a call; each has exactly
-// its size, so that a sanitizer sees the first element beyond it.
+// Buffers filled from a call. Floating-point buffers are of Real (float for f32 kernels), and
+// activations of bf16 if the call says so. Each buffer has exactly its size, so that a sanitizer
+// notices an access to the first element beyond it.
 template <class Real>
 class Bound {
  public:
   explicit Bound(const Call& call);
-  void reset();  // outputs as before the run
+  void reset();  // gives outputs the contents from before the run
   void run(OpFunction function, Stream* stream) const;
   std::vector<std::pair<std::string, Value>> outputs() const;
 
@@ -53,14 +56,15 @@ class Bound {
 
   Call call_;
   std::vector<Buffer> in_, out_;
-  std::vector<Buffer*> results_;  // where each output lies
+  std::vector<Buffer*> results_;  // the buffer of each output
   std::vector<const void*> in_pointers_;
   std::vector<void*> out_pointers_;
   std::vector<int64_t> in_elements_, out_elements_;
   std::vector<DType> in_types_, out_types_;
 };
 
-// Runs a call once; returns its outputs. Of a list the first has the list's name, the others "buffers 2" and so on.
+// Runs a call once and returns its outputs. The first buffer of a list has the list's name, the
+// others are "buffers 2" and so on.
 template <class Real>
 std::map<std::string, Value> run(const Call& call, const Backend& backend, int num_threads = 1);
 

@@ -1,4 +1,5 @@
-// The one list of cases: odd sizes that no vector width divides and the edges of routing; and the shapes of training.
+// The one list of cases: odd sizes that are no multiples of a vector, the edges of routing, and the
+// shapes of training.
 #include "build.h"
 
 namespace scmoe::test {
@@ -52,7 +53,8 @@ Cases dense_cases() {
   };
 }
 
-// B, T, H, KV, d: every query head its own keys and values, pairs that share them, and all of them.
+// B, T, H, KV, d, where every query head has its own keys and values, or pairs share them, or all
+// heads do.
 Cases attention_cases() {
   return {
       attention({1, 1, 1, 1, 4}),       attention({2, 7, 3, 3, 15}),       attention({1, 70, 2, 2, 34}),
@@ -111,7 +113,8 @@ Cases permute_cases() {
   return cases;
 }
 
-// With experts that got no rows, more than the capacity, fewer than there are chunks.
+// Cases with experts that got no rows, more rows than the capacity, or fewer rows than there are
+// chunks.
 Cases expert_cases() {
   Cases cases;
   for (const Experts& x :
@@ -121,7 +124,7 @@ Cases expert_cases() {
     cases.insert(cases.end(), {grouped_linear(x, 9, 21), grouped_linear(x, 9, 21, false),
                                routed_activation("gelu", x, 19), routed_activation("swiglu", x, 19)});
   }
-  // more than a tile of rows and of columns, every edge cut, rows of 16 bytes
+  // More than one tile of rows and of columns, with all edges cut, and rows of 16 bytes.
   const Experts wide{2, 2, 1, 150, 4, 999};
   cases.insert(cases.end(), {grouped_linear(wide, 40, 136), grouped_linear(wide, 136, 72, false)});
   return cases;
@@ -136,7 +139,7 @@ const std::vector<Case>& all_cases() {
       const Cases more = part();
       all.insert(all.end(), more.begin(), more.end());
     }
-    all.push_back(embedding(3, 97, 5, 4));  // more tokens than a block of a GPU has threads
+    all.push_back(embedding(3, 97, 5, 4));  // more tokens than threads in a block
     return all;
   }();
   return cases;

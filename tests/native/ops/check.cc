@@ -1,4 +1,5 @@
-// Kernels against the reference, on every instruction set, with equal bits for 1, 2 and 3 threads.
+// Compares kernels with the reference on every instruction set. Bits must be equal for 1, 2 and 3
+// threads.
 #include "check.h"
 
 #include <algorithm>
@@ -9,12 +10,12 @@
 namespace scmoe::test {
 namespace {
 
-// What attention makes in bf16 has bounds of its own.
+// The results of attention in bf16 have bounds of their own.
 bool has_bound(const Call& call, const std::string& output) {
   return call.bf16 && (output == "o" || output == "dqkv");
 }
 
-// Of a value that a kernel keeps in bf16: half a unit in the last place is up to 2^-8 of it.
+// Half a unit in the last place of a bf16 value is up to 2^-8 of it.
 double tolerance_of(const Call& call, const std::string& output) {
   if (!call.bf16 || has_bound(call, output)) return kTolerance;
   for (const BufferSpec& spec : outputs_of(call.op))
@@ -81,7 +82,7 @@ Difference difference(const std::string& name, const Value& got, const Value& wa
   const double typical = root_mean_square(want.real);
   for (size_t i = 0; i < want.real.size(); i++) {
     const double error = std::abs(got.real[i] - want.real[i]) - (bound.empty() ? 0 : bound[i]);
-    if (error <= tolerance * std::max(std::abs(want.real[i]), typical)) continue;  // false where it is not a number
+    if (error <= tolerance * std::max(std::abs(want.real[i]), typical)) continue;  // false for NaN
     std::snprintf(text, sizeof text, "%s[%zu] is %.9g, not %.9g", name.c_str(), i, got.real[i], want.real[i]);
     if (found.count++ == 0) found.first = text;
   }
@@ -109,7 +110,7 @@ std::vector<const Backend*> backends_here() {
     try {
       found.push_back(cpu_backend());
     } catch (const std::exception&) {
-      continue;  // not on this machine
+      continue;  // this machine does not have it
     }
   }
   before ? setenv("SCMOE_CPU_ISA", restore.c_str(), 1) : unsetenv("SCMOE_CPU_ISA");

@@ -1,4 +1,5 @@
-// Gradients against central differences, of the reference in f64 and of the kernels in f32.
+// Compares gradients with central differences, those of the reference in f64 and those of kernels
+// in f32.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -9,14 +10,15 @@
 namespace scmoe::test {
 namespace {
 
-// What a backward op reads of the forward was rounded to float, which the step must not see: hence 1e-6, not 1e-9.
-constexpr double kGradientTolerance = 1e-6;  // f64 loops against central differences
+// 1e-6 and not 1e-9, because the forward results that a backward op reads were rounded to float,
+// and the central differences do not see that rounding.
+constexpr double kGradientTolerance = 1e-6;  // of f64 loops, against central differences
 
-// The scalar whose gradient an op gives: <upstream, outputs>, or the loss.
+// The scalar whose gradient an op computes: <upstream, outputs>, or the loss.
 struct Objective {
   const Case& c;
   Call forward;
-  std::map<std::string, Value> upstream;  // by output
+  std::map<std::string, Value> upstream;  // gradients by output
 };
 
 double loss_of(const char* op, const Case& c, std::map<std::string, Value> inputs) {
@@ -25,7 +27,7 @@ double loss_of(const char* op, const Case& c, std::map<std::string, Value> input
   return run<double>(forward_call(loss), *reference_backend_f64()).at("loss").real[0];
 }
 
-// What router_backward adds for balance and for small logits.
+// The balance loss and the z-loss, whose gradients router_backward adds.
 double router_losses(const Case& c, const std::map<std::string, Value>& outputs) {
   const Attrs& a = c.attrs;
   double sum = static_cast<double>(a.auxCoefficient) *
@@ -46,7 +48,7 @@ double value_of(const Objective& objective) {
   return sum;
 }
 
-// A turn's gradient is the turn back, in place.
+// The gradient of a rotation is the inverse rotation, in place.
 Call rope_backward(const Case& c) {
   Call call{.op = "rope", .attrs = c.attrs};
   call.attrs.inverse = 1 - c.attrs.inverse;
@@ -64,11 +66,11 @@ Objective objective_of(const Case& c, const Call& backward) {
   return objective;
 }
 
-// Of the input at x, of which the op's gradient is `got`; `initial` is what it was added to.
+// Checks the gradient `got` of input x. `initial` is the value to which the op added it.
 std::string check_input(const Objective& objective, Value& x, const std::string& name, const Value& got,
                         const Value& initial, bool added, double tolerance) {
   const double typical = root_mean_square(got.real);
-  // up to 24 places
+  // At most 24 elements are checked.
   for (int64_t i = 0, step = std::max<int64_t>(1, x.elements() / 24 | 1); i < x.elements(); i += step) {
     const double before = x.real[i], h = 1e-5;
     x.real[i] = before + h;
@@ -77,7 +79,7 @@ std::string check_input(const Objective& objective, Value& x, const std::string&
     const double below = value_of(objective);
     x.real[i] = before;
     const double slope = (above - below) / (2 * h), want = slope + (added ? initial.real[i] : 0), is = got.real[i];
-    if (slope == 0 && is == initial.real[i]) continue;  // a row nobody was routed to is left alone
+    if (slope == 0 && is == initial.real[i]) continue;  // a row without tokens keeps its gradient
     if (std::abs(is - want) <= tolerance * std::max({std::abs(want), typical, 1e-3})) continue;
     char text[200];
     std::snprintf(text, sizeof text, "%s[%ld] is %.9g, central difference %.9g", name.c_str(), static_cast<long>(i), is,

@@ -1,8 +1,8 @@
-// ops_test                     checks kernels, what schedules rely on, and gradients; exit code 1 when one is wrong
-// ops_test --kernels           without the gradients, which run the same code many times more
-// ops_test --names             the ops of every backend
-// ops_test --time [op] [n]     times training shapes on n threads; without n, on one
-// ops_test --peak [n]          sgemm, GFLOP/s
+// ops_test                     checks kernels, their properties and gradients; exit code 1 if a
+// check fails ops_test --kernels           leaves out the gradients, which run the same code many
+// more times ops_test --names             prints the ops of every backend ops_test --time [op] [n]
+// times training shapes on n threads, or on one ops_test --peak [n]          prints the rate of
+// sgemm in GFLOP/s
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>

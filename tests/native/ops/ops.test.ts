@@ -1,4 +1,5 @@
-// Kernels of every op: the C++ program tests/native/ops checks them, this file builds and runs it, plain and under sanitizers.
+// Tests of the kernels of every op. The checks are the C++ program in this folder, which this file
+// builds and runs, plain and under sanitizers.
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
@@ -46,8 +47,10 @@ describe('the CPU backend', () => {
     }
   })
 
-  // Seen failing, for each op named: loss += without `accumulate` (z_loss, cross_entropy), key heads dealt out in turn (attention), c[n,0] for c[n,1]
-  // (scale_rows), 1 for it (gated_add), residual looked for behind a bias that is not there (linear), rows beyond the capacity (grouped_linear).
+  // Seen failing with one defect in each of these ops: loss += without `accumulate` (z_loss,
+  // cross_entropy), key heads assigned round-robin (attention), c[n,0] instead of c[n,1]
+  // (scale_rows), 1 instead of c[n,1] (gated_add), the residual looked for behind a bias that is
+  // not given (linear), rows beyond the capacity (grouped_linear).
   test.each(computeOps)(
     '%s agrees with its reference on every instruction set, with equal bits for 1, 2, 3 threads',
     op => {
@@ -60,16 +63,18 @@ describe('the CPU backend', () => {
   const backwardOps = computeOps.filter(
     op => /_(?:backward|dgrad|wgrad)$/.test(op) || op === 'cross_entropy' || op === 'rope',
   )
-  // Seen failing with these slips in the loops that define the ops: mean left out (rmsnorm), wrong slope (swiglu), half the z-loss (router), a sign
-  // (shared_gate with two coefficients), key heads dealt out in turn (attention), a turn that ignores `inverse` (rope).
+  // Seen failing with these defects in the loops that define the ops: the mean left out (rmsnorm),
+  // a wrong slope (swiglu), half the z-loss (router), a wrong sign (shared_gate with two
+  // coefficients), key heads assigned round-robin (attention), `inverse` ignored (rope).
   test.each(backwardOps)('%s agrees with central differences of the forward op', op => {
     const lines = checks.filter(([what, name]) => what === 'gradient' && name === op)
     expect(new Set(lines.map(([, , where]) => where)).size).toBe(2)
     expect(wrong(lines)).toEqual([])
   })
 
-  // Seen failing, whether the slip was in the kernels or in the reference: key heads dealt out in turn; `inverse` ignored; `taken` ignored; a chunk
-  // one row short, in both at once. In the kernels: all rows in every chunk; chunks from the last to the first.
+  // Seen failing with each of these defects, both in the kernels and in the reference: key heads
+  // assigned round-robin; `inverse` ignored; `taken` ignored; a chunk one row short in both at
+  // once. And in the kernels: all rows in every chunk; chunks from the last to the first.
   test.each([
     [
       'chunks',
@@ -114,7 +119,8 @@ describe('the CPU backend', () => {
   })
 })
 
-// Seen failing: swiglu_backward reads the last vector of a row whole; every thread adds to all columns of db.
+// Seen failing with a swiglu_backward that reads the last vector of a row whole, and with threads
+// that all add to all columns of db.
 describe.each([
   ['address,undefined', 'native-address'],
   ['thread', 'native-thread'],

@@ -1,4 +1,5 @@
-// What schedules and models rely on beyond the numbers of one call: chunks, shared heads, turns undone, choices barred.
+// Checks properties on which schedules and models rely, beyond the numbers of one call: chunks,
+// shared heads, inverse rotations, experts that are taken.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -13,9 +14,10 @@ bool same_bits(const Value& a, const Value& b) {
   return a.real == b.real && a.whole == b.whole;
 }
 
-// --- Rows computed in chunks have the bits of rows computed at once; so has a weight gradient summed over chunks.
+// --- Rows that are computed in chunks have the same bits as rows that are computed at once. So
+// does a weight gradient that is summed over chunks.
 
-// Rows from to to - 1 of a linear op, their outputs as `parts` has them.
+// A linear op on rows `from` to `to` - 1, with the outputs of `parts`.
 Call rows_of(const Call& call, const std::vector<std::pair<std::string, Value>>& parts, int64_t from, int64_t to) {
   Call part = call;
   part.attrs.rows = to - from;
@@ -48,10 +50,11 @@ bool check_rows(const Case& c, const Call& call, const Backend& backend) {
   return report("chunks", call.op, backend.name, c.label, problem);
 }
 
-// --- A chunk of routed rows is computed as it is with all others, from its own rows alone, and nothing else is
-// touched.
+// --- A chunk of routed rows has the same bits as in a call for all rows. It is computed only from
+// its own rows, and no other row is touched.
 
-// Which rows belong to the call's chunk: by local expert, then source rank, then slot.
+// For each routed row, in order of local expert, source rank and slot, whether it belongs to the
+// call's chunk.
 std::vector<bool> rows_of_chunk(const Call& call, int64_t rows) {
   const Attrs& a = call.attrs;
   const Value& counts = *find(call.in, "allCounts");
@@ -68,7 +71,7 @@ std::vector<bool> rows_of_chunk(const Call& call, int64_t rows) {
   return inside;
 }
 
-// Poison in every row of the inputs that is not of the chunk.
+// The call with NaN in every input row outside the chunk.
 Call poisoned(Call call, const std::vector<bool>& inside) {
   for (const BufferSpec& spec : inputs_of(call.op)) {
     if (spec.extent != Extent::kRouted) continue;
@@ -80,7 +83,8 @@ Call poisoned(Call call, const std::vector<bool>& inside) {
   return call;
 }
 
-// One chunk after another; the rows of each must be those of `whole`, the others as they were.
+// Runs one chunk after another. The rows of a chunk must be those of `whole`; all other rows must
+// stay as they were.
 std::string check_chunks_of(Call call, int64_t chunks, const Value& whole, const Case& c, const Backend& backend) {
   call.attrs.chunks = chunks;
   for (int64_t i = 0; i < chunks; i++) {
@@ -113,7 +117,8 @@ bool check_routed_chunks(const Case& c, const Call& call, const Backend& backend
 
 bool check_chunks(const Case& c, const Backend& backend) {
   bool right = true;
-  // CPU kernels add rows one after another; the reference and GPUs round a sum over rows before they add it.
+  // CPU kernels add rows one after another. The reference and GPUs round a sum over rows before
+  // they add it, so their bits may differ.
   if (c.op == "linear" && c.attrs.rows >= 7 && std::string(backend.name).starts_with("cpu-")) {
     right &= check_rows(c, forward_call(c), backend);
     right &= check_rows(c, backward_call(c, "linear_wgrad", false), backend);
@@ -128,9 +133,10 @@ bool check_chunks(const Case& c, const Backend& backend) {
 
 namespace {
 
-// --- Query heads that share keys and values are heads that have copies of them.
+// --- Query heads that share keys and values give the same results as heads with copies of them.
 
-// Heads of head_dim values in order in each row, head i of the new rows being head from[i] of the old.
+// Reorders the heads of head_dim values in each row: head i of the new row is head from[i] of the
+// old.
 Value take_heads(const Value& rows, int64_t heads, int64_t head_dim, const std::vector<int64_t>& from) {
   Value taken;
   for (int64_t n = 0; n < rows.elements() / (heads * head_dim); n++)
@@ -144,7 +150,7 @@ Value take_heads(const Value& rows, int64_t heads, int64_t head_dim, const std::
 bool check_shared_heads(const Case& c, const Backend& backend) {
   const Attrs& a = c.attrs;
   const int64_t h = a.heads, kv = a.keyValueHeads, head_dim = a.dim / h;
-  std::vector<int64_t> heads(3 * h);  // where the head of keys or values of each query head lies
+  std::vector<int64_t> heads(3 * h);  // the head of keys or values of each query head
   for (int64_t i = 0; i < h; i++) heads[i] = i, heads[h + i] = h + i / (h / kv), heads[2 * h + i] = heads[h + i] + kv;
   Case copies = c;
   copies.attrs.keyValueHeads = h;
@@ -166,7 +172,7 @@ bool check_shared_heads(const Case& c, const Backend& backend) {
   return report("shared heads", c.op, backend.name, c.label, problem);
 }
 
-// --- A turn and the turn back leave queries and keys as they were, and values always.
+// --- A rotation and its inverse restore queries and keys. Values never change.
 
 bool check_turn_back(const Case& c, const Backend& backend) {
   Call call = forward_call(c);
@@ -177,7 +183,7 @@ bool check_turn_back(const Case& c, const Backend& backend) {
                 difference("qkv", run<float>(call, backend).at("qkv"), before, 1e-5).first);
 }
 
-// --- The gradient of logits may take their place.
+// --- The gradient of logits may be written to the buffer of the logits.
 
 bool check_in_place(const Case& c, const Backend& backend) {
   Call call = forward_call(c);
@@ -189,7 +195,7 @@ bool check_in_place(const Case& c, const Backend& backend) {
   return report("in place", c.op, backend.name, c.label, problem);
 }
 
-// --- A taken expert is not chosen; nothing else changes.
+// --- No token chooses the expert that is taken from it, and nothing else changes.
 
 std::string taken_problem(const Case& c, const std::map<std::string, Value>& open,
                           const std::map<std::string, Value>& barred) {
@@ -200,7 +206,9 @@ std::string taken_problem(const Case& c, const std::map<std::string, Value>& ope
     const auto first = free.begin() + n * k, mine = left.begin() + n * k;
     const std::string token = "token " + std::to_string(n);
     if (std::count(mine, mine + k, taken[n]) > 0) return token + " chose the expert that was taken";
-    std::vector<int32_t> rest;  // what it would have chosen, without the taken one: still its first choices
+    // The token's choices without `taken`, except the expert that is taken. They stay its first
+    // choices.
+    std::vector<int32_t> rest;
     std::copy_if(first, first + k, std::back_inserter(rest), [&](int32_t e) { return e != taken[n]; });
     if (!std::equal(rest.begin(), rest.end(), mine)) return token + " gave up an expert that was not taken";
   }

@@ -1,5 +1,5 @@
-// What each op takes at the shapes of training, against what the machine can do in the same run: the best matrix
-// product for ops that are products, a copy of as many bytes for the others.
+// Times each op at the shapes of training and compares it with the peak of the machine in the same
+// run: the best matrix product for ops that are products, a copy of as many bytes for the others.
 #include <dlfcn.h>
 #include <time.h>
 
@@ -19,22 +19,23 @@ double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Of the calling thread alone: neighbours on the same machine count less. For what runs on one thread.
+// Processor time of the calling thread, which other processes on the machine disturb less than wall
+// time. For work on one thread.
 double processor_seconds() {
   timespec time;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// A team of kernels' threads and how what they do is timed.
+// A team of threads for kernels, and the clock that times its work.
 struct Timer {
   explicit Timer(int num_threads) : threads(num_threads), stream(cpu_backend()->stream_create(num_threads)) {}
   ~Timer() { cpu_backend()->stream_destroy(stream); }
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
 
-  // The shortest of the runs of `body` that fit a quarter of a second (five at least), the first not counted: what it
-  // takes undisturbed.
+  // The shortest of the runs of `body` that fit into a quarter of a second, at least five, not
+  // counting the first. That is the time it takes undisturbed.
   template <class Body>
   double best(const Body& body) const {
     double (*const clock)() = threads > 1 ? seconds : processor_seconds;
@@ -53,13 +54,14 @@ struct Timer {
   Stream* stream;
 };
 
-// Attention's backward has five products where its forward has two, the router's two where its forward has one; other
-// backward ops have as many as their forward.
+// The backward op of attention has five products and its forward op two; the router's have two and
+// one. Other backward ops have as many products as their forward op.
 double flops_of(const Case& c, const std::string& op) {
   return c.flops * (op == "attention_backward" ? 2.5 : op == "router_backward" ? 2.0 : 1.0);
 }
 
-// What must at least be moved: inputs read, outputs written, and read before where they are added to.
+// The least bytes that must be moved: inputs are read and outputs written, and outputs that are
+// added to are also read.
 double bytes_of(const Call& call) {
   int64_t elements = 0;
   for (const auto& [name, value] : call.in) elements += value.elements();
@@ -68,14 +70,14 @@ double bytes_of(const Call& call) {
     const bool accumulated = names[std::min(i, names.size() - 1)].accumulate;
     elements += call.out[i].second.elements() * (accumulated ? 2 : 1);
   }
-  if (call.op == "rope") {  // values lie between, but are not touched
+  if (call.op == "rope") {  // values are in the buffer, but are not touched
     const Attrs& a = call.attrs;
     elements = elements / (a.heads + 2 * a.keyValueHeads) * (a.heads + a.keyValueHeads);
   }
   return 4 * static_cast<double>(elements);
 }
 
-// --- sgemm at the shapes of training: NT is a linear layer, NN its dgrad, TN its wgrad.
+// --- sgemm at the shapes of training. NT is a linear layer, NN its dgrad, TN its wgrad.
 
 struct Shape {
   int m, n, k;
@@ -85,7 +87,7 @@ constexpr Shape kShapes[] = {{512, 512, 512}, {512, 2048, 512}, {512, 512, 2048}
 using CblasSgemm = void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*,
                             int);
 
-// Our kernels through the linear op; a library through its C interface.
+// Our kernels are called through the linear op, a library through its C interface.
 double best_gflops_of_ours(const Timer& timer) {
   double best = 0;
   for (const Shape& s : kShapes) {
@@ -124,8 +126,9 @@ double print_peaks(const Timer& timer) {
   return ours;
 }
 
-// --- A copy of as many bytes as an op touches: small ones stay in a cache, as the buffers of an op do. The C library's
-// goes around the caches where it is large, our loop never does; the faster of the two is what can be reached.
+// --- A copy of as many bytes as an op touches. Small copies stay in a cache, as the buffers of an
+// op do. Large copies of the C library bypass the caches, and our loop never does; the faster of
+// the two is the peak.
 
 double seconds_to_copy(size_t elements, const Timer& timer) {
   struct Halves {
@@ -152,7 +155,7 @@ double seconds_to_copy(size_t elements, const Timer& timer) {
   const int64_t out_elements[] = {static_cast<int64_t>(elements)};
   const DType types[] = {DType::kF32, DType::kF32};
   const OpCall call{in, in_elements, types, 2, out, out_elements, types, 1, &attrs};
-  if (rows < 16) return library;  // too few to be cut among threads
+  if (rows < 16) return library;  // too few to divide among threads
   return std::min(library, timer.best([&] { loop(call, timer.stream); }));
 }
 
@@ -175,7 +178,8 @@ class Copies {
 
 // --- The table.
 
-// row, op, shape, seconds, what its rate counts, rate, share of its peak, values not right, values
+// Prints a line with the fields "row", op, shape, seconds, unit of the rate, rate, share of the
+// peak, wrong values, all values.
 bool time_call(const Case& c, const Call& call, const Timer& timer, double peak, Copies& copies) {
   Bound<float> fast(call), slow(call);
   slow.run(function_of(*reference_backend(), call.op), timer.stream);

@@ -11,7 +11,7 @@
 namespace scmoe::cuda {
 namespace {
 
-constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what cuBLAS recommends for Hopper
+constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // cuBLAS recommends this for Hopper
 
 struct Layout {
   cublasLtMatrixLayout_t layout = nullptr;
@@ -28,7 +28,7 @@ cudaDataType_t type_of(DType type) {
   return type == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-// What cuBLASLt needs for one shape.
+// The descriptors and the algorithm of cuBLASLt for one shape.
 struct Plan {
   explicit Plan(const BlasShape& s)
       : a(type_of(s.input), s.transpose_a ? s.k : s.m, s.transpose_a ? s.m : s.k),
@@ -53,7 +53,7 @@ struct Plan {
 
   cublasLtMatmulDesc_t product = nullptr;
   Layout a, b, d;
-  std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: there is none
+  std::optional<cublasLtMatmulAlgo_t> algorithm;  // empty if cuBLASLt has none
 };
 
 std::optional<cublasLtMatmulAlgo_t> choose(cublasLtHandle_t blas, const Plan& plan) {
@@ -74,7 +74,7 @@ std::optional<cublasLtMatmulAlgo_t> choose(cublasLtHandle_t blas, const Plan& pl
 
 }  // namespace
 
-// By shape; made at the first use of each, on the stream's thread.
+// Plans by shape. Each is made at its first use, on the stream's thread.
 struct BlasPlans {
   std::map<BlasShape, std::unique_ptr<Plan>> by_shape;
 };
@@ -99,7 +99,7 @@ bool blas_multiply(Stream* stream, const BlasShape& shape, const BlasOperands& x
   auto& plan = d.plans->by_shape[shape];
   const bool is_new = !plan;
   if (is_new) plan = std::make_unique<Plan>(shape);
-  // The sums of columns lie behind the workspace until they are added.
+  // The sums of columns are stored behind the workspace until they are added.
   const size_t sums_bytes = shape.bias_gradient ? static_cast<size_t>(shape.n) * sizeof(float) : 0;
   char* const workspace = static_cast<char*>(scratch(stream, kWorkspaceBytes + sums_bytes));
   auto* const sums = reinterpret_cast<float*>(workspace + kWorkspaceBytes);

@@ -1,4 +1,4 @@
-// Matrix products by cuBLASLt, its choice of algorithm kept for every shape.
+// Matrix products by cuBLASLt. The algorithm that it chooses for a shape is kept.
 #pragma once
 
 #include <cstdint>
@@ -7,9 +7,10 @@
 
 namespace scmoe::cuda {
 
-// D [m, n] = op(A) op(B) (+ C) (+ bias), column-major: op(A) is [m, k], op(B) [k, n]. A transposed A lies as [k, m].
-// A and B have `input`, C, D and the bias (a value for each of the m rows) `output`. Matrices lie without gaps.
-// With bias_gradient each column of op(B) is summed as it is read, and the sums, fp32, are added to the operand's.
+// D [m, n] = op(A) op(B) (+ C) (+ bias), column-major and without gaps: op(A) is [m, k], op(B) is
+// [k, n]. A transposed A is stored as [k, m]. A and B have the type `input`; C, D and the bias,
+// which has a value for each of the m rows, have the type `output`. With bias_gradient, each column
+// of op(B) is summed as it is read, and the fp32 sums are added to the operand bias_gradient.
 struct BlasShape {
   int64_t m, n, k;
   bool transpose_a, transpose_b;
@@ -19,16 +20,18 @@ struct BlasShape {
 };
 
 struct BlasOperands {
-  const void *a, *b, *c;  // c: what is added, d itself or another; null without
+  const void *a, *b, *c;  // c is added, and may be d itself; null without
   void* d;
   const void* bias;
   float* bias_gradient = nullptr;  // [n]
 };
 
-// False where cuBLASLt has no algorithm for the shape, as for bf16 rows that no 16 bytes divide.
+// Returns false if cuBLASLt has no algorithm for the shape, e.g. for bf16 rows that are not
+// multiples of 16 bytes.
 bool blas_multiply(Stream* stream, const BlasShape& shape, const BlasOperands& operands);
 
-// Whether sums of columns are to be left to the product: not with SCMOE_CUDA_FUSE=0, for comparison.
+// Whether the product also computes the sums of columns. SCMOE_CUDA_FUSE=0 turns that off, for
+// comparison.
 bool blas_sums_columns();
 
 }  // namespace scmoe::cuda

@@ -1,4 +1,5 @@
-// What all kernels share: element types, sums over warps and blocks in an order that never changes, launches.
+// The base of all kernels: element types, sums over warps and blocks in an order that never
+// changes, and launches.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,7 +17,7 @@ using bf16 = __nv_bfloat16;
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// --- Elements. Kernels compute in float, whatever a buffer holds.
+// --- Elements. Kernels compute in float, whatever the type of a buffer.
 
 __device__ inline float load(float x) {
   return x;
@@ -33,14 +34,15 @@ __device__ T rounded(float x) {
   }
 }
 
-// Elements read or written at once.
+// Elements that are read or written at once.
 template <class T, int kSize>
 struct alignas(sizeof(T) * kSize) Pack {
   T value[kSize];
 };
 
-// y[i] = f(x[i]...) for i < dim, by the threads of a block together, 16 bytes of the widest type at a time where they
-// divide dim. Rows begin at multiples of dim in 16-byte aligned buffers, so packs are aligned then.
+// y[i] = f(x[i]...) for i < dim, by all threads of a block. If dim is a multiple of a pack, a
+// thread takes 16 bytes of the widest type at a time. Packs are aligned then, because rows begin at
+// multiples of dim in 16-byte aligned buffers.
 template <class F, class T, class... X>
 __device__ void map_row(int64_t dim, F f, T* y, const X*... x) {
   constexpr int kPack = (sizeof(T) == 2 && (... && (sizeof(X) == 2))) ? 8 : 4;
@@ -71,7 +73,7 @@ __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-// --- Warps and blocks. All threads of the warp, or of the block, must come; all get the result.
+// --- Warps and blocks. All threads of the warp, or of the block, must call; all get the result.
 
 template <class T>
 __device__ T warp_sum(T x) {
@@ -84,12 +86,12 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
-// Of kThreads threads in x.
+// The block must have kThreads threads in x.
 template <int kThreads, class T>
 __device__ T block_sum(T x) {
   __shared__ T sums[kThreads / kWarp];
   x = warp_sum(x);
-  __syncthreads();  // the sums of a call before have been read
+  __syncthreads();  // the sums of an earlier call must have been read
   if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = x;
   __syncthreads();
   T total = sums[0];
@@ -101,7 +103,7 @@ template <int kThreads>
 __device__ float block_max(float x) {
   __shared__ float tops[kThreads / kWarp];
   x = warp_max(x);
-  __syncthreads();  // the maxima of a call before have been read
+  __syncthreads();  // the maxima of an earlier call must have been read
   if (threadIdx.x % kWarp == 0) tops[threadIdx.x / kWarp] = x;
   __syncthreads();
   float top = tops[0];
@@ -149,13 +151,13 @@ inline Grid per_row(int64_t rows, int threads = 128) {
   return {dim3(static_cast<unsigned>(rows)), dim3(static_cast<unsigned>(threads))};
 }
 
-// A warp for each row; the warps of a block are kRowWarps.
+// A warp for each row; a block has kRowWarps warps.
 constexpr int kRowWarps = 4;
 inline Grid warp_per_row(int64_t rows) {
   return {dim3(static_cast<unsigned>(ceil_div(rows, kRowWarps))), dim3(kRowWarps * kWarp)};
 }
 
-// Nothing is launched where there are no blocks: a rank may have no rows.
+// If there are no blocks, nothing is launched: a rank may have no rows.
 template <class... Parameters, class... Arguments>
 void launch(Stream* stream, const Grid& grid, void (*kernel)(Parameters...), Arguments... arguments) {
   if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return;
@@ -176,7 +178,7 @@ void launch(Stream* stream, const Grid& grid, void (*kernel)(Parameters...), Arg
 
 // --- Buffers of a call.
 
-// body(buffers) with a struct of ops.generated.h, its activations of the type that the call has:
+// Calls body with a struct of ops.generated.h whose activations have the type that the call has:
 //   with_buffers<op::Gelu>(call, [&]<class T>(const op::Gelu<float, T>& io) { ... });
 template <template <class, class> class Buffers, class Body>
 void with_buffers(const OpCall& call, const Body& body) {

@@ -1,4 +1,5 @@
-// Routed rows to and from the buffers of an exchange whose size no count decides (device.h).
+// Moves routed rows to and from the buffers of an exchange whose size does not depend on counts
+// (device.h).
 #include "cuda/kernels/rows.cuh"
 #include "device.cuh"
 #include "exchange.h"
@@ -7,11 +8,13 @@ namespace scmoe::cuda {
 namespace {
 
 struct Places {
-  int64_t slots, width;    // of a segment, of a row
-  int64_t ranks, experts;  // that segments are of, and local experts; 1 and 1: they keep their order
+  int64_t slots, width;  // slots of a segment, elements of a row
+  // Source ranks and local experts of the segments; 1 and 1 keep their order
+  int64_t ranks, experts;
   bool pack;
 
-  // Segments lie by local expert, then source rank; a peer's part of the exchange holds all its experts.
+  // Segments are in order of local expert, then source rank. In the exchange, the part of each peer
+  // has all its experts.
   __device__ int64_t of(int64_t segment) const { return segment % ranks * experts + segment / ranks; }
 };
 

@@ -1,4 +1,4 @@
-// The launchers, one for each op; backend.cu makes the table of them.
+// Declares the launchers, one for each op. backend.cu makes the table of them.
 #pragma once
 
 #include "device.cuh"

@@ -1,4 +1,5 @@
-// The device as device.h has it: memory, streams, events and graphs of the CUDA runtime, and the library's entry point.
+// Implements device.h with the CUDA runtime: memory, streams, events, graphs, and the library's
+// entry point.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -23,10 +24,11 @@ cudaStream_t of(Stream* stream) {
   return device(stream).stream;
 }
 
-// Memory that is short is told from every other failure.
+// Throws std::bad_alloc if memory is short, so that callers can distinguish it from every other
+// failure.
 void check_memory(cudaError_t status, const char* what) {
   if (status != cudaErrorMemoryAllocation) return check(status, what);
-  cudaGetLastError();  // it would be found by the next check otherwise
+  cudaGetLastError();  // otherwise the next check would report this failure again
   throw std::bad_alloc();
 }
 
@@ -60,11 +62,12 @@ void* allocate(int64_t bytes) {
   const size_t size = size_t(std::max<int64_t>(bytes, 1));
   check_memory(cudaMalloc(&memory, size), "cudaMalloc");
   check(cudaMemset(memory, 0, size), "cudaMemset");
-  check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // streams that do not block would not wait for it
+  // Streams that do not block would not wait for the memset.
+  check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   return memory;
 }
 
-// Of a device that has failed, freeing does too, and there is nothing left to do about it.
+// Freeing fails on a device that has failed, and nothing can be done about it then.
 void release(void* memory) {
   cudaFree(memory);
 }
@@ -87,7 +90,8 @@ void copy(void* to, const void* from, int64_t bytes, Stream* stream) {
   check(cudaMemcpyAsync(to, from, size_t(bytes), cudaMemcpyDefault, of(stream)), "cudaMemcpyAsync");
 }
 
-// Without what ops need: nothing but copies and other libraries' work is put on it.
+// A stream without the scratch and the cuBLAS handle of ops. It takes only copies and the work of
+// other libraries.
 Stream* plain_stream_create(bool urgent) {
   int least = 0, greatest = 0;
   check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
@@ -106,7 +110,7 @@ void* stream_handle(Stream* stream) {
   return of(stream);
 }
 
-// Who waits for it sleeps: the core is free for the other ranks of the pod.
+// A thread that waits for the event sleeps, so the core is free for the other ranks of the pod.
 Event* event_create() {
   cudaEvent_t event = nullptr;
   check(cudaEventCreateWithFlags(&event, cudaEventBlockingSync), "cudaEventCreate");
@@ -121,7 +125,8 @@ void event_record(Event* event, Stream* stream) {
   check(cudaEventRecord(of(event), of(stream)), "cudaEventRecord");
 }
 
-// An event recorded in a capture orders ops of the graph and has no time; an external one is recorded at each launch.
+// An event that is recorded in a capture only orders the ops of the graph and has no time. An
+// external one is recorded at each launch.
 void event_stamp(Event* event, Stream* stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(of(stream), &status), "cudaStreamIsCapturing");
@@ -150,7 +155,7 @@ double event_microseconds(Event* from, Event* to) {
   return 1e3 * double(milliseconds);
 }
 
-// Of this thread: another may ask for events meanwhile.
+// Captures only this thread's calls, because another thread may ask for events meanwhile.
 void capture_begin(Stream* stream) {
   check(cudaStreamBeginCapture(of(stream), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
 }

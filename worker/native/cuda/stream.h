@@ -1,5 +1,5 @@
-// A CUDA stream as launchers see it. Everything an op does is put on it, in order; nothing here waits for the device,
-// but the first op that needs more scratch than any before.
+// A CUDA stream as launchers see it. An op puts all its work on it, in order. No function here
+// waits for the device, except when an op needs more scratch than any op before.
 #pragma once
 
 #include <cublasLt.h>
@@ -16,7 +16,7 @@ struct BlasPlans;
 BlasPlans* blas_plans_create();
 void blas_plans_destroy(BlasPlans* plans);
 
-// What backend.h calls Stream.
+// The backend's own type behind Stream in backend.h.
 struct DeviceStream {
   cudaStream_t stream = nullptr;
   cublasLtHandle_t blas = nullptr;
@@ -33,12 +33,12 @@ inline DeviceStream& device(Stream* stream) {
 Stream* stream_create(int num_threads);
 void stream_destroy(Stream* stream);
 
-// Throws std::runtime_error naming what failed.
+// Throws std::runtime_error that names the failed call.
 void check(cudaError_t status, const char* what);
 void check(cublasStatus_t status, const char* what);
 
-// Memory of one op, 256-byte aligned, contents undefined: the same at every call, so an op asks once. It grows on first
-// use, never in steady state.
+// Memory of one op, 256-byte aligned and with undefined contents. Every call returns the same
+// memory, so an op asks only once. It grows at the first use and never in steady state.
 void* scratch(Stream* stream, size_t bytes);
 
 template <class T>

@@ -27,15 +27,21 @@ void parse_attr(const Object& from, const AttrSpec& spec, const json& value, Pro
   }
 }
 
-void parse_if_given(const Object& from, const Object& attrs, const char* name, bool required, ProgramOp& op) {
+// The attributes of an op in the file.
+struct Given {
+  const Object& from;
+  const Object& attrs;
+};
+
+void parse_if_given(const Given& given, const char* name, bool required, ProgramOp& op) {
   const AttrSpec& spec = attr_spec(name);
-  const auto found = attrs.value.find(name);
-  if (found != attrs.value.end()) {
-    parse_attr(from, spec, *found, op);
-  } else if (required && spec.preset == AttrSpec::kRequired) {
-    from.fail(quoted(name) + " is missing: add it");
+  const auto found = given.attrs.value.find(name);
+  if (found != given.attrs.value.end()) {
+    parse_attr(given.from, spec, *found, op);
   } else if (spec.preset != AttrSpec::kRequired) {
     op.attrs.*spec.integer = spec.preset;
+  } else if (required) {
+    given.from.fail(quoted(name) + " is missing: add it");
   }
 }
 
@@ -66,8 +72,9 @@ void parse_attrs(const JsonObject& from, const OpSpec& spec, const Topology& top
   const Object attrs(from.at("attrs"), from.name + ": attrs");
   const bool routed = on_routed_rows(spec, op);
   op.collective = spec.collective;
-  for (const char* name : spec.attrs) parse_if_given(from, attrs, name, true, op);
-  for (const char* name : spec.routed_attrs) parse_if_given(from, attrs, name, routed, op);
+  const Given given{from, attrs};
+  for (const char* name : spec.attrs) parse_if_given(given, name, true, op);
+  for (const char* name : spec.routed_attrs) parse_if_given(given, name, routed, op);
   for (const auto& [name, value] : attrs.value.items()) {
     if (!spec.takes(name)) {
       from.fail("attribute '" + name + "' is " + shown(value) + ", but " + spec.name +

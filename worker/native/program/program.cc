@@ -4,6 +4,7 @@
 #include <set>
 
 #include "attributes.h"
+#include "buffers.h"
 #include "error.h"
 #include "json_object.h"
 #include "op_table.h"
@@ -45,140 +46,6 @@ std::vector<int> parse_indices(const Object& from, const char* field, size_t cou
     indices.push_back(int(from.integer(field, index, 0, int64_t(count) - 1)));
   }
   return indices;
-}
-
-const char* name_of(DType dtype) {
-  return dtype == DType::kI32 ? "i32" : dtype == DType::kBF16 ? "bf16" : "f32";
-}
-
-// A buffer of an op together with its description in the op's row.
-struct Bound {
-  const BufferSpec* spec;
-  const Buffer* buffer;
-  std::string name;  // in messages: "input 'x' of linear (buffer 'norm.y')"
-};
-
-// "x, w, b (if bias is 1), residual (optional)"
-std::string listed(const std::vector<BufferSpec>& specs) {
-  std::string text;
-  for (const BufferSpec& spec : specs) {
-    text += (text.empty() ? "" : ", ") + std::string(spec.name);
-    if (spec.when != nullptr) text += " (if " + std::string(spec.when) + " is " + std::to_string(spec.is) + ")";
-    if (spec.optional) text += " (optional)";
-    if (spec.repeated) text += " (one or more)";
-  }
-  return text.empty() ? "none" : text;
-}
-
-struct Side {
-  const char* name;  // "input" or "output"
-  const std::vector<BufferSpec>& specs;
-  const std::vector<int>& indices;
-};
-
-void bind_side(const Object& from, const Program& program, const ProgramOp& op, const Side& side,
-               std::vector<Bound>& bound) {
-  const std::vector<const BufferSpec*> specs = given(side.specs, side.indices.size(), op.attrs);
-  if (specs.size() != side.indices.size() || (specs.empty() && !side.specs.empty())) {
-    from.fail(op.name + " has " + std::to_string(side.indices.size()) + " " + side.name + "s, wants " +
-              listed(side.specs));
-  }
-  for (size_t i = 0; i < specs.size(); ++i) {
-    const Buffer& buffer = program.buffers[size_t(side.indices[i])];
-    bound.push_back(
-        {specs[i], &buffer,
-         side.name + (" '" + std::string(specs[i]->name) + "' of ") + op.name + " (buffer '" + buffer.name + "')"});
-  }
-}
-
-// All activations of an op have the type of the first of them.
-void check_types(const Object& from, const std::vector<Bound>& bound) {
-  const auto first =
-      std::find_if(bound.begin(), bound.end(), [](const Bound& b) { return b.spec->type == BufferType::kActivation; });
-  const bool half = first != bound.end() && first->buffer->dtype == DType::kBF16;
-  for (const Bound& each : bound) {
-    DType wanted = each.buffer->dtype;
-    if (each.spec->type == BufferType::kF32) wanted = DType::kF32;
-    if (each.spec->type == BufferType::kI32) wanted = DType::kI32;
-    if (each.spec->type == BufferType::kActivation) wanted = half ? DType::kBF16 : DType::kF32;
-    if (each.buffer->dtype == wanted) continue;
-    const std::string reason = half && wanted == DType::kBF16 ? ", as " + first->name + " is" : "";
-    from.fail(each.name + " is " + name_of(each.buffer->dtype) + ", wants " + name_of(wanted) + reason);
-  }
-}
-
-// The number of rows for which each buffer of routed rows must have room. Only the counts of a run
-// say how many rows there are, so the buffers are compared with each other: see Routed in
-// worker/program/op-spec.ts.
-int64_t routed_rows(const OpSpec& spec, const ProgramOp& op, const Sizes& sizes, const std::vector<Bound>& bound) {
-  if (!on_routed_rows(spec, op)) return op.attrs.rows;
-  int64_t held = 0;
-  for (const Bound& each : bound) {
-    if (each.spec->extent != Extent::kRouted) continue;
-    held = std::max(held, each.buffer->elements / each.spec->elements(sizes).value());
-  }
-  // Before dispatch there may be expertParallelSize times fewer rows than after it.
-  const int64_t shares = spec.collective == Collective::kDispatch ? op.attrs.expertParallelSize : 1;
-  const int64_t most = (Count(op.attrs.experts) * Count(op.attrs.capacity)).value();
-  return std::max(op.attrs.rows, std::min((held + shares - 1) / shares, most));
-}
-
-void check_sizes(const Object& from, const OpSpec& spec, const ProgramOp& op, const Topology& topology,
-                 const std::vector<Bound>& bound) {
-  const Sizes sizes{op.attrs, topology.world_size, op.inputs.size()};
-  const Count rows(routed_rows(spec, op, sizes, bound));
-  for (const Bound& each : bound) {
-    const Extent extent = each.spec->extent;
-    if (extent != Extent::kElements && extent != Extent::kRouted) continue;
-    const Count size = each.spec->elements(sizes);
-    const int64_t wanted = (extent == Extent::kRouted ? rows * size : size).value();
-    if (each.buffer->elements >= wanted) continue;
-    const std::string formula = extent == Extent::kRouted
-                                    ? std::to_string(rows.value()) + " rows of " + each.spec->formula
-                                    : each.spec->formula;
-    from.fail(each.name + " has " + std::to_string(each.buffer->elements) + " elements, wants " +
-              (wanted == Count::kTooMany ? "more than any buffer has" : std::to_string(wanted)) + " (" + formula +
-              "): enlarge the buffer or correct the attributes");
-  }
-}
-
-// Copies are as many, and each as long, as what they are copies of. `bound`: the inputs, then the
-// outputs.
-void check_copies(const Object& from, const ProgramOp& op, const std::vector<Bound>& bound) {
-  const size_t count = op.inputs.size();
-  if (count != op.outputs.size()) {
-    from.fail(op.name + " has " + std::to_string(count) + " inputs and " + std::to_string(op.outputs.size()) +
-              " outputs, wants as many of both");
-  }
-  for (size_t i = 0; i < count; ++i) {
-    const Bound &input = bound[i], &output = bound[count + i];
-    if (input.buffer->elements == output.buffer->elements) continue;
-    from.fail(output.name + " has " + std::to_string(output.buffer->elements) + " elements, wants " +
-              std::to_string(input.buffer->elements) + ", as " + input.name + " has");
-  }
-}
-
-void check_places(const Object& from, const OpSpec& spec, const ProgramOp& op) {
-  if (spec.place == Place::kShared && op.inputs != op.outputs) {
-    from.fail("outputs are not the inputs, but " + op.name + " works in place: list the same buffers as both");
-  }
-  if (spec.place != Place::kApart) return;
-  for (const int output : op.outputs) {
-    if (std::find(op.inputs.begin(), op.inputs.end(), output) == op.inputs.end()) continue;
-    from.fail("outputs is " + std::to_string(output) + ", which is also an input, but " + op.name +
-              " does not work in place: give it another buffer");
-  }
-}
-
-void check_buffers(const Object& from, const Program& program, const OpSpec& spec, const Topology& topology,
-                   const ProgramOp& op) {
-  std::vector<Bound> bound;
-  bind_side(from, program, op, {"input", spec.inputs, op.inputs}, bound);
-  bind_side(from, program, op, {"output", spec.outputs, op.outputs}, bound);
-  check_types(from, bound);
-  check_sizes(from, spec, op, topology, bound);
-  if (!spec.outputs.empty() && spec.outputs[0].extent == Extent::kAsInputs) check_copies(from, op, bound);
-  check_places(from, spec, op);
 }
 
 void parse_waits(const Object& from, const Program& program, ProgramOp& op) {
@@ -225,7 +92,7 @@ ProgramOp parse_op(const Object& from, const Program& program, const Backend& ba
   op.inputs = parse_indices(from, "inputs", program.buffers.size());
   op.outputs = parse_indices(from, "outputs", program.buffers.size());
   parse_attrs(from, *spec, topology, op);
-  check_buffers(from, program, *spec, topology, op);
+  check_buffers({from, program.buffers, *spec, op, topology});
   if (!spec->is_comm()) op.run = function_of(from, backend, op.name);
   parse_waits(from, program, op);
   op.fingerprint = fingerprint(program.name, op);

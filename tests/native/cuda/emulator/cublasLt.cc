@@ -9,18 +9,20 @@ float element(const void* data, cudaDataType_t type, int64_t i) {
                             : __bfloat162float(static_cast<const __nv_bfloat16*>(data)[i]);
 }
 
-// [row, column] of a matrix, or of its transpose.
+// The index of [row, column] in a matrix or in its transpose.
 float element(const void* data, const EmulatedLayout& layout, cublasOperation_t op, int64_t row, int64_t column) {
   if (op == CUBLAS_OP_T) std::swap(row, column);
   return element(data, layout.type, row + column * layout.leading);
 }
 
-// Sums of columns only where they are many: the rest is summed by what stands in for it.
+// Columns are summed in the product only if there are many, so that the fallback for the others
+// runs too.
 bool sums(const EmulatedProduct& product, const EmulatedLayout& d) {
   return product.epilogue != CUBLASLT_EPILOGUE_BGRADB || d.columns >= 8;
 }
 
-// Refused as by the real one for some shapes, so that what stands in then is run too: rows that no 16 bytes divide.
+// Refuses rows that are not multiples of 16 bytes, as the real library refuses some shapes, so that
+// the fallback runs too.
 bool aligned(const EmulatedLayout& layout) {
   return layout.type == CUDA_R_32F || layout.leading % 8 == 0;
 }

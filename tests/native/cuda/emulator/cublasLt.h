@@ -1,4 +1,4 @@
-// The entry points of cuBLASLt that worker/native/cuda uses, with a plain loop behind them.
+// The entry points of cuBLASLt that worker/native/cuda uses, implemented by plain loops.
 #pragma once
 
 #include "cuda_bf16.h"

@@ -1,4 +1,4 @@
-// bf16 as CUDA has it: the upper half of a float, rounded to nearest, ties to even.
+// The type bf16 of CUDA: the upper half of a float, rounded to nearest, ties to even.
 #pragma once
 
 #include "cuda_runtime.h"

@@ -1,4 +1,5 @@
-// What the sources of worker/native/cuda use of <cuda_runtime.h>, on the host. Streams run at once, in order.
+// The part of <cuda_runtime.h> that the sources of worker/native/cuda use, on the host. Streams run
+// their work at once, in order.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +31,7 @@ template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return scmoe::emulator::shuffle(value, scmoe::emulator::lane() ^ static_cast<unsigned>(mask));
 }
-// Lanes below the distance keep their own.
+// Lanes below the distance keep their own value.
 template <class T>
 T __shfl_up_sync(unsigned, T value, unsigned distance) {
   const unsigned lane = scmoe::emulator::lane();

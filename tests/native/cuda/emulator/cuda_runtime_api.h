@@ -1,5 +1,6 @@
-// What worker/native/cuda/runtime.cc uses of <cuda_runtime_api.h>, on the host: one device, whose streams do everything
-// at once, so that every event has happened when it is asked for. Graphs are not emulated: programs run op by op.
+// The part of <cuda_runtime_api.h> that worker/native/cuda/runtime.cc uses, on the host. There is
+// one device. Its streams do everything at once, so every event has happened when it is asked for.
+// Graphs are not emulated: programs run op by op.
 #pragma once
 
 #include <chrono>

@@ -31,10 +31,10 @@ struct LateCopy {
   size_t bytes, valid;
 };
 
-// A thread of the block: its stack, and where on it it stopped.
+// A thread of the block: its stack, and the place on it where the thread stopped.
 struct Fiber {
   void* stack_pointer = nullptr;
-  void* fake_stack = nullptr;  // a sanitizer's
+  void* fake_stack = nullptr;  // belongs to the sanitizer
   uint3 thread{};
   bool done = false;
   unsigned exchanges = 0;
@@ -44,7 +44,7 @@ struct Fiber {
 
 struct Warp {
   unsigned lanes = 0, arrived = 0;
-  std::vector<unsigned> ready;  // of its fibers
+  std::vector<unsigned> ready;  // its fibers that can run
   Together what = Together::kSync;
   Words words[2][kLanes];
 };
@@ -52,9 +52,9 @@ struct Warp {
 struct Block {
   Fiber fibers[kMaxThreads];
   Warp warps[kMaxThreads / kLanes];
-  Fiber host;  // who launched
+  Fiber host;  // the caller of launch
   unsigned threads = 0, at_barrier = 0, done = 0, running = 0;
-  std::vector<unsigned> order;  // of warps: the first that can, runs
+  std::vector<unsigned> order;  // of warps; the first that can run does
   const std::function<void()>* body = nullptr;
   char* stacks = nullptr;
   std::unique_ptr<char[]> shared;
@@ -95,13 +95,14 @@ const void* host_stack = nullptr;
 size_t host_stack_bytes = 0;
 #endif
 
-// The stack that a fiber arrives on, when it comes from another.
+// Tells the sanitizer that a fiber has arrived on its own stack from another one.
 void arrived([[maybe_unused]] Fiber& fiber) {
 #if defined(__SANITIZE_ADDRESS__)
   const void* from = nullptr;
   size_t bytes = 0;
   __sanitizer_finish_switch_fiber(fiber.fake_stack, &from, &bytes);
-  if (host_stack == nullptr) host_stack = from, host_stack_bytes = bytes;  // the first to be left
+  // The stack that is left first
+  if (host_stack == nullptr) host_stack = from, host_stack_bytes = bytes;
 #endif
 }
 
@@ -116,7 +117,7 @@ void change(Fiber& from, Fiber& to) {
   arrived(from);
 }
 
-// All fibers can go on, the warps in another order.
+// Lets all fibers continue, with the warps in a new order.
 void release_all() {
   Block& b = block();
   for (unsigned i = 0; i < b.threads; i++) b.warps[i / kLanes].ready.push_back(i);
@@ -125,7 +126,8 @@ void release_all() {
 
 constexpr unsigned kNone = ~0u;
 
-// A lane, drawn at random, of the first warp that has one; it is then no more among those that can.
+// Draws a random lane of the first warp that has one that can run, and removes it from those that
+// can.
 unsigned take_ready() {
   Block& b = block();
   for (const unsigned w : b.order) {
@@ -139,7 +141,7 @@ unsigned take_ready() {
   return kNone;
 }
 
-// Leaves the running fiber for one that can go on; at the end, for the host.
+// Switches from the running fiber to one that can continue, or to the host if there is none.
 void yield() {
   Block& b = block();
   Fiber& from = b.fibers[b.running];
@@ -160,7 +162,8 @@ void yield() {
   change(from, b.fibers[next]);
 }
 
-// A fiber lives on: it runs one block after another, so that what a sanitizer knows of its stack stays true.
+// A fiber runs one block after another and never ends, so that the sanitizer's knowledge of its
+// stack stays valid.
 void enter() {
   Block& b = block();
   Fiber& fiber = b.fibers[b.running];
@@ -268,7 +271,8 @@ unsigned lane() {
 
 namespace {
 
-// Says at the end how often the barrier was left out: one that is never reached cannot be found.
+// Reports at the end how often the barrier was left out. A barrier that is never reached cannot be
+// found.
 struct LeftOut {
   LeftOut() {
     const char* const text = std::getenv("SCMOE_EMULATOR_LEAVE_OUT");
@@ -317,7 +321,8 @@ const Words* exchange(Together what, const void* value, size_t bytes) {
   return words;
 }
 
-// What it overwrites may be gone at once, what it brings may come as late as the wait: either is drawn.
+// A copy may overwrite its target at once, or not before the wait. One of the two is drawn at
+// random.
 void copy_async(void* to, const void* from, size_t bytes, size_t valid_bytes) {
   std::vector<LateCopy> copy{{to, from, bytes, valid_bytes}};
   if (random() % 2 == 0) return land(copy);

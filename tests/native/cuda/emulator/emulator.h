@@ -1,9 +1,9 @@
-// CUDA's device code on the host: every thread of a block is a fiber; blocks, warps and lanes run in an order drawn at
-// random (SCMOE_EMULATOR_SEED). From one __syncthreads to the next the warps have an order of precedence: the first
-// runs as far as it can before the second begins, so that they are as far apart as they can be on a GPU. A read that
-// some
-// __syncthreads should have put after a write of another thread finds the old value in some orders. One operating
-// system thread runs everything, at the launch.
+// CUDA's device code on the host: every thread of a block is a fiber. Blocks, warps and lanes run
+// in an order that is drawn at random (SCMOE_EMULATOR_SEED). Between two __syncthreads the warps
+// have an order of precedence: the first runs as far as it can before the second begins, so they
+// are as far apart as they can be on a GPU. If a __syncthreads is missing between the write of one
+// thread and the read of another, the read finds the old value in some of these orders. One
+// operating system thread runs everything, inside the launch.
 #pragma once
 
 #include <cstddef>
@@ -34,28 +34,32 @@ struct Place {
   uint3 thread, block;
   dim3 threads, blocks;
 };
-extern Place place;  // of the fiber that runs
+extern Place place;  // the place of the running fiber
 
-// Runs body once for every thread of every block. shared_bytes of memory, exactly so many, poisoned for every block.
+// Runs body once for every thread of every block. A block has exactly shared_bytes of shared
+// memory, which is poisoned before each block.
 void launch(dim3 blocks, dim3 threads, size_t shared_bytes, const std::function<void()>& body);
 void* shared_memory();
 
-// What lanes of a warp do together. Words of one exchange are readable until the lane's next but one.
+// The operations that lanes of a warp do together. The words of one exchange can be read until the
+// lane's exchange after next.
 enum class Together : uint8_t { kSync, kShuffle, kVote, kMatrix, kLoadMatrix };
 constexpr size_t kWords = 16;
 using Words = uint32_t[kWords];
 const Words* exchange(Together what, const void* value, size_t bytes);  // [32], by lane
-// Not one where SCMOE_EMULATOR_LEAVE_OUT, "FILE.cu:LINE", names it: whether that is found is how good this is.
+// A barrier, unless SCMOE_EMULATOR_LEAVE_OUT names it as "FILE.cu:LINE". A test measures the
+// emulator by the left-out barriers that it finds.
 void block_barrier(const std::source_location& where);
 unsigned lane();
 
-// Copies that land at once, or at their thread's next wait for their group.
+// Copies that arrive at once, or when their thread next waits for their group.
 void copy_async(void* to, const void* from, size_t bytes, size_t valid_bytes);
 void copy_async_commit();
 void copy_async_wait(int groups_left);
 
-// Tensor cores (worker/native/cuda/products/matrix.cuh says which lane holds what).
-extern int64_t matrices_multiplied;  // so far, by all lanes
+// Tensor cores. worker/native/cuda/products/matrix.cuh says which parts of the matrices each lane
+// holds.
+extern int64_t matrices_multiplied;  // by all lanes, since the start
 void multiply_matrices(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void read_matrices(uint32_t (&r)[4], const void* row, bool turned);
 

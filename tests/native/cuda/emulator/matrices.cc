@@ -1,4 +1,4 @@
-// Tensor cores: each lane finds its part of the result from what all lanes hold.
+// Tensor cores: each lane computes its part of the result from the parts of all lanes.
 #include "cuda_bf16.h"
 
 namespace scmoe::emulator {

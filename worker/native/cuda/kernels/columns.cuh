@@ -1,4 +1,5 @@
-// Sums over rows, column by column, in an order that never changes: slices of rows first, then the slices.
+// Sums over rows, column by column, in an order that never changes: slices of rows first, then the
+// slices.
 #pragma once
 
 #include "cuda/device.cuh"
@@ -7,7 +8,7 @@ namespace scmoe::cuda {
 
 constexpr int kColumnWarps = 8;
 
-// Slices whose partial sums are kept; a function of the shape alone.
+// The number of slices of rows, which depends only on the shape.
 inline int64_t row_slices(int64_t rows) {
   return least<int64_t>(64, greatest<int64_t>(1, ceil_div(rows, 4 * kColumnWarps)));
 }
@@ -28,14 +29,14 @@ __global__ void column_partials(F value, int64_t rows, int64_t columns, float* p
   partials[blockIdx.y * columns + j] = sum;
 }
 
-// out[j] += sum over slices. Not a template: defined in columns.cu.
+// out[j] += sum over slices. Defined in columns.cu, because it is no template.
 __global__ void add_partials(const float* partials, int64_t slices, int64_t columns, float* out);
 
 struct Matrix {
   int64_t rows, columns;
 };
 
-// out[j] += sum over n < rows of value(n, j). Takes the stream's scratch.
+// out[j] += sum over n < rows of value(n, j). It uses the stream's scratch.
 template <class F>
 void add_column_sums(Stream* stream, F value, Matrix shape, float* out) {
   const int64_t slices = row_slices(shape.rows);

@@ -30,7 +30,8 @@ __global__ void embedding_kernel(T* x, const int32_t* tokens, const float* wte, 
   }
 }
 
-// The block of a token's first position adds the gradients at all its positions, in their order, to kThreads columns.
+// The block of a token's first position adds up the gradients at all positions of that token, in
+// order, for kThreads columns.
 template <class T>
 __global__ void token_gradient_kernel(float* dwte, const int32_t* tokens, const T* dx, Shape s) {
   __shared__ unsigned here[kThreads / kWarp];
@@ -47,7 +48,7 @@ __global__ void token_gradient_kernel(float* dwte, const int32_t* tokens, const 
     for (int w = 0; w < kThreads / kWarp; w++) {
       for (unsigned left = here[w]; left != 0; left &= left - 1) {
         const int64_t at = base + w * kWarp + __ffs(left) - 1;
-        if (at < first) return;  // another block's
+        if (at < first) return;  // the token belongs to an earlier block
         if (j < s.dim) sum += load(dx[at * s.dim + j]);
       }
     }

@@ -28,7 +28,7 @@ __global__ void shared_gate_kernel(Gate<T> p) {
     if (p.k == 2) z[1] += x * p.w[p.dim + j];
   }
   z[0] = warp_sum(z[0]), z[1] = warp_sum(z[1]);
-  // of two values, softmax is the sigmoid of their difference
+  // The softmax of two values is the sigmoid of their difference.
   if (lane < p.k) p.c[n * p.k + lane] = sigmoid(p.k == 1 ? z[0] : lane == 0 ? z[0] - z[1] : z[1] - z[0]);
 }
 
@@ -41,7 +41,7 @@ struct GateBackward {
   int64_t dim, k;
   bool accumulate;
 
-  // gradient of the logit
+  // The gradient of logit i.
   __device__ float dz(int64_t n, int64_t i) const {
     const float *d = dc + n * k, *g = c + n * k;
     if (k == 1) return d[0] * g[0] * (1 - g[0]);
@@ -72,7 +72,7 @@ template <class T>
 struct GatedAddBackward {
   T* ds;                // [rows, dim]
   float* dc;            // [rows, k]
-  const T *dy, *s, *m;  // [rows, dim]; m where k is 2
+  const T *dy, *s, *m;  // [rows, dim]; m is null if k is 1
   const float* c;       // [rows, k]
   int64_t rows, dim, k;
 };

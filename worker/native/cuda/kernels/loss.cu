@@ -9,7 +9,7 @@ constexpr int kThreads = 256;
 
 template <class T>
 struct CrossEntropy {
-  T* dlogits;             // [tokens, vocabulary], may be logits, may be null
+  T* dlogits;             // [tokens, vocabulary]; may be the buffer of logits, may be null
   float* loss;            // [tokens]
   const T* logits;        // [tokens, vocabulary]
   const int32_t* tokens;  // [batch, sequence + 1]
@@ -30,14 +30,14 @@ __global__ void cross_entropy_kernel(CrossEntropy<T> p) {
   total = block_sum<kThreads>(total);
   if (threadIdx.x == 0) p.loss[n] = top + logf(total) - load(x[target]);
   if (!p.dlogits) return;
-  __syncthreads();  // the target's logit has been read, before it may be overwritten
+  __syncthreads();  // the target's logit must be read before it may be overwritten
   const float share = 1 / total;
   for (int64_t v = threadIdx.x; v < p.vocabulary; v += kThreads)
     p.dlogits[n * p.vocabulary + v] =
         rounded<T>(p.scale * (expf(load(x[v]) - top) * share - (v == target ? 1.0f : 0.0f)));
 }
 
-// share[e] = f_e; a thread for each expert
+// share[e] = f_e. A thread for each expert.
 __global__ void load_share_kernel(float* share, const int32_t* all_counts, int64_t world, int64_t experts,
                                   float choices) {
   const int64_t e = global_thread();

@@ -22,7 +22,7 @@ __global__ void loss_partials(F value, int64_t count, double* partials) {
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-// One thread.
+// Runs in one thread.
 __global__ void finish_loss(const double* partials, int64_t count, Loss loss);
 
 // partials: [kLossBlocks]

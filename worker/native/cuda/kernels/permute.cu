@@ -1,4 +1,5 @@
-// Tokens to routed rows and back. Rows before dispatch lie by global expert, then slot.
+// Copies tokens to routed rows and back. Rows before dispatch are in order of global expert, then
+// slot.
 #include "cuda/ops.cuh"
 
 namespace scmoe::cuda {
@@ -10,7 +11,8 @@ struct Routing {
   const int32_t *expert, *slot, *counts;  // [rows, k], [rows, k], [experts]
   int64_t k, capacity;
 
-  // row(n, i) of choice n * k + i, or -1 where it was dropped. All lanes of a warp must ask for the same choice.
+  // row(n, i) of choice n * k + i, or -1 if it was dropped. All lanes of a warp must ask for the
+  // same choice.
   __device__ int64_t row(int64_t choice) const {
     int before = 0;
     for (int e = static_cast<int>(threadIdx.x % kWarp); e < expert[choice]; e += kWarp)
@@ -41,7 +43,8 @@ struct Nothing {
   __device__ float operator()() const { return 0; }
 };
 
-// The rows of a token's choices that were not dropped; first_is: which choice the first of them was.
+// The rows of a token's choices that were not dropped. first_is is the choice (0 or 1) that the
+// first of them was.
 template <class T>
 struct Kept {
   const T *first = nullptr, *second = nullptr;

@@ -1,4 +1,4 @@
-// Rotary positions, in place: a block for each token, its angles found once for all heads.
+// Rotary positions, in place: a block for each token, which computes its angles once for all heads.
 #include "cuda/ops.cuh"
 #include "cuda/products/attention.cuh"
 
@@ -12,7 +12,7 @@ __global__ void rope_kernel(T* qkv, Heads s, float base, bool inverse) {
   const int64_t half = s.head_dim / 2, t = blockIdx.x % s.sequence, turned = s.heads + s.shared_heads();
   float *cosines = shared_memory<float>(), *sines = cosines + half;
   for (int64_t j = threadIdx.x; j < half; j += kThreads) {
-    // In double: a float's error grows with the position.
+    // The angle is in double, because the error of a float grows with the position.
     const double angle = static_cast<double>(t) * pow(static_cast<double>(base),
                                                       -2.0 * static_cast<double>(j) / static_cast<double>(s.head_dim));
     cosines[j] = static_cast<float>(cos(angle));

@@ -10,16 +10,17 @@
 namespace scmoe::cuda {
 namespace {
 
-constexpr int kPlaces = 256;  // choices whose places one block finds
+constexpr int kPlaces = 256;  // choices for which one block finds the places
 
 struct Choice {
-  float *probs, *weight, *lse;  // [rows, experts], which holds the scores before; [rows, k]; [rows] or null
-  int32_t* expert;              // [rows, k]
-  const int32_t* taken;         // [rows] or null
+  float* probs;          // [rows, experts]; holds the scores before
+  float *weight, *lse;   // [rows, k]; [rows] or null
+  int32_t* expert;       // [rows, k]
+  const int32_t* taken;  // [rows] or null
   int64_t rows, experts, k;
 };
 
-// The lane that scores highest, ties to the lower index; all lanes get it.
+// The index with the highest score, and of equal ones the lowest. All lanes get it.
 __device__ int best_of_warp(float score, int index) {
   for (int distance = kWarp / 2; distance > 0; distance /= 2) {
     const float other = __shfl_xor_sync(kAllLanes, score, distance);
@@ -49,7 +50,7 @@ __global__ void choose_kernel(Choice p) {
   for (int i = 0; i < 2; i++) {
     if (i >= p.k) break;
     float score = -1;
-    int index = static_cast<int>(p.experts) - 1;  // where no score is a number
+    int index = static_cast<int>(p.experts) - 1;  // stays if no score is a number
     for (int64_t e = lane; e < p.experts; e += kWarp) {
       const bool open = e != taken && e != pick[0];
       if (open && probs[e] > score) score = probs[e], index = static_cast<int>(e);
@@ -62,7 +63,7 @@ __global__ void choose_kernel(Choice p) {
   p.weight[n * p.k + lane] = (lane == 0 ? weight[0] : weight[1]) / (p.k > 1 ? weight[0] + weight[1] : 1);
 }
 
-// Choice c in the order in which places are given: i = 0 of all tokens, then i = 1.
+// The position of choice c in the order in which places are given: i = 0 of all tokens, then i = 1.
 __device__ int64_t choice_at(int64_t c, int64_t rows, int64_t k) {
   return c % rows * k + c / rows;
 }
@@ -80,7 +81,8 @@ __global__ void tally_kernel(int32_t* tallies, const int32_t* expert, int64_t ro
   }
 }
 
-// Turns tallies into what blocks before have, and adds all up: a thread for each expert.
+// Replaces each tally by the sum over the blocks before, and writes the sum over all blocks to
+// counts. A thread for each expert.
 __global__ void count_kernel(int32_t* tallies, int32_t* counts, int64_t blocks, int64_t experts) {
   const int64_t e = global_thread();
   if (e >= experts) return;
@@ -119,7 +121,7 @@ struct Backward {
   const float* share;                  // [experts]
   const int32_t *expert, *slot;        // [rows, k]
   int64_t rows, experts, k;
-  float balance, z;  // of a share; of a log-sum-exp
+  float balance, z;  // factors of a share and of a log-sum-exp
 
   // d loss / d probs[e] of a token
   __device__ float of_prob(int64_t n, int64_t e) const {
@@ -127,7 +129,8 @@ struct Backward {
     const float* p = probs + n * experts;
     const int32_t* chosen = expert + n * k;
     const float total = k > 1 ? p[chosen[0]] + p[chosen[1]] : 1;
-    // weight_i = p_i / total, so d weight_i / d p_j = ((i == j) - weight_i) / total; for k = 1 weight = p.
+    // weight_i = p_i / total, so d weight_i / d p_j = ((i == j) - weight_i) / total; for k = 1
+    // weight = p.
     for (int64_t j = 0; j < k; j++) {
       for (int64_t i = 0; i < k && chosen[j] == e; i++) {
         const float slope = k > 1 ? ((i == j ? 1.0f : 0.0f) - p[chosen[i]] / total) / total : 1;
@@ -156,7 +159,7 @@ struct Slice {
   float* partials;
   const float* dlogits;                // [rows, experts]
   const T* x;                          // [rows, dim]
-  int64_t rows, experts, dim, length;  // rows of a slice
+  int64_t rows, experts, dim, length;  // length: rows of a slice
 };
 
 template <class T>

@@ -16,10 +16,10 @@ __device__ int warp_scan(int x) {  // sum of the lanes up to this one
   return x;
 }
 
-// One warp.
+// Runs in one warp.
 __global__ void segments_kernel(const int32_t* all_counts, Group group, int32_t* first, int32_t* start) {
   const int64_t segments = group.local_experts * group.num_ranks;
-  int row = 0, counted = 0;  // of the segments before
+  int row = 0, counted = 0;  // rows of the segments before: all, and those of the chunk
   for (int64_t base = 0; base < segments; base += kWarp) {
     const int64_t s = base + threadIdx.x;
     int kept = 0;
@@ -42,7 +42,7 @@ __global__ void segments_kernel(const int32_t* all_counts, Group group, int32_t*
   if (threadIdx.x == 0) start[segments] = counted;
 }
 
-// As many segments as experts, of either kind.
+// There are as many segments as experts in both orders of rows.
 Rows segments_of(Stream* stream, const Group& group, const int32_t* all_counts, int32_t* scratch) {
   int32_t* first = scratch + group.experts + 1;
   launch(stream, {dim3(1), dim3(kWarp)}, segments_kernel, all_counts, group, first, scratch);

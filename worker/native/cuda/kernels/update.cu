@@ -1,14 +1,14 @@
-// Copies of parameters, zero, norms, AdamW.
+// Ops over parameters and gradients: copies, zero, norms, AdamW.
 #include "cuda/ops.cuh"
 
 namespace scmoe::cuda {
 namespace {
 
 constexpr int kThreads = 256, kBuffers = 32, kBlocks = 32;
-constexpr int kPack = 4;           // elements a thread copies at once
-constexpr int kMostCopies = 1024;  // blocks to a buffer: more than a device has room for
+constexpr int kPack = 4;           // elements that a thread copies at once
+constexpr int kMostCopies = 1024;  // blocks for one buffer: more than a device runs at once
 
-// As many as fit a launch.
+// As many copies as the parameters of a launch have room for.
 template <class T>
 struct Copies {
   T* to[kBuffers];
@@ -32,13 +32,13 @@ __global__ void cast_kernel(Copies<T> p) {
   for (int64_t i = packs * kPack + global_thread(); i < count; i += all_threads()) to[i] = rounded<T>(from[i]);
 }
 
-// As many as fit a launch.
+// As many buffers as the parameters of a launch have room for.
 struct Buffers {
   const float* data[kBuffers];
   int64_t elements[kBuffers];
 };
 
-// partials[i, block] = sum of squares of a block's share of buffer i; block (kBlocks, buffers)
+// partials[i, block] = sum of squares of a block's share of buffer i. Blocks (share, buffer).
 __global__ void square_partials(Buffers buffers, double* partials) {
   const float* x = buffers.data[blockIdx.y];
   double sum = 0;
@@ -48,7 +48,7 @@ __global__ void square_partials(Buffers buffers, double* partials) {
   if (threadIdx.x == 0) partials[blockIdx.y * kBlocks + blockIdx.x] = sum;
 }
 
-// One block.
+// Runs in one block.
 __global__ void sum_kernel(const double* partials, int64_t count, float* y) {
   double sum = 0;
   for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += partials[i];

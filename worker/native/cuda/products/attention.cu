@@ -1,6 +1,6 @@
-// Causal attention in tiles with an online softmax (arXiv 2205.14135, 2307.08691): scores live in registers, one tile
-// at a time. This is the plain version, in fp32 multiply-adds, for any head width up to 256; bf16 heads of 64 or 128 go
-// to attention_tensor.cu.
+// Causal attention in tiles with an online softmax (arXiv 2205.14135, 2307.08691): scores are in
+// registers, one tile at a time. This is the plain version in fp32 multiply-adds, for any head
+// width up to 256. attention_tensor.cu computes bf16 heads of 64 or 128.
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -11,10 +11,12 @@
 namespace scmoe::cuda {
 namespace {
 
-// A block works on kTile rows, kOwn of them a warp, against kTile others at a time, one a lane.
+// A block has kTile rows of its own, kOwn for each warp. It works on kTile rows of the other side
+// at a time, one for each lane.
 constexpr int kTile = 32, kWarps = 8, kOwn = kTile / kWarps, kThreads = kWarps * kWarp;
 
-// kTile rows of a head in shared memory, each padded to an odd width so that lanes reading a column hit all banks.
+// kTile rows of a head in shared memory. Each is padded to an odd width, so that lanes that read a
+// column use all banks.
 struct TileOf {
   float* data;
   int width;
@@ -25,7 +27,7 @@ __host__ __device__ int padded(int64_t head_dim) {
   return static_cast<int>(head_dim | 1);
 }
 
-// A block of (tile, head, sequence of the batch): its own rows are those from `first` on.
+// The place of a block (tile, head, sequence of the batch). Its own rows begin at `first`.
 struct Block {
   const Heads& s;
   const int width, lane, warp;
@@ -40,10 +42,10 @@ struct Block {
         head(blockIdx.y),
         first(static_cast<int64_t>(blockIdx.x) * kTile) {}
 
-  // Of the launch's shared memory.
+  // Tile i of the launch's shared memory.
   __device__ TileOf tile(int i) const { return {shared_memory<float>() + i * kTile * width, width}; }
 
-  // Rows from `base` on; zeros where there are no more.
+  // Reads the rows from `base` on, and zeros beyond the last.
   template <class T>
   __device__ void read(const TileOf& tile, const HeadRows<T>& from, int64_t base) const {
     for (int64_t i = threadIdx.x; i < kTile * s.head_dim; i += kThreads) {
@@ -52,7 +54,7 @@ struct Block {
     }
   }
 
-  // body(row within the tile, among kOwn of this warp; position) for the own rows that there are.
+  // Calls body(r, t) for the own rows of this warp that exist: r < kOwn is the row, t its position.
   template <class Body>
   __device__ void each_own(const Body& body) const {
 #pragma unroll
@@ -63,13 +65,13 @@ struct Block {
   }
 };
 
-// Two tiles against which a block works, of the same rows of two heads.
+// Two tiles of the other side: the same rows of two heads.
 template <class T>
 struct Others {
   const Block& block;
   TileOf one, other;
 
-  // When all threads have done with what was there before; all see it then.
+  // Waits until no thread uses the old rows, and returns when all threads see the new ones.
   __device__ void read(const HeadRows<const T>& of_one, const HeadRows<const T>& of_other, int64_t base) const {
     __syncthreads();
     block.read(one, of_one, base);
@@ -97,7 +99,7 @@ __device__ void add_weighted(float (&sum)[kPer], float weight, const TileOf& til
   }
 }
 
-// A lane's values of a row: those at lane + 32 j.
+// Writes a lane's values of a row: those at lane + 32 j.
 template <int kPer, class T>
 __device__ void write_row(T* row, const float (&value)[kPer], int64_t head_dim) {
 #pragma unroll
@@ -158,7 +160,8 @@ __global__ void delta_kernel(float* delta, const T* dout, const T* o, Heads s, i
   if (threadIdx.x % kWarp == 0) delta[(b * s.heads + h) * s.sequence + t] = sum;
 }
 
-// dQ = dS K / sqrt(head_dim) with dS = P (dP - delta). Blocks (query tile, head, sequence of the batch).
+// dQ = dS K / sqrt(head_dim) with dS = P (dP - delta). Blocks (query tile, head, sequence of the
+// batch).
 template <int kPer, class T>
 __global__ void query_gradient_kernel(AttentionBackward<T> p) {
   const Heads& s = p.s;
@@ -188,8 +191,8 @@ __global__ void query_gradient_kernel(AttentionBackward<T> p) {
   block.each_own([&](int r, int64_t t) { write_row(out.row(t), dq[r], s.head_dim); });
 }
 
-// dK = dS^T Q / sqrt(head_dim), dV = P^T dO, summed over the query heads of a group in their order. Blocks (key tile,
-// key head, sequence of the batch).
+// dK = dS^T Q / sqrt(head_dim), dV = P^T dO, summed over the query heads of a group in their order.
+// Blocks (key tile, key head, sequence of the batch).
 template <int kPer, class T>
 __global__ void key_gradient_kernel(AttentionBackward<T> p) {
   const Heads& s = p.s;
@@ -225,10 +228,11 @@ __global__ void key_gradient_kernel(AttentionBackward<T> p) {
   });
 }
 
-// body(number of values a lane holds of a head's row)
+// Calls body with the number of values that a lane holds of a head's row.
 template <class Body>
 void with_width(int64_t head_dim, const Body& body) {
-  if (head_dim > 256) throw std::runtime_error("heads are " + std::to_string(head_dim) + " wide; wants 256 at most");
+  if (head_dim > 256)
+    throw std::runtime_error("heads are " + std::to_string(head_dim) + " wide (dim / heads), wants at most 256");
   if (head_dim <= 64) return body(std::integral_constant<int, 2>{});
   if (head_dim <= 128) return body(std::integral_constant<int, 4>{});
   body(std::integral_constant<int, 8>{});

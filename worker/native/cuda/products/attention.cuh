@@ -1,11 +1,12 @@
-// Heads as they lie in qkv, and what the two sets of kernels (attention.cu, attention_tensor.cu) share.
+// The places of heads in qkv, and the parameters that both sets of kernels (attention.cu,
+// attention_tensor.cu) take.
 #pragma once
 
 #include "cuda/device.cuh"
 
 namespace scmoe::cuda {
 
-// One head's rows, in qkv or in the output.
+// The rows of one head, in qkv or in the output.
 template <class T>
 struct HeadRows {
   T* data;
@@ -13,12 +14,13 @@ struct HeadRows {
   __device__ T* row(int64_t t) const { return data + t * stride; }
 };
 
-// A row of qkv is `heads` query heads, then key heads, then value heads, each shared by `group` query heads.
+// A row of qkv is `heads` query heads, then key heads, then value heads, each shared by `group`
+// query heads.
 struct Heads {
   int64_t sequence, heads, group, head_dim, row;
 
   __host__ __device__ int64_t shared_heads() const { return heads / group; }
-  // Of query head h, or of key and value head kv.
+  // The rows of query head h, or of key and value head kv.
   template <class T>
   __device__ HeadRows<T> queries(T* qkv, int64_t b, int64_t h) const {
     return {qkv + b * sequence * row + h * head_dim, row, sequence};
@@ -59,7 +61,7 @@ struct AttentionBackward {
   }
 };
 
-// On tensor cores (attention_tensor.cu), for the head widths it has.
+// Attention on tensor cores (attention_tensor.cu). Only some head widths have it.
 bool has_tensor_attention(const Attrs& attrs);
 void tensor_attention(Stream* stream, const Attrs& attrs, const AttentionForward<bf16>& p);
 void tensor_attention_backward(Stream* stream, const Attrs& attrs, const AttentionBackward<bf16>& p);
@@ -69,7 +71,7 @@ inline Heads heads_of(const Attrs& a) {
   return {a.sequence, a.heads, a.heads / a.keyValueHeads, head_dim, (a.heads + 2 * a.keyValueHeads) * head_dim};
 }
 
-// Blocks (tile of `rows` rows, head, sequence of the batch).
+// A grid of blocks (tile of `rows` rows, head, sequence of the batch).
 inline dim3 head_tiles(const Attrs& a, int64_t heads, int rows) {
   return dim3(static_cast<unsigned>(ceil_div(a.sequence, rows)), static_cast<unsigned>(heads),
               static_cast<unsigned>(a.batch));

@@ -1,14 +1,16 @@
-// Causal attention on tensor cores, for bf16 heads of 64 or 128: FlashAttention-2 (arXiv 2307.08691) with fp32 softmax
-// and sums; probabilities and their gradients are rounded to bf16 where they are multiplied. Backward is two kernels,
-// one for queries and one for keys and values, so that nothing is added atomically and results keep their bits.
+// Causal attention on tensor cores, for bf16 heads of 64 or 128: FlashAttention-2 (arXiv
+// 2307.08691) with softmax and sums in fp32. Probabilities and their gradients are rounded to bf16
+// before they are multiplied. The backward pass is two kernels, one for queries and one for keys
+// and values. So nothing is added atomically, and results have the same bits in every run.
 #include "attention.cuh"
 #include "matrix.cuh"
 
 namespace scmoe::cuda {
 namespace {
 
-constexpr int kOwn = 64, kWarps = kOwn / 16, kThreads = kWarps * kWarp;  // rows of a block, 16 a warp
-constexpr int kStep = 32;                                                // rows against which backward works at a time
+constexpr int kOwn = 64, kWarps = kOwn / 16;  // rows of a block, 16 for each warp
+constexpr int kThreads = kWarps * kWarp;
+constexpr int kStep = 32;  // rows of the other side in one step of the backward pass
 constexpr float kLog2E = 1.4426950408889634f;
 
 using Source = HeadRows<const bf16>;
@@ -23,8 +25,8 @@ __device__ void copy_rows(const SharedTile<kD>& tile, const Source& from, int64_
   }
 }
 
-// Two tiles against which a block works step by step, in four tiles of shared memory: the next step's rows are on their
-// way meanwhile.
+// Two tiles of the other side, step by step, in four tiles of shared memory: while a block works on
+// one step, the rows of the next are being copied.
 template <int kD, int kRows>
 struct Walk {
   bf16* memory;
@@ -32,8 +34,8 @@ struct Walk {
   __device__ SharedTile<kD> one(int64_t step) const { return {memory + step % 2 * kRows * kD}; }
   __device__ SharedTile<kD> other(int64_t step) const { return {memory + (2 + step % 2) * kRows * kD}; }
 
-  // body(step, one, other). from(step) is {rows of one, rows of other, the first of them}. What the block copied before
-  // has landed by then too.
+  // Calls body(step, one, other). from(step) returns {rows of one, rows of other, the number of the
+  // first row}. Copies that the block started earlier have arrived by then too.
   template <class From, class Body>
   __device__ void steps(int64_t count, const From& from, const Body& body) const {
     const auto copy = [&](int64_t step) {
@@ -50,7 +52,7 @@ struct Walk {
       await_copies<1>();
       __syncthreads();
       body(step, one(step), other(step));
-      __syncthreads();  // the tiles have been read, before the next copy but one fills them
+      __syncthreads();  // the tiles must be read before the copy after next fills them
     }
   }
 };
@@ -60,7 +62,8 @@ struct Step {
   int64_t first;
 };
 
-// s[2n], s[2n + 1] += rows `row` to + 15 of `left` times rows 16 n to 16 n + 15 of `right`, both kD wide.
+// s[2n], s[2n + 1] += rows `row` to `row` + 15 of `left` times rows 16 n to 16 n + 15 of `right`.
+// Rows are kD wide.
 template <int kD, int kColumns>
 __device__ void add_scores(float (&s)[kColumns / 8][4], const SharedTile<kD>& left, int row,
                            const SharedTile<kD>& right) {
@@ -77,7 +80,8 @@ __device__ void add_scores(float (&s)[kColumns / 8][4], const SharedTile<kD>& le
   }
 }
 
-// sum [16, kD] += weights [16, kRows], held as scores are, times the rows of `tile`.
+// sum [16, kD] += weights [16, kRows] times the rows of `tile`. Lanes hold weights as they hold
+// scores.
 template <int kD, int kRows>
 __device__ void add_weighted(float (&sum)[kD / 8][4], const float (&w)[kRows / 8][4], const SharedTile<kD>& tile) {
 #pragma unroll
@@ -95,7 +99,7 @@ __device__ void add_weighted(float (&sum)[kD / 8][4], const float (&w)[kRows / 8
   }
 }
 
-// Rows that the four lanes of a quarter warp share.
+// The maximum and the sum of a row, which four neighbouring lanes hold.
 __device__ float row_max(float x) {
   x = greatest(x, __shfl_xor_sync(kAllLanes, x, 1));
   return greatest(x, __shfl_xor_sync(kAllLanes, x, 2));
@@ -105,7 +109,8 @@ __device__ float row_sum(float x) {
   return x + __shfl_xor_sync(kAllLanes, x, 2);
 }
 
-// The 16 rows a warp holds, written to rows `first` to + 15 of `to` where there are any.
+// Writes the 16 rows that a warp holds to rows `first` to `first` + 15 of `to`, as far as there are
+// any.
 template <int kD>
 __device__ void write_rows(const HeadRows<bf16>& to, int64_t first, const float (&sum)[kD / 8][4],
                            const float (&by)[2] = {1, 1}) {
@@ -121,7 +126,8 @@ __device__ void write_rows(const HeadRows<bf16>& to, int64_t first, const float 
   }
 }
 
-// A block's place. Its own rows lie in shared memory from the start, those against which it works behind them.
+// The place of a block. Its own rows are at the start of shared memory, those of the other side
+// behind them.
 struct Block {
   int64_t b, head, first;
 
@@ -137,7 +143,7 @@ struct Block {
   }
 };
 
-// The longest rows first.
+// Blocks with the longest rows start first.
 __device__ Block last_first() {
   return Block(gridDim.x - 1 - static_cast<int64_t>(blockIdx.x));
 }
@@ -146,8 +152,9 @@ __device__ Block last_first() {
 template <int kD>
 struct Softmax {
   float o[kD / 8][4] = {};
-  float top[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};  // of rows g and g + 8; total of this lane's keys alone
-  float scale;                                               // of scores, times log2 e
+  // For rows g and g + 8. The total is over this lane's keys only.
+  float top[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
+  float scale;  // the factor of scores, times log2 e
 
   __device__ void add(float (&s)[kOwn / 8][4], const SharedTile<kD>& v) {
 #pragma unroll
@@ -174,7 +181,7 @@ struct Softmax {
   }
 };
 
-// Blocks (query tile, head, sequence of the batch), the longest rows first.
+// Blocks (query tile, head, sequence of the batch). Those with the longest rows start first.
 template <int kD>
 __global__ __launch_bounds__(kThreads) void tensor_forward_kernel(AttentionForward<bf16> p) {
   const Heads& s = p.s;
@@ -191,7 +198,7 @@ __global__ __launch_bounds__(kThreads) void tensor_forward_kernel(AttentionForwa
   block.walk<kD, kOwn>(1).steps(tiles, from, [&](int64_t j, const SharedTile<kD>& k, const SharedTile<kD>& v) {
     float scores[kOwn / 8][4] = {};
     add_scores<kD, kOwn>(scores, q, row, k);
-    if (j == tiles - 1) {  // on the diagonal: first is j * kOwn
+    if (j == tiles - 1) {  // this tile is on the diagonal: first is j * kOwn
 #pragma unroll
       for (int n = 0; n < kOwn / 8; n++)
 #pragma unroll
@@ -209,7 +216,8 @@ __global__ __launch_bounds__(kThreads) void tensor_forward_kernel(AttentionForwa
   if (t + 8 < s.sequence) lse[t + 8] = softmax.top[1] * s.scale() + logf(total1);
 }
 
-// From scores and dO V^T to probabilities and dS; `seen` where the query is below the diagonal, lse and delta of it.
+// Turns a score into its probability, and an element of dO V^T into one of dS. `seen`: the query
+// may attend to the key. lse and delta are those of the query.
 struct Gradient {
   float scale;
   __device__ void operator()(float& score, float& d, bool seen, float lse, float delta) const {
@@ -218,7 +226,7 @@ struct Gradient {
   }
 };
 
-// Blocks (query tile, head, sequence of the batch), the longest rows first.
+// Blocks (query tile, head, sequence of the batch). Those with the longest rows start first.
 template <int kD>
 __global__ __launch_bounds__(kThreads) void tensor_query_gradient_kernel(AttentionBackward<bf16> p) {
   const Heads& s = p.s;
@@ -253,7 +261,8 @@ __global__ __launch_bounds__(kThreads) void tensor_query_gradient_kernel(Attenti
   write_rows<kD>(s.queries(p.dqkv, b, h), first + row, dq);
 }
 
-// Scores turned: a warp's rows are keys. Blocks (key tile, key head, sequence of the batch).
+// Scores are transposed: the rows of a warp are keys. Blocks (key tile, key head, sequence of the
+// batch).
 template <int kD>
 __global__ __launch_bounds__(kThreads) void tensor_key_gradient_kernel(AttentionBackward<bf16> p) {
   const Heads& s = p.s;

@@ -1,5 +1,6 @@
-// The experts' linear layers over routed rows: a product for each local expert, all in one launch, sizes read on the
-// device. bf16 goes to tensor cores where rows are multiples of 16 bytes, the rest to fp32 multiply-adds.
+// The experts' linear layers over routed rows: one launch has a product for each local expert,
+// whose size is read on the device. bf16 goes to tensor cores if rows are multiples of 16 bytes,
+// everything else to fp32 multiply-adds.
 #include <type_traits>
 
 #include "cuda/kernels/rows.cuh"
@@ -10,12 +11,12 @@
 namespace scmoe::cuda {
 namespace {
 
-// An expert's rows among those of the chunk, counted without gaps.
+// The rows of one expert among those of the chunk, counted without gaps.
 struct Span {
   int64_t expert, first, count;
 };
 
-// The rows that tile `tile` of kRows rows works on; count is 0 beyond the last.
+// The rows of tile `tile`, at most kRows. The count is 0 beyond the last tile.
 template <int kRows>
 __device__ Span span_of(const Rows& rows, int64_t local_experts, int64_t tile) {
   const int64_t ranks = rows.segments / local_experts;
@@ -33,13 +34,14 @@ template <class T>
 struct Forward {
   T* y;        // [routed, columns]
   const T* x;  // [routed, depth]
-  const T* w;  // [local experts, columns, depth], or with kTransposed [local experts, depth, columns]
+  // [local experts, columns, depth], or with kTransposed [local experts, depth, columns]
+  const T* w;
   const T* b;  // [local experts, columns] or null
   Rows rows;
   int64_t local_experts, columns, depth;
 };
 
-// Rows by their numbers in the buffer, -1 beyond the tile.
+// An operand made of rows of x; rows[m] is the number of the row, or -1 beyond the tile.
 template <class T>
 struct Gathered {
   static constexpr bool kAlongDepth = true;
@@ -93,7 +95,7 @@ __global__ __launch_bounds__(kTensorThreads) void tensor_forward_kernel(Forward<
   });
 }
 
-// dw_e += dy_e^T x_e, db_e += sums of dy_e. Without chunks, so an expert's rows have no gaps.
+// dw_e += dy_e^T x_e, db_e += sums of dy_e. The op has no chunks, so an expert's rows have no gaps.
 template <class T>
 struct Wgrad {
   float *dw, *db;   // [local experts, out, in], [local experts, out] or null
@@ -160,7 +162,8 @@ bool fits_tensor_tile(int64_t in, int64_t out) {
   return std::is_same_v<T, bf16> && in % kPiece == 0 && out % kPiece == 0;
 }
 
-// Blocks of `tile` columns by `tile` rows, as many as there can be: every expert may have a tile that is not full.
+// The most blocks of `tile` columns by `tile` rows that there can be: each expert may have one tile
+// that is not full.
 dim3 blocks_of(int64_t columns, int64_t rows, int64_t experts, int64_t tile) {
   return dim3(static_cast<unsigned>(ceil_div(columns, tile)), static_cast<unsigned>(rows / tile + experts));
 }

@@ -1,6 +1,6 @@
-// Linear layers: cuBLASLt, with bias, residual, what is added to and the bias's gradient fused; the tile kernel and a
-// sum over rows where cuBLASLt has nothing for a shape. fp32 is fp32 throughout (no TF32); bf16 is multiplied on tensor
-// cores and added up in fp32.
+// Linear layers by cuBLASLt, with bias, residual, accumulation and the bias's gradient fused. If
+// cuBLASLt has nothing for a shape, the tile kernel and a sum over rows take its place. fp32 is
+// fp32 throughout (no TF32); bf16 is multiplied on tensor cores and summed in fp32.
 #include "cuda/blas.h"
 #include "cuda/kernels/columns.cuh"
 #include "cuda/ops.cuh"
@@ -18,7 +18,8 @@ struct ColumnValue {
 
 }  // namespace
 
-// cuBLASLt's matrices are column-major: its A [m, k], B [k, n], D [m, n] are our rows read as columns.
+// The matrices of cuBLASLt are column-major: the columns of its A [m, k], B [k, n], D [m, n] are
+// rows of ours.
 
 // y^T [out, rows] = w^T' [out, in] x^T [in, rows]
 void linear(const OpCall& call, Stream* stream) {

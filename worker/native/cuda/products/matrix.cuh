@@ -1,15 +1,17 @@
-// Tensor cores, for bf16: the warp-wide instructions of sm_80 and later, and tiles in shared memory as they read them.
+// Tensor cores for bf16: the warp-wide instructions of sm_80 and later, and tiles in shared memory
+// in the layout that these read.
 #pragma once
 
 #include "cuda/device.cuh"
 
 namespace scmoe::cuda {
 
-// --- Instructions. Lane l is 4 g + t below: g = l / 4, t = l % 4.
+// --- Instructions. Below, g = l / 4 and t = l % 4 for lane l.
 
-// c [16, 8] += a [16, 16] b [16, 8], summed in float. A lane holds of a: rows g and g + 8 at columns 2t, 2t + 1 (a[0],
-// a[1]), and the same at columns 2t + 8, 2t + 9 (a[2], a[3]); of b: column g at rows 2t, 2t + 1 (b[0]) and 2t + 8, 2t +
-// 9 (b[1]); of c: row g at columns 2t, 2t + 1 (c[0], c[1]), row g + 8 (c[2], c[3]).
+// c [16, 8] += a [16, 16] b [16, 8], summed in float. Each lane holds these parts:
+//   a   rows g and g + 8 at columns 2t, 2t + 1 (a[0], a[1]) and at 2t + 8, 2t + 9 (a[2], a[3])
+//   b   column g at rows 2t, 2t + 1 (b[0]) and at rows 2t + 8, 2t + 9 (b[1])
+//   c   row g at columns 2t, 2t + 1 (c[0], c[1]), and row g + 8 there (c[2], c[3])
 __device__ inline void multiply_matrices(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
 #ifdef SCMOE_EMULATED
   emulator::multiply_matrices(c, a, b0, b1);
@@ -22,8 +24,8 @@ __device__ inline void multiply_matrices(float (&c)[4], const uint32_t (&a)[4], 
 #endif
 }
 
-// Four matrices of 8 x 8: lane l says where row l % 8 of matrix l / 8 lies; r[i] is row g of matrix i at columns 2t,
-// 2t + 1, or, turned, column g at rows 2t, 2t + 1.
+// Reads four matrices of 8 x 8. Lane l gives the address of row l % 8 of matrix l / 8. r[i] is row
+// g of matrix i at columns 2t, 2t + 1, or, turned, column g at rows 2t, 2t + 1.
 template <bool kTurned>
 __device__ void read_matrices(uint32_t (&r)[4], const bf16* row) {
 #ifdef SCMOE_EMULATED
@@ -44,8 +46,8 @@ __device__ void read_matrices(uint32_t (&r)[4], const bf16* row) {
 #endif
 }
 
-// 16 bytes from global to shared memory, to be waited for; zeros where `from` is null. `somewhere` is any valid
-// address.
+// Starts to copy 16 bytes from global to shared memory; await_copies waits for them. If `from` is
+// null, zeros are written. `somewhere` is any valid address.
 __device__ inline void copy_late(bf16* to, const bf16* from, const bf16* somewhere) {
   const int bytes = from ? 16 : 0;
   const bf16* source = from ? from : somewhere;
@@ -57,7 +59,7 @@ __device__ inline void copy_late(bf16* to, const bf16* from, const bf16* somewhe
 #endif
 }
 
-// What this thread began since the last call is a group.
+// The copies that this thread has started since the last call become a group.
 __device__ inline void commit_copies() {
 #ifdef SCMOE_EMULATED
   emulator::copy_async_commit();
@@ -66,7 +68,8 @@ __device__ inline void commit_copies() {
 #endif
 }
 
-// Until at most kLeft of this thread's groups are under way. Others see its copies after the next __syncthreads.
+// Waits until at most kLeft of this thread's groups are unfinished. Other threads see its copies
+// after the next __syncthreads.
 template <int kLeft>
 __device__ void await_copies() {
 #ifdef SCMOE_EMULATED
@@ -85,8 +88,8 @@ __device__ inline uint32_t packed(float low, float high) {
   return both.bits;
 }
 
-// --- Tiles in shared memory: rows of kColumns elements, their 16-byte pieces exchanged so that eight rows at one
-// column lie in eight different banks.
+// --- Tiles in shared memory: rows of kColumns elements, whose 16-byte pieces are exchanged so that
+// eight rows at one column are in eight different banks.
 
 constexpr int kPiece = 8;  // elements
 
@@ -101,23 +104,25 @@ struct SharedTile {
     return data + row * kColumns + exchanged * kPiece;
   }
 
-  // As `a` of multiply_matrices: rows `row` to + 15 at columns `column` to + 15 of this tile.
+  // Reads `a` of multiply_matrices: rows `row` to `row` + 15 of this tile at columns `column` to
+  // `column` + 15.
   __device__ void left(uint32_t (&a)[4], int row, int column) const {
     const int l = threadIdx.x % kWarp, i = l / 8;
     read_matrices<false>(a, piece(row + i % 2 * 8 + l % 8, column / kPiece + i / 2));
   }
-  // The same of the tile's transpose: rows are the tile's columns.
+  // The same from the transpose of the tile: rows are the tile's columns.
   __device__ void left_turned(uint32_t (&a)[4], int row, int column) const {
     const int l = threadIdx.x % kWarp, i = l / 8;
     read_matrices<true>(a, piece(column + i / 2 * 8 + l % 8, row / kPiece + i % 2));
   }
-  // As `b`, twice: columns `column` to + 7 (b[0], b[1]) and + 8 to + 15 (b[2], b[3]), at depths `depth` to + 15; the
-  // tile's rows are b's columns.
+  // Reads `b` of multiply_matrices twice: columns `column` to `column` + 7 (b[0], b[1]) and the
+  // next eight (b[2], b[3]), at depths `depth` to `depth` + 15. The tile's rows are the columns of
+  // b.
   __device__ void right(uint32_t (&b)[4], int depth, int column) const {
     const int l = threadIdx.x % kWarp, i = l / 8;
     read_matrices<false>(b, piece(column + i / 2 * 8 + l % 8, depth / kPiece + i % 2));
   }
-  // The same where the tile's rows are b's depth.
+  // The same for a tile whose rows are the depth of b.
   __device__ void right_turned(uint32_t (&b)[4], int depth, int column) const {
     const int l = threadIdx.x % kWarp, i = l / 8;
     read_matrices<true>(b, piece(depth + i % 2 * 8 + l % 8, column / kPiece + i / 2));

@@ -1,5 +1,6 @@
-// Matrix products of bf16 on tensor cores, summed in fp32 over the depth in ascending order: a tile of 128 x 128 a
-// block, its operands copied to shared memory three steps ahead. Rows must be multiples of 16 bytes.
+// Matrix products of bf16 on tensor cores, summed in fp32 over the depth in ascending order. A
+// block computes a tile of 128 x 128, whose operands are copied to shared memory three steps ahead.
+// Rows must be multiples of 16 bytes.
 #pragma once
 
 #include "matrix.cuh"
@@ -7,14 +8,16 @@
 namespace scmoe::cuda {
 
 constexpr int kTensorTile = 128, kTensorDepth = 32, kStages = 4, kTensorThreads = 256;
-constexpr int kWarpRows = 64, kWarpColumns = 32;  // of a warp: 4 x 4 matrices of 16 x 8
+constexpr int kWarpRows = 64, kWarpColumns = 32;  // a warp's part: 4 x 4 matrices of 16 x 8
 constexpr size_t kTensorShared = size_t{2} * kStages * kTensorTile * kTensorDepth * sizeof(bf16);
 
-// Sums of a lane: [i][j] is c of multiply_matrices at rows 16 i, columns 8 j of the warp's part.
+// The sums of a lane: [i][j] is c of multiply_matrices at rows 16 i, columns 8 j of the warp's
+// part.
 using TensorSums = float[4][4][4];
 
-// Operands say where 8 elements lie, or null beyond the edges. kInner: element (i, k) has neighbours along the depth,
-// and at(i, k) are (i, k) to (i, k + 7); else along i.
+// The operands. at(i, k) returns the address of 8 elements, or null beyond the edges. With kInner,
+// elements along the depth are neighbours and the 8 are (i, k) to (i, k + 7). Otherwise elements
+// along i are neighbours.
 struct InnerRows {
   static constexpr bool kInner = true;
   const bf16* data;
@@ -26,7 +29,7 @@ struct InnerRows {
 struct GatheredRows {
   static constexpr bool kInner = true;
   const bf16* data;
-  const int64_t* rows;  // shared, -1 beyond the edge
+  const int64_t* rows;  // in shared memory; -1 beyond the edge
   int64_t depth;
   __device__ const bf16* at(int i, int64_t k) const {
     return rows[i] >= 0 && k < depth ? data + rows[i] * depth + k : nullptr;
@@ -41,7 +44,7 @@ struct OuterRows {
   }
 };
 
-// A stage's tile: [128][32] with the depth inside, or [32][128].
+// The tile of a stage: [128][32] if the depth is the inner index, otherwise [32][128].
 template <bool kInner>
 using Stage = SharedTile<kInner ? kTensorDepth : kTensorTile>;
 
@@ -84,7 +87,8 @@ __device__ void multiply_stage(TensorSums& sums, const Stage<kLeftInner>& left, 
   }
 }
 
-// sums = left [128, depth] right [depth, 128]. Takes kTensorShared bytes of the launch's shared memory.
+// sums = left [128, depth] right [depth, 128]. It uses kTensorShared bytes of the launch's shared
+// memory.
 template <class Left, class Right>
 __device__ void multiply_tensor_tile(TensorSums& sums, const Left& left, const Right& right, int64_t depth) {
   constexpr int kElements = kTensorTile * kTensorDepth;
@@ -102,14 +106,16 @@ __device__ void multiply_tensor_tile(TensorSums& sums, const Left& left, const R
   for (int s = 0; s < kStages - 1; s++) copy(s);
   for (int64_t s = 0; s < steps; s++) {
     await_copies<kStages - 2>();
-    __syncthreads();  // this step's copies are seen by all; the stage to be filled next has been read by all
+    // All threads see this step's copies, and all have read the stage that is filled next.
+    __syncthreads();
     copy(s + kStages - 1);
     multiply_stage<Left::kInner, Right::kInner>(sums, left_stage(s), right_stage(s));
   }
   await_copies<0>();
 }
 
-// body(m, n, first, second) for every pair of neighbours (m, n), (m, n + 1) that a lane holds of the tile.
+// Calls body(m, n, first, second) for each pair of neighbours (m, n), (m, n + 1) of the tile that a
+// lane holds.
 template <class Body>
 __device__ void each_pair(const TensorSums& sums, const Body& body) {
   const int warp = threadIdx.x / kWarp, l = threadIdx.x % kWarp;

@@ -1,16 +1,19 @@
-// Matrix products in fp32: plain fused multiply-adds (no TF32), each element's sum over the depth in ascending order,
-// so that a row's bits do not depend on which other rows are computed with it. For what is small, and for fp32 experts.
+// Matrix products in fp32 by plain fused multiply-adds (no TF32). Each element is summed over the
+// depth in ascending order, so the bits of a row do not depend on the other rows that are computed
+// with it. For small products, and for experts in fp32.
 #pragma once
 
 #include "cuda/device.cuh"
 
 namespace scmoe::cuda {
 
-constexpr int kTile = 64, kDepth = 16, kSide = 4;  // of a block; of a thread
+constexpr int kTile = 64, kDepth = 16;  // rows and columns, and depth of a step, of a block
+constexpr int kSide = 4;                // rows and columns of a thread
 constexpr int kTileThreads = kTile / kSide * kTile / kSide;
 
-// sum[i][j] of a thread = element (kSide * (thread / 16) + i, kSide * (thread % 16) + j) of the tile.
-// a(m, k), b(k, n): floats, 0 beyond the edges; kAlongDepth says which of a's or b's indices is neighbours in memory.
+// sum[i][j] of a thread = element (kSide * (thread / 16) + i, kSide * (thread % 16) + j) of the
+// tile. a(m, k) and b(k, n) return floats, which are 0 beyond the edges. kAlongDepth: neighbours
+// along the depth are neighbours in memory.
 template <class A, class B>
 __device__ void multiply_tile(float (&sum)[kSide][kSide], A a, B b, int64_t depth) {
   __shared__ float left[kDepth][kTile + 1], right[kDepth][kTile + 1];
@@ -36,7 +39,7 @@ __device__ void multiply_tile(float (&sum)[kSide][kSide], A a, B b, int64_t dept
   }
 }
 
-// body(m, n, sum) for the elements of a thread's part of the tile.
+// Calls body(m, n, sum) for the elements of a thread's part of the tile.
 template <class Body>
 __device__ void each_element(const float (&sum)[kSide][kSide], const Body& body) {
   const int row = threadIdx.x / (kTile / kSide) * kSide, column = threadIdx.x % (kTile / kSide) * kSide;
@@ -46,7 +49,8 @@ __device__ void each_element(const float (&sum)[kSide][kSide], const Body& body)
     for (int j = 0; j < kSide; j++) body(row + i, column + j, sum[i][j]);
 }
 
-// Element (i, k) at data[i * stride + k * depth_stride], i counted from `first`; one of the strides is 1.
+// Element (i, k) of an operand, where i counts from `first`. Along the depth, elements are
+// neighbours in memory if kDepthIsInner; otherwise they are along i. The other stride is `stride`.
 template <class T, bool kDepthIsInner>
 struct Strided {
   static constexpr bool kAlongDepth = kDepthIsInner;
@@ -68,9 +72,9 @@ struct Right : Strided<T, kDepthIsInner> {
   __device__ float operator()(int64_t k, int64_t n) const { return this->at(n, k); }
 };
 
-// c[m, n] (+)= sum over k of a[m, k] b[k, n] + bias[n] + residual[m, n]; what is null is left out.
-// kDepthOfA: a lies as [rows, depth], else as [depth, rows]; kDepthOfB: b lies as [columns, depth], else as
-// [depth, columns].
+// c[m, n] (+)= sum over k of a[m, k] b[k, n] + bias[n] + residual[m, n]. Bias and residual may be
+// null. With kDepthOfA, a is stored as [rows, depth], otherwise as [depth, rows]. With kDepthOfB, b
+// is stored as [columns, depth], otherwise as [depth, columns].
 template <class TA, class TB, class TC>
 struct Product {
   TC* c;
