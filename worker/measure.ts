@@ -4,12 +4,12 @@
 
 import { z } from 'zod'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
+import { alone, balancedCounts, countBuffers, ONES } from './emit/alone.ts'
+import { BUFFER, emitMicroBatch, emitTrain } from './emit/emit.ts'
 import { createEngine, type Engine } from './engine.ts'
 import { type ModelConfig, modelConfig } from './model/config.ts'
 import { initialise } from './model/initialise.ts'
 import { sliceOf, tensors } from './model/tensors.ts'
-import { alone, balancedCounts, countBuffers, ONES } from './program/alone.ts'
-import { BUFFER, emitMicroBatch, emitTrain } from './program/emit.ts'
 import { assemble } from './schedule/schedule.ts'
 import { hyperParameters } from './train/learning-rate.ts'
 

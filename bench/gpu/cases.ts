@@ -2,9 +2,9 @@
 // part of a layer at published sizes. Pure.
 
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { BUFFER, emitTrain } from '../../worker/emit/emit.ts'
 import { type ModelConfig, modelConfig } from '../../worker/model/config.ts'
 import { meanOf, sliceOf, tensors, varianceOf } from '../../worker/model/tensors.ts'
-import { BUFFER, emitTrain } from '../../worker/program/emit.ts'
 import type { Buffer, Emitted, Op, Scheduled } from '../../worker/program/program.ts'
 import { assemble, type Choice, choices, describe, schedule } from '../../worker/schedule/schedule.ts'
 import { workOf } from '../world/peak.ts'

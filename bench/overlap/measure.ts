@@ -1,7 +1,7 @@
 // Measures all rows of one phase at one link rate, round by round, so that other load on the
 // machine affects all of them equally.
 
-import { BUFFER } from '../../worker/program/emit.ts'
+import { BUFFER } from '../../worker/emit/emit.ts'
 import {
   type Choice,
   Trial as Contest,

@@ -1,9 +1,9 @@
 // A model on all ranks of a world: its programs under any schedule, and the same compute without
 // transfers.
 
+import { alone, countBuffers, ONES } from '../../worker/emit/alone.ts'
+import { emitEvaluate, emitMicroBatch, emitTrain } from '../../worker/emit/emit.ts'
 import type { ModelConfig } from '../../worker/model/config.ts'
-import { alone, countBuffers, ONES } from '../../worker/program/alone.ts'
-import { emitEvaluate, emitMicroBatch, emitTrain } from '../../worker/program/emit.ts'
 import type { Buffer, Emitted, Program, Scheduled } from '../../worker/program/program.ts'
 import { assemble, type Choice, type Profile, type Spans, schedule } from '../../worker/schedule/schedule.ts'
 import type { Result } from './rank.ts'

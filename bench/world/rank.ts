@@ -3,12 +3,12 @@
 
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
+import { ONES } from '../../worker/emit/alone.ts'
+import { BUFFER } from '../../worker/emit/emit.ts'
 import { createEngine, type Engine, type PeerAddress, type RunTimes } from '../../worker/engine.ts'
 import type { ModelConfig } from '../../worker/model/config.ts'
 import { initialise } from '../../worker/model/initialise.ts'
 import { sliceOf, tensors } from '../../worker/model/tensors.ts'
-import { ONES } from '../../worker/program/alone.ts'
-import { BUFFER } from '../../worker/program/emit.ts'
 import type { Program } from '../../worker/program/program.ts'
 import { plantEmbedding, plantedRouter, plantedTokens } from './plant.ts'
 

@@ -1,7 +1,7 @@
 // The programs of one rank, their schedules and the predicted times of these.
 
+import { emitEvaluate, emitMicroBatch, emitTrain } from '../../worker/emit/emit.ts'
 import type { ModelConfig } from '../../worker/model/config.ts'
-import { emitEvaluate, emitMicroBatch, emitTrain } from '../../worker/program/emit.ts'
 import type { Emitted, Program } from '../../worker/program/program.ts'
 import {
   assemble,

@@ -1,10 +1,10 @@
 // Predicts a step on ranks that do not exist, from measured times of compute, formulas for
 // communication, and the scheduler. Pure.
 
+import { emitTrain } from '../../worker/emit/emit.ts'
 import type { ModelConfig } from '../../worker/model/config.ts'
 import { groupSize } from '../../worker/program/cost.ts'
 import { collectiveOf } from '../../worker/program/effects.ts'
-import { emitTrain } from '../../worker/program/emit.ts'
 import type { Emitted, Op } from '../../worker/program/program.ts'
 import {
   type Choice,

@@ -1,11 +1,11 @@
 // Drives a whole model on ranks that are processes of their own, program by program. This is what
 // training does, without the worker.
 
+import { BUFFER, emitEvaluate, emitGradients, emitMicroBatch, emitTrain } from '../../worker/emit/emit.ts'
 import type { EngineOptions } from '../../worker/engine.ts'
 import type { ModelConfig } from '../../worker/model/config.ts'
 import { initialise } from '../../worker/model/initialise.ts'
 import { elementsOf, gradientOf, sliceOf, tensors } from '../../worker/model/tensors.ts'
-import { BUFFER, emitEvaluate, emitGradients, emitMicroBatch, emitTrain } from '../../worker/program/emit.ts'
 import type { Emitted, Scheduled } from '../../worker/program/program.ts'
 import { assemble, type Choice, schedule } from '../../worker/schedule/schedule.ts'
 import { World } from './engine/ranks.ts'

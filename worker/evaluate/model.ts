@@ -5,8 +5,8 @@ import { hasSharedExpert, hasShortcut } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import type { CheckpointIndex } from '../checkpoint/contents.ts'
+import { BUFFER, emitEvaluate, emitMicroBatch } from '../emit/emit.ts'
 import { type ModelConfig, modelConfig } from '../model/config.ts'
-import { BUFFER, emitEvaluate, emitMicroBatch } from '../program/emit.ts'
 import type { Emitted } from '../program/program.ts'
 
 export type ModelSpec = Pick<ScMoEJobSpec, 'model' | 'training'>

@@ -1,10 +1,10 @@
 // The persistent buffers through which training and its programs exchange numbers.
 
 import type { TokenData } from '../data/data.ts'
+import { BUFFER } from '../emit/emit.ts'
 import type { Engine } from '../engine.ts'
 import { WorkerFailure } from '../failure.ts'
 import type { ModelConfig } from '../model/config.ts'
-import { BUFFER } from '../program/emit.ts'
 import { hyperParameters, type LearningRate } from './learning-rate.ts'
 
 export interface BuffersOptions {

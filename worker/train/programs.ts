@@ -1,9 +1,9 @@
 // The programs of a job on one rank, as they are scheduled and loaded now: by an estimate at first,
 // then as `choose` finds best for a measured profile.
 
+import { emitEvaluate, emitMicroBatch, emitTrain } from '../emit/emit.ts'
 import type { Engine, RunTimes } from '../engine.ts'
 import type { ModelConfig } from '../model/config.ts'
-import { emitEvaluate, emitMicroBatch, emitTrain } from '../program/emit.ts'
 import type { Emitted, Scheduled } from '../program/program.ts'
 import type { TracedRun } from '../report/trace.ts'
 import {

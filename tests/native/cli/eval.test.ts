@@ -6,10 +6,10 @@ import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { API_VERSION, KIND } from '../../../crds/contract.ts'
 import { Evaluation, type EvaluationOrder } from '../../../crds/evaluation.ts'
 import type { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
+import { BUFFER, emitGradients } from '../../../worker/emit/emit.ts'
 import { createEngine } from '../../../worker/engine.ts'
 import { evaluate } from '../../../worker/evaluate/run.ts'
 import { gradientOf, tensors } from '../../../worker/model/tensors.ts'
-import { BUFFER, emitGradients } from '../../../worker/program/emit.ts'
 import { assemble, schedule } from '../../../worker/schedule/schedule.ts'
 import {
   modelOfSpec,

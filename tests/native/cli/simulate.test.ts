@@ -10,8 +10,8 @@ import { measureCompute } from '../../../cli/simulate/measure.ts'
 import { simulateCommand } from '../../../cli/simulate/simulate.ts'
 import { API_VERSION, KIND } from '../../../crds/contract.ts'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
+import { emitMicroBatch, emitTrain } from '../../../worker/emit/emit.ts'
 import { modelConfig } from '../../../worker/model/config.ts'
-import { emitMicroBatch, emitTrain } from '../../../worker/program/emit.ts'
 import { temporaryFolder, tinySpec } from '../../support/worker-gang.ts'
 
 const NETWORK = { bandwidth: 100, latency: 30, peer: 5, contention: 0, threads: 1, json: true }

@@ -2,7 +2,7 @@
 // recomputed activations, and under every schedule.
 
 import { afterAll, describe, expect, it } from 'vitest'
-import { emitTrain } from '../../../worker/program/emit.ts'
+import { emitTrain } from '../../../worker/emit/emit.ts'
 import { type Choice, choices, describe as nameOf } from '../../../worker/schedule/schedule.ts'
 import { distance, ModelWorld, Processes, type Step, wholeModel } from '../../support/model-world.ts'
 import { configOf, type Job } from '../../support/program-arbitraries.ts'

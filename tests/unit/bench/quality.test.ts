@@ -9,7 +9,7 @@ import { configOf, type Job, KIND_NAMES, keyOf, parametersOf, specOf } from '../
 import { countsOf, keepCounts, LoadMeter } from '../../../bench/quality/load.ts'
 import { balancePlot, lossPlot } from '../../../bench/quality/plots.ts'
 import { claims, compare, linesOf, type Measured, spread } from '../../../bench/quality/statistics.ts'
-import { emitEvaluate, emitTrain } from '../../../worker/program/emit.ts'
+import { emitEvaluate, emitTrain } from '../../../worker/emit/emit.ts'
 import { assemble, schedule } from '../../../worker/schedule/schedule.ts'
 
 const job = (change: Partial<Job> = {}): Job => ({

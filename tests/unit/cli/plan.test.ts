@@ -7,8 +7,8 @@ import { readJob } from '../../../cli/job-file.ts'
 import { type PlanOptions, planCommand } from '../../../cli/plan/plan.ts'
 import { program } from '../../../cli/program.ts'
 import { API_VERSION, KIND } from '../../../crds/contract.ts'
+import { emitTrain } from '../../../worker/emit/emit.ts'
 import { modelConfig } from '../../../worker/model/config.ts'
-import { emitTrain } from '../../../worker/program/emit.ts'
 
 const OPTIONS = { rank: 0, workerImage: 'worker:1', gigaflops: 50, megabytesPerSecond: 1000, latencyMicroseconds: 50 }
 const Planned = z.object({

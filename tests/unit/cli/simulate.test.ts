@@ -11,8 +11,8 @@ import { JobFileError, readJob } from '../../../cli/job-file.ts'
 import { type SimulateOptions, simulateCommand } from '../../../cli/simulate/simulate.ts'
 import { API_VERSION, KIND } from '../../../crds/contract.ts'
 import { worldSizeOf } from '../../../crds/ranks.ts'
+import { emitTrain } from '../../../worker/emit/emit.ts'
 import { modelConfig } from '../../../worker/model/config.ts'
-import { emitTrain } from '../../../worker/program/emit.ts'
 
 const OPTIONS: SimulateOptions = { bandwidth: 100, latency: 10, peer: 0, contention: 0, ranks: [4] }
 const Predicted = z.array(z.object({ ranks: z.number(), communicationMilliseconds: z.number() }))

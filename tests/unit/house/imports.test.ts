@@ -28,7 +28,9 @@ const under = (...prefixes: string[]) =>
 
 describe('ARCHITECTURE.md', () => {
   it('states a rule for every folder that has source files, and for no other', () => {
-    expect(all.filter(({ path }) => folderIn(path) === '').map(({ path }) => path)).toEqual([])
+    const isNamed = (path: string) =>
+      path.startsWith('worker/native/') ? folderIn(path).startsWith('worker/native/') : folderIn(path) !== ''
+    expect(all.filter(({ path }) => !isNamed(path)).map(({ path }) => path)).toEqual([])
     for (const folder of rules.keys())
       expect(
         all.some(({ path }) => folderIn(path) === folder),
@@ -65,7 +67,7 @@ describe('files', () => {
   })
 
   it('are found by this test: an import, a type, a path string and an include', () => {
-    expect(typescript.get('worker/program/emit.ts')?.imports).toContain('worker/program/unit.ts')
+    expect(typescript.get('worker/emit/emit.ts')?.imports).toContain('worker/emit/unit.ts')
     expect(typescript.get('cli/eval.ts')?.starts).toContain('worker/evaluate/process.ts')
     expect(native.get('worker/native/engine/engine.h')?.imports).toContain('worker/native/program/program.h')
   })

@@ -3,10 +3,10 @@
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { emitEvaluate, emitMicroBatch, emitTrain } from '../../../worker/emit/emit.ts'
 import type { ModelConfig } from '../../../worker/model/config.ts'
 import { tensors } from '../../../worker/model/tensors.ts'
 import { specsOf } from '../../../worker/program/effects.ts'
-import { emitEvaluate, emitMicroBatch, emitTrain } from '../../../worker/program/emit.ts'
 import { type Buffer, BYTES, type Emitted, type Op } from '../../../worker/program/program.ts'
 import { planMemory, schedule } from '../../../worker/schedule/schedule.ts'
 import { configOf, type Job, job } from '../../support/program-arbitraries.ts'

@@ -2,9 +2,9 @@
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { BUFFER, emitEvaluate, emitGradients, emitMicroBatch, emitTrain } from '../../../worker/emit/emit.ts'
 import { gradientOf, meanOf, tensors, varianceOf } from '../../../worker/model/tensors.ts'
 import { reads, violation, writes } from '../../../worker/program/effects.ts'
-import { BUFFER, emitEvaluate, emitGradients, emitMicroBatch, emitTrain } from '../../../worker/program/emit.ts'
 import type { Emitted, Op } from '../../../worker/program/program.ts'
 import { planMemory, schedule } from '../../../worker/schedule/schedule.ts'
 import { configOf, job } from '../../support/program-arbitraries.ts'

@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { emitEvaluate, emitTrain } from '../../../worker/program/emit.ts'
+import { emitEvaluate, emitTrain } from '../../../worker/emit/emit.ts'
 import type { Emitted } from '../../../worker/program/program.ts'
 import {
   assemble,

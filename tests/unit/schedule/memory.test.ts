@@ -3,7 +3,7 @@
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { emitEvaluate, emitTrain } from '../../../worker/program/emit.ts'
+import { emitEvaluate, emitTrain } from '../../../worker/emit/emit.ts'
 import { BYTES, type PlacedBuffer } from '../../../worker/program/program.ts'
 import { assemble, choices, choose, estimate, planMemory, schedule } from '../../../worker/schedule/schedule.ts'
 import { happensBefore } from '../../support/happens-before.ts'

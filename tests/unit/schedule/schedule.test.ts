@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check'
 import { expect, describe as group, it } from 'vitest'
-import { emitEvaluate, emitGradients, emitMicroBatch, emitTrain } from '../../../worker/program/emit.ts'
+import { emitEvaluate, emitGradients, emitMicroBatch, emitTrain } from '../../../worker/emit/emit.ts'
 import type { Op } from '../../../worker/program/program.ts'
 import { choices, makespan, schedule } from '../../../worker/schedule/schedule.ts'
 import { type Access, accesses, emittedLabel, meet, type Placed, piecesOf } from '../../support/accesses.ts'

@@ -1,7 +1,7 @@
 // Tests of the drawing of a schedule.
 
 import { describe, expect, it } from 'vitest'
-import { emitTrain } from '../../../worker/program/emit.ts'
+import { emitTrain } from '../../../worker/emit/emit.ts'
 import { makespan, schedule, timeline } from '../../../worker/schedule/schedule.ts'
 import { configOf } from '../../support/program-arbitraries.ts'
 

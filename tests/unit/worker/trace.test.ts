@@ -4,7 +4,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
-import { emitTrain } from '../../../worker/program/emit.ts'
+import { emitTrain } from '../../../worker/emit/emit.ts'
 import type { Scheduled } from '../../../worker/program/program.ts'
 import { chromeTrace } from '../../../worker/report/trace.ts'
 import { choices, makespan, schedule } from '../../../worker/schedule/schedule.ts'

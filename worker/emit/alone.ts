@@ -3,8 +3,8 @@
 // replaced by those that would leave, which are as many and as large. Sums over ranks are left out.
 
 import type { ModelConfig } from '../model/config.ts'
-import { collectiveOf } from './effects.ts'
-import type { Buffer, Emitted, Op, Scheduled } from './program.ts'
+import { collectiveOf } from '../program/effects.ts'
+import type { Buffer, Emitted, Op, Scheduled } from '../program/program.ts'
 
 /** f32 [rows, 2]. It must be filled with ones before a run. */
 export const ONES = 'alone.ones'

@@ -4,7 +4,7 @@
 
 import { gradientOf } from '../model/tensors.ts'
 import type { Emitter } from './emitter.ts'
-import { reduceBucket } from './update.ts'
+import { reduceBucket } from './reduce.ts'
 
 /**
  * The gradient of the residual stream: one buffer for the whole backward pass, updated in place.

@@ -4,11 +4,11 @@
 // op has the part of the forward op that it undoes.
 
 import { gradientOf } from '../model/tensors.ts'
+import { rowsReceived, rowsSent } from '../program/cost.ts'
+import type { Attrs, Part } from '../program/program.ts'
 import { BUFFER } from './buffers.ts'
-import { rowsReceived, rowsSent } from './cost.ts'
 import type { Emitter } from './emitter.ts'
 import { activation, activationBackward, upWidth } from './layers.ts'
-import type { Attrs, Part } from './program.ts'
 
 /** One pass of the tokens through the MoE module of a block. DGMoE makes two. */
 export interface Branch {

@@ -16,7 +16,7 @@ import { gradientOf } from '../model/tensors.ts'
 import type { Emitter } from './emitter.ts'
 import { feedForward, feedForwardAgain, feedForwardBackward, norm, normBackward, RESIDUAL } from './layers.ts'
 import { type Branch, decodeBackward, expertsBackward, gateBackward, moeDecode, moeForward } from './moe.ts'
-import { reduceBucket } from './update.ts'
+import { reduceBucket } from './reduce.ts'
 
 /**
  * The block that carries the MoE layer: its number, the stream that its experts read (source), and

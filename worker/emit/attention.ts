@@ -2,7 +2,7 @@
 
 import type { Emitter } from './emitter.ts'
 import { linear, linearBackward, norm, normBackward, RESIDUAL } from './layers.ts'
-import { reduceBucket } from './update.ts'
+import { reduceBucket } from './reduce.ts'
 
 const shape = ({ config }: Emitter) => ({
   batch: config.batch,

@@ -3,10 +3,10 @@
 
 import type { ModelConfig } from '../model/config.ts'
 import { gradientOf, meanOf, sliceOf, type Tensor, tensors, varianceOf } from '../model/tensors.ts'
-import { activationType, cost } from './cost.ts'
-import { specsOf } from './effects.ts'
-import { OPS, type OpName } from './ops.ts'
-import type { Attrs, Buffer, DType, Emitted, Op, Segment } from './program.ts'
+import { activationType, cost } from '../program/cost.ts'
+import { specsOf } from '../program/effects.ts'
+import { OPS, type OpName } from '../program/ops.ts'
+import type { Attrs, Buffer, DType, Emitted, Op, Segment } from '../program/program.ts'
 
 export interface Description {
   inputs: string[]

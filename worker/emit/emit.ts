@@ -3,12 +3,13 @@
 // accumulate.first, accumulate (microBatches - 2 times), then train.
 
 import type { ModelConfig } from '../model/config.ts'
+import type { Emitted } from '../program/program.ts'
 import { declarePersistent } from './buffers.ts'
 import { Emitter } from './emitter.ts'
 import { embedding, embeddingBackward, head, headBackward } from './head.ts'
-import type { Emitted } from './program.ts'
+import { reduceBucket } from './reduce.ts'
 import { type Stream, unitBackward, unitForward } from './unit.ts'
-import { gradientNorm, optimizerStep, reduceBucket, reduceStatistics, zeroGradients } from './update.ts'
+import { gradientNorm, optimizerStep, reduceStatistics, zeroGradients } from './update.ts'
 
 export { BUFFER } from './buffers.ts'
 

@@ -3,12 +3,12 @@
 // a + MLP(N(a)).
 
 import { blocksOf } from '../model/config.ts'
+import type { Part } from '../program/program.ts'
 import { attention, attentionAgain, attentionBackward } from './attention.ts'
 import type { Emitter } from './emitter.ts'
 import { feedForward, feedForwardAgain, feedForwardBackward, norm, normBackward, RESIDUAL } from './layers.ts'
-import type { Part } from './program.ts'
+import { reduceBucket } from './reduce.ts'
 import { branchBackward, type Sparse, sparseBackward, sparseForward } from './sparse.ts'
-import { reduceBucket } from './update.ts'
 
 /** Buffers of the residual stream at a block: x before the block, a after its attention. */
 interface BlockStream {
