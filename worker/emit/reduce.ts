@@ -1,6 +1,6 @@
-// Sums of gradients over ranks. Every gradient is a sum over the world's tokens. Dense gradients are
-// summed over all ranks. The experts of one EP group have already seen all tokens of the group, so
-// their gradients are summed only over the experts' replicas (edp).
+// Sums of gradients over ranks. Every gradient is a sum over the world's tokens. Dense gradients
+// are summed over all ranks. The experts of one EP group have already seen all tokens of the group,
+// so their gradients are summed only over the experts' replicas (edp).
 
 import { groupSize } from '../program/cost.ts'
 import { type Emitter, gradients } from './emitter.ts'

@@ -1,5 +1,5 @@
-// The tensors of a model: their names, shapes and initial distributions, and the part of each that a
-// rank holds. Pure.
+// The tensors of a model: their names, shapes and initial distributions, and the part of each that
+// a rank holds. Pure.
 
 import { expertsPerToken, hasSharedExpert } from '../../crds/presets.ts'
 import { blocksOf, type ModelConfig, quotient } from './config.ts'
