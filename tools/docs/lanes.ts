@@ -2,14 +2,15 @@
 // rank in the forward pass of one MoE unit. Above are top-2 experts in sequential order, below
 // ScMoE with the shortcut, both measured and at the same scale.
 //
-//   node tools/docs/lanes.ts [--rate MBIT] [--steps N] [--output FILE]
+//   node tools/docs/lanes.ts [--rate MBIT] [--steps N] [--runs N] [--output FILE]
 //   node tools/docs/lanes.ts --sequential FOLDER --shortcut FOLDER [--output FILE]
 //
 // --unit and --phase (forward or backward) choose another part of the step.
 //
 // Without folders, both examples are trained first, on two ranks whose connection is limited to
-// --rate in each direction. That needs root, for a network namespace. With folders, the traces
-// that two earlier runs of `scmoe run` left there are drawn.
+// --rate in each direction, --runs times in turns. The run whose unit took the median time is drawn.
+// That needs root, for a network namespace. With folders, the traces that two earlier runs of
+// `scmoe run` left there are drawn.
 
 import { execFileSync } from 'node:child_process'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -37,6 +38,7 @@ function main(): void {
       shortcut: { type: 'string' },
       rate: { type: 'string', default: '500' },
       steps: { type: 'string', default: '32' },
+      runs: { type: 'string', default: '5' },
       unit: { type: 'string', default: '1' },
       phase: { type: 'string', default: 'forward' },
       output: { type: 'string', default: join(ROOT, 'docs/lanes.svg') },
@@ -46,11 +48,18 @@ function main(): void {
     throw new Error('give both --sequential and --shortcut, or neither of them')
   const limits = { mbit: Number(values.rate), steps: values.steps }
   const part = { unit: Number(values.unit), phase: phaseNamed(values.phase) }
-  const panels = RUNS.map(({ name, title, example }): Panel => {
-    const folder = values[name] ?? train(example, join(ROOT, 'build/lanes', name), limits)
-    const { schedule } = Summary.parse(JSON.parse(readFileSync(join(folder, 'summary.json'), 'utf8')))
-    const trace = readFileSync(join(folder, 'trace-rank0.json'), 'utf8')
-    return { title: `${title}, ${schedule}`, lanes: lanesOf(trace, part) }
+  const rounds = values.sequential === undefined ? Array.from({ length: Number(values.runs) }, (_, run) => run) : [0]
+  const drawn = rounds.map(run =>
+    RUNS.map(({ name, title, example }): Panel => {
+      const folder = values[name] ?? train(example, join(ROOT, `build/lanes/${name}-${run}`), limits)
+      const { schedule } = Summary.parse(JSON.parse(readFileSync(join(folder, 'summary.json'), 'utf8')))
+      const trace = readFileSync(join(folder, 'trace-rank0.json'), 'utf8')
+      return { title: `${title}, ${schedule}`, lanes: lanesOf(trace, part) }
+    }),
+  )
+  const panels = RUNS.flatMap((_, index) => {
+    const byDuration = drawn.flatMap(run => run[index] ?? []).toSorted((a, b) => a.lanes.duration - b.lanes.duration)
+    return byDuration[Math.floor(byDuration.length / 2)] ?? []
   })
   writeFileSync(values.output, drawLanes(panels, `One MoE unit, ${part.phase} pass, measured on rank 0`))
   console.log(
