@@ -165,6 +165,7 @@ async function main(): Promise<void> {
     }
     if (options.rates) {
       showRates(loops, { rows, rssMiB: {} }, undefined)
+      writeJson(options.json, { bench: 'operator', machine: machine(), ...ratesOf(rows) })
       return
     }
     const rest = await atRest(world, operator, metricsPort, reporting)
@@ -177,6 +178,11 @@ async function main(): Promise<void> {
     await world.stop()
   }
 }
+
+const ratesOf = (rows: readonly Measured[]) => ({
+  podsPerSecond: median(rows.map(row => row.burst.podsPerSecond)),
+  recoveryPodsPerSecond: median(rows.map(row => row.recovery.podsPerSecond)),
+})
 
 type Results = {
   loops: Bare[]
@@ -257,13 +263,12 @@ function report({ loops, own, jobset, rest, takeoverSeconds }: Results): void {
     machine: machine(),
     jobs: size.jobs,
     workersPerJob: workers,
-    podsPerSecond: median(rows.map(row => row.burst.podsPerSecond)),
+    ...ratesOf(rows),
     baselinePodsPerSecond: median(loops.map(each => each.create)),
     createToLastPodMs: {
       p50: median(rows.map(row => row.burst.createToLastPodMs.p50)),
       p99: median(rows.map(row => row.burst.createToLastPodMs.p99)),
     },
-    recoveryPodsPerSecond: median(rows.map(row => row.recovery.podsPerSecond)),
     rssMiB: own.rssMiB,
     writesPerJob: rest.perJob,
     idleWritesPerHour: rest.idleWritesPerHour,

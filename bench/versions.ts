@@ -33,7 +33,7 @@ if (options.old === undefined || benchmark === undefined) {
   console.error('usage: node bench/versions.ts --old FOLDER [--pairs N] [--figures PATTERN] -- BENCHMARK [OPTION...]')
   process.exit(64)
 }
-const pattern = new RegExp(options.figures)
+const pattern = new RegExp(options.figures, 'i')
 const scratch = mkdtempSync(join(tmpdir(), 'scmoe-versions-'))
 
 /** Runs the benchmark in one checkout and returns its figures by name. */

@@ -8,9 +8,9 @@
 // --unit and --phase (forward or backward) choose another part of the step.
 //
 // Without folders, both examples are trained first, on two ranks whose connection is limited to
-// --rate in each direction, --runs times in turns. The run whose unit took the median time is drawn.
-// That needs root, for a network namespace. With folders, the traces that two earlier runs of
-// `scmoe run` left there are drawn.
+// --rate in each direction, --runs times in turns. The run whose unit took the median time is
+// drawn. That needs root, for a network namespace. With folders, the traces that two earlier runs
+// of `scmoe run` left there are drawn.
 
 import { execFileSync } from 'node:child_process'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
