@@ -90,9 +90,12 @@ describe.concurrent('a job that goes well', () => {
         .map(({ manager }) => manager)
         .toSorted(),
     ).toEqual([OWNER_CONTROLLER, OWNER_PROGRESS])
-    const reasons = (await ns.events()).map(({ reason }) => reason)
+    // Events are written beside the work, so the last of them may follow the status.
+    await waitFor('the events', async () => {
+      const reasons = (await ns.events()).map(({ reason }) => reason)
+      return ['WorkersStarting', 'AllWorkersReady', 'AllWorkersSucceeded'].every(reason => reasons.includes(reason))
+    })
     expect(operator.log.split('\n').filter(line => line.includes('event not written'))).toEqual([])
-    expect(reasons).toEqual(expect.arrayContaining(['WorkersStarting', 'AllWorkersReady', 'AllWorkersSucceeded']))
   })
 
   it('has its Service repaired when someone changes it', async () => {
