@@ -86,5 +86,12 @@ console.log(
   ),
 )
 console.log(`\nother processes took at most ${fixed(100 * Math.max(...disturbances), 1)} % of the processors in a run`)
-writeJson(options.json, { bench: 'versions', machine: machine(), disturbances, ratios })
+writeJson(options.json, {
+  bench: 'versions',
+  machine: machine(),
+  benchmark: [benchmark, ...words].join(' '),
+  pairs: pairs.length,
+  othersPercent: 100 * Math.max(...disturbances),
+  ratios,
+})
 if (ratios.some(({ high }) => high < 0.98)) process.exitCode = 1
