@@ -169,7 +169,7 @@ test.each(['/proc/x', '/proc/x/y', '/proc/self', '/dev/null', '/dev/null/x'])(
     ).ended
     expect(code).toBe(1)
     expect(stderr).toMatch(
-      /^the output folder \S+ cannot be (made|written) \([A-Z]+: .*\): give another with --output\n$/,
+      /^the output folder \S+ cannot be (created|written) \([A-Z]+: .*\): give another with --output\n$/,
     )
   },
 )
