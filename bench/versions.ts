@@ -11,7 +11,7 @@
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { fixed, machine, table, writeJson } from './report.ts'
 import { disturbance, readLoad } from './versions/load.ts'
@@ -33,6 +33,7 @@ if (options.old === undefined || benchmark === undefined) {
   console.error('usage: node bench/versions.ts --old FOLDER [--pairs N] [--figures PATTERN] -- BENCHMARK [OPTION...]')
   process.exit(64)
 }
+const older = resolve(options.old)
 const pattern = new RegExp(options.figures, 'i')
 const scratch = mkdtempSync(join(tmpdir(), 'scmoe-versions-'))
 
@@ -41,10 +42,11 @@ function run(folder: string): { figures: Map<string, number>; others: number } {
   const file = join(scratch, 'figures.json')
   const before = readLoad()
   const command = [join(folder, benchmark ?? ''), ...words, '--json', file]
-  const { status, stderr } = spawnSync(join(folder, 'node_modules/.bin/node'), command, {
+  const { status, stderr, error } = spawnSync(join(folder, 'node_modules/.bin/node'), command, {
     cwd: folder,
     encoding: 'utf8',
   })
+  if (error !== undefined) throw error
   if (status !== 0) throw new Error(`${benchmark} in ${folder} ended with ${status}:\n${stderr.slice(-2000)}`)
   const others = disturbance(before, readLoad())
   return { figures: figuresOf(JSON.parse(readFileSync(file, 'utf8')), pattern), others }
@@ -55,7 +57,7 @@ const disturbances: number[] = []
 try {
   for (let pair = 0; pair < Number(options.pairs); pair++) {
     // Every second pair runs in the other order, so that a drift of the machine favours neither.
-    const order = pair % 2 === 0 ? ([options.old, ROOT] as const) : ([ROOT, options.old] as const)
+    const order = pair % 2 === 0 ? ([older, ROOT] as const) : ([ROOT, older] as const)
     const results = order.map(folder => run(folder))
     const [first, second] = results.map(({ figures }) => figures)
     if (first === undefined || second === undefined) throw new Error('a pair has two runs')

@@ -130,7 +130,7 @@ function makeOutputDirectory({ outputDirectory }: WorkerConfig): void {
   } catch (error) {
     throw new WorkerFailure(
       'checkpoint',
-      `The output folder ${outputDirectory} cannot be made or written: ${errnoText(error)}. Check the volume and its permissions.`,
+      `The output folder ${outputDirectory} cannot be created or written: ${errnoText(error)}. Check the volume and its permissions.`,
     )
   }
 }
