@@ -1,7 +1,7 @@
 // Parameters and tokens that load the experts evenly for every kind, so that schedules are compared
 // and not the luck of an untrained router. Pure.
 //
-// Of the model width, expert e owns the coordinates j with j = e modulo E. The embedding of token t
+// Expert e owns the coordinates j of the model width with j = e modulo E. The embedding of token t
 // is raised in the coordinates of its first expert, t modulo E, and half as much in those of its
 // second, the next one. Row e of the router sums the coordinates of e. Each rank's tokens are
 // spread evenly over the classes modulo E, so each expert gets 1/E of the first and of the second

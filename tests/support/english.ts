@@ -6,8 +6,8 @@ import { readFileSync } from 'node:fs'
 
 export const WIDTH = 100
 
-/** A fragment such as "Of the pod." has no subject; a comment that begins like this is one. */
-const FRAGMENT = /^(Of|What|Where|Whoever|Those|Such)\b/
+/** A fragment such as "Of the pod." has no subject; a paragraph that begins like this is one. */
+const FRAGMENT = /^ ?(Of|What|Where|Whoever|Those|Such)\b/m
 
 /** A linter takes a directive only on one line. */
 const DIRECTIVE = /oxlint-disable/
@@ -18,7 +18,7 @@ const UNCOMMON = /\b(dear(er|est)?|blows?|ghosts?|haunted|whoever|whomever|whats
 export interface Comment {
   /** From 1. */
   line: number
-  /** Without comment marks; the lines are joined by spaces. */
+  /** Without comment marks; lines are joined by spaces, and paragraphs by line ends. */
   text: string
   /** Columns of its widest line, code before it included. */
   width: number
@@ -53,13 +53,13 @@ export function comments(path: string, source: string): Comment[] {
       open = { line: index + 1, text: text.trim(), width: raw.length }
       found.push(open)
     } else {
-      open.text = `${open.text} ${text.trim()}`.trim()
+      open.text = text.trim() === '' ? `${open.text}\n` : `${open.text} ${text.trim()}`.trimStart()
       open.width = Math.max(open.width, raw.length)
     }
     if (mark === '//') inBlock = inBlock ? !raw.includes('*/') : /\/\*(?!.*\*\/)/.test(line)
     if (!isWholeLine) open = undefined
   }
-  return found
+  return found.map(comment => ({ ...comment, text: comment.text.trim() }))
 }
 
 function beginOf(line: string, mark: string): number {

@@ -27,6 +27,8 @@ describe('comments and pages', () => {
     const problemsOf = (text: string) => problems('a.ts', `${text}\n`).length
     expect(problemsOf('// The pod is ready.')).toBe(0)
     expect(problemsOf('// Of the pod.')).toBe(1)
+    expect(problemsOf('// The pod.\n//\n// Of the pod.')).toBe(1)
+    expect(problemsOf('// The conditions\n// Of the pod.')).toBe(0)
     expect(problemsOf('// The pod is a ghost.')).toBe(1)
     expect(problemsOf(`// ${'a '.repeat(60)}`)).toBe(1)
     expect(problems('a.md', `${'a '.repeat(60)}\n`).length).toBe(1)
