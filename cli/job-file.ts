@@ -2,6 +2,7 @@
 // each with its line.
 
 import { readFileSync } from 'node:fs'
+import { dirname, isAbsolute, resolve } from 'node:path'
 import { type Document, isMap, isNode, isPair, isScalar, LineCounter, type ParsedNode, parseAllDocuments } from 'yaml'
 import { z } from 'zod'
 import { API_VERSION, GROUP, KIND } from '../crds/contract.ts'
@@ -191,6 +192,18 @@ export function readJob(file: string): Job {
   if (!job) throw new JobFileError(`${file}: no ${KIND} in it`)
   if (others.length > 0) throw new JobFileError(`${file}: ${others.length + 1} ${KIND}s in it; give a file with one`)
   return job.job
+}
+
+/**
+ * The spec with an absolute `data.path`. A relative one starts at the folder of the job's file, or at
+ * the working folder if the job came from standard input; `note` is told.
+ */
+export function withDataPath(spec: ScMoEJobSpec, file: string, note: (text: string) => void): ScMoEJobSpec {
+  const { path } = spec.data
+  if (path === undefined || isAbsolute(path)) return spec
+  const absolute = resolve(file === '-' ? '.' : dirname(file), path)
+  note(`data.path ${path} is ${absolute}: it starts at the folder of the job's file`)
+  return { ...spec, data: { ...spec.data, path: absolute } }
 }
 
 /** A file or an option of the user cannot be used; the message says where and why. */

@@ -95,6 +95,8 @@ export const Progress = z.object({
   lossMilli: z.int().optional(),
   initialLossMilli: z.int().optional(),
   evaluationLossMilli: z.int().optional(),
+  /** Steps that had been done when the evaluation loss was measured. */
+  evaluationStep: count.optional(),
   initialEvaluationLossMilli: z.int().optional(),
   tokensPerSecond: count.optional(),
   stepTimeMilliseconds: count.optional(),

@@ -13,6 +13,7 @@ import { modelConfig } from './model/config.ts'
 import { isLoopback } from './ranks/hosts.ts'
 import { hasSeveralRanks, runPod } from './ranks/pod.ts'
 import { meet } from './ranks/rendezvous.ts'
+import { logOutput } from './report/log-output.ts'
 import { WorkerMetrics } from './report/metrics.ts'
 import { RunRecord } from './report/record.ts'
 import { type Reported, serveReport } from './report/server.ts'
@@ -23,7 +24,10 @@ import { type Ending, train } from './train/train.ts'
 // A pod with several ranks starts each of them as a child of this process, which is then no rank.
 if (hasSeveralRanks(process.env)) process.exit(await runPod(import.meta.filename, process.env))
 
-const log = pino({ base: { rank: Number(process.env[ENV.rank] ?? 0) }, timestamp: pino.stdTimeFunctions.isoTime })
+const log = pino(
+  { base: { rank: Number(process.env[ENV.rank] ?? 0) }, timestamp: pino.stdTimeFunctions.isoTime },
+  logOutput(process.stdout.fd),
+)
 /** Names of NCCL's CTA policies; the index is NCCL's number. */
 const CTA_POLICIES = ['Default', 'Efficiency', 'Zero']
 /** Present as soon as they exist, so that `end` can use them. */

@@ -71,6 +71,7 @@ export class RunRecord {
 
   evaluated(loss: number): void {
     this.#losses.last.evaluationLoss = loss
+    this.#losses.last.evaluationStep = this.#step
     this.#losses.first.evaluationLoss ??= loss
   }
 
@@ -127,6 +128,7 @@ export class RunRecord {
       lossMilli: milli(last.loss),
       initialLossMilli: milli(first.loss),
       evaluationLossMilli: milli(last.evaluationLoss),
+      evaluationStep: last.evaluationStep,
       initialEvaluationLossMilli: milli(first.evaluationLoss),
       ...(rates && {
         tokensPerSecond: Math.round(rates.tokensPerSecond),

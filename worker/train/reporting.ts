@@ -110,9 +110,10 @@ export class Reporting {
     const summary = {
       steps: step,
       totalSteps: config.spec.training.steps,
+      resumedAt: this.#resumedAt,
       worldSize: config.worldSize,
       loss: { first: first.loss, last: last.loss },
-      evaluationLoss: { first: first.evaluationLoss, last: last.evaluationLoss },
+      evaluationLoss: { first: first.evaluationLoss, last: last.evaluationLoss, step: last.evaluationStep },
       ...record.rates(),
       schedule: record.schedule,
       ...plans,
