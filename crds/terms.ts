@@ -99,6 +99,21 @@ export const TERMS = {
   coefficientGate: { cel: optional('model.coefficientGate', ''), of: s => s.model.coefficientGate ?? '' },
   position,
   capacityFactor: { cel: 'self.model.capacityFactor', of: s => s.model.capacityFactor },
+  balanceLossCoefficient: {
+    cel: 'self.model.balanceLossCoefficient',
+    of: s => s.model.balanceLossCoefficient,
+  },
+  routerZLossCoefficient: {
+    cel: 'self.model.routerZLossCoefficient',
+    of: s => s.model.routerZLossCoefficient,
+  },
+  weightDecay: { cel: 'self.training.optimizer.weightDecay', of: s => s.training.optimizer.weightDecay },
+  gpuResourceName: { cel: 'self.workers.gpuResourceName', of: s => s.workers.gpuResourceName },
+  queueName: { cel: optional('scheduling.queueName', 'x'), of: s => s.scheduling.queueName ?? 'x' },
+  topologyKey: {
+    cel: "(has(self.scheduling.constraints.topology) && self.scheduling.constraints.topology.size() > 0 ? self.scheduling.constraints.topology[0].key : 'x')",
+    of: s => s.scheduling.constraints.topology?.[0]?.key ?? 'x',
+  },
   learningRate: { cel: 'self.training.optimizer.learningRate', of: s => s.training.optimizer.learningRate },
   gradientClipNorm: { cel: 'self.training.optimizer.gradientClipNorm', of: s => s.training.optimizer.gradientClipNorm },
   globalBatchSequences: { cel: 'self.training.globalBatchSequences', of: s => s.training.globalBatchSequences },

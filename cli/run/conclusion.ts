@@ -107,7 +107,8 @@ function reasonOf({ failure }: RankEnd): string | undefined {
 
 function silentEnd({ code }: RankEnd): string {
   const signal = Object.entries(constants.signals).find(([, number]) => code === 128 + number)?.[0]
-  const cause = signal === 'SIGKILL' ? '. The kernel does this when memory runs out: `scmoe plan` shows what a rank needs' : ''
+  const cause =
+    signal === 'SIGKILL' ? '. The kernel does this when memory runs out: `scmoe plan` shows what a rank needs' : ''
   return `ended with code ${code}${signal ? ` (${signal})` : ''} without saying why${cause}`
 }
 

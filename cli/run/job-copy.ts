@@ -60,7 +60,9 @@ export function differences(before: Copy, now: Copy): string[] {
   const fields = [...new Set([...old.keys(), ...fresh.keys()])].filter(
     field => old.get(field) !== fresh.get(field) && !HARMLESS.test(field),
   )
-  const texts = fields.map(field => `${field} was ${old.get(field) ?? 'not set'} and is ${fresh.get(field) ?? 'not set'}`)
+  const texts = fields.map(
+    field => `${field} was ${old.get(field) ?? 'not set'} and is ${fresh.get(field) ?? 'not set'}`,
+  )
   const [oldData, freshData] = [before, now].map(({ metadata }) => metadata.annotations?.[DATA])
   const isOtherContent = oldData !== freshData && oldData !== undefined && freshData !== undefined
   return isOtherContent && !fields.includes('data.path')
@@ -69,7 +71,8 @@ export function differences(before: Copy, now: Copy): string[] {
 }
 
 function leaves(value: unknown, path = ''): Map<string, string> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return new Map([[path, JSON.stringify(value)]])
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    return new Map([[path, JSON.stringify(value)]])
   return new Map(
     Object.entries(value).flatMap(([name, child]) =>
       child === undefined ? [] : [...leaves(child, path === '' ? name : `${path}.${name}`)],

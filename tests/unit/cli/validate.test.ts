@@ -33,7 +33,7 @@ describe('scmoe validate', () => {
       `${JOB}  model:\n    experts: 8\n    blocks: 3\n  workers:\n    replica: 2\n`,
     )
     expect(stdout.trim().split('\n')).toEqual([
-      '-:12: error: unknown field "spec.workers.replica"',
+      '-:12: error: unknown field "spec.workers.replica": did you mean replicas?',
       '-:1: note: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation',
     ])
     expect(status).toBe(1)
@@ -59,7 +59,7 @@ describe('scmoe validate', () => {
       `kind: ConfigMap\napiVersion: v1\n---\n${JOB}---\n\n---\n${JOB.replace('steps: 10', 'steps: 0')}`,
     )
     expect(findings).toMatchObject([
-      { kind: 'note', line: 1, message: 'ConfigMap: not a ScMoEJob, not checked' },
+      { kind: 'skipped', line: 1, message: 'ConfigMap: not a ScMoEJob, not checked' },
       { kind: 'job', line: 4 },
       { kind: 'error', line: 20 },
     ])
@@ -96,7 +96,7 @@ describe('scmoe validate', () => {
 
   it.each([
     ['no-such-file.yaml', 'ENOENT: no such file or directory'],
-    ['examples', 'EISDIR: illegal operation on a directory'],
+    ['docs/measurements', 'EISDIR: illegal operation on a directory'],
   ])('says that %s cannot be read, without a stack', (file, why) => {
     const { stderr, status } = scmoe(['validate', file])
     expect(stderr).toBe(`${file} cannot be read (${why}): give a YAML or JSON file with a ScMoEJob\n`)
