@@ -6,7 +6,7 @@ import { dirname, isAbsolute, resolve } from 'node:path'
 import { type Document, isMap, isNode, isPair, isScalar, LineCounter, type ParsedNode, parseAllDocuments } from 'yaml'
 import { z } from 'zod'
 import { API_VERSION, GROUP, KIND } from '../crds/contract.ts'
-import { jobSchema } from '../crds/definition/definition.ts'
+import { jobSchema, type Schema } from '../crds/definition/definition.ts'
 import { brokenRules } from '../crds/rules.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { nearWords } from './nearest.ts'
@@ -72,9 +72,12 @@ function metadataProblems(metadata: unknown): Problem[] {
   return problems
 }
 
+/** Made once, because a file may hold a thousand jobs. */
+let theSchema: Schema | undefined
+
 /** The job with its defaults, or everything that is wrong with it. */
 export function checkJob(object: Record<string, unknown>): Job | Problem[] {
-  const schema = jobSchema()
+  const schema = (theSchema ??= jobSchema())
   const { metadata, ...rest } = object
   const { metadata: _, ...properties } = schema.properties ?? {}
   const ours: typeof schema = { ...schema, properties }

@@ -6,6 +6,7 @@ import { notNegative, positive, share, wholeNumber, wholeNumbers } from './argum
 import { addClusterCommands } from './cluster/command-line.ts'
 import { type DoctorOptions, doctorCommand } from './doctor.ts'
 import { type EvalOptions, evalCommand } from './eval.ts'
+import { GPU_NAMES } from './plan/devices.ts'
 import { type PlanOptions, planCommand } from './plan/plan.ts'
 import { type RunOptions, runCommand } from './run/run.ts'
 import { type SimulateOptions, simulateCommand } from './simulate/simulate.ts'
@@ -54,9 +55,23 @@ export function program(exit: (code: number) => void): Command {
       `scmoe/worker:${packageFile.version}`,
     )
     .option('--results <folder>', 'output folder of a `scmoe run` of this job; predict from the times measured there')
-    .option('--gigaflops <n>', 'assumed speed of a worker, in 1e9 floating-point operations per second', positive, 50)
-    .option('--megabytes-per-second <n>', 'assumed bandwidth of the network', positive, 1000)
-    .option('--latency-microseconds <n>', 'assumed time of the smallest message', positive, 50)
+    .addOption(
+      new Option(
+        '--device <gpu>',
+        "GPU whose speed and memory a job with GPUs is planned for (default: the one that nvidia.com/gpu.product of the template's nodeSelector names, otherwise an H100)",
+      ).choices(GPU_NAMES),
+    )
+    .option(
+      '--gigaflops <n>',
+      "assumed speed of a rank, in 1e9 floating-point operations per second (default: 50; with GPUs 40 % of the GPU's peak)",
+      positive,
+    )
+    .option(
+      '--megabytes-per-second <n>',
+      'assumed bandwidth of the network of a rank (default: 1000; with GPUs 70 % of NVLink, or of 200 Gbit/s between pods)',
+      positive,
+    )
+    .option('--latency-microseconds <n>', 'assumed time of the smallest message (default: 50; with GPUs 20)', positive)
     .action((file: string, options: PlanOptions) => {
       print(planCommand(file, options))
       exit(0)

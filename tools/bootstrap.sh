@@ -44,6 +44,9 @@ if [ ${#missing[@]} -gt 0 ]; then
   rm -f "$log"
 fi
 
+version=$(node --print 'process.versions.node' 2>/dev/null || echo 0)
+[ "${version%%.*}" -ge 20 ] ||
+  die "Node is ${version/#0/missing}, but npm needs Node 20 or newer to install the pinned one: run: apt-get install -y nodejs npm, or see https://nodejs.org"
 command -v npm >/dev/null || die "npm is missing; run: apt-get install -y nodejs npm"
 stamp=node_modules/.bootstrap
 if ! [ -e $stamp ] || ! cmp -s package-lock.json $stamp; then

@@ -13,7 +13,7 @@ import { modelConfig } from './model/config.ts'
 import { isLoopback } from './ranks/hosts.ts'
 import { hasSeveralRanks, runPod } from './ranks/pod.ts'
 import { meet } from './ranks/rendezvous.ts'
-import { logOutput } from './report/log-output.ts'
+import { logFields, logOutput } from './report/log-output.ts'
 import { WorkerMetrics } from './report/metrics.ts'
 import { RunRecord } from './report/record.ts'
 import { type Reported, serveReport } from './report/server.ts'
@@ -25,7 +25,11 @@ import { type Ending, train } from './train/train.ts'
 if (hasSeveralRanks(process.env)) process.exit(await runPod(import.meta.filename, process.env))
 
 const log = pino(
-  { base: { rank: Number(process.env[ENV.rank] ?? 0) }, timestamp: pino.stdTimeFunctions.isoTime },
+  {
+    base: { rank: Number(process.env[ENV.rank] ?? 0) },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { log: logFields },
+  },
   logOutput(process.stdout.fd),
 )
 /** Names of NCCL's CTA policies; the index is NCCL's number. */

@@ -10,6 +10,7 @@ import { type Broken, brokenRules, brokenText } from '../../crds/rules.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { modelConfig } from '../../worker/model/config.ts'
 import { type Job, JobFileError, readJob, withDataPath } from '../job-file.ts'
+import { time } from '../sentence.ts'
 import { computedOfRun, measureCompute } from './measure.ts'
 import { type Computed, type Network, type Prediction, predict } from './predict.ts'
 import { type Validation, validateWorld } from './validate.ts'
@@ -109,7 +110,7 @@ function onCpus(spec: ScMoEJobSpec): ScMoEJobSpec {
 
 const greatestCommonDivisor = (a: number, b: number): number => (b === 0 ? a : greatestCommonDivisor(b, a % b))
 
-const milliseconds = (value: number) => `${value.toFixed(1)} ms`
+const milliseconds = (value: number) => time(1000 * value)
 
 function text({ name, spec }: Job, found: readonly Prediction[], options: SimulateOptions): string {
   const perRank = spec.training.globalBatchSequences / worldSizeOf(spec)

@@ -16,9 +16,12 @@ import { instant, timestamp } from './time.ts'
 import { worstTrouble } from './trouble.ts'
 import { hasRun, type View } from './view.ts'
 
+const count = (number: number, what: string) => `${number} ${what}${number === 1 ? '' : 's'}`
+
 const succeeded: Policy = view => {
   if (!view.gang.every((_, worker) => hasSucceeded(view, worker))) return undefined
-  const message = `all ${view.gang.length} workers did ${view.spec.training.steps} steps`
+  // Earlier gangs may have done the first steps.
+  const message = `${count(view.spec.training.steps, 'step')} done, the last by ${count(view.gang.length, 'worker')}`
   return {
     state: 'Complete',
     reason: 'AllWorkersSucceeded',

@@ -1,4 +1,4 @@
-// Where a worker's log lines go. A pipe that nobody reads or a full disk costs lines of the log,
+// What a worker's log lines look like, and where they go. A pipe that nobody reads or a full disk costs lines of the log,
 // and never the training.
 
 import { writeSync } from 'node:fs'
@@ -28,3 +28,15 @@ function writeLine(fd: number, line: Buffer): void {
 }
 
 const pause = () => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE)
+
+/** The fields of a log line, with as many digits as a reader needs. losses.jsonl has them all. */
+export function logFields(fields: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, rounded(value)]))
+}
+
+function rounded(value: unknown): unknown {
+  if (typeof value === 'number') return Number.isInteger(value) ? value : Number(value.toPrecision(6))
+  if (Array.isArray(value)) return value.map(rounded)
+  const isPlain = typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
+  return isPlain ? logFields({ ...value }) : value
+}
