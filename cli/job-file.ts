@@ -241,8 +241,8 @@ export function readJob(file: string): Job {
 }
 
 /**
- * The spec with an absolute `data.path`. A relative one starts at the folder of the job's file, or at
- * the working folder if the job came from standard input; `note` is told.
+ * The spec with an absolute `data.path`. A relative one starts at the folder of the job's file, or
+ * at the working folder if the job came from standard input; `note` is told.
  */
 export function withDataPath(spec: ScMoEJobSpec, file: string, note: (text: string) => void): ScMoEJobSpec {
   const { path } = spec.data

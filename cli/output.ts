@@ -1,5 +1,5 @@
-// What a command does when its output cannot be written: nobody reads a pipe any more, the terminal
-// is gone, or the disk is full.
+// Keeps a command alive when its output cannot be written: nobody reads a pipe any more, the
+// terminal is gone, or the disk is full.
 
 import type { Writable } from 'node:stream'
 

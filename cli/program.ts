@@ -40,6 +40,16 @@ export function program(exit: (code: number) => void): Command {
     )
     .action((files: string[], options: { json?: boolean }) => exit(validateCommand(files, options, print) ? 0 : 1))
 
+  addPlan(scmoe, exit)
+  addSimulate(scmoe, exit)
+  addRun(scmoe, exit)
+  addEval(scmoe, exit)
+  addDoctor(scmoe, exit)
+  addClusterCommands(scmoe, { exit, print })
+  return scmoe
+}
+
+function addPlan(scmoe: Command, exit: (code: number) => void): void {
   scmoe
     .command('plan')
     .summary('show what a job would create and run')
@@ -76,7 +86,9 @@ export function program(exit: (code: number) => void): Command {
       print(planCommand(file, options))
       exit(0)
     })
+}
 
+function addSimulate(scmoe: Command, exit: (code: number) => void): void {
   scmoe
     .command('simulate')
     .summary('predict the speed of a job on more ranks')
@@ -102,12 +114,6 @@ export function program(exit: (code: number) => void): Command {
       print(await simulateCommand(file, options))
       exit(0)
     })
-
-  addRun(scmoe, exit)
-  addEval(scmoe, exit)
-  addDoctor(scmoe, exit)
-  addClusterCommands(scmoe, { exit, print })
-  return scmoe
 }
 
 function addRun(scmoe: Command, exit: (code: number) => void): void {

@@ -1,5 +1,5 @@
-// What to do about a problem that the schema finds. The API server's own words name the field and
-// its value, and rarely more. Pure.
+// Says what to do about a problem that the schema finds. The API server's own words name the field
+// and its value, and rarely more. Pure.
 
 import type { Schema } from '../crds/definition/definition.ts'
 import { nearWords } from './nearest.ts'
@@ -30,7 +30,8 @@ export function retype(value: unknown, schema: Schema): string {
 }
 
 function asText(value: unknown): string {
-  return typeof value === 'object' ? 'write a text in quotes' : `write it in quotes: "${String(value)}"`
+  const isWord = typeof value === 'number' || typeof value === 'boolean'
+  return isWord ? `write it in quotes: "${value}"` : 'write a text in quotes'
 }
 
 function asNumber(value: unknown, schema: Schema): string {
@@ -72,7 +73,7 @@ export function add(name: string, schema: Schema | undefined): string {
 
 const SHOWN = 12
 
-/** For a field that the schema does not have at `path`; `root` is the schema of the whole object. */
+/** For a field that the schema lacks at `path`; `root` is the schema of the whole object. */
 export function rename(path: Path, fields: readonly string[], root: Schema): string {
   const name = String(path.at(-1))
   const [near] = nearWords(name, fields)

@@ -12,7 +12,7 @@ export interface Problem {
   path: Path
   /** The text after `path: `; for an unknown field the whole line. */
   message: string
-  /** What to do, in words that the API server does not have. */
+  /** The remedy, in words that the API server does not have. */
   remedy?: string
   /** The API server does not evaluate the CEL rules if any problem is blocking. */
   blocking: boolean
@@ -134,7 +134,7 @@ function* bounds(value: unknown, schema: Schema): Generator<Refusal> {
     }
   }
   if (schema.enum && !schema.enum.includes(value)) {
-    const supported = schema.enum.map(word => JSON.stringify(String(word))).join(', ')
+    const supported = schema.enum.map(each => JSON.stringify(String(each))).join(', ')
     const message = `Unsupported value: ${JSON.stringify(value)}: supported values: ${supported}`
     yield { message, remedy: word(value, schema), blocking: true }
   }

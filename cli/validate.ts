@@ -45,13 +45,13 @@ function filesOf(path: string): string[] {
 }
 
 function findingsIn(file: string): Located[] {
-  const found = findings(file)
+  const found = read(file)
   const empty: Finding = { kind: 'note', line: 1, message: 'there is no document in it' }
   return (found.length === 0 ? [empty] : found).map(finding => ({ ...finding, file }))
 }
 
 /** A file that cannot be read must not keep the others from being checked. */
-function findings(file: string): Finding[] {
+function read(file: string): Finding[] {
   try {
     return readJobs(readText(file))
   } catch (error) {

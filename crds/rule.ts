@@ -90,7 +90,7 @@ export const isMultiple = (of: number, by: number) => by < 1 || of % by === 0
  * The form of a text, for CEL and for TypeScript. A pattern in the schema would do, but the API
  * server answers to it with the regular expression, which tells nobody what to write.
  */
-export const like = (term: string, pattern: string) => `{${term}}.matches('^${pattern}$')`
+export const like = (text: string, pattern: string) => `{${text}}.matches('^${pattern}$')`
 export const isLike = (text: string, pattern: string) => new RegExp(`^${pattern}$`).test(text)
 
 /** A decimal without a digit other than 0. A text that is no decimal is left to `isLike`. */

@@ -1,4 +1,4 @@
-// What a rank computes on, as `scmoe plan` assumes it before anything was measured.
+// The speed and the memory that `scmoe plan` assumes for a rank before anything was measured.
 
 import { worldSizeOf } from '../../crds/ranks.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
@@ -7,7 +7,7 @@ import { bandwidth, flops } from '../sentence.ts'
 /** Figures of NVIDIA's data sheets, without sparsity. */
 interface Gpu {
   name: string
-  /** What `nvidia.com/gpu.product` has in the names of these GPUs. */
+  /** Matches the label `nvidia.com/gpu.product` of nodes with these GPUs. */
   product: RegExp
   /** Tflop/s of products in bfloat16 on tensor cores, and in float32 without TF32. */
   peak: Readonly<Record<ScMoEJobSpec['training']['precision'], number>>
@@ -52,7 +52,7 @@ export interface Assumed {
   latencyMicroseconds: number
 }
 
-/** What the user says about them; the other ones are taken from the job's device. */
+/** The speeds that the user gives; the others are taken from the job's device. */
 export type Wished = { [K in keyof Assumed]?: Assumed[K] | undefined } & { device?: string | undefined }
 
 export interface Device {
@@ -101,7 +101,7 @@ function withSaid(usual: Assumed, said: Wished): Assumed {
 const speeds = ({ gigaflops, megabytesPerSecond, latencyMicroseconds }: Assumed) =>
   `${flops(gigaflops)}, ${bandwidth(megabytesPerSecond)} and ${latencyMicroseconds} us per message`
 
-/** The GPU that the user names, otherwise that of the pod template's node selector, otherwise a usual one. */
+/** The GPU that the user names, otherwise that of the node selector, otherwise a usual one. */
 function gpuOf({ workers }: ScMoEJobSpec, wished: string | undefined): { gpu: Gpu; source: string } {
   const named = GPUS.find(({ name }) => name === wished)
   if (named !== undefined) return { gpu: named, source: '--device' }

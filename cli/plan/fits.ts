@@ -7,7 +7,7 @@ import type { Container } from './pods.ts'
 
 /** Part of a GPU's memory that CUDA, NCCL and the driver leave to a program. */
 const USABLE = 0.95
-/** What a process of Node takes before the first buffer of the model. */
+/** The memory of a process of Node without the buffers of a model. */
 const PROCESS = 150 * 2 ** 20
 
 const LESS =

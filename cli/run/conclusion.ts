@@ -1,4 +1,4 @@
-// What a run says at its end, and its exit code.
+// The last words of a run, and its exit code.
 
 import { readFileSync } from 'node:fs'
 import { constants } from 'node:os'

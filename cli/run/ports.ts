@@ -14,7 +14,7 @@ export interface Ports {
 
 /**
  * Two loopback ports that nothing listened on a moment ago. Another process can take one before
- * rank 0 listens; whoever starts the ranks chooses again then.
+ * rank 0 listens; `runGang` chooses again then.
  */
 export async function freePorts(): Promise<Ports> {
   const rendezvous = await freePort()

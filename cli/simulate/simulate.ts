@@ -35,7 +35,7 @@ const VALIDATED = [2, 4]
 /** The text, or the figures as JSON. Throws JobFileError. */
 export async function simulateCommand(file: string, options: SimulateOptions): Promise<string> {
   const read = readJob(file)
-  const job = { ...read, spec: withDataPath(read.spec, file, text => console.error(`note: ${text}`)) }
+  const job = { ...read, spec: withDataPath(read.spec, file, note => console.error(`note: ${note}`)) }
   demandMeasurable(job, options)
   if (options.validate) {
     const found: Validation[] = []

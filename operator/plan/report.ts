@@ -54,7 +54,8 @@ export function reportOf(
       lossMilli: record.lossMilli,
       initialLossMilli: record.initialLossMilli ?? status.progress?.initialLossMilli,
       evaluationLossMilli: record.evaluationLossMilli ?? status.progress?.evaluationLossMilli,
-      evaluationStep: record.evaluationLossMilli === undefined ? status.progress?.evaluationStep : record.evaluationStep,
+      evaluationStep:
+        record.evaluationLossMilli === undefined ? status.progress?.evaluationStep : record.evaluationStep,
       initialEvaluationLossMilli: record.initialEvaluationLossMilli ?? status.progress?.initialEvaluationLossMilli,
       estimatedRemainingSeconds: record.estimatedRemainingSeconds,
       lastStepTime: record.step === status.progress?.step ? status.progress.lastStepTime : timestamp(now),

@@ -1,5 +1,5 @@
-// What a worker's log lines look like, and where they go. A pipe that nobody reads or a full disk costs lines of the log,
-// and never the training.
+// Writes a worker's log lines. A pipe that nobody reads or a full disk costs lines of the log, and
+// never the training.
 
 import { writeSync } from 'node:fs'
 

@@ -241,8 +241,8 @@ test('a relative data.path starts at the folder of the job, and other settings i
   expect(readJob(join(output, 'job.json')).spec.training.optimizer.learningRate).toBe('5e-4')
 })
 
-// Seen failing with ports that were chosen once: the run ended with portInUse, and with the advice to
-// change a field that a local run does not read.
+// Seen failing with ports that were chosen once: the run ended with portInUse, and with the advice
+// to change a field that a local run does not read.
 test('a port that another process takes before rank 0 listens is chosen again', async () => {
   const folder = temporaryFolder()
   const output = join(folder, 'out')

@@ -24,7 +24,7 @@ spec:
 
 /** Nine levels of ten aliases each. */
 function bomb(): string {
-  const lines = Array.from({ length: 9 }, (_, i) => `a${i + 1}: &a${i + 1} [${Array(10).fill(`*a${i}`)}]`)
+  const lines = Array.from({ length: 9 }, (_, i) => `a${i + 1}: &a${i + 1} [${`*a${i}, `.repeat(10)}]`)
   return `a0: &a0 x\n${lines.join('\n')}\n`
 }
 
