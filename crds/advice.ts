@@ -263,7 +263,8 @@ export const EXIT_REMEDIES = {
   deviceMissing:
     'Install or repair what the message names: driver, container runtime, image or NCCL. In a cluster the pod needs the GPU image and a limit of GPUs.',
   internal: 'If it happens again, please report it with the output of `scmoe logs {job}`.',
-  portInUse: 'This happens only with host networking or a sidecar. Set another `network.port`.',
+  portInUse:
+    'This happens only with host networking or a sidecar. If the message names `network.port`, set another one. Otherwise let the sidecar listen on another port.',
   deviceFailed:
     'If it happens again on the same node, look for Xid in its kernel log and take the GPU out of service. NCCL_DEBUG=WARN shows what NCCL reports.',
   checkpoint: 'Check the volume: free space, permissions and read-only mounts.',

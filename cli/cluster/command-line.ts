@@ -37,7 +37,7 @@ export function addClusterCommands(scmoe: Command, wiring: Wiring): void {
       const cluster = await Cluster.connect(options)
       const job = await findJob(cluster, name)
       const text = why({ job, pods: await podsOf(cluster, job), now: Date.now() })
-      print(wrapped(text, Math.min(process.stdout.columns ?? WIDTH, WIDTH)))
+      print(wrapped(text, Math.min(process.stdout.columns || WIDTH, WIDTH)))
       exit(0)
     })
   addLogs(scmoe, wiring)

@@ -8,6 +8,8 @@ import { join } from 'node:path'
 import { ENV, EXIT, type Failure, type Progress, TerminationRecord } from '../../crds/contract.ts'
 import { backendOf, worldSizeOf } from '../../crds/ranks.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { JobFileError } from '../job-file.ts'
+import { causeOf } from '../sentence.ts'
 import { freePorts, type Ports } from './ports.ts'
 import type { Stops } from './stops.ts'
 
@@ -64,7 +66,6 @@ class Gang {
 
   constructor(options: GangOptions, ports: Ports) {
     this.#options = options
-    mkdirSync(join(options.output, 'logs'), { recursive: true })
     for (let rank = 0; rank < worldSizeOf(options.spec); rank++) this.#spawn(rank, ports)
   }
 
@@ -83,8 +84,7 @@ class Gang {
     const { name, spec, output, scratch } = this.#options
     const worldSize = worldSizeOf(spec)
     const { template: _, ...workers } = spec.workers
-    // A run that does nothing must not lose what an earlier run has logged.
-    const log = openSync(join(output, 'logs', `rank-${rank}.log`), 'a')
+    const log = openLog(join(output, 'logs'), `rank-${rank}.log`)
     const child = spawn(process.execPath, [WORKER], {
       // In a session of its own, so that Ctrl-C reaches only this process, which passes it on
       // once. The IPC channel ends the worker when this process dies.
@@ -121,6 +121,16 @@ class Gang {
     // Ranks that stop as they were told end when they have saved, however long that takes.
     const obeyed = code === EXIT.terminated.code && this.#stopping
     if (code !== 0 && !obeyed) setTimeout(() => this.stop('SIGKILL'), GRACE_MILLISECONDS).unref()
+  }
+}
+
+/** Appends, because a run that does nothing must not lose what an earlier run has logged. */
+function openLog(folder: string, name: string): number {
+  try {
+    mkdirSync(folder, { recursive: true })
+    return openSync(join(folder, name), 'a')
+  } catch (error) {
+    throw new JobFileError(`${join(folder, name)} cannot be written (${causeOf(error)}): give another --output`)
   }
 }
 

@@ -9,7 +9,8 @@ import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { JobFileError } from '../job-file.ts'
 import { causeOf } from '../sentence.ts'
 
-const NAME = 'job.json'
+/** A name that a user's own manifest in the same folder does not have. */
+export const COPY = 'scmoe-job.json'
 /** Tells one content of the data file from another. */
 const DATA = `${GROUP}/data-file`
 
@@ -23,7 +24,7 @@ type Copy = z.infer<typeof Copy>
 
 export function readCopy(output: string): Copy | undefined {
   try {
-    return Copy.parse(JSON.parse(readFileSync(join(output, NAME), 'utf8')))
+    return Copy.parse(JSON.parse(readFileSync(join(output, COPY), 'utf8')))
   } catch {
     return undefined
   }
@@ -37,7 +38,7 @@ export function copyOf(name: string, spec: ScMoEJobSpec) {
 
 /** Throws JobFileError if the folder cannot be written. */
 export function writeCopy(output: string, copy: object): void {
-  const path = join(output, NAME)
+  const path = join(output, COPY)
   try {
     writeFileSync(path, `${JSON.stringify(copy, undefined, 2)}\n`)
   } catch (error) {

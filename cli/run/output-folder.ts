@@ -4,6 +4,7 @@ import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { JobFileError } from '../job-file.ts'
 import { causeOf } from '../sentence.ts'
+import { COPY } from './job-copy.ts'
 
 export function makeFolder(output: string): void {
   try {
@@ -40,7 +41,7 @@ export function removeUnfinished(output: string): void {
   rmSync(join(output, 'losses.jsonl.tmp'), { force: true })
 }
 
-const RESULTS = ['job.json', 'summary.json', 'losses.jsonl', 'logs', 'checkpoints']
+const RESULTS = [COPY, 'summary.json', 'losses.jsonl', 'logs', 'checkpoints']
 
 /** The names of the results that a run has left, for people. */
 export function resultsIn(output: string): string[] {

@@ -7,6 +7,7 @@ import { worldSizeOf } from '../../crds/ranks.ts'
 import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { JobFileError, readJob, withDataPath } from '../job-file.ts'
+import { causeOf } from '../sentence.ts'
 import { demandWritable, mergeTraces, removeTraces } from '../trace-file.ts'
 import { asJson, type Ended, exitCode, outcomeOf, say } from './conclusion.ts'
 import { type GangOptions, type RankEnd, runGang } from './gang.ts'
@@ -39,16 +40,27 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
   makeFolder(output)
   const unlock = lockOutput(output)
   const stops = new Stops()
-  const scratch = mkdtempSync(join(tmpdir(), 'scmoe-run-'))
+  let scratch: string | undefined
   try {
+    scratch = makeScratch()
     if (options.trace !== undefined) demandWritable(options.trace)
     keepCopy({ name, spec, output })
     return await trained({ name, spec, output, scratch }, options, stops)
   } finally {
     stops.close()
-    rmSync(scratch, { recursive: true, force: true })
+    if (scratch !== undefined) rmSync(scratch, { recursive: true, force: true })
     removeUnfinished(output)
     unlock()
+  }
+}
+
+function makeScratch(): string {
+  try {
+    return mkdtempSync(join(tmpdir(), 'scmoe-run-'))
+  } catch (error) {
+    throw new JobFileError(
+      `the temporary folder ${tmpdir()} cannot be written (${causeOf(error)}): set TMPDIR to another folder`,
+    )
   }
 }
 

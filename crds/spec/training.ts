@@ -76,7 +76,14 @@ export const Training = z
 export const Data = z
   .strictObject({
     builtin: z.enum(['moby-dick', 'sotu']).optional().describe('A text that comes with the worker image.'),
-    path: z.string().min(1).max(4096).optional().describe('A file in a volume that workers.template mounts.'),
+    path: z
+      .string()
+      .min(1)
+      .max(4096)
+      .optional()
+      .describe(
+        "A file in a volume that workers.template mounts. `scmoe run` takes a relative path from the folder of the job's file; a worker in a cluster takes it from the working folder of its image, so write it absolute there.",
+      ),
     tokens: z
       .enum(['bytes', 'uint16', 'uint32'])
       .default('bytes')
