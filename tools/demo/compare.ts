@@ -12,14 +12,14 @@ import { completed, type Job } from './follow.ts'
 import { type Ask, next, type Side, type Turn } from './plan.ts'
 import { askLine, turnLine } from './words.ts'
 
-/**
- * A turn has the steps that its figures need: a worker profiles for seven, and ScMoE then tries
- * schedules with close predictions for four steps each.
- */
-const SIDES: Record<Side, { file: string; steps: number }> = {
-  sequential: { file: 'examples/02-overlap-sequential.yaml', steps: 12 },
-  shortcut: { file: 'examples/03-overlap-shortcut.yaml', steps: 20 },
+const FILES: Record<Side, string> = {
+  sequential: 'examples/02-overlap-sequential.yaml',
+  shortcut: 'examples/03-overlap-shortcut.yaml',
 }
+/** A worker profiles seven steps, which count as well. */
+const STEPS = 10
+/** A worker then tries up to four slots with close predictions for four steps each (ADR 14). */
+const STEPS_TO_CHOOSE = 28
 const LABEL = 'scmoe.dev/demo-turn'
 const BANDWIDTH = 'kubernetes.io/ingress-bandwidth'
 
@@ -63,15 +63,17 @@ async function runTurn({ kubectl, namespace, watch }: Place, ask: Ask, name: str
 interface Manifest {
   metadata: { name: string; labels?: Record<string, string> }
   spec: {
+    overlap: { slot?: number }
     training: { steps: number; evaluation: { everySteps: number } }
     workers: { template: { metadata: { annotations: Record<string, string> } } }
   }
 }
 
-/** The side's example with another name, rate and number of steps. */
-export function manifestOf({ side, mbit }: Ask, name: string): string {
-  const { file, steps } = SIDES[side]
-  const manifest: Manifest = parse(readFileSync(join(ROOT, file), 'utf8'))
+/** The side's example with another name, rate, slot and number of steps. */
+export function manifestOf({ side, mbit, slot }: Ask, name: string): string {
+  const manifest: Manifest = parse(readFileSync(join(ROOT, FILES[side]), 'utf8'))
+  const steps = side === 'shortcut' && slot === undefined ? STEPS_TO_CHOOSE : STEPS
+  if (slot !== undefined) manifest.spec.overlap.slot = slot
   manifest.metadata = { name, labels: { [LABEL]: side } }
   manifest.spec.training.steps = steps
   manifest.spec.training.evaluation.everySteps = steps

@@ -34,7 +34,7 @@ export interface Job {
 type Say = (line: string) => void
 
 const POLL_MILLISECONDS = 2000
-const QUIET_POLL_MILLISECONDS = 3000
+const QUIET_POLL_MILLISECONDS = 2500
 const AGE = /\s+\S+\s*$/
 
 /**

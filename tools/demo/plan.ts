@@ -17,6 +17,11 @@ export interface Ask {
   side: Side
   /** The limit of the links in Mbit/s. */
   mbit: number
+  /**
+   * The slot of the shortcut that an earlier turn chose, so that this turn needs no steps to choose
+   * it.
+   */
+  slot?: number
 }
 
 /** A turn that has ended, with the figures of its job's status. */
@@ -79,9 +84,16 @@ export function next(turns: readonly Turn[]): Ask | undefined {
   const count = (side: Side) => quiet.filter(turn => turn.side === side && turn.mbit === mbit).length
   const [first, second] = [count('sequential'), count('shortcut')]
   if (first >= PAIRS && second >= PAIRS) return undefined
-  if (first !== second) return { side: first < second ? 'sequential' : 'shortcut', mbit }
   // Every second pair runs in the other order, so that a drift of the machine favours neither.
-  return { side: first % 2 === 0 ? 'sequential' : 'shortcut', mbit }
+  const isSequential = first === second ? first % 2 === 0 : first < second
+  const slot = isSequential ? undefined : slotOf(quiet.find(turn => turn.side === 'shortcut'))
+  return { side: isSequential ? 'sequential' : 'shortcut', mbit, ...(slot !== undefined && { slot }) }
+}
+
+/** The slot of a schedule that is described as `shortcut K=3, backward K=2, 1 chunk`. */
+function slotOf(turn: Turn | undefined): number | undefined {
+  const slot = Number(/^shortcut K=(\d)/.exec(turn?.schedule ?? '')?.[1])
+  return Number.isNaN(slot) ? undefined : slot
 }
 
 export interface Comparison {

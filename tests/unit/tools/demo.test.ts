@@ -72,6 +72,7 @@ describe('the turns of the comparison', () => {
     const turns = all({ half: 675 })
     expect(sidesOf(turns)).toBe('qkkqqk')
     expect(new Set(turns.map(({ mbit }) => mbit))).toEqual(new Set([450]))
+    expect(turns.map(({ slot }) => slot)).toEqual([undefined, undefined, 3, undefined, undefined, 3])
   })
 
   // Seen failing with every turn counted.
@@ -116,7 +117,11 @@ describe('the turns of the comparison', () => {
   })
 })
 
-it('each turn is a job that the API accepts, with the rate and its steps', () => {
+it('each turn is a job that the API accepts, with the rate, the slot and fewer steps if it has nothing to choose', () => {
+  const steps = (ask: Ask) => /steps: (\d+)/.exec(manifestOf(ask, 'turn'))?.[1]
+  expect(steps({ side: 'shortcut', mbit: 1 })).toBe('28')
+  expect(steps({ side: 'shortcut', mbit: 1, slot: 3 })).toBe('10')
+  expect(manifestOf({ side: 'shortcut', mbit: 1, slot: 3 }, 'turn')).toContain('slot: 3')
   for (const side of ['sequential', 'shortcut'] as const) {
     const [document] = parseAllDocuments(manifestOf({ side, mbit: 321 }, `turn-1-${side}`))
     const { metadata, spec } = document?.toJS() as { metadata: { name: string }; spec: Record<string, unknown> }
