@@ -129,7 +129,7 @@ async function main(): Promise<void> {
 }
 
 await main().catch((error: unknown) => {
-  // What is cut off by a signal fails, and this is no news.
+  // A demo that was told to end fails somewhere, and this is no news.
   if (isEnding) return
   say(styleText('red', error instanceof Error ? error.message : String(error)))
   process.exitCode = 1

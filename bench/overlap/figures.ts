@@ -57,7 +57,7 @@ export interface Measured extends RankFigures {
   ratioToBound: number
 }
 
-/** What the intervals of figures are calculated from. */
+/** One round of a row; intervals are calculated from all of them. */
 export interface Round {
   milliseconds: number
   ratioToTop2: number
@@ -119,7 +119,9 @@ const TARGETS: Readonly<Record<number, { train: number; forward: number; hidden:
   15: { train: 1.07, forward: 1.1, hidden: 98, bound: 0.98 },
 }
 
-/** The figures of one regime and phase, about the proposed model under the schedule that it chose. */
+/**
+ * The figures of one regime and phase, about the proposed model under the schedule that it chose.
+ */
 export function figuresOf(lines: readonly Line[]): Figure[] {
   const auto = lines.find(({ model, strategy }) => model === PROPOSED && strategy === 'Auto')
   if (!auto) return []

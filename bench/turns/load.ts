@@ -1,5 +1,5 @@
-// What a measurement and everything else took of this machine's processors, from two readings of
-// /proc.
+// Calculates from two readings of /proc which shares of this machine's processors a measurement and
+// everything else took.
 
 import { readFileSync } from 'node:fs'
 import { allProcesses, descendants, type ProcessIdentity, type ProcessStat } from '../../tools/process.ts'
@@ -14,7 +14,7 @@ export interface Load {
   stolen: number
   /** The part of `busy` that belongs to the measurement, its ended children included. */
   own: number
-  /** The part of `busy` of the kernel's threads, which work for whoever asked. */
+  /** The part of `busy` of the kernel's threads, which work for all programs. */
   kernel: number
 }
 

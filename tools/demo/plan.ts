@@ -12,7 +12,7 @@ import { median } from '../../worker/median.ts'
 
 export type Side = 'sequential' | 'shortcut'
 
-/** What a turn runs. */
+/** A turn that is to run. */
 export interface Ask {
   side: Side
   /** The limit of the links in Mbit/s. */

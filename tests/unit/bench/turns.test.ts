@@ -14,7 +14,7 @@ import { allProcesses, identify, parseStat } from '../../../tools/process.ts'
 const line = (pid: number, parent: number, own: number, children = 0) =>
   parseStat(`${pid} (x) S ${parent} ${'0 '.repeat(9)}${own} 0 ${children} 0 ${'0 '.repeat(4)}77 0`)
 
-/** The first line of /proc/stat: user nice system idle iowait irq softirq steal guest guest_nice. */
+/** The first lines of /proc/stat: user nice system idle iowait irq softirq steal guest. */
 const cpu = (...ticks: number[]) => `cpu  ${ticks.join(' ')} 0 0\ncpu0 1 2 3\n`
 
 const roots = [{ pid: 10, startTime: '77' }]

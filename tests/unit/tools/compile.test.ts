@@ -81,6 +81,7 @@ describe.concurrent('a build that is interrupted', () => {
     expect(lines).toContain('downloading Go modules … 1')
     expect(lines.join('\n')).toMatch(/building etcd 1\/1 … \d+ s, 30 of 40 packages, about 10 s left/)
     expect(lines.at(-1)).toBe(`go build was ended by ${signal}`)
-    expect(readdirSync(join(folder, signal), { recursive: true }).filter(name => `${name}`.includes('tmp'))).toEqual([])
+    const files = readdirSync(join(folder, signal), { recursive: true, encoding: 'utf8' })
+    expect(files.filter(name => name.includes('tmp'))).toEqual([])
   })
 })

@@ -3,7 +3,7 @@
 
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { parseAllDocuments } from 'yaml'
+import { parse } from 'yaml'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 import { manifestOf } from '../../../tools/demo/compare.ts'
 import { type Ask, comparisonOf, next, PAIRS, type Turn } from '../../../tools/demo/plan.ts'
@@ -123,8 +123,7 @@ it('each turn is a job that the API accepts, with the rate, the slot and fewer s
   expect(steps({ side: 'shortcut', mbit: 1, slot: 3 })).toBe('10')
   expect(manifestOf({ side: 'shortcut', mbit: 1, slot: 3 }, 'turn')).toContain('slot: 3')
   for (const side of ['sequential', 'shortcut'] as const) {
-    const [document] = parseAllDocuments(manifestOf({ side, mbit: 321 }, `turn-1-${side}`))
-    const { metadata, spec } = document?.toJS() as { metadata: { name: string }; spec: Record<string, unknown> }
+    const { metadata, spec } = parse(manifestOf({ side, mbit: 321 }, `turn-1-${side}`))
     expect(metadata.name).toBe(`turn-1-${side}`)
     const parsed = ScMoEJobSpec.parse(spec)
     expect(parsed.training.steps).toBe(parsed.training.evaluation.everySteps)
