@@ -19,6 +19,12 @@ export function reportingInterval(job: Job): number | undefined {
   return 'invalid' in reading || !isAsked ? undefined : reading.spec.reporting.intervalSeconds * 1000
 }
 
+/** Whether what happens to the job next may depend on its next report. */
+export function isWaitedFor(job: Job): boolean {
+  const { state, reason } = readStatus(job)
+  return state !== 'Running' || reason === 'ProgressUnknown'
+}
+
 /** The report to write after rank 0 of a running job answered. Undefined if the status has it. */
 export function reportFrom(job: Job, answer: Progress, now: number): Report | undefined {
   const reading = readSpec(job)
