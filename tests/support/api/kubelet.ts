@@ -55,7 +55,8 @@ export class Kubelet {
   }
 
   async unready(pod: Pod): Promise<void> {
-    await this.#patch(pod, { conditions: [ready(false)] })
+    const containerStatuses = [status(pod, { running: { startedAt: seconds(Date.now()) } }, false)]
+    await this.#patch(pod, { conditions: [ready(false)], containerStatuses })
   }
 
   async waiting(pod: Pod, reason: string, message: string): Promise<void> {
