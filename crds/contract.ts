@@ -52,7 +52,7 @@ export const ENV = {
   localRank: 'SCMOE_LOCAL_RANK',
 } as const
 
-/** The first rank of a pod answers on `http`, the further ranks on the ports that follow. */
+/** The port of HTTP if the job names no other (network.httpPort). */
 export const PORT = { http: 8080 } as const
 export const CONTAINER = 'worker'
 export const OUTPUT_DIRECTORY = '/output'

@@ -12,7 +12,16 @@ import { type Job, type Kind, type KubeObject, keyOf, kindOf, pathOf } from './o
 import type { Caches } from './observe.ts'
 import type { Action } from './plan/decision.ts'
 import type { Plan } from './plan/plan.ts'
-import { inOrder, judgeExisting, type Refusal, recordRefusal, refusalOf, unanswered } from './plan/refusal.ts'
+import {
+  inOrder,
+  isNamespaceLeaving,
+  judgeExisting,
+  mutation,
+  type Refusal,
+  recordRefusal,
+  refusalOf,
+  unanswered,
+} from './plan/refusal.ts'
 import type { Report } from './plan/report.ts'
 import { readStatus } from './plan/view.ts'
 import { type Logger, metrics } from './telemetry.ts'
@@ -39,6 +48,7 @@ export type Manner = {
 const CONCURRENCY = 16
 const NAME_IN_USE_MILLISECONDS = 1000
 const CHANGED_MILLISECONDS = 100
+const LEAVING_MILLISECONDS = 5000
 
 export class Applier {
   readonly #kube: Kube
@@ -109,8 +119,15 @@ export class Applier {
       const path = pathOf(kind, object.metadata.namespace)
       const request = { method: 'POST', path, query, body: object, accept: METADATA_ONLY, timeoutMilliseconds } as const
       const { metadata } = await this.#kube.call<KubeObject>(request)
+      const changed = mutation(object, { metadata })
+      if (changed !== undefined) {
+        await this.#delete(kind, { metadata })
+        throw new Stalled(changed)
+      }
       this.#options.caches.remember(kind, { ...object, metadata })
     } catch (error) {
+      if (error instanceof ApiError && isNamespaceLeaving(error))
+        throw new Waiting('the namespace is being terminated', LEAVING_MILLISECONDS)
       if (isCode(error, 409) && error.reason === 'AlreadyExists') return this.#adopt(object)
       const refusal = refusalIn(object, error)
       throw refusal === undefined ? error : new Stalled(refusal, { cause: error })

@@ -4,6 +4,7 @@
 import { clock } from './api/clock.ts'
 import { messageOf, Stalled, Waiting } from './api/errors.ts'
 import { Applier } from './apply.ts'
+import { confirmed, type Look } from './confirm.ts'
 import { isOver } from './objects/pod-state.ts'
 import type { Job, Pod } from './objects/wire.ts'
 import { Caches, type Change } from './observe.ts'
@@ -12,6 +13,7 @@ import { describe, type Plan, plan, podsFirst } from './plan/plan.ts'
 import { hasCreates, isRefused, withoutCreates } from './plan/refusal.ts'
 import { isWaitedFor } from './plan/report.ts'
 import { type Leftovers, managedElsewhere, type Observed, readStatus } from './plan/view.ts'
+import { PodWordsReader } from './pod-words.ts'
 import { Scraper } from './progress.ts'
 import { Queue } from './queue.ts'
 import { Refusals } from './refusals.ts'
@@ -31,6 +33,9 @@ export class Controller {
   readonly #applier: Applier
   readonly #scraper: Scraper
   readonly #refusals = new Refusals()
+  /** The first look at what cannot be taken back, by job. */
+  readonly #looks = new Map<string, Look>()
+  readonly #words: PodWordsReader
   #leadsSince = 0
 
   /** `writeBudget` returns the milliseconds for which this replica may write. */
@@ -53,6 +58,7 @@ export class Controller {
     const pace = { perSecond: options.apiWritesPerSecond, atOnce: options.apiWritesAtOnce }
     const limits = { pace, budget: writeBudget }
     const shouldYield = (namespace: string) => this.#queue.isBusy(namespace)
+    this.#words = new PodWordsReader({ kubeconfig, onNews: key => this.#queue.add(key), log })
     this.#applier = new Applier({ kubeconfig, caches: this.#caches, log, identity, limits, shouldYield })
     this.#scraper = new Scraper({
       jobs: () => this.#caches.jobs(),
@@ -132,7 +138,7 @@ export class Controller {
 
   async #once(key: string): Promise<ReconcileResult> {
     const observed = this.#observe(key)
-    const wanted = plan(observed, clock.now())
+    const wanted = this.#confirmed(key, observed)
     if (this.#log.isLevelEnabled('debug')) this.#log.debug({ job: key, plan: describe(wanted) }, 'plan')
     const { job } = observed
     if (job === undefined || !hasCreates(wanted)) {
@@ -165,9 +171,21 @@ export class Controller {
 
   #observe(key: string): Observed | Leftovers {
     const seen = this.#caches.observe(key)
+    const podWords = this.#words.of(key, seen.pods)
     if (seen.job === undefined) return seen
     const lastAnswer = this.#scraper.lastAnswer(seen.job.metadata.uid ?? '')
-    return { ...seen, lastAnswer, watchedSince: this.#leadsSince }
+    return { ...seen, lastAnswer, podWords, watchedSince: this.#leadsSince }
+  }
+
+  /** The plan, which waits for a second look where only the time asks for it. */
+  #confirmed(key: string, observed: Observed | Leftovers): Plan {
+    const [now, at] = [clock.now(), clock.steady]
+    const wanted = plan(observed, now)
+    const isAgreed = wanted.deadline === undefined || plan(observed, clock.least()).deadline === wanted.deadline
+    const answer = confirmed(wanted, { before: this.#looks.get(key), at, now, isAgreed })
+    if (answer.look === undefined) this.#looks.delete(key)
+    else this.#looks.set(key, answer.look)
+    return answer.plan
   }
 
   /** The pods are created. The rest of the plan follows after other urgent keys. */

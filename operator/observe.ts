@@ -5,7 +5,17 @@ import { isCode } from './api/errors.ts'
 import { Kube } from './api/kube.ts'
 import { Reflector } from './api/reflector.ts'
 import { groupKind, jobOfGroup, KUEUE_WORKLOAD } from './objects/providers.ts'
-import { type GroupKind, type Job, type Kind, type KubeObject, keyOf, type Pod, pathOf } from './objects/wire.ts'
+import {
+  type ContainerStatus,
+  type GroupKind,
+  type InitContainer,
+  type Job,
+  type Kind,
+  type KubeObject,
+  keyOf,
+  type Pod,
+  pathOf,
+} from './objects/wire.ts'
 import { isUrgent } from './plan/urgency.ts'
 import type { Leftovers, Observed, Settings } from './plan/view.ts'
 import { metrics } from './telemetry.ts'
@@ -237,6 +247,7 @@ function trimPod({ metadata, spec, status }: Pod): Pod {
     creationTimestamp,
     deletionTimestamp,
     deletionGracePeriodSeconds,
+    finalizers,
   } = metadata
   const { phase, reason, message, podIP, conditions, containerStatuses, initContainerStatuses } = status ?? {}
   return {
@@ -250,27 +261,32 @@ function trimPod({ metadata, spec, status }: Pod): Pod {
       creationTimestamp,
       deletionTimestamp,
       deletionGracePeriodSeconds,
+      finalizers,
     },
-    spec: { nodeName: spec?.nodeName },
+    spec: {
+      nodeName: spec?.nodeName,
+      ...(spec?.initContainers === undefined ? {} : { initContainers: spec.initContainers.map(trimInit) }),
+    },
     status: {
       phase,
       reason,
       message,
       podIP,
       conditions,
-      containerStatuses: containerStatuses?.map(({ name: container, image, state }) => ({
-        name: container,
-        image,
-        state,
-      })),
-      initContainerStatuses: initContainerStatuses?.map(({ name: container, image, state }) => ({
-        name: container,
-        image,
-        state,
-      })),
+      containerStatuses: containerStatuses?.map(trimContainer),
+      initContainerStatuses: initContainerStatuses?.map(trimContainer),
     },
   }
 }
+
+const trimInit = ({ name, restartPolicy }: InitContainer): InitContainer => ({ name, restartPolicy })
+const trimContainer = ({ name, image, ready, started, state }: ContainerStatus): ContainerStatus => ({
+  name,
+  image,
+  ready,
+  started,
+  state,
+})
 
 const trimOwned = (object: KubeObject): KubeObject => ({
   ...object,

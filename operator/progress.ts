@@ -11,7 +11,7 @@ import { Shares } from './api/shares.ts'
 import { isOwnedBy } from './objects/owned.ts'
 import { isReady } from './objects/pod-state.ts'
 import { type Job, keyOf, type Pod, podName } from './objects/wire.ts'
-import { type Report, reportFrom, reportingInterval } from './plan/report.ts'
+import { type Report, reportFrom, reportingInterval, reportingPort } from './plan/report.ts'
 import { type LastAnswer, readStatus } from './plan/view.ts'
 import type { Logger } from './telemetry.ts'
 
@@ -22,7 +22,8 @@ export type ScraperOptions = {
   report: (job: Job, report: Report) => Promise<unknown>
   onScrape: (result: Scrape['result']) => void
   log: Logger
-  port: number
+  /** Default: the job's network.httpPort. */
+  port?: number | undefined
   /**
    * While true, fewer jobs of this namespace are asked, because every answer costs a write to the
    * API server.
@@ -167,7 +168,7 @@ export class Scraper {
   async #scrape(job: Job, pod: Pod, address: string): Promise<void> {
     try {
       const scrape = await this.#ask(
-        `http://${address.includes(':') ? `[${address}]` : address}:${this.#options.port}/progress`,
+        `http://${address.includes(':') ? `[${address}]` : address}:${this.#options.port ?? reportingPort(job)}/progress`,
       )
       const result = scrape.result === 'ok' ? this.#match(scrape.progress, job, pod) : scrape
       this.#options.onScrape(result.result)

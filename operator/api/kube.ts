@@ -177,7 +177,7 @@ export class Kube {
       if (value !== undefined) url.searchParams.set(name, String(value))
     const { headers, dispatcher } = await this.#credentials(pool)
     const count = (code: string) => this.#onRequest?.({ code, method: req.method, host: url.host })
-    const sent = Date.now()
+    const sent = clock.steady
     try {
       const response = await request(url, {
         ...limits,

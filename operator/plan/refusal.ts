@@ -1,6 +1,6 @@
 // Decides what it means for a job if the API server refuses to create an object for it.
 
-import { LABEL } from '../../crds/contract.ts'
+import { KIND, LABEL } from '../../crds/contract.ts'
 import { isOwnedBy, type Wanted } from '../objects/owned.ts'
 import { type Job, type KubeObject, kindOf } from '../objects/wire.ts'
 import type { Action, Note } from './decision.ts'
@@ -112,10 +112,31 @@ export function judgeExisting(wanted: Wanted, found: KubeObject): 'ours' | 'leav
   const isStopping = found.metadata.deletionTimestamp !== undefined
   const isCurrent = isOwnedBy(found, labels[LABEL.jobUid] ?? '') && foundLabels[LABEL.attempt] === labels[LABEL.attempt]
   if (isCurrent && !isStopping) return 'ours'
-  if (isStopping || foundLabels[LABEL.jobName] === labels[LABEL.jobName]) return 'leaving'
+  const isJobs = found.metadata.ownerReferences?.some(({ kind }) => kind === KIND) === true
+  if (isStopping || (isJobs && foundLabels[LABEL.jobName] === labels[LABEL.jobName])) return 'leaving'
   return {
     reason: 'NameTaken',
     message: `${kindOf(wanted)} ${wanted.metadata.name} exists and is not this job's: delete it, or create the job under another name`,
+  }
+}
+
+/** Whether the API server refuses new objects because the namespace is about to go. */
+export const isNamespaceLeaving = ({ code, message }: Pick<Answer, 'code' | 'message'>): boolean =>
+  code === 403 && message.includes('because it is being terminated')
+
+/**
+ * Says which label of a new object an admission webhook changed or removed. The operator finds its
+ * objects by their labels, so it would not see such an object again. Undefined if all are there.
+ */
+export function mutation(wanted: Wanted, { metadata: { labels } }: Pick<KubeObject, 'metadata'>): Refusal | undefined {
+  const ours = Object.values(LABEL).filter(label => wanted.metadata.labels?.[label] !== undefined)
+  const changed = ours.find(label => labels?.[label] !== wanted.metadata.labels?.[label])
+  if (changed === undefined) return undefined
+  const value = labels?.[changed]
+  const what = value === undefined ? `removed the label ${changed}` : `changed the label ${changed} to "${value}"`
+  return {
+    reason: 'PodChanged',
+    message: `${kindOf(wanted)} ${wanted.metadata.name} was deleted again, because an admission webhook ${what}: keep the webhook from these pods`,
   }
 }
 

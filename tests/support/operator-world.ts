@@ -26,6 +26,8 @@ export class World {
   service: KubeObject | undefined
   budget: KubeObject | undefined
   lastAnswer: LastAnswer | undefined
+  /** The words of events, by the pod's uid. */
+  readonly podWords = new Map<string, string>()
   /** Number of pods that the nodes have room for. */
   room = Number.POSITIVE_INFINITY
   #pods = 0
@@ -42,9 +44,10 @@ export class World {
   }
 
   plan(): Plan {
-    const { job, service, budget, groups, lastAnswer, settings } = this
+    const { job, service, budget, groups, lastAnswer, podWords, settings } = this
     const [pods, gonePods] = [[...this.pods.values()], [...this.gonePods.values()]]
-    return plan({ job, pods, gonePods, service, budget, groups, lastAnswer, watchedSince: T0, ...settings }, this.now)
+    const known = { lastAnswer, podWords, watchedSince: T0 }
+    return plan({ job, pods, gonePods, service, budget, groups, ...known, ...settings }, this.now)
   }
 
   /**
@@ -221,7 +224,9 @@ export class World {
     const pod = this.#pod(name)
     const others = pod.status?.conditions?.filter(({ type }) => type !== 'Ready') ?? []
     const conditions = [...others, { type: 'Ready', status, ...this.#since() }]
-    pod.status = { phase: 'Running', podIP: '10.0.0.1', conditions }
+    const state = { running: {} }
+    const containerStatuses = [{ name: 'worker', image: 'worker:1', ready: status === 'True', state }]
+    pod.status = { phase: 'Running', podIP: '10.0.0.1', conditions, containerStatuses }
   }
 
   #stop(name: string): void {

@@ -26,6 +26,8 @@ interface Page {
 const text = (status: number, body: string): Page => ({ status, type: 'text/plain; charset=utf-8', body: `${body}\n` })
 const json = (body: string): Page => ({ status: 200, type: 'application/json', body })
 
+const SET = `network.httpPort of the job (without an operator ${ENV.httpPort})`
+
 /** Serves `reported` until closed. Throws `portInUse` naming the port. */
 export async function serveReport(reported: Reported, at: { port: number; host?: string }): Promise<Server> {
   const server = createServer((request, response) => {
@@ -43,8 +45,8 @@ export async function serveReport(reported: Reported, at: { port: number; host?:
   }).catch((error: unknown) => {
     const advice =
       errnoCode(error) === 'EADDRINUSE'
-        ? `another process listens there; stop it or set ${ENV.httpPort}`
-        : `set ${ENV.httpPort}`
+        ? `another process of the pod listens there; stop it or set ${SET}`
+        : `set ${SET}`
     throw new WorkerFailure(
       'portInUse',
       `The worker cannot serve its reports on port ${at.port} (${errnoText(error)}): ${advice}.`,
