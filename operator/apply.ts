@@ -1,6 +1,7 @@
 // Carries out a plan: first the actions, then the status, once. After that the event is sent in the
 // background.
 
+import { randomBytes } from 'node:crypto'
 import { API_VERSION, KIND, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
 import { clock } from './api/clock.ts'
 import { ApiError, isCode, messageOf, Stalled, Waiting } from './api/errors.ts'
@@ -8,6 +9,7 @@ import { APPLY_PATCH, Kube, METADATA_ONLY, type WriteLimits } from './api/kube.t
 import { Events } from './events.ts'
 import type { Wanted } from './objects/owned.ts'
 import { KUEUE_WORKLOAD } from './objects/providers.ts'
+import { SECRET_KEY } from './objects/secret.ts'
 import { type Job, type Kind, type KubeObject, keyOf, kindOf, pathOf } from './objects/wire.ts'
 import type { Caches } from './observe.ts'
 import type { Action } from './plan/decision.ts'
@@ -53,8 +55,10 @@ export class Applier {
 
   /** Throws Stalled if the API server refuses an object. The job's status then says so. */
   async apply(job: Job | undefined, plan: Plan): Promise<void> {
+    // Pods refer to the Secret.
+    const [secrets, rest] = [plan.actions.filter(isSecret), plan.actions.filter(action => !isSecret(action))]
     try {
-      await each(plan.actions, async action => this.#act(action))
+      for (const actions of [secrets, rest]) await each(actions, async action => this.#act(action))
     } catch (error) {
       if (error instanceof Stalled && job !== undefined) await this.#record(job, recordRefusal(job, error, clock.now()))
       throw error
@@ -89,11 +93,12 @@ export class Applier {
     const query = { fieldManager: OWNER_CONTROLLER, fieldValidation: 'Ignore' }
     try {
       const path = pathOf(kind, object.metadata.namespace)
-      const request = { method: 'POST', path, query, body: object, accept: METADATA_ONLY } as const
+      const request = { method: 'POST', path, query, body: complete(object), accept: METADATA_ONLY } as const
       const { metadata } = await this.#kube.call<KubeObject>(request)
       this.#options.caches.remember(kind, { ...object, metadata })
     } catch (error) {
-      if (isCode(error, 409) && error.reason === 'AlreadyExists') return this.#adopt(object)
+      if (isCode(error, 409) && error.reason === 'AlreadyExists')
+        return object.kind === 'Secret' ? undefined : this.#adopt(object)
       const refusal = error instanceof ApiError ? refusalOf(object, error) : undefined
       throw refusal === undefined ? error : new Stalled(refusal, { cause: error })
     }
@@ -194,6 +199,12 @@ export class Applier {
     }
   }
 }
+
+const isSecret = (action: Action) => action.kind === 'create' && action.object.kind === 'Secret'
+
+/** Adds its random text to a Secret. The first one that the API server takes counts. */
+const complete = (object: Wanted): object =>
+  object.kind === 'Secret' ? { ...object, stringData: { [SECRET_KEY]: randomBytes(32).toString('hex') } } : object
 
 /**
  * Does the work in order, at most CONCURRENCY items at a time. After a first error nothing new is

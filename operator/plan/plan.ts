@@ -2,6 +2,7 @@
 // or read a clock. `now` is an argument.
 
 import { holds } from '../objects/json.ts'
+import { networkPolicy } from '../objects/network-policy.ts'
 import { isOwnedBy, type Wanted } from '../objects/owned.ts'
 import { groupOf } from '../objects/providers.ts'
 import type { Job, KubeObject } from '../objects/wire.ts'
@@ -30,7 +31,7 @@ export type Plan = {
 const NOTHING: Plan = { actions: [] }
 
 /** Kinds that a gang needs only once its workers run. */
-const NEEDED_LATER: ReadonlySet<string> = new Set(['Service', 'PodDisruptionBudget'])
+const NEEDED_LATER: ReadonlySet<string> = new Set(['Service', 'PodDisruptionBudget', 'NetworkPolicy'])
 
 export function plan(observed: Observed | Leftovers, now: number): Plan {
   const rest = observed.job === undefined ? NOTHING : planJob(observed, now)
@@ -99,7 +100,10 @@ function requeue(times: readonly (number | undefined)[]): { requeueAt?: number }
   return requeueAt === undefined ? {} : { requeueAt }
 }
 
-/** Creates and corrects the Service, the budget and the scheduler's object of a job with pods. */
+/**
+ * Creates and corrects the Service, the budget, the network policy and the scheduler's object of a
+ * job with pods.
+ */
 function upkeep(view: View, { state }: Decision): Action[] {
   if (!isLive(state)) return []
   const group = groupOf(view)
@@ -107,6 +111,7 @@ function upkeep(view: View, { state }: Decision): Action[] {
     [view.service, service(view)],
     [view.budget, budget(view)],
   ]
+  if (view.reportReaders !== undefined) pairs.push([view.networkPolicy, networkPolicy(view, view.reportReaders)])
   if (group !== undefined)
     pairs.push([view.groups?.find(({ metadata: { name } }) => name === group.metadata.name), group])
   return pairs.flatMap(([actual, object]): Action[] => {
@@ -124,6 +129,7 @@ const BAD_REASONS: ReadonlySet<string> = new Set([
   'ImagePull',
   'ContainerConfig',
   'Unschedulable',
+  'TemplateRefused',
   'SchedulingTimeout',
   'ProgressUnknown',
 ])

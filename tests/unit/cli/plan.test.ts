@@ -61,6 +61,7 @@ describe('scmoe plan', () => {
     expect(objects.map(({ kind, metadata }) => `${kind}/${metadata.name}`)).toEqual([
       'Service/moby-dick',
       'PodDisruptionBudget/moby-dick',
+      'Secret/moby-dick-00000000',
       'Pod/moby-dick-worker-0',
       'Pod/moby-dick-worker-1',
     ])

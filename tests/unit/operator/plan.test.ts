@@ -5,6 +5,7 @@ import { failure, runningWorld, T0, World } from '../../support/operator-world.t
 const START = [
   'create Service gpt',
   'create PodDisruptionBudget gpt',
+  'create Secret gpt-uid-1',
   'create Pod gpt-worker-0',
   'create Pod gpt-worker-1',
   'write Starting, WorkersStarting: created the workers of attempt 1, waiting for all to be ready',
@@ -156,6 +157,7 @@ describe('a worker that fails', () => {
     ])
     world.gone()
     expect(world.settle()).toEqual([
+      'create Secret gpt-uid-1',
       'create Pod gpt-worker-0',
       'create Pod gpt-worker-1',
       'write Starting, WorkersStarting: created the workers of attempt 2, waiting for all to be ready',
@@ -299,9 +301,10 @@ describe('a worker that fails', () => {
 
   it('does not count while the operator has not yet made all pods: a missing one is made', () => {
     const world = new World()
-    world.step({ actions: 3, write: false })
+    world.step({ actions: 4, write: false })
     expect([...world.pods.keys()]).toEqual(['gpt-worker-0'])
     expect(world.settle()).toEqual([
+      'create Secret gpt-uid-1',
       'create Pod gpt-worker-1',
       'write Starting, WorkersStarting: created the workers of attempt 1, waiting for all to be ready',
     ])
@@ -353,8 +356,9 @@ describe('suspension', () => {
     world.settle()
     world.gone()
     world.edit({ suspend: false, workers: { replicas: 3 } })
-    expect(world.settle().slice(0, 4)).toEqual([
+    expect(world.settle().slice(0, 5)).toEqual([
       'apply PodDisruptionBudget gpt',
+      'create Secret gpt-uid-1',
       'create Pod gpt-worker-0',
       'create Pod gpt-worker-1',
       'create Pod gpt-worker-2',
