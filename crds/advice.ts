@@ -202,6 +202,13 @@ export const REASONS = {
     meaning: 'The API server does not know the object that the scheduling provider needs for a gang.',
     remedy: 'Install the provider, or choose another with `scheduling.provider` of the chart.',
   },
+  TemplateRefused: {
+    states: ['Pending', 'Restarting'],
+    meaning:
+      'The operator runs with `--restrict-templates` and creates no pods with what the message names, e.g. host paths or another service account.',
+    remedy:
+      'Remove these fields from the job, or ask the administrator who installed the operator (chart value `jobs.restrictTemplates`).',
+  },
   CreateRefused: {
     states: [],
     meaning: 'The API server refuses a pod, e.g. for a quota, a LimitRange or a Pod Security level.',

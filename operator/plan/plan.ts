@@ -3,6 +3,7 @@
 
 import type { State } from '../../crds/status.ts'
 import { holds } from '../objects/json.ts'
+import { networkPolicy } from '../objects/network-policy.ts'
 import { isOrphan, isOwnedBy, metadata as metadataOf, type Wanted } from '../objects/owned.ts'
 import { isStopping } from '../objects/pod-state.ts'
 import { groupOf } from '../objects/providers.ts'
@@ -35,7 +36,7 @@ export type Plan = {
 const NOTHING: Plan = { actions: [] }
 
 /** Kinds that a gang needs only once its workers run. */
-const NEEDED_LATER: ReadonlySet<string> = new Set(['Service', 'PodDisruptionBudget'])
+const NEEDED_LATER: ReadonlySet<string> = new Set(['Service', 'PodDisruptionBudget', 'NetworkPolicy'])
 
 export function plan(observed: Observed | Leftovers, now: number): Plan {
   const rest = observed.job === undefined ? NOTHING : planJob(observed, now)
@@ -114,8 +115,8 @@ function requeue(times: readonly (number | undefined)[]): { requeueAt?: number }
 }
 
 /**
- * Creates and corrects the Service, the budget and the scheduler's object of a job with pods. Pods
- * whose owner references somebody removed get them again.
+ * Creates and corrects the Service, the budget, the network policy and the scheduler's object of a
+ * job with pods. Pods whose owner references somebody removed get them again.
  */
 function upkeep(view: View, { state }: Decision): Action[] {
   if (!isLive(state)) return []
@@ -124,6 +125,7 @@ function upkeep(view: View, { state }: Decision): Action[] {
     [view.service, service(view)],
     [view.budget, budgetOf(view, state)],
   ]
+  if (view.reportReaders !== undefined) pairs.push([view.networkPolicy, networkPolicy(view, view.reportReaders)])
   if (group !== undefined)
     pairs.push([view.groups?.find(({ metadata: { name } }) => name === group.metadata.name), group])
   const kept = pairs.flatMap(([actual, object]): Action[] => {
@@ -162,6 +164,7 @@ const BAD_REASONS: ReadonlySet<string> = new Set([
   'VolumeMount',
   'NameTaken',
   'Unschedulable',
+  'TemplateRefused',
   'SchedulingTimeout',
   'AdmissionTimeout',
   'ProgressUnknown',

@@ -2,9 +2,11 @@
 // answer decides. The user reads its reason and message in the status.
 
 import { KIND } from '../../crds/contract.ts'
+import { privileges } from '../../crds/privileges.ts'
 import type { State } from '../../crds/status.ts'
 import { isOwnedBy } from '../objects/owned.ts'
 import { isOver, isStopping } from '../objects/pod-state.ts'
+import { secret } from '../objects/secret.ts'
 import type { Pod } from '../objects/wire.ts'
 import { pod as podOf } from '../objects/workers.ts'
 import { finished, podsOf, stuckPods } from './cleanup.ts'
@@ -116,11 +118,25 @@ const backingOff: Policy = view => {
   return next !== undefined && view.now < next ? { ...asBefore(view, 'Restarting'), requeueAt: next } : undefined
 }
 
+/** Only before pods are created: a gang that runs is left alone. */
+const restricted: Policy = view => {
+  if (view.restrictTemplates !== true || view.created) return undefined
+  const found = privileges(view.spec)
+  if (found.length === 0) return undefined
+  return {
+    state: view.status.state === 'Restarting' ? 'Restarting' : 'Pending',
+    reason: 'TemplateRefused',
+    message: `this operator creates no pods with ${found.join(', ')}`,
+    actions: deletions(podsOf(view), 'the operator refuses its template'),
+  }
+}
+
 const starting: Policy = view => {
   if (view.created) return undefined
   const missing = view.gang.flatMap((pod, worker) => (pod === undefined ? [worker] : []))
   if (missing.length === 0) return undefined
-  const actions: Action[] = missing.map(worker => ({ kind: 'create', object: podOf(view, worker) }))
+  const objects = [secret(view), ...missing.map(worker => podOf(view, worker))]
+  const actions = objects.map((object): Action => ({ kind: 'create', object }))
   return { ...awaitingReadiness(view), actions }
 }
 
@@ -165,6 +181,7 @@ export const policies: readonly Policy[] = [
   failed,
   stopping,
   backingOff,
+  restricted,
   starting,
   scaledDown,
   queued,

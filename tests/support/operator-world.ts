@@ -20,11 +20,12 @@ export class World {
   readonly gonePods = new Map<string, Pod>()
   /** Pods as the operator sent them, by name. */
   readonly made = new Map<string, KubeObject & { readonly [key: string]: unknown }>()
-  readonly settings: Settings
+  settings: Settings
   /** Objects of the scheduling provider. */
   groups: KubeObject[] = []
   service: KubeObject | undefined
   budget: KubeObject | undefined
+  networkPolicy: KubeObject | undefined
   lastAnswer: LastAnswer | undefined
   /** The words of events, by the pod's uid. */
   readonly podWords = new Map<string, string>()
@@ -44,10 +45,10 @@ export class World {
   }
 
   plan(): Plan {
-    const { job, service, budget, groups, lastAnswer, podWords, settings } = this
+    const { job, service, budget, networkPolicy, groups, lastAnswer, podWords, settings } = this
     const [pods, gonePods] = [[...this.pods.values()], [...this.gonePods.values()]]
-    const known = { lastAnswer, podWords, watchedSince: T0 }
-    return plan({ job, pods, gonePods, service, budget, groups, ...known, ...settings }, this.now)
+    const objects = { job, pods, gonePods, service, budget, networkPolicy, groups }
+    return plan({ ...objects, lastAnswer, podWords, watchedSince: T0, ...settings }, this.now)
   }
 
   /**
@@ -64,6 +65,9 @@ export class World {
       else if (action.kind === 'delete') this.#stop(action.pod.metadata.name)
       else if (action.object.kind === 'Service') this.service = action.object
       else if (action.object.kind === 'PodDisruptionBudget') this.budget = action.object
+      else if (action.object.kind === 'NetworkPolicy') this.networkPolicy = action.object
+      // The operator never sees a Secret again.
+      else if (action.object.kind === 'Secret') continue
       else if (action.object.kind === 'Pod') this.#create(action.object)
       else
         this.groups = [

@@ -52,6 +52,14 @@ The reference of an image. `key` is its value below image, `name` its name in im
 {{- end }}
 {{- end }}
 
+{{- /* The operator's pods and the other peers that may read the reports of workers, as JSON. */}}
+{{- define "scmoe.reportReaders" -}}
+{{- $namespace := dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace) -}}
+{{- $pods := dict "matchLabels" (include "scmoe.selector" . | fromYaml) -}}
+{{- $operator := dict "namespaceSelector" $namespace "podSelector" $pods -}}
+{{ concat (list $operator) .Values.jobs.networkPolicy.reportReaders | toJson }}
+{{- end }}
+
 {{- /* Security contexts that the Pod Security level "restricted" admits. */}}
 {{- define "scmoe.podSecurity" -}}
 runAsNonRoot: true

@@ -3,7 +3,12 @@ import { readFileSync } from 'node:fs'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { parse, parseAllDocuments } from 'yaml'
 import { z } from 'zod'
-import { LEADER_ELECTION_RULES, NAMESPACE_RULES, PROVIDER_RULES } from '../../../operator/objects/permissions.ts'
+import {
+  LEADER_ELECTION_RULES,
+  NAMESPACE_RULES,
+  NETWORK_POLICY_RULES,
+  PROVIDER_RULES,
+} from '../../../operator/objects/permissions.ts'
 import { PROVIDERS } from '../../../operator/objects/providers.ts'
 import { parseOptions } from '../../../operator/options.ts'
 import { helm } from '../../../tools/cluster/helm.ts'
@@ -112,7 +117,7 @@ describe('the chart', () => {
   it('gives the operator the rights it asks for, and no others', () => {
     const roles = [...ofKind('ClusterRole'), ...ofKind('Role')].map(role => Role.parse(role))
     const rulesOf = (name: string) => roles.find(({ metadata }) => metadata.name === name)?.rules
-    expect(rulesOf('scmoe')).toEqual(NAMESPACE_RULES)
+    expect(rulesOf('scmoe')).toEqual([...NAMESPACE_RULES, ...NETWORK_POLICY_RULES])
     expect(rulesOf('scmoe-leader-election')).toEqual(LEADER_ELECTION_RULES)
   })
 
@@ -123,7 +128,26 @@ describe('the chart', () => {
       schedulerName: 'mine',
     })
     const role = ofKind('ClusterRole', ...args).find(({ metadata }) => metadata.name === 'scmoe')
-    expect(Role.parse(role).rules).toEqual([...NAMESPACE_RULES, ...PROVIDER_RULES[provider]])
+    expect(Role.parse(role).rules).toEqual([...NAMESPACE_RULES, ...NETWORK_POLICY_RULES, ...PROVIDER_RULES[provider]])
+  })
+
+  it('gives jobs network policies that let in the operator and the named peers, or none', () => {
+    const prometheus = { namespaceSelector: { matchLabels: { team: 'monitoring' } } }
+    const args = ['--set-json', `jobs.networkPolicy.reportReaders=${JSON.stringify([prometheus])}`]
+    const { matchLabels } = deployment().spec.selector
+    const operator = {
+      namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': 'scmoe-system' } },
+      podSelector: { matchLabels },
+    }
+    expect(parseOptions(container(...args).args)).toMatchObject({
+      networkPolicies: true,
+      reportReaders: [operator, prometheus],
+      restrictTemplates: false,
+    })
+    const off = ['--set', 'jobs.networkPolicy.enabled=false', '--set', 'jobs.restrictTemplates=true']
+    expect(parseOptions(container(...off).args)).toMatchObject({ networkPolicies: false, restrictTemplates: true })
+    const role = ofKind('ClusterRole', ...off).find(({ metadata }) => metadata.name === 'scmoe')
+    expect(Role.parse(role).rules).toEqual(NAMESPACE_RULES)
   })
 
   it('gives them in the watched namespaces alone', () => {

@@ -60,6 +60,7 @@ describe('scmoe plan', () => {
     const { objects, programs } = plan('examples/01-two-workers.yaml')
     expect(objects.map(({ kind, metadata }) => `${kind}/${metadata.name}`)).toEqual([
       'Service/moby-dick',
+      'Secret/moby-dick-00000000',
       'Pod/moby-dick-worker-0',
       'Pod/moby-dick-worker-1',
       'PodDisruptionBudget/moby-dick',
