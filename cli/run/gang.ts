@@ -2,6 +2,7 @@
 // when they are told to stop, and when this process dies.
 
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
 import { availableParallelism, constants } from 'node:os'
 import { join } from 'node:path'
@@ -62,6 +63,7 @@ class Gang {
   readonly #options: GangOptions
   readonly #children: ChildProcess[] = []
   readonly #ends: RankEnd[] = []
+  readonly #secret = randomBytes(32).toString('hex')
   #stopping = false
 
   constructor(options: GangOptions, ports: Ports) {
@@ -101,6 +103,7 @@ class Gang {
         [ENV.localRank]: String(rank),
         [ENV.backend]: backendOf(spec),
         [ENV.rendezvous]: `127.0.0.1:${ports.rendezvous}`,
+        [ENV.secret]: this.#secret,
         [ENV.spec]: JSON.stringify({ ...spec, workers }),
         [ENV.outputDirectory]: output,
         [ENV.httpPort]: String(rank === 0 ? ports.progress : 0),
