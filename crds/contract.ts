@@ -56,6 +56,8 @@ export const ENV = {
 export const PORT = { http: 8080 } as const
 export const CONTAINER = 'worker'
 export const OUTPUT_DIRECTORY = '/output'
+/** File of the output folder with the job that wrote it. */
+export const JOB_COPY = 'job.json'
 
 /**
  * Exit codes of a worker. A `permanent` code fails the job at once, the others restart the gang.
@@ -95,6 +97,8 @@ export const Progress = z.object({
   lossMilli: z.int().optional(),
   initialLossMilli: z.int().optional(),
   evaluationLossMilli: z.int().optional(),
+  /** Steps done when evaluationLossMilli was measured. */
+  evaluationStep: count.optional(),
   initialEvaluationLossMilli: z.int().optional(),
   tokensPerSecond: count.optional(),
   stepTimeMilliseconds: count.optional(),

@@ -80,6 +80,9 @@ export const ProgressStatus = z
       .optional()
       .describe('Training loss of the first step, in thousandths of a nat per token.'),
     evaluationLossMilli: z.int().optional().describe('Loss on held-out text in thousandths of a nat per token.'),
+    evaluationStep: count
+      .optional()
+      .describe('Steps that were done when evaluationLossMilli was measured, which may be long before `step`.'),
     initialEvaluationLossMilli: z.int().optional().describe('Loss on held-out text before the first step.'),
     estimatedRemainingSeconds: count.optional().describe('Remaining steps times the present time of a step.'),
     lastStepTime: time
