@@ -81,6 +81,12 @@ export const REASONS = {
     meaning: 'There is room for more workers: the gang starts again with them, from the last checkpoint.',
     remedy: '',
   },
+  StepsRaised: {
+    states: ['Restarting'],
+    meaning:
+      '`training.steps` was raised while the gang ran: the gang starts again with the new number, from the checkpoint that it writes when it is stopped. The learning rate goes on from the value that was reached.',
+    remedy: '',
+  },
   AllWorkersReady: { states: ['Running'], meaning: 'All workers train.', remedy: '' },
   WorkersNotReady: {
     states: ['Running'],
@@ -144,7 +150,11 @@ export const REASONS = {
     remedy:
       'Delete the job and apply it again with a higher deadline. It continues from the newest checkpoint in its volume.',
   },
-  AllWorkersSucceeded: { states: ['Complete'], meaning: 'All steps are done.', remedy: '' },
+  AllWorkersSucceeded: {
+    states: ['Complete'],
+    meaning: 'All workers recorded that they reached the last step.',
+    remedy: '',
+  },
   Stopping: { states: ['Suspended'], meaning: 'The job is suspended, and its workers write a checkpoint.', remedy: '' },
   Suspended: {
     states: ['Suspended'],
@@ -230,6 +240,11 @@ export const FAILURES = {
   Evicted: {
     meaning: 'The kubelet evicted the pod to save its node.',
     remedy: 'Set requests for memory and ephemeral storage that cover what the pods use.',
+  },
+  StepsNotDone: {
+    meaning: 'The worker container ended with exit code 0 before it had done its steps, or without a record of them.',
+    remedy:
+      'Check that `image`, `command` and `args` of the container named worker in `spec.workers.template` run the worker.',
   },
   StartupDeadlineExceeded: {
     meaning: 'Not all workers were ready in time.',

@@ -22,6 +22,8 @@ export const LABEL = {
   rank: 'scmoe.dev/rank',
   /** Number of ranks of the gang that the pod was created for. */
   worldSize: 'scmoe.dev/world-size',
+  /** training.steps when the pod was created. */
+  steps: 'scmoe.dev/steps',
 } as const
 
 /** Environment of a worker process. All values are strings. */

@@ -4,6 +4,7 @@
 import type { FailureStatus } from '../../crds/status.ts'
 import { isDisruption, outcomeOf } from '../objects/pod-state.ts'
 import { clip } from '../objects/wire.ts'
+import { unfinished } from './completion.ts'
 import { overdue } from './deadlines.ts'
 import { asBefore, type Changes, type Decision, type Policy } from './decision.ts'
 import { firstFailure, type PodFailure } from './gang.ts'
@@ -25,7 +26,7 @@ type Verdict = {
 
 /** The first failure ends the attempt. How an attempt ends is told in view.ts. */
 export const failed: Policy = view => {
-  const failure = firstFailure(view) ?? overdue(view)
+  const failure = firstFailure(view) ?? unfinished(view) ?? overdue(view)
   if (failure === undefined) return undefined
   if (mayBeExplained(view, failure))
     return { ...asBefore(view, 'Starting'), requeueAt: failure.at + PEER_REPORT_MILLISECONDS }
