@@ -209,6 +209,11 @@ export const CONDITIONS: Readonly<Record<ConditionType, Advice>> = {
   },
   Complete: { meaning: 'All steps are done; `kubectl wait --for=condition=Complete` ends.', remedy: '' },
   Failed: { meaning: 'The job will not be tried again.', remedy: 'Use `scmoe why {job}`.' },
+  Doubtful: {
+    meaning:
+      'The spec is valid, but the job would probably not do what is meant; the message says why. An event `SpecWarnings` says the same once, and `scmoe validate` before.',
+    remedy: 'Correct the fields that the message names, or leave the job as it is if it is meant so.',
+  },
 }
 
 /**

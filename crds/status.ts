@@ -32,6 +32,7 @@ export const ConditionType = z.enum([
   'Restarting',
   'Complete',
   'Failed',
+  'Doubtful',
 ])
 export type ConditionType = z.infer<typeof ConditionType>
 

@@ -10,6 +10,7 @@ import { EXIT, Progress } from '../../crds/contract.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { warningLines } from '../../crds/warnings.ts'
 import { JobFileError, readJob } from '../job-file.ts'
 import { causeOf, nats } from '../sentence.ts'
 import { demandWritable, mergeTraces, removeTraces } from '../trace-file.ts'
@@ -42,6 +43,7 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
   const scratch = mkdtempSync(join(tmpdir(), 'scmoe-run-'))
   try {
     for (const change of changesSince(output, spec)) console.error(`other than before in ${output}: ${change}`)
+    for (const warning of warningLines(spec)) console.error(`warning: ${warning}`)
     const ranks = worldSizeOf(spec)
     removeTraces(output)
     if (options.trace !== undefined) demandWritable(options.trace)

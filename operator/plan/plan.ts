@@ -9,6 +9,7 @@ import { budget, service } from '../objects/workers.ts'
 import { forcedDeletions, nextForced, workloadDeletions } from './cleanup.ts'
 import { nextDeadline } from './deadlines.ts'
 import type { Action, Decision, Note } from './decision.ts'
+import { doubtNote } from './doubts.ts'
 import { policies } from './policies.ts'
 import { type Report, reportIn } from './report.ts'
 import { type Controlled, invalidStatus, nextStatus } from './status.ts'
@@ -23,6 +24,8 @@ export type Plan = {
   /** The fields of OWNER_CONTROLLER to write, absent if the job has this status already. */
   status?: Controlled
   note?: Note
+  /** A second event, about the spec. */
+  doubt?: Note
   /** When to look at the job again even if nothing changes, in milliseconds since 1970. */
   requeueAt?: number
 }
@@ -85,11 +88,13 @@ function conclude(view: View, decision: Decision): Plan {
   const status = nextStatus(view, decision)
   const report = decision.frozen ? undefined : reportIn(view, decision.state)
   const note = status === undefined ? undefined : noteOf(view, decision)
+  const doubt = status === undefined ? undefined : doubtNote(view.job, view.status)
   return {
     actions: [...upkeep(view, decision), ...(decision.actions ?? []), ...forcedDeletions(view)],
     ...(report === undefined ? {} : { report }),
     ...(status === undefined ? {} : { status }),
     ...(note === undefined ? {} : { note }),
+    ...(doubt === undefined ? {} : { doubt }),
     ...requeue([decision.requeueAt, nextDeadline(view, decision), nextForced(view)]),
   }
 }

@@ -59,7 +59,7 @@ describe('steps that are raised', () => {
 
   it('while a pod that had ended is gone already are trained, too', () => {
     const world = runningWorld(VOLUME)
-    for (const name of [...world.pods.keys()]) world.end(name, { exitCode: 0 })
+    for (const name of world.pods.keys()) world.end(name, { exitCode: 0 })
     world.vanish('gpt-worker-0')
     raise(world, 500)
     expect(writes(world)[0]).toBe(RAISED)
