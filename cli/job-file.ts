@@ -9,6 +9,7 @@ import { API_VERSION, GROUP, KIND } from '../crds/contract.ts'
 import { jobSchema, type Schema } from '../crds/definition/definition.ts'
 import { brokenRules } from '../crds/rules.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
+import { warningsOf } from '../crds/warnings.ts'
 import { nearWords } from './nearest.ts'
 import { isFields, type Path, pathText } from './path.ts'
 import { causeOf } from './sentence.ts'
@@ -30,6 +31,8 @@ export type Finding =
    * `path` the field.
    */
   | { kind: 'error'; line: number; message: string; remedy?: string; path?: string }
+  /** The job is valid, but would probably not do what is meant. */
+  | { kind: 'warning'; line: number; message: string; path?: string }
   /** An object of another kind is not checked. */
   | { kind: 'skipped'; line: number; message: string }
   | { kind: 'note'; line: number; message: string }
@@ -199,7 +202,12 @@ function titleOf({ kind, metadata }: Record<string, unknown>): string {
 function verdict(object: Record<string, unknown>, lineAt: (path: Path) => number): Finding[] {
   const line = lineAt([])
   const result = checkJob(object)
-  if (!Array.isArray(result)) return [{ kind: 'job', line, job: result }]
+  if (!Array.isArray(result)) {
+    const doubts = warningsOf(result.spec).map(({ path, message }): Finding => {
+      return { kind: 'warning', line: lineAt(path.split('.')), message: `${path}: ${message}`, path }
+    })
+    return [{ kind: 'job', line, job: result }, ...doubts]
+  }
   const findings = result.map(({ path, message, remedy }): Finding => {
     const text = message.startsWith('unknown field') ? '' : `${pathText(path)}: `
     return {

@@ -87,6 +87,7 @@ export const TERMS = {
   heads,
   keyValueHeads,
   positions: governed('positions'),
+  vocabularySize: governed('vocabularySize'),
   experts: governed('experts'),
   topK,
   usualTopK: { cel: byKind(DEFAULT_TOP_K), of: s => DEFAULT_TOP_K[s.model.kind] },
@@ -116,6 +117,14 @@ export const TERMS = {
   },
   learningRate: { cel: 'self.training.optimizer.learningRate', of: s => s.training.optimizer.learningRate },
   gradientClipNorm: { cel: 'self.training.optimizer.gradientClipNorm', of: s => s.training.optimizer.gradientClipNorm },
+  warmupSteps: { cel: 'self.training.optimizer.warmupSteps', of: s => s.training.optimizer.warmupSteps },
+  steps: { cel: 'self.training.steps', of: s => s.training.steps },
+  evaluationSteps: { cel: 'self.training.evaluation.everySteps', of: s => s.training.evaluation.everySteps },
+  /** Without checkpoint it is 1, which no warning is about. */
+  checkpointSteps: {
+    cel: '(has(self.checkpoint) ? self.checkpoint.everySteps : 1)',
+    of: s => s.checkpoint?.everySteps ?? 1,
+  },
   globalBatchSequences: { cel: 'self.training.globalBatchSequences', of: s => s.training.globalBatchSequences },
   microBatches: { cel: 'self.training.microBatches', of: s => s.training.microBatches },
   precision: { cel: 'self.training.precision', of: s => s.training.precision },

@@ -216,11 +216,11 @@ export class Applier {
     if (note !== undefined) this.#events.send(job, note)
   }
 
-  async #record(job: Job, { status, note }: Pick<Plan, 'status' | 'note'>): Promise<void> {
+  async #record(job: Job, { status, note, doubt }: Pick<Plan, 'status' | 'note' | 'doubt'>): Promise<void> {
     if (status === undefined) return
     await this.#patchStatus(job, status, { owner: OWNER_CONTROLLER, quietly: false })
     if ((status.restarts ?? 0) > (readStatus(job).restarts ?? 0)) metrics.restarted(job.metadata.namespace ?? '')
-    if (note !== undefined) this.#events.send(job, note)
+    for (const each of [note, doubt]) if (each !== undefined) this.#events.send(job, each)
   }
 
   /**

@@ -124,7 +124,7 @@ function running(facts: Facts): string[] {
 function complete({ name, status }: Facts): string {
   const seconds = secondsBetween(status.startTime, status.completionTime)
   const { lossMilli, evaluationLossMilli } = status.progress ?? {}
-  const took = seconds === undefined ? '' : ` ${duration(seconds)} after it was last started`
+  const took = seconds === undefined ? '' : `, ${duration(seconds)} after it was last started`
   const loss = lossMilli === undefined ? '' : `, with loss ${nats(lossMilli)}`
   const heldOut = evaluationLossMilli === undefined ? '' : ` (${nats(evaluationLossMilli)} on held-out text)`
   return `${name} is complete: ${status.message ?? 'all steps are done'}${took}${loss}${heldOut}`

@@ -4,6 +4,7 @@
 import { API_VERSION, KIND } from '../../crds/contract.ts'
 import { hasSharedExpert, hasShortcut, resolveModel } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
+import { warningLines } from '../../crds/warnings.ts'
 import type { Job as KubeJob } from '../../operator/objects/wire.ts'
 import { budget } from '../../operator/objects/workers.ts'
 import { plan, describe as sentences } from '../../operator/plan/plan.ts'
@@ -41,9 +42,13 @@ export function planCommand(file: string, options: PlanOptions): string {
   const [train] = planned.programs
   const needed = train.persistentBytes + train.transientBytes
   const short = shortage(job.spec, needed, { device, worker: workerOf(pod) })
-  if (options.json) return JSON.stringify({ objects, shortage: short, ...asJson(planned, measured) }, undefined, 2)
+  if (options.json) {
+    const found = { warnings: warningLines(job.spec), shortage: short, objects, ...asJson(planned, measured) }
+    return JSON.stringify(found, undefined, 2)
+  }
   return [
     heading(job, model),
+    ...doubts(job.spec),
     ['The operator would', ...created.map(sentence => `  ${sentence}`)].join('\n'),
     pod === undefined ? '' : containersText(pod),
     [memory(planned, model, options.rank), short].filter(Boolean).join('\n'),
@@ -71,6 +76,12 @@ function planObjects(job: Job, workerImage: string) {
     sentences: sentences(planned),
     objects: [...objects, budget({ ...metadata, spec: job.spec }, job.spec.workers.replicas - 1)],
   }
+}
+
+/** What a reader should look at before anything else. */
+function doubts(spec: Job['spec']): string[] {
+  const lines = warningLines(spec).map(line => `  ${line}`)
+  return lines.length === 0 ? [] : [['Warnings', ...lines].join('\n')]
 }
 
 function heading({ name, namespace, spec }: Job, model: ModelConfig): string {
@@ -127,7 +138,12 @@ const amount = (count: number) =>
 function memory({ programs: [train] }: Planned, model: ModelConfig, rank: number): string {
   const perToken = train.transientBytes / (model.batch * model.sequence)
   const again = model.recompute ? ', most activations computed again' : ''
-  return `Memory of rank ${rank}: ${bytes(train.persistentBytes)} that stay (parameters, gradients, moments), ${bytes(train.transientBytes)} within a step (${bytes(perToken)} per token${again})`
+  const isDropless =
+    model.kind !== 'Dense' && model.capacity >= model.batch * model.sequence && model.expertParallelSize > 1
+  const dropless = isDropless
+    ? `, with room for the tokens of all ${model.expertParallelSize} ranks, because no token is dropped`
+    : ''
+  return `Memory of rank ${rank}: ${bytes(train.persistentBytes)} that stay (parameters, gradients, moments), ${bytes(train.transientBytes)} within a step (${bytes(perToken)} per token${again}${dropless})`
 }
 
 /** Schedules that are shown, besides the best of each strategy and the one that ran. */

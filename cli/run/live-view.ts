@@ -60,10 +60,8 @@ export function progressLine(progress: Progress): string {
   const parts = [
     `step ${step}/${totalSteps}`,
     lossMilli !== undefined && `loss ${nats(lossMilli)}`,
-    // A loss of an unknown step says nothing beside the loss of this one.
     evaluationLossMilli !== undefined &&
-      evaluationStep !== undefined &&
-      `evaluation ${nats(evaluationLossMilli)} at step ${evaluationStep}`,
+      `evaluation ${nats(evaluationLossMilli)}${evaluationStep === step ? '' : ` at step ${evaluationStep ?? '?'}`}`,
     tokensPerSecond !== undefined && `${tokensPerSecond} tokens/s`,
     overlapPercent !== undefined && `overlap ${overlapPercent} %`,
     progress.schedule,

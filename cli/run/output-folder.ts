@@ -2,9 +2,9 @@
 
 import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { JOB_COPY } from '../../crds/contract.ts'
 import { JobFileError } from '../job-file.ts'
 import { causeOf } from '../sentence.ts'
-import { COPY } from './job-copy.ts'
 
 export function makeFolder(output: string): void {
   try {
@@ -38,10 +38,10 @@ export function removeUnfinished(output: string): void {
   const checkpoints = join(output, 'checkpoints')
   for (const name of namesIn(checkpoints))
     if (name.startsWith('.tmp-')) rmSync(join(checkpoints, name), { recursive: true, force: true })
-  rmSync(join(output, 'losses.jsonl.tmp'), { force: true })
+  for (const name of ['losses.jsonl.tmp', `${JOB_COPY}.tmp`]) rmSync(join(output, name), { force: true })
 }
 
-const RESULTS = [COPY, 'summary.json', 'losses.jsonl', 'logs', 'checkpoints']
+const RESULTS = [JOB_COPY, 'summary.json', 'losses.jsonl', 'logs', 'checkpoints']
 
 /** The names of the results that a run has left, for people. */
 export function resultsIn(output: string): string[] {

@@ -6,12 +6,13 @@ import { join, resolve } from 'node:path'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { warningLines } from '../../crds/warnings.ts'
 import { JobFileError, readJob, withDataPath } from '../job-file.ts'
 import { causeOf } from '../sentence.ts'
 import { demandWritable, mergeTraces, removeTraces } from '../trace-file.ts'
 import { asJson, type Ended, exitCode, outcomeOf, say } from './conclusion.ts'
+import { changesSince, demandOwnPlace } from './earlier-job.ts'
 import { type GangOptions, type RankEnd, runGang } from './gang.ts'
-import { copyOf, differences, readCopy, writeCopy } from './job-copy.ts'
 import { LiveView, watchProgress } from './live-view.ts'
 import { makeFolder, newestCheckpoint, removeUnfinished } from './output-folder.ts'
 import { lockOutput } from './output-lock.ts'
@@ -44,7 +45,8 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
   try {
     scratch = makeScratch()
     if (options.trace !== undefined) demandWritable(options.trace)
-    keepCopy({ name, spec, output })
+    demandOwnPlace(file, output)
+    tell({ spec, output })
     return await trained({ name, spec, output, scratch }, options, stops)
   } finally {
     stops.close()
@@ -102,18 +104,16 @@ async function follow(job: GangOptions, options: RunOptions, stops: Stops): Prom
 }
 
 /**
- * Keeps a copy of the job beside its results. Training that goes on with other settings than it
- * began with is legitimate, but must not go unnoticed.
+ * Says what a reader should know before the first step. Training that goes on with other settings
+ * than it began with is legitimate, but must not go unnoticed.
  */
-function keepCopy({ name, spec, output }: Omit<GangOptions, 'scratch'>): void {
-  const [before, now] = [readCopy(output), copyOf(name, spec)]
+function tell({ spec, output }: Pick<GangOptions, 'spec' | 'output'>): void {
   const step = newestCheckpoint(output)
-  const goesOn = step === undefined || step < spec.training.steps
-  if (step !== undefined && before !== undefined) {
-    const since = goesOn ? `from step ${step} on` : 'but all steps were done before'
-    for (const text of differences(before, now)) console.error(`note: ${text}, ${since} (${output})`)
+  if (step !== undefined) {
+    const since = step < spec.training.steps ? `from step ${step} on` : 'but all steps were done before'
+    for (const change of changesSince(output, spec)) console.error(`note: ${change}, ${since} (${output})`)
   }
-  if (goesOn) writeCopy(output, now)
+  for (const warning of warningLines(spec)) console.error(`warning: ${warning}`)
 }
 
 /** The job of a file with the options applied and checked again. */

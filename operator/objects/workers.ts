@@ -82,6 +82,7 @@ export function pod(view: Worker, worker: number): Wanted<'Pod'> {
         [LABEL.attempt]: String(view.attempt),
         [LABEL.rank]: String(worker * ranksPerWorker(view.spec)),
         [LABEL.worldSize]: String(worldSizeOf(view.spec)),
+        [LABEL.steps]: String(view.spec.training.steps),
       },
       annotations: { ...strings(meta['annotations']), ...parts.annotations },
     },

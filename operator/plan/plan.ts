@@ -12,6 +12,7 @@ import { budget, service } from '../objects/workers.ts'
 import { forcedDeletions, nextForced, workloadDeletions } from './cleanup.ts'
 import { nextDeadline } from './deadlines.ts'
 import type { Action, Decision, Note } from './decision.ts'
+import { doubtNote } from './doubts.ts'
 import { countWorkers } from './gang.ts'
 import { policies } from './policies.ts'
 import { type Report, reportIn } from './report.ts'
@@ -29,6 +30,8 @@ export type Plan = {
   note?: Note
   /** The deadline, in one word, if nothing but the time asks for what cannot be taken back. */
   deadline?: string
+  /** A second event, about the spec. */
+  doubt?: Note
   /** When to look at the job again even if nothing changes, in milliseconds since 1970. */
   requeueAt?: number
 }
@@ -99,12 +102,14 @@ function conclude(view: View, decision: Decision): Plan {
   const note = status === undefined ? undefined : noteOf(view, decision)
   const forced = forcedDeletions(view)
   const deadline = decision.deadline ?? (forced.length > 0 ? 'podTerminationTimeoutSeconds' : undefined)
+  const doubt = status === undefined ? undefined : doubtNote(view.job, view.status)
   return {
     actions: [...upkeep(view, decision), ...(decision.actions ?? []), ...forced],
     ...(deadline === undefined ? {} : { deadline }),
     ...(report === undefined ? {} : { report }),
     ...(status === undefined ? {} : { status }),
     ...(note === undefined ? {} : { note }),
+    ...(doubt === undefined ? {} : { doubt }),
     ...requeue([decision.requeueAt, nextDeadline(view, decision), nextForced(view)]),
   }
 }

@@ -10,29 +10,16 @@ import { secret } from '../objects/secret.ts'
 import type { Pod } from '../objects/wire.ts'
 import { pod as podOf } from '../objects/workers.ts'
 import { finished, podsOf, stuckPods } from './cleanup.ts'
+import { raised, succeeded } from './completion.ts'
 import { expired, stalled } from './deadlines.ts'
 import { type Action, asBefore, type Changes, type Decision, deletions, type Policy } from './decision.ts'
 import { grown, growth, scaledDown } from './elastic.ts'
 import { failed } from './failure.ts'
-import { countWorkers, hasSucceeded } from './gang.ts'
+import { countWorkers } from './gang.ts'
 import { partlyAdmitted, queued } from './queueing.ts'
-import { instant, timestamp } from './time.ts'
+import { instant } from './time.ts'
 import { HELD_UP, worstTrouble } from './trouble.ts'
 import { hasRun, type View } from './view.ts'
-
-const count = (number: number, what: string) => `${number} ${what}${number === 1 ? '' : 's'}`
-
-const succeeded: Policy = view => {
-  if (!view.gang.every((_, worker) => hasSucceeded(view, worker))) return undefined
-  // Earlier gangs may have done the first steps.
-  const message = `${count(view.spec.training.steps, 'step')} done, the last by ${count(view.gang.length, 'worker')}`
-  return {
-    state: 'Complete',
-    reason: 'AllWorkersSucceeded',
-    message,
-    changes: { completionTime: timestamp(view.now), nextRestartTime: null },
-  }
-}
 
 /** The workers write a checkpoint when they are told to stop. A resumed job has another attempt. */
 const suspended: Policy = view => {
@@ -182,6 +169,7 @@ export const policies: readonly Policy[] = [
   expired,
   partlyAdmitted,
   failed,
+  raised,
   stopping,
   backingOff,
   restricted,

@@ -126,7 +126,9 @@ export class World {
     this.#readiness(name, 'False')
   }
 
-  end(name: string, { exitCode, message, reason = 'Error', after = 0 }: End): void {
+  /** A worker that ends well leaves the record of all its steps, unless `message` is another. */
+  end(name: string, { exitCode, message: said, reason = 'Error', after = 0 }: End): void {
+    const message = said ?? (exitCode === 0 ? recordOf(this.#pod(name), new Date(this.now)) : undefined)
     const finishedAt = new Date(this.now + after).toISOString()
     const terminated = { exitCode, reason, finishedAt, ...(message === undefined ? {} : { message }) }
     const containerStatuses = [{ name: 'worker', image: 'worker:1', state: { terminated } }]
@@ -247,6 +249,17 @@ export class World {
     if (pod === undefined) throw new Error(`no pod ${name}`)
     return pod
   }
+}
+
+/** The termination message of a worker that did all steps that its pod was created for. */
+export function recordOf({ metadata: { labels = {} } }: Pod, now: Date): string {
+  const steps = Number(labels[LABEL.steps])
+  const place = {
+    jobUid: labels[LABEL.jobUid],
+    attempt: Number(labels[LABEL.attempt]),
+    rank: Number(labels[LABEL.rank]),
+  }
+  return JSON.stringify({ progress: { ...place, step: steps, totalSteps: steps, observedTime: now.toISOString() } })
 }
 
 export const attemptOf = (pod: Pod): number => Number(pod.metadata.labels?.[LABEL.attempt])

@@ -11,8 +11,8 @@ import { writing } from './output.ts'
 const LossPair = z.object({
   loss: z.number().optional(),
   evaluationLoss: z.number().optional(),
-  /** Steps that had been done when `evaluationLoss` was measured. */
-  evaluationStep: z.int().min(0).optional(),
+  /** Steps done when evaluationLoss was measured. */
+  evaluationStep: z.int().optional(),
 })
 
 /** Losses at the very start of the job and now. A resumed run could not know the first ones. */
@@ -25,6 +25,8 @@ export interface LossLine {
   loss?: number
   auxLoss?: number
   gradientNorm?: number
+  /** The one that the step used. */
+  learningRate?: number
   evaluationLoss?: number
 }
 

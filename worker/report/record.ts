@@ -69,10 +69,11 @@ export class RunRecord {
     if (this.#window.length > WINDOW) this.#window.shift()
   }
 
-  evaluated(loss: number): void {
-    this.#losses.last.evaluationLoss = loss
-    this.#losses.last.evaluationStep = this.#step
-    this.#losses.first.evaluationLoss ??= loss
+  /** `step` counts steps done. */
+  evaluated(step: number, loss: number): void {
+    const { first, last } = this.#losses
+    Object.assign(last, { evaluationLoss: loss, evaluationStep: step })
+    if (first.evaluationLoss === undefined) Object.assign(first, { evaluationLoss: loss, evaluationStep: step })
   }
 
   /** Takes the schedule of the next steps. If it is another one, the rates start anew. */

@@ -6,11 +6,9 @@ import { nearWords } from '../../../cli/nearest.ts'
 import { quantity } from '../../../cli/plan/fits.ts'
 import { exitCode, outcomeOf } from '../../../cli/run/conclusion.ts'
 import type { RankEnd } from '../../../cli/run/gang.ts'
-import { copyOf, differences } from '../../../cli/run/job-copy.ts'
 import { progressLine } from '../../../cli/run/live-view.ts'
 import { bandwidth, bytes, flops, time } from '../../../cli/sentence.ts'
 import type { Progress } from '../../../crds/contract.ts'
-import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 
 const PROGRESS: Progress = {
   jobUid: 'a',
@@ -24,11 +22,12 @@ const PROGRESS: Progress = {
 
 describe('the progress of a run', () => {
   // Seen failing: the evaluation of step 100 stood beside the loss of step 130 without its step.
-  it('names the step of an evaluation, and leaves out an evaluation of an unknown step', () => {
+  it('names the step of an evaluation that was before this one', () => {
     expect(progressLine({ ...PROGRESS, evaluationLossMilli: 2345, evaluationStep: 100 })).toBe(
       'step 130/200  loss 2.100  evaluation 2.345 at step 100',
     )
-    expect(progressLine({ ...PROGRESS, evaluationLossMilli: 2345 })).toBe('step 130/200  loss 2.100')
+    expect(progressLine({ ...PROGRESS, evaluationLossMilli: 2345, evaluationStep: 130 })).toMatch(/ evaluation 2.345$/)
+    expect(progressLine({ ...PROGRESS, evaluationLossMilli: 2345 })).toMatch(/ evaluation 2.345 at step \?$/)
   })
 
   it('says the time left in the unit in which it is read', () => {
@@ -52,24 +51,6 @@ describe('the end of a run', () => {
   ] as const)('is %s when the ranks end with %i after %j: exit code %i', (outcome, code, request, expected) => {
     const ended = { ends: [end(code)], request }
     expect([outcomeOf(ended), exitCode(ended)]).toEqual([outcome, expected])
-  })
-})
-
-describe('the copy of the job', () => {
-  const spec = (change: object = {}) => ScMoEJobSpec.parse({ training: { steps: 5, ...change } })
-
-  it('tells what a later run does otherwise, and nothing about what is not learnt from', () => {
-    const before = copyOf('a', spec())
-    expect(differences(before, copyOf('a', spec({ steps: 9 })))).toEqual([])
-    expect(differences(before, copyOf('a', spec({ optimizer: { learningRate: '1e-3' }, seed: 2 })))).toEqual([
-      'training.seed was 1 and is 2',
-      'training.optimizer.learningRate was "6e-4" and is "1e-3"',
-    ])
-    const other = copyOf('a', { ...spec(), data: { path: '/no/such/file', tokens: 'bytes' } })
-    expect(differences(before, other)).toEqual([
-      'data.builtin was "moby-dick" and is not set',
-      'data.path was not set and is "/no/such/file"',
-    ])
   })
 })
 

@@ -28,7 +28,7 @@ describe('a job that goes well', () => {
     world.settle()
     expect(world.status).toMatchObject({ state: 'Running', workers: { ready: 1, succeeded: 1 } })
     world.end('gpt-worker-1', { exitCode: 0 })
-    expect(world.settle()).toEqual(['write Complete, AllWorkersSucceeded: 100 steps done, the last by 2 workers'])
+    expect(world.settle()).toEqual(['write Complete, AllWorkersSucceeded: all 2 workers reached step 100'])
     expect([condition(world, 'Complete'), condition(world, 'Running'), condition(world, 'Failed')]).toEqual([
       'True',
       'False',
@@ -46,7 +46,8 @@ describe('a job that goes well', () => {
     const second = world.pods.get('gpt-worker-1')?.status
     second?.containerStatuses?.push({ name: 'sidecar', state: { running: {} } })
     expect(world.settle()).toEqual([
-      'write Complete, AllWorkersSucceeded: 100 steps done, the last by 2 workers',
+      'report step 100 of 100',
+      'write Complete, AllWorkersSucceeded: all 2 workers reached step 100',
       'delete Pod gpt-worker-1: the job is finished',
     ])
   })
