@@ -7,8 +7,8 @@ import { differences } from '../../crds/differences.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 
 /**
- * What the job asks for otherwise than the runs before it, whose checkpoints it goes on from. None
- * if the folder has no copy of a job that can be read, or no checkpoints.
+ * Sentences about what the job asks for otherwise than the runs before it, from whose checkpoints it
+ * goes on. None if the folder has no copy of a job that can be read, or no checkpoints.
  */
 export function changesSince(output: string, spec: ScMoEJobSpec): string[] {
   if (!existsSync(join(output, 'checkpoints'))) return []

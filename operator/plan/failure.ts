@@ -4,7 +4,7 @@
 import type { FailureStatus } from '../../crds/status.ts'
 import { isDisruption, outcomeOf } from '../objects/pod-state.ts'
 import { clip } from '../objects/wire.ts'
-import { unfinished } from './completion.ts'
+import { unfinished } from './asked/completion.ts'
 import { overdue } from './deadlines.ts'
 import { asBefore, type Changes, type Decision, type Policy } from './decision.ts'
 import { firstFailure, type PodFailure } from './gang.ts'
