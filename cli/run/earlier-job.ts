@@ -7,8 +7,8 @@ import { differences } from '../../crds/differences.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 
 /**
- * Sentences about what the job asks for otherwise than the runs before it, from whose checkpoints it
- * goes on. None if the folder has no copy of a job that can be read, or no checkpoints.
+ * Sentences about what the job asks for otherwise than the runs before it, from whose checkpoints
+ * it goes on. None if the folder has no checkpoints, or no copy of a job that can be read.
  */
 export function changesSince(output: string, spec: ScMoEJobSpec): string[] {
   if (!existsSync(join(output, 'checkpoints'))) return []

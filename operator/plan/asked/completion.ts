@@ -71,6 +71,10 @@ export function unfinished(view: View): PodFailure | undefined {
     const { done, told } = stepsOf(view, pod)
     if (done !== undefined && (told === undefined || done >= told)) continue
     return {
+      act: 'worker',
+      counts: true,
+      byItself: true,
+      verb: 'ended too early',
       worker,
       podName: pod.metadata.name,
       nodeName: pod.spec?.nodeName,
@@ -81,7 +85,6 @@ export function unfinished(view: View): PodFailure | undefined {
           ? 'the worker container ended with exit code 0, but left no record of its steps: check that image and command of the template run the worker'
           : `the worker container ended with exit code 0 after step ${done} of ${told}`,
       permanent: false,
-      deleted: false,
       conditions: pod.status?.conditions,
       attributedTo: 'self',
       at: instant(workerEnd(pod)?.finishedAt) ?? view.now,

@@ -206,7 +206,8 @@ describe('weights of another program', () => {
       writeTensors(files[i] ?? '', new Map(part.toReversed()))
     const tokens = write('wide', new Uint8Array(Uint16Array.from(tokensFor(3)).buffer))
     const order = { checkpoint: split, tokens, spec, threads: 1, type: 'uint16' } as const
-    expect(await evaluate(order)).toEqual({ ...one, checkpoint: files.join(', ') })
+    const data = { path: tokens, type: 'uint16', because: 'as --type says', tokens: 25 }
+    expect(await evaluate(order)).toEqual({ ...one, data, checkpoint: files.join(', ') })
   })
 
   test("written by Python's safetensors give the same loss", async context => {
