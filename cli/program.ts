@@ -151,7 +151,7 @@ function addEval(scmoe: Command, exit: (code: number) => void): void {
     .addOption(
       new Option(
         '--type <type>',
-        'type of the values in the tokens file (default: spec.data.tokens of the job, otherwise bytes)',
+        'type of the values in the tokens file (default: what the checkpoint was trained on, otherwise data.tokens of a job with data.path, otherwise bytes if the vocabulary has at most 256)',
       ).choices(['bytes', 'uint16', 'uint32']),
     )
     .option('--sequences <n>', 'evaluate only the first n sequences (default: all)', wholeNumber(1))

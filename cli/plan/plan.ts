@@ -78,7 +78,7 @@ function planObjects(job: Job, workerImage: string) {
   }
 }
 
-/** What a reader should look at before anything else. */
+/** The warnings, which a reader should see before anything else. */
 function doubts(spec: Job['spec']): string[] {
   const lines = warningLines(spec).map(line => `  ${line}`)
   return lines.length === 0 ? [] : [['Warnings', ...lines].join('\n')]
