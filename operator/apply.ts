@@ -103,6 +103,9 @@ export class Applier {
         throw new Waiting('the namespace is being terminated', LEAVING_MILLISECONDS)
       if (isCode(error, 409) && error.reason === 'AlreadyExists') return this.#adopt(object)
       const refusal = error instanceof ApiError ? refusalOf(object, error) : undefined
+      // Workers run without a budget, too.
+      if (kind === 'PodDisruptionBudget' && refusal !== undefined)
+        return this.#options.log.warn({ name: object.metadata.name, refusal: refusal.message }, 'no disruption budget')
       throw refusal === undefined ? error : new Stalled(refusal, { cause: error })
     }
   }

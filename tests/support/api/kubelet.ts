@@ -54,6 +54,12 @@ export class Kubelet {
     })
   }
 
+  /** Writes any status, as it is said. The pod has its node before. */
+  async says(pod: Pod, status: object): Promise<void> {
+    if (pod.spec?.nodeName === undefined) await this.#bind(pod)
+    await this.#patch(pod, status)
+  }
+
   async unready(pod: Pod): Promise<void> {
     const containerStatuses = [status(pod, { running: { startedAt: seconds(Date.now()) } }, false)]
     await this.#patch(pod, { conditions: [ready(false)], containerStatuses })
