@@ -54,13 +54,13 @@ const jobFlags = (): Option[] => [
     .argParser(names)
     .default([], 'all'),
   flag('--worker-image <image>', 'image of workers whose template names none', 'SCMOE_WORKER_IMAGE').default(
-    'scmoe/worker:0.1.0',
+    'localhost/scmoe/worker:0.1.0',
   ),
   flag(
     '--gpu-worker-image <image>',
     'image of workers with GPUs whose template names none',
     'SCMOE_GPU_WORKER_IMAGE',
-  ).default('scmoe/worker-gpu:0.1.0'),
+  ).default('localhost/scmoe/worker-gpu:0.1.0'),
   flag(
     '--scheduling-provider <name>',
     'scheduler that places all pods of a gang or none of them; with "none" the default scheduler places pod by pod',

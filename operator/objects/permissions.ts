@@ -7,12 +7,14 @@ import type { ProviderName } from './providers.ts'
 export type Rule = {
   readonly apiGroups: readonly string[]
   readonly resources: readonly string[]
+  /** The rule is about the objects of these names alone. */
+  readonly resourceNames?: readonly string[]
   readonly verbs: readonly string[]
 }
 
 /** Needed in every watched namespace, or in the whole cluster. */
 export const NAMESPACE_RULES: readonly Rule[] = [
-  { apiGroups: [GROUP], resources: [PLURAL], verbs: ['get', 'list', 'watch', 'delete'] },
+  { apiGroups: [GROUP], resources: [PLURAL], verbs: ['list', 'watch', 'delete'] },
   { apiGroups: [GROUP], resources: [`${PLURAL}/status`], verbs: ['patch'] },
   // The admission plugin OwnerReferencesPermissionEnforcement asks for this permission when an
   // owner reference has `blockOwnerDeletion`.
@@ -28,7 +30,7 @@ export const NAMESPACE_RULES: readonly Rule[] = [
 /** Needed in the same namespaces, depending on the scheduling provider. */
 export const PROVIDER_RULES: Readonly<Record<ProviderName, readonly Rule[]>> = {
   none: [],
-  kueue: [{ apiGroups: ['kueue.x-k8s.io'], resources: ['workloads'], verbs: ['get', 'list', 'watch', 'delete'] }],
+  kueue: [{ apiGroups: ['kueue.x-k8s.io'], resources: ['workloads'], verbs: ['list', 'watch', 'delete'] }],
   coscheduling: [
     {
       apiGroups: ['scheduling.x-k8s.io'],
@@ -48,7 +50,14 @@ export const PROVIDER_RULES: Readonly<Record<ProviderName, readonly Rule[]>> = {
   ],
 }
 
-/** Needed in the operator's own namespace, for leader election. */
+/** The Lease of the leader. */
+export const LEASE = 'scmoe-operator'
+
+/**
+ * Needed in the operator's own namespace, for leader election. A right to create cannot name an
+ * object, because the API server does not know the name yet when it asks.
+ */
 export const LEADER_ELECTION_RULES: readonly Rule[] = [
-  { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: ['get', 'create', 'update'] },
+  { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: ['create'] },
+  { apiGroups: ['coordination.k8s.io'], resources: ['leases'], resourceNames: [LEASE], verbs: ['get', 'update'] },
 ]

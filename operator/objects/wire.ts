@@ -89,6 +89,12 @@ export function isOlder(version: string | undefined, than: string | undefined): 
  */
 export const clip = (text: string, length = 1024): string => text.slice(0, length).toWellFormed()
 
+/** Shortens a text to a number of bytes in UTF-8, by which the API server limits an event's note. */
+export function clipBytes(text: string, bytes: number): string {
+  const { read } = new TextEncoder().encodeInto(text, new Uint8Array(bytes))
+  return text.slice(0, read).toWellFormed()
+}
+
 /** The same in every attempt, so that the API server refuses a second pod of the same worker. */
 export const podName = (job: string, worker: number): string => `${job}-worker-${worker}`
 

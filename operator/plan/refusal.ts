@@ -3,16 +3,18 @@
 import { KIND, LABEL } from '../../crds/contract.ts'
 import { isOwnedBy, type Wanted } from '../objects/owned.ts'
 import { type Job, type KubeObject, kindOf } from '../objects/wire.ts'
-import type { Note } from './decision.ts'
+import type { Action, Note } from './decision.ts'
+import type { Plan } from './plan.ts'
 import { type Controlled, refusedStatus } from './status.ts'
+import { readStatus } from './view.ts'
 
 /** The API server's answer to a refused request. */
 export type Answer = {
   /** HTTP status. */
   code: number
-  /** The server's own text. */
-  text: string
-  /** The same with the request before it. */
+  /** The kind that the answer is about, in plural. Empty where the server does not know the path. */
+  kind: string
+  /** The server's own text, with the request before it. */
   message: string
 }
 
@@ -26,12 +28,13 @@ export type Refusal = {
 }
 
 /** Undefined if the answer says nothing about the object. The request is then repeated as it is. */
-export function refusalOf(object: Wanted, { code, text, message }: Answer): Refusal | undefined {
+export function refusalOf(object: Wanted, { code, kind, message }: Answer): Refusal | undefined {
   const name = `${kindOf(object)} ${object.metadata.name}`
   switch (code) {
     case 404:
-      // Without its namespace the job is gone, too.
-      return text.startsWith('namespaces ') ? undefined : { reason: 'SchedulerMissing', message: unknownKind(object) }
+      // Without its namespace the job is gone, too. Only a scheduler's kinds can be missing.
+      if (kind === 'namespaces' || !isGroup(object)) return undefined
+      return { reason: 'SchedulerMissing', message: unknownKind(object) }
     case 400:
     case 403:
     case 409:
@@ -45,6 +48,56 @@ export function refusalOf(object: Wanted, { code, text, message }: Answer): Refu
       return undefined
   }
 }
+
+/** The API server did not answer in time, which is a refusal of the admission webhook that it asks. */
+export const unanswered = (object: Wanted, message: string): Refusal => ({
+  reason: 'CreateFailed',
+  message: `${kindOf(object)} ${object.metadata.name}: ${message}; an admission webhook may be slow`,
+  mayPass: true,
+})
+
+const REFUSALS: ReadonlySet<string | undefined> = new Set([
+  'CreateRefused',
+  'CreateFailed',
+  'NameTaken',
+  'PodChanged',
+  'SchedulerMissing',
+])
+
+/** Whether the API server refused what this version of the job needs when it was last tried. */
+export function isRefused(job: Job): boolean {
+  const { reason, observedGeneration } = readStatus(job)
+  return REFUSALS.has(reason) && observedGeneration === job.metadata.generation
+}
+
+const creates = (action: Action) => action.kind === 'create'
+export const hasCreates = ({ actions }: Plan): boolean => actions.some(creates)
+
+/**
+ * The plan of a job that is refused, until it is tried again: what does not need anything new. Its
+ * status keeps the refusal.
+ */
+export const withoutCreates = ({ actions, report, requeueAt }: Plan): Plan => ({
+  actions: actions.filter(action => !creates(action)),
+  ...(report === undefined ? {} : { report }),
+  ...(requeueAt === undefined ? {} : { requeueAt }),
+})
+
+/**
+ * The actions in groups, each of which is begun when the one before is done. The object that stands
+ * for the gang is there before its pods. With `oneFirst` one pod is tried before the others, so that
+ * a gang that is refused costs one request.
+ */
+export function inOrder(actions: readonly Action[], oneFirst: boolean): Action[][] {
+  const isPod = (action: Action) => action.kind === 'create' && action.object.kind === 'Pod'
+  const before = actions.filter(action => 'object' in action && isGroup(action.object))
+  const first = oneFirst ? actions.find(isPod) : undefined
+  const then = actions.filter(action => !before.includes(action) && (first === undefined || !isPod(action)))
+  const rest = actions.filter(action => first !== undefined && isPod(action) && action !== first)
+  return [before, first === undefined ? then : [first, ...then], rest].filter(group => group.length > 0)
+}
+
+const isGroup = (object: Wanted): boolean => kindOf(object).includes('.')
 
 const unknownKind = ({ apiVersion, kind, metadata: { name } }: Wanted): string =>
   `${kind} ${name}: the API server does not serve ${apiVersion} ${kind}; install the scheduler that scheduling.provider of the chart names, or choose another provider`
@@ -69,8 +122,8 @@ export function judgeExisting(wanted: Wanted, found: KubeObject): 'ours' | 'leav
 }
 
 /** Whether the API server refuses new objects because the namespace is about to go. */
-export const isNamespaceLeaving = ({ code, text }: Pick<Answer, 'code' | 'text'>): boolean =>
-  code === 403 && text.includes('because it is being terminated')
+export const isNamespaceLeaving = ({ code, message }: Pick<Answer, 'code' | 'message'>): boolean =>
+  code === 403 && message.includes('because it is being terminated')
 
 /**
  * Says which label of a new object an admission webhook changed or removed. The operator finds its

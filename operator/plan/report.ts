@@ -19,6 +19,12 @@ export function reportingInterval(job: Job): number | undefined {
   return 'invalid' in reading || !isAsked ? undefined : reading.spec.reporting.intervalSeconds * 1000
 }
 
+/** Whether what happens to the job next may depend on its next report. */
+export function isWaitedFor(job: Job): boolean {
+  const { state, reason } = readStatus(job)
+  return state !== 'Running' || reason === 'ProgressUnknown'
+}
+
 /** The port on which rank 0 of a job answers. */
 export function reportingPort(job: Job): number {
   const reading = readSpec(job)

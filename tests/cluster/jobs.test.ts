@@ -303,7 +303,10 @@ async function advertise(gpus: number): Promise<void> {
 describe('a job with GPUs, its gang placed by Kubernetes', () => {
   it('is Queued without a pod on a node while one of two GPUs is there, and placed with both', async () => {
     // There is no GPU here, so the CPU image stands for a GPU worker on a node without a driver.
-    await installChart(world.cluster, ['scheduling.provider=kubernetes', 'image.gpuWorker.repository=scmoe/worker'])
+    await installChart(world.cluster, [
+      'scheduling.provider=kubernetes',
+      'image.gpuWorker.repository=localhost/scmoe/worker',
+    ])
     await advertise(1)
     await apply({ name: 'gpus', spec: { ...LONG, workers: { replicas: 2, gpusPerWorker: 1 } } })
     const queued = await until(world.kubectl, 'gpus', s => s.state === 'Queued')

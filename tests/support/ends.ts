@@ -3,7 +3,7 @@
 // worker's image.
 
 import type { ScMoEJobStatus } from '../../crds/status.ts'
-import { workerImage } from '../../tools/images/images.ts'
+import { builtImage } from '../../tools/images/images.ts'
 
 export type Ending = {
   /** Part of spec.workers.template.spec, besides the worker's container. */
@@ -142,7 +142,7 @@ export const ENDINGS: Record<string, Ending> = {
 
 /** The spec of the job for a case. `node` is the name of the only node. */
 export async function specOf({ pod, worker = {}, spec = {} }: Ending, node: string): Promise<Record<string, unknown>> {
-  const image = (await workerImage()).name
+  const image = (await builtImage('worker')).name
   const parts: { containers?: object[] } = JSON.parse(JSON.stringify(pod?.(image) ?? {}).replace('NODE', node))
   const containers = [{ name: 'worker', ...worker }, ...(parts.containers ?? [])]
   return {

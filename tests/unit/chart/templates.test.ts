@@ -19,7 +19,12 @@ const Manifest = z.looseObject({
 })
 const Role = Manifest.extend({
   rules: z.array(
-    z.strictObject({ apiGroups: z.array(z.string()), resources: z.array(z.string()), verbs: z.array(z.string()) }),
+    z.strictObject({
+      apiGroups: z.array(z.string()),
+      resources: z.array(z.string()),
+      resourceNames: z.array(z.string()).optional(),
+      verbs: z.array(z.string()),
+    }),
   ),
 })
 const Container = z.looseObject({
@@ -45,8 +50,9 @@ beforeAll(async () => {
   program = await helm('4')
 })
 
+const REGISTRY = ['--set', 'image.registry=registry.example.com/ml']
 const render = (...args: string[]) =>
-  spawnSync(program, ['template', 'scmoe', CHART, '--namespace', 'scmoe-system', ...args], {
+  spawnSync(program, ['template', 'scmoe', CHART, '--namespace', 'scmoe-system', ...REGISTRY, ...args], {
     encoding: 'utf8',
     maxBuffer: 2 ** 26,
   })
@@ -64,13 +70,15 @@ const container = (...args: string[]) => deployment(...args).spec.template.spec.
 
 describe('the chart', () => {
   it('passes helm lint --strict', () => {
-    expect(execFileSync(program, ['lint', '--strict', CHART], { encoding: 'utf8' })).toContain('0 chart(s) failed')
+    expect(execFileSync(program, ['lint', '--strict', CHART, ...REGISTRY], { encoding: 'utf8' })).toContain(
+      '0 chart(s) failed',
+    )
   })
 
   it('has the version of the package', () => {
     const { version } = z.object({ version: z.string() }).parse(JSON.parse(readFileSync('package.json', 'utf8')))
     expect(parse(readFileSync(`${CHART}/Chart.yaml`, 'utf8'))).toMatchObject({ version, appVersion: version })
-    expect(container().image).toBe(`scmoe/operator:${version}`)
+    expect(container().image).toBe(`registry.example.com/ml/operator:${version}`)
   })
 
   it('installs these objects', () => {
@@ -87,10 +95,13 @@ describe('the chart', () => {
       'Deployment/scmoe',
       'Pod/scmoe-test',
       'Role/scmoe-leader-election',
+      'Role/scmoe-test',
       'RoleBinding/scmoe-leader-election',
+      'RoleBinding/scmoe-test',
       'ScMoEJob/scmoe-test',
       'Service/scmoe-metrics',
       'ServiceAccount/scmoe',
+      'ServiceAccount/scmoe-test',
     ])
   })
 
@@ -119,14 +130,14 @@ describe('the chart', () => {
     const args = ['--set', 'watchNamespaces={a,b}']
     expect(ofKind('ClusterRoleBinding', ...args)).toEqual([])
     const bindings = ofKind('RoleBinding', ...args).map(({ metadata }) => `${metadata.namespace}/${metadata.name}`)
-    expect(bindings).toEqual(['a/scmoe', 'b/scmoe', 'scmoe-system/scmoe-leader-election'])
+    expect(bindings).toEqual(['a/scmoe', 'b/scmoe', 'scmoe-system/scmoe-leader-election', 'a/scmoe-test'])
     expect(parseOptions(container(...args).args)).toMatchObject({ watchNamespaces: ['a', 'b'] })
   })
 
   it('starts the operator with flags that it has, and that say what the values say', () => {
     expect(parseOptions(container().args)).toMatchObject({
-      workerImage: 'scmoe/worker:0.1.0',
-      gpuWorkerImage: 'scmoe/worker-gpu:0.1.0',
+      workerImage: 'registry.example.com/ml/worker:0.1.0',
+      gpuWorkerImage: 'registry.example.com/ml/worker-gpu:0.1.0',
       leaderElect: true,
       leaderElectionNamespace: 'scmoe-system',
       logLevel: 'info',
@@ -149,7 +160,7 @@ describe('the chart', () => {
       leaderElect: false,
       logLevel: 'debug',
     })
-    expect(ofKind('Role', ...args)).toEqual([])
+    expect(ofKind('Role', ...args).map(({ metadata }) => metadata.name)).toEqual(['scmoe-test'])
   })
 
   it('runs it as nobody, with nothing to write to and no capabilities', () => {
@@ -199,7 +210,7 @@ describe('the chart', () => {
   })
 
   it('names its objects after the release', () => {
-    const { stdout } = spawnSync(program, ['template', 'first', CHART, '--namespace', 'x'], {
+    const { stdout } = spawnSync(program, ['template', 'first', CHART, '--namespace', 'x', ...REGISTRY], {
       encoding: 'utf8',
       maxBuffer: 2 ** 26,
     })

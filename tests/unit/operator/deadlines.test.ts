@@ -260,6 +260,7 @@ describe('a gang of which the API server admits only some workers', () => {
     const world = new World(spec)
     world.settle()
     world.service = undefined
+    Object.assign(world.job, { status: undefined })
     const message = 'Service gpt: services "gpt" is forbidden: exceeded quota: team'
     world.job.status = { ...refusedStatus(world.job, { reason: 'CreateRefused', message }, world.now) }
     world.wait(100)
