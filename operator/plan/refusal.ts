@@ -60,6 +60,7 @@ const REFUSALS: ReadonlySet<string | undefined> = new Set([
   'CreateRefused',
   'CreateFailed',
   'NameTaken',
+  'PodChanged',
   'SchedulerMissing',
 ])
 
