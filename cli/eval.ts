@@ -5,6 +5,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { join, resolve } from 'node:path'
 import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
+import { plainText } from '../crds/contract.ts'
 import {
   type Evaluation,
   EvaluationMessage,
@@ -91,7 +92,7 @@ function text(found: Evaluation): string {
     ['gradient norm', found.gradientNorm, ''],
   ]
   return [
-    `${styleText('bold', found.checkpoint)}${step === undefined ? '' : `  step ${step}`}`,
+    `${styleText('bold', plainText(found.checkpoint))}${step === undefined ? '' : `  step ${step}`}`,
     `${sequences} ${sequences === 1 ? 'sequence' : 'sequences'} of ${sequenceLength} tokens, ${batchSequences} at a time`,
     ...rows.flatMap(([name, value, more]) =>
       value === undefined ? [] : [`  ${name.padEnd(14)} ${digits(value)}${more && styleText('dim', `  ${more}`)}`],

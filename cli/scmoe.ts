@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The scmoe command: runs the command line and turns errors into texts and exit codes.
 
+import { plainText } from '../crds/contract.ts'
 import { program } from './program.ts'
 
 /**
@@ -20,6 +21,6 @@ try {
     process.exitCode = code
   }).parseAsync()
 } catch (error) {
-  console.error(explain(error))
+  console.error(plainText(explain(error)))
   process.exitCode = 1
 }

@@ -11,6 +11,7 @@ import { parameterCounts } from '../../worker/model/tensors.ts'
 import { describe } from '../../worker/schedule/schedule.ts'
 import { type Job, JobFileError, readJob } from '../job-file.ts'
 import { type Assumed, type Planned, planPrograms } from './programs.ts'
+import { restricted } from './restricted.ts'
 import { type Measured, readMeasured } from './results.ts'
 
 export interface PlanOptions extends Assumed {
@@ -35,6 +36,7 @@ export function planCommand(file: string, options: PlanOptions): string {
   return [
     heading(job, model),
     ['The operator would', ...created.map(sentence => `  ${sentence}`)].join('\n'),
+    ...restricted(job.spec),
     memory(planned, model, options.rank),
     weighed(planned, options, measured),
     planned.timeline,

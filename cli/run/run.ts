@@ -6,7 +6,7 @@ import { dirname, join, resolve } from 'node:path'
 import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
 import { z } from 'zod'
-import { EXIT, Progress } from '../../crds/contract.ts'
+import { EXIT, Progress, plainText } from '../../crds/contract.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
@@ -174,7 +174,7 @@ function progressLine(progress: Progress): string {
     progress.schedule,
     progress.estimatedRemainingSeconds !== undefined && `${progress.estimatedRemainingSeconds} s left`,
   ]
-  return parts.filter(Boolean).join('  ')
+  return plainText(parts.filter(Boolean).join('  '))
 }
 
 interface Conclusion {
@@ -204,7 +204,7 @@ function conclude(ends: readonly RankEnd[], run: Conclusion): number {
   } else {
     const log = join(run.output, 'logs', `rank-${first?.rank}.log`)
     const why = first?.failure?.message ?? `ended with code ${code} without saying why${lastLines(log)}`
-    console.error(`${styleText('red', 'failed', { stream: process.stderr })}  rank ${first?.rank}: ${why}`)
+    console.error(`${styleText('red', 'failed', { stream: process.stderr })}  rank ${first?.rank}: ${plainText(why)}`)
     console.error(`Log: ${log}`)
   }
   return code
