@@ -5,6 +5,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { join, resolve } from 'node:path'
 import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
+import { plainText } from '../crds/contract.ts'
 import {
   type Evaluation,
   EvaluationMessage,
@@ -91,8 +92,8 @@ function text(found: Evaluation): string {
     ['gradient norm', found.gradientNorm, ''],
   ]
   return [
-    `${styleText('bold', found.checkpoint)}${step === undefined ? '' : `  step ${step}`}`,
-    `${data.path}  ${data.tokens} tokens, read as ${data.type} ${data.because}; vocabulary ${vocabulary}`,
+    `${styleText('bold', plainText(found.checkpoint))}${step === undefined ? '' : `  step ${step}`}`,
+    `${plainText(data.path)}  ${data.tokens} tokens, read as ${data.type} ${data.because}; vocabulary ${vocabulary}`,
     `${sequences} ${sequences === 1 ? 'sequence' : 'sequences'} of ${sequenceLength} tokens, ${sequences * sequenceLength} predicted, ${batchSequences} at a time, in ${precision}`,
     ...rows.flatMap(([name, value, more]) =>
       value === undefined ? [] : [`  ${name.padEnd(14)} ${digits(value)}${more && styleText('dim', `  ${more}`)}`],
