@@ -33,6 +33,11 @@ export const ENV = {
   worldSize: 'SCMOE_WORLD_SIZE',
   /** host:port on which rank 0 listens for the other ranks. */
   rendezvous: 'SCMOE_RENDEZVOUS',
+  /**
+   * Random text of at least MIN_SECRET characters, the same for all workers of a job. By it they
+   * know each other; a single rank needs none.
+   */
+  secret: 'SCMOE_SECRET',
   /** The job's `spec` as JSON, without the pod template. */
   spec: 'SCMOE_SPEC',
   /** Folder for checkpoints and the trace. Without it neither is written. */
@@ -52,9 +57,11 @@ export const ENV = {
   localRank: 'SCMOE_LOCAL_RANK',
 } as const
 
-/** The first rank of a pod answers on `http`, the further ranks on the ports that follow. */
+/** The port of HTTP if the job names no other (network.httpPort). */
 export const PORT = { http: 8080 } as const
 export const CONTAINER = 'worker'
+/** Length of the shortest ENV.secret. */
+export const MIN_SECRET = 32
 export const OUTPUT_DIRECTORY = '/output'
 
 /**

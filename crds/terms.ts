@@ -129,6 +129,7 @@ export const TERMS = {
   chunks: { cel: optional('overlap.chunks', 0), of: s => s.overlap.chunks ?? 0 },
   exchange: { cel: 'self.overlap.exchange', of: s => s.overlap.exchange },
   port: { cel: 'self.network.port', of: s => s.network.port },
+  httpPort: { cel: 'self.network.httpPort', of: s => s.network.httpPort },
   initialSeconds: { cel: 'self.failurePolicy.backoff.initialSeconds', of: s => s.failurePolicy.backoff.initialSeconds },
   maxSeconds: { cel: 'self.failurePolicy.backoff.maxSeconds', of: s => s.failurePolicy.backoff.maxSeconds },
   progressDeadlineSeconds: { cel: 'self.progressDeadlineSeconds', of: s => s.progressDeadlineSeconds },

@@ -5,6 +5,7 @@ import { API_VERSION, KIND } from '../../crds/contract.ts'
 import { resolveModel } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import type { Job as KubeJob } from '../../operator/objects/wire.ts'
+import { budget } from '../../operator/objects/workers.ts'
 import { plan, describe as sentences } from '../../operator/plan/plan.ts'
 import { type ModelConfig, modelConfig } from '../../worker/model/config.ts'
 import { parameterCounts } from '../../worker/model/tensors.ts'
@@ -53,7 +54,11 @@ function planObjects(job: Job, workerImage: string) {
   const settings = { workerImage, gpuWorkerImage: workerImage, scheduler: { provider: 'none' as const } }
   const planned = plan({ ...nothing, ...settings, job: object }, 0)
   const objects = planned.actions.flatMap(action => ('object' in action ? [action.object] : []))
-  return { sentences: sentences(planned), objects }
+  // The operator creates the budget when the gang runs.
+  return {
+    sentences: sentences(planned),
+    objects: [...objects, budget({ ...metadata, spec: job.spec }, job.spec.workers.replicas - 1)],
+  }
 }
 
 function heading({ name, namespace, spec }: Job, model: ModelConfig): string {

@@ -1,7 +1,7 @@
 // Rules for updates. At any time a user may change suspend, deadlines, reporting, and everySteps
 // and keep of checkpoint, raise training.steps, and change replicas of an elastic job. Other fields
-// of workers, scheduling and training.precision can change while the job is suspended, the rest
-// never.
+// of workers, scheduling, network and training.precision can change while the job is suspended, the
+// rest never.
 
 import { messageExpression, type SchemaRule } from '../rule.ts'
 
@@ -58,12 +58,16 @@ export const TRANSITIONS: readonly Transition[] = [
   immutable('data'),
   immutable('parallelism'),
   immutable('overlap'),
-  immutable('network'),
   immutable('failurePolicy'),
   transition('training.steps', 'upward', {
     at: 'spec.training.steps',
     rule: 'self >= oldSelf',
     message: 'training.steps can only be raised, not lowered from {old} to {new}: use at least {old}',
+  }),
+  transition('network', 'while suspended', {
+    at: 'spec',
+    rule: 'self.network == oldSelf.network || oldSelf.suspend',
+    message: `network ${SUSPENDED}`,
   }),
   transition('training.precision', 'while suspended', {
     at: 'spec',

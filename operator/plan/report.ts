@@ -1,7 +1,7 @@
 // From a worker's progress record to the part of the status that the field owner OWNER_PROGRESS
 // writes: progress, throughput and the last checkpoint.
 
-import type { Progress } from '../../crds/contract.ts'
+import { PORT, type Progress } from '../../crds/contract.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import type { CheckpointStatus, ProgressStatus, ScMoEJobStatus, State, ThroughputStatus } from '../../crds/status.ts'
 import { defined, same } from '../objects/json.ts'
@@ -17,6 +17,18 @@ export function reportingInterval(job: Job): number | undefined {
   const reading = readSpec(job)
   const isAsked = hasRun({ status: readStatus(job) }) && job.metadata.deletionTimestamp === undefined
   return 'invalid' in reading || !isAsked ? undefined : reading.spec.reporting.intervalSeconds * 1000
+}
+
+/** Whether what happens to the job next may depend on its next report. */
+export function isWaitedFor(job: Job): boolean {
+  const { state, reason } = readStatus(job)
+  return state !== 'Running' || reason === 'ProgressUnknown'
+}
+
+/** The port on which rank 0 of a job answers. */
+export function reportingPort(job: Job): number {
+  const reading = readSpec(job)
+  return 'invalid' in reading ? PORT.http : reading.spec.network.httpPort
 }
 
 /** The report to write after rank 0 of a running job answered. Undefined if the status has it. */

@@ -20,12 +20,15 @@ export class World {
   readonly gonePods = new Map<string, Pod>()
   /** Pods as the operator sent them, by name. */
   readonly made = new Map<string, KubeObject & { readonly [key: string]: unknown }>()
-  readonly settings: Settings
+  settings: Settings
   /** Objects of the scheduling provider. */
   groups: KubeObject[] = []
   service: KubeObject | undefined
   budget: KubeObject | undefined
+  networkPolicy: KubeObject | undefined
   lastAnswer: LastAnswer | undefined
+  /** The words of events, by the pod's uid. */
+  readonly podWords = new Map<string, string>()
   /** Number of pods that the nodes have room for. */
   room = Number.POSITIVE_INFINITY
   #pods = 0
@@ -42,9 +45,10 @@ export class World {
   }
 
   plan(): Plan {
-    const { job, service, budget, groups, lastAnswer, settings } = this
+    const { job, service, budget, networkPolicy, groups, lastAnswer, podWords, settings } = this
     const [pods, gonePods] = [[...this.pods.values()], [...this.gonePods.values()]]
-    return plan({ job, pods, gonePods, service, budget, groups, lastAnswer, watchedSince: T0, ...settings }, this.now)
+    const objects = { job, pods, gonePods, service, budget, networkPolicy, groups }
+    return plan({ ...objects, lastAnswer, podWords, watchedSince: T0, ...settings }, this.now)
   }
 
   /**
@@ -61,6 +65,9 @@ export class World {
       else if (action.kind === 'delete') this.#stop(action.pod.metadata.name)
       else if (action.object.kind === 'Service') this.service = action.object
       else if (action.object.kind === 'PodDisruptionBudget') this.budget = action.object
+      else if (action.object.kind === 'NetworkPolicy') this.networkPolicy = action.object
+      // The operator never sees a Secret again.
+      else if (action.object.kind === 'Secret') continue
       else if (action.object.kind === 'Pod') this.#create(action.object)
       else
         this.groups = [
@@ -221,7 +228,9 @@ export class World {
     const pod = this.#pod(name)
     const others = pod.status?.conditions?.filter(({ type }) => type !== 'Ready') ?? []
     const conditions = [...others, { type: 'Ready', status, ...this.#since() }]
-    pod.status = { phase: 'Running', podIP: '10.0.0.1', conditions }
+    const state = { running: {} }
+    const containerStatuses = [{ name: 'worker', image: 'worker:1', ready: status === 'True', state }]
+    pod.status = { phase: 'Running', podIP: '10.0.0.1', conditions, containerStatuses }
   }
 
   #stop(name: string): void {

@@ -54,8 +54,15 @@ export class Kubelet {
     })
   }
 
+  /** Writes any status, as it is said. The pod has its node before. */
+  async says(pod: Pod, status: object): Promise<void> {
+    if (pod.spec?.nodeName === undefined) await this.#bind(pod)
+    await this.#patch(pod, status)
+  }
+
   async unready(pod: Pod): Promise<void> {
-    await this.#patch(pod, { conditions: [ready(false)] })
+    const containerStatuses = [status(pod, { running: { startedAt: seconds(Date.now()) } }, false)]
+    await this.#patch(pod, { conditions: [ready(false)], containerStatuses })
   }
 
   async waiting(pod: Pod, reason: string, message: string): Promise<void> {

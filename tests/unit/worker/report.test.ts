@@ -38,6 +38,7 @@ function recordOf(rank: number, worldSize = 2): RunRecord {
       [ENV.rank]: String(rank),
       [ENV.worldSize]: String(worldSize),
       [ENV.rendezvous]: 'localhost:1',
+      [ENV.secret]: 'a-random-text-of-32-characters...',
       [ENV.spec]: JSON.stringify(spec),
     }),
   )
