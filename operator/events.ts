@@ -65,6 +65,11 @@ export class Events {
     this.#sent.delete(uid)
   }
 
+  /** Number of events that are remembered for a series. */
+  get remembered(): number {
+    return [...this.#sent.values()].reduce((sum, sent) => sum + sent.size, 0)
+  }
+
   /** Resolves when all events are sent or lost. */
   async settled(): Promise<void> {
     while (this.#draining.size > 0) await Promise.all(this.#draining.values())

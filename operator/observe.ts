@@ -114,6 +114,11 @@ export class Caches {
     }
   }
 
+  /** Number of objects that are kept. */
+  get size(): { jobs: number; pods: number; gonePods: number } {
+    return { jobs: [...this.jobs()].length, pods: this.#pods.size, gonePods: this.#gonePods.size }
+  }
+
   isUrgent(key: string): boolean {
     const job = this.#get('ScMoEJob', key)
     return job !== undefined && isUrgent(job, this.#pods.of(key))
@@ -180,6 +185,10 @@ export class Caches {
 /** Objects by the job to which they belong. */
 class Index<T> {
   readonly #jobs = new Map<string, Map<string, T>>()
+
+  get size(): number {
+    return [...this.#jobs.values()].reduce((sum, objects) => sum + objects.size, 0)
+  }
 
   of(job: string): T[] {
     return [...(this.#jobs.get(job)?.values() ?? [])]
