@@ -5,7 +5,16 @@ import { isCode } from './api/errors.ts'
 import { Kube } from './api/kube.ts'
 import { Reflector } from './api/reflector.ts'
 import { groupKind, jobOfGroup, KUEUE_WORKLOAD } from './objects/providers.ts'
-import { type GroupKind, type Job, type Kind, type KubeObject, keyOf, type Pod, pathOf } from './objects/wire.ts'
+import {
+  type GroupKind,
+  isGroup,
+  type Job,
+  type Kind,
+  type KubeObject,
+  keyOf,
+  type Pod,
+  pathOf,
+} from './objects/wire.ts'
 import { isUrgent } from './plan/urgency.ts'
 import type { Leftovers, Observed, Settings } from './plan/view.ts'
 import { metrics } from './telemetry.ts'
@@ -137,8 +146,8 @@ export class Caches {
   }
 
   /**
-   * Takes the server's answer to a write of ours, so that the next decision sees it. `quietly` means
-   * that no decision follows from it.
+   * Takes the server's answer to a write of ours, so that the next decision sees it. `quietly`
+   * means that no decision follows from it.
    */
   remember<K extends Kind>(kind: K, object: Objects[K], quietly = false): void {
     const { namespaces } = this.#options
@@ -206,8 +215,6 @@ class Index<T> {
     this.#jobs.delete(job)
   }
 }
-
-const isGroup = (kind: Kind): kind is GroupKind => kind.includes('.')
 
 /** Kueue creates its Workloads itself, without our label, and puts a pod template into each. */
 const groupOptions = (kind: GroupKind) =>

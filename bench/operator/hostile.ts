@@ -1,5 +1,5 @@
-// What one namespace does to another: the life of jobs in a quiet namespace, alone and while another
-// namespace behaves badly. Turns of both take place in the same run, one after another.
+// The life of jobs in a quiet namespace, alone and while another namespace behaves badly. Turns of
+// both take place in the same run, one after another.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathOf } from '../../operator/objects/wire.ts'

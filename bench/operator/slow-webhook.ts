@@ -31,9 +31,8 @@ export class SlowWebhook {
   /** An answer comes when what `wait` returns is over. */
   static async start(world: Place, namespace: string, wait: () => Promise<unknown>): Promise<SlowWebhook> {
     const { key, cert } = certificate(join(world.folder, 'webhook'))
-    const server = createServer({ key, cert }, async (request, response) => {
-      const [text] = await Promise.all([textOf(request), wait()])
-      hook.#answer(text, response)
+    const server = createServer({ key, cert }, (request, response) => {
+      void Promise.all([textOf(request), wait()]).then(([text]) => hook.#answer(text, response))
     })
     const hook = new SlowWebhook(world, server, namespace)
     await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))

@@ -4,7 +4,7 @@
 import type { Pace } from './pace.ts'
 import { Shares } from './shares.ts'
 
-/** Requests under way. More of them would cost a burst of TLS handshakes before any is answered faster. */
+/** Requests under way. More would cost a burst of TLS handshakes before any is answered faster. */
 const AT_ONCE = 32
 /** An admission webhook may hold a request for long, and then others have its place. */
 const SLOW_MILLISECONDS = 1000

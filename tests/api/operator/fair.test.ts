@@ -75,7 +75,7 @@ describe('a quiet namespace', () => {
     const alone = await life(quiet, 'alone')
     await quota(refused, 0)
     const from = proxy.acts.length
-    const names = Array.from({ length: 30 }, (_, i) => `job-${i}`)
+    const names = Array.from({ length: 16 }, (_, i) => `job-${i}`)
     await Promise.all(names.map(async name => refused.createJob(name, { workers: { replicas: 4 } })))
     const beside = await life(quiet, 'beside')
     for (const name of names) await refused.state(name, 'Pending', 'CreateRefused')
