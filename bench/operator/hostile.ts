@@ -86,12 +86,12 @@ async function webhook({ world, subject, sizes }: Place, namespace: string): Pro
 
 /** All gangs run and fail at once, and again whenever all of them run. */
 async function failing({ world, subject, sizes }: Place, namespace: string): Promise<() => Promise<void>> {
-  let ended = false
+  const stop = new AbortController()
   await send({ world, subject }, { namespace, to: sizes.failing, workers: 1 })
   await world.pods.count(namespace, sizes.failing)
   const old = new Set<string | undefined>()
   const fail = async () => {
-    while (!ended) {
+    while (!stop.signal.aborted) {
       const fresh = world.pods
         .in(namespace)
         .filter(({ pod, readyAt }) => readyAt !== undefined && !old.has(pod.metadata.uid))
@@ -104,7 +104,7 @@ async function failing({ world, subject, sizes }: Place, namespace: string): Pro
   }
   const loop = fail()
   return async () => {
-    ended = true
+    stop.abort()
     await loop
     await world.clear(pathOf('ScMoEJob', namespace))
   }

@@ -42,14 +42,16 @@ export class Turns {
     }
   }
 
+  #resume = (): void => {
+    this.#pause = undefined
+    this.#pump()
+  }
+
   #hasToPause(): boolean {
     const now = performance.now()
     const wait = this.#pace?.wait(now) ?? 0
     if (wait > 0) {
-      this.#pause ??= setTimeout(() => {
-        this.#pause = undefined
-        this.#pump()
-      }, Math.ceil(wait))
+      if (this.#pause === undefined) this.#pause = setTimeout(this.#resume, Math.ceil(wait))
       return true
     }
     this.#pace?.take(now)

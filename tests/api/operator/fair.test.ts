@@ -124,9 +124,9 @@ describe('a quiet namespace', () => {
     })
     const names = Array.from({ length: 15 }, (_, i) => `job-${i}`)
     await Promise.all(names.map(async name => busy.createJob(name, { failurePolicy })))
-    let ended = false
+    const stop = new AbortController()
     const storm = async () => {
-      for (let i = 0; !ended; i++) {
+      for (let i = 0; !stop.signal.aborted; i++) {
         await busy.patchJob('wide', { reporting: { intervalSeconds: 10 + (i % 50) } })
         const running = (await busy.list<Pod>('Pod')).filter(
           ({ status, metadata }) => status?.phase === 'Running' && metadata.name.startsWith('job-'),
@@ -140,7 +140,7 @@ describe('a quiet namespace', () => {
     // The busy namespace goes on as well.
     await busy.status('wide', ({ state }) => state === 'Running')
     await busy.status('job-0', ({ restarts = 0 }) => restarts > 1)
-    ended = true
+    stop.abort()
     await storming
     expect(beside / alone).toBeLessThan(10)
   })

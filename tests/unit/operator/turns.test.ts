@@ -9,14 +9,15 @@ describe('requests of many namespaces', () => {
   /** Sends so many requests, each of which takes so long. */
   const send = (turns: Turns, namespace: string, count: number, milliseconds: number) => {
     const seen = { sent: 0, most: 0, underWay: 0 }
-    for (let i = 0; i < count; i++)
-      void turns.next(namespace).then(async release => {
-        seen.sent++
-        seen.most = Math.max(seen.most, ++seen.underWay)
-        await new Promise(resolve => setTimeout(resolve, milliseconds))
-        seen.underWay--
-        release()
-      })
+    const one = async () => {
+      const release = await turns.next(namespace)
+      seen.sent++
+      seen.most = Math.max(seen.most, ++seen.underWay)
+      await new Promise(resolve => setTimeout(resolve, milliseconds))
+      seen.underWay--
+      release()
+    }
+    for (let i = 0; i < count; i++) void one()
     return seen
   }
 
