@@ -361,6 +361,7 @@ export const EXIT_REMEDIES = {
     'If it happens again on the same node, look for Xid in its kernel log and take the GPU out of service. NCCL_DEBUG=WARN shows what NCCL reports.',
   checkpoint: 'Check the volume: free space, permissions and read-only mounts.',
   rendezvous: 'Look for the pod that is missing with `kubectl get pods`. Check network policies between the workers.',
+  dataUnavailable: 'Repair the storage or the mount that the message names. The next attempt reads on.',
   peerLost:
     'Find the failure of the other rank, which is the cause. If it did not fail, check the network between the nodes.',
   terminated: '',

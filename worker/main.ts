@@ -73,13 +73,14 @@ async function work(config: WorkerConfig, signal: AbortSignal): Promise<Ending> 
   // Everything that can be wrong with this rank alone is checked before it waits for the others.
   const model = modelConfig(spec, worldSize)
   const path = dataPath(spec.data, config.dataDirectory, join(import.meta.dirname, '../build/data'))
-  const data = new TokenData(path, {
+  const data = await TokenData.open(path, {
     tokens: spec.data.tokens,
     vocabulary: model.vocabulary,
     sequenceLength: model.sequence,
   })
   if (spec.data.tokens === 'bytes' && data.look === 'binary')
     log.warn(`${path} has zero bytes, which text does not have: if it holds token numbers, set spec.data.tokens`)
+  log.info(await data.check(config, signal), 'tokens checked')
   makeOutputDirectory(config)
   const engine = createEngine({
     backend: config.backend,
