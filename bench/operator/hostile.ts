@@ -31,6 +31,8 @@ type Start = (place: Place, namespace: string) => Promise<() => Promise<void>>
 
 const WORKER_ERROR = 70
 const WORKERS = 2
+/** Time for all gangs to be created, on a machine that is busy with other work. */
+const PATIENCE_SECONDS = 600
 
 const STARTS: Record<Turn, Start> = { alone: async () => async () => undefined, refused, webhook, failing }
 
@@ -88,7 +90,7 @@ async function webhook({ world, subject, sizes }: Place, namespace: string): Pro
 async function failing({ world, subject, sizes }: Place, namespace: string): Promise<() => Promise<void>> {
   const stop = new AbortController()
   await send({ world, subject }, { namespace, to: sizes.failing, workers: 1 })
-  await world.pods.count(namespace, sizes.failing)
+  await world.pods.count(namespace, sizes.failing, PATIENCE_SECONDS)
   const old = new Set<string | undefined>()
   const fail = async () => {
     while (!stop.signal.aborted) {
@@ -128,7 +130,7 @@ export function rowsOf(lives: Lives, quantile: (values: readonly number[], q: nu
       const [values, alone] = [lives[hostile].map(life => life[phase]), lives.alone.map(life => life[phase])]
       const [p50, p99] = [quantile(values, 0.5), quantile(values, 0.99)]
       const ratios = { ratio50: p50 / quantile(alone, 0.5), ratio99: p99 / quantile(alone, 0.99) }
-      return { hostile, phase, samples: values.length, p50, p99, ...ratios }
+      return { hostile, phase, samples: values.length, p50: Math.round(p50), p99: Math.round(p99), ...ratios }
     }),
   )
 }
