@@ -2,7 +2,6 @@
 
 import { hostname } from 'node:os'
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { PORT } from '../crds/contract.ts'
 import { isRecord } from './objects/json.ts'
 import type { ReportReaders } from './objects/network-policy.ts'
 import { PROVIDERS, type ProviderName } from './objects/providers.ts'
@@ -25,7 +24,7 @@ export type Options = {
   leaseSeconds: number
   metricsPort: number
   healthPort: number
-  progressPort: number
+  progressPort: number | undefined
   watchIdleSeconds: number
   shutdownSeconds: number
   logLevel: string
@@ -150,9 +149,11 @@ const processFlags = (): Option[] => [
   flag('--health-port <port>', 'port of /healthz and /readyz; 0 for none', 'SCMOE_HEALTH_PORT')
     .argParser(integer(0, 65_535))
     .default(8081),
-  flag('--progress-port <port>', 'port on which rank 0 answers /progress', 'SCMOE_PROGRESS_PORT')
-    .argParser(integer(1, 65_535))
-    .default(PORT.http),
+  flag(
+    '--progress-port <port>',
+    "port on which rank 0 answers /progress; default: the job's network.httpPort",
+    'SCMOE_PROGRESS_PORT',
+  ).argParser(integer(1, 65_535)),
   flag('--watch-idle-seconds <n>', 'a watch that is silent for so long is opened again', 'SCMOE_WATCH_IDLE_SECONDS')
     .argParser(integer(1, 3600))
     .default(90),

@@ -3,13 +3,15 @@
 // like a worker does.
 
 import { availableParallelism } from 'node:os'
+import { plainText } from '../../crds/contract.ts'
 import { brokenByEnvironment } from '../../crds/environment.ts'
 import { resolveModel } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import { type Broken, brokenRules, brokenText } from '../../crds/rules.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { modelConfig } from '../../worker/model/config.ts'
-import { type Job, JobFileError, readJob } from '../job-file.ts'
+import { type Job, JobFileError, readJob, withDataPath } from '../job-file.ts'
+import { time } from '../sentence.ts'
 import { computedOfRun, measureCompute } from './measure.ts'
 import { type Computed, type Network, type Prediction, predict } from './predict.ts'
 import { type Validation, validateWorld } from './validate.ts'
@@ -33,7 +35,8 @@ const VALIDATED = [2, 4]
 
 /** The text, or the figures as JSON. Throws JobFileError. */
 export async function simulateCommand(file: string, options: SimulateOptions): Promise<string> {
-  const job = readJob(file)
+  const read = readJob(file)
+  const job = { ...read, spec: withDataPath(read.spec, file, note => console.error(`note: ${plainText(note)}`)) }
   demandMeasurable(job, options)
   if (options.validate) {
     const found: Validation[] = []
@@ -108,7 +111,7 @@ function onCpus(spec: ScMoEJobSpec): ScMoEJobSpec {
 
 const greatestCommonDivisor = (a: number, b: number): number => (b === 0 ? a : greatestCommonDivisor(b, a % b))
 
-const milliseconds = (value: number) => `${value.toFixed(1)} ms`
+const milliseconds = (value: number) => time(1000 * value)
 
 function text({ name, spec }: Job, found: readonly Prediction[], options: SimulateOptions): string {
   const perRank = spec.training.globalBatchSequences / worldSizeOf(spec)

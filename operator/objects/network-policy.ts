@@ -1,6 +1,6 @@
 // The NetworkPolicy of a job, as data: who may open connections to its workers.
 
-import { LABEL, PORT } from '../../crds/contract.ts'
+import { LABEL } from '../../crds/contract.ts'
 import { ranksPerWorker } from '../../crds/ranks.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import type { Json } from './json.ts'
@@ -36,6 +36,6 @@ export function networkPolicy(
 
 /** The ports on which the ranks of one worker serve their reports. */
 function reportPorts(spec: ScMoEJobSpec): Json {
-  const ranks = ranksPerWorker(spec)
-  return { port: PORT.http, ...(ranks === 1 ? {} : { endPort: PORT.http + ranks - 1 }), protocol: 'TCP' }
+  const [ranks, port] = [ranksPerWorker(spec), spec.network.httpPort]
+  return { port, ...(ranks === 1 ? {} : { endPort: port + ranks - 1 }), protocol: 'TCP' }
 }

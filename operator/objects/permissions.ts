@@ -19,12 +19,14 @@ export const NAMESPACE_RULES: readonly Rule[] = [
   // The admission plugin OwnerReferencesPermissionEnforcement asks for this permission when an
   // owner reference has `blockOwnerDeletion`.
   { apiGroups: [GROUP], resources: [`${PLURAL}/finalizers`], verbs: ['update'] },
-  { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list', 'watch', 'create', 'delete'] },
+  // `patch` gives a pod back the owner references that somebody removed.
+  { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list', 'watch', 'create', 'patch', 'delete'] },
   { apiGroups: [''], resources: ['services'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
   // No right to read any Secret, not even the operator's own ones: the kubelet gives them to pods.
   { apiGroups: [''], resources: ['secrets'], verbs: ['create'] },
   { apiGroups: ['policy'], resources: ['poddisruptionbudgets'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
-  { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create', 'patch'] },
+  // `list` finds out why a volume of a pod is not mounted.
+  { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['list', 'create', 'patch'] },
 ]
 
 /** Needed in the same namespaces if each job gets a NetworkPolicy. */

@@ -35,6 +35,7 @@ import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { ScMoEJobStatus, type State } from '../../crds/status.ts'
 import type { ReportReaders } from '../objects/network-policy.ts'
 import { isOwnedBy } from '../objects/owned.ts'
+import type { PodWords } from '../objects/pod-words.ts'
 import type { Scheduler } from '../objects/providers.ts'
 import { type Job, type KubeObject, type Pod, podName } from '../objects/wire.ts'
 
@@ -54,6 +55,7 @@ export type Observed = {
   /** The scheduling provider's objects for this job's gangs. */
   groups?: readonly KubeObject[]
   lastAnswer?: LastAnswer | undefined
+  podWords?: PodWords | undefined
   /** Since when this operator asks for progress, in milliseconds since 1970. */
   watchedSince: number
 } & Settings

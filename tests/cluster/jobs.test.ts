@@ -5,8 +5,10 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { ScMoEJobStatus } from '../../crds/status.ts'
 import { installChart, ROOT } from '../../tools/install.ts'
 import { run } from '../../tools/process.ts'
+import { ENDINGS, specOf } from '../support/ends.ts'
 import {
   type JobOptions,
   manifest,
@@ -234,6 +236,43 @@ describe('a job on a real node', () => {
     expect(failed.restarts).toBe(0)
   })
 })
+
+// All of them run at once, because most of their time is waiting.
+describe('a pod that ends or waits for another reason than its worker', () => {
+  const nameOf = (title: string) => `end-${Object.keys(ENDINGS).indexOf(title)}`
+
+  beforeAll(async () => {
+    const node = (await world.kubectl('get', 'nodes', '-o', 'jsonpath={.items[0].metadata.name}')).trim()
+    for (const [title, ending] of Object.entries(ENDINGS))
+      await apply({ name: nameOf(title), spec: await specOf(ending, node) })
+  })
+
+  it.concurrent.each(Object.entries(ENDINGS))('is told: %s', async (title, { until: done, is, says, prints }) => {
+    const name = nameOf(title)
+    const seen = await reaches(name, done)
+    expect(seen).toMatchObject(is)
+    if (says !== undefined) expect(seen.lastFailure?.message ?? seen.message).toMatch(says)
+    for (const [command, text] of Object.entries(prints ?? {}))
+      expect(await scmoe(command, name), `scmoe ${command}`).toContain(text)
+    await remove(name)
+  })
+})
+
+/** Polls the status, also of a job that has failed. */
+async function reaches(name: string, done: (seen: ScMoEJobStatus) => boolean): Promise<ScMoEJobStatus> {
+  const deadline = Date.now() + 180_000
+  for (;;) {
+    const seen = await status(world.kubectl, name)
+    if (done(seen)) return seen
+    if (Date.now() > deadline) throw new Error(`${name} did not get there: ${JSON.stringify(seen, null, 2)}`)
+    await new Promise(resolve => setTimeout(resolve, 1000))
+  }
+}
+
+async function scmoe(command: string, job: string): Promise<string> {
+  const flags = ['--namespace', NAMESPACE, '--kubeconfig', world.cluster.kubeconfig]
+  return run('node', [join(ROOT, 'cli/scmoe.ts'), command, job, ...flags])
+}
 
 /** Takes the pod's link to its node down: no packet leaves or arrives, and nothing is closed. */
 async function cutOff(pid: number): Promise<void> {

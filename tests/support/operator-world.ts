@@ -27,6 +27,8 @@ export class World {
   budget: KubeObject | undefined
   networkPolicy: KubeObject | undefined
   lastAnswer: LastAnswer | undefined
+  /** The words of events, by the pod's uid. */
+  readonly podWords = new Map<string, string>()
   /** Number of pods that the nodes have room for. */
   room = Number.POSITIVE_INFINITY
   #pods = 0
@@ -43,10 +45,10 @@ export class World {
   }
 
   plan(): Plan {
-    const { job, service, budget, networkPolicy, groups, lastAnswer, settings } = this
+    const { job, service, budget, networkPolicy, groups, lastAnswer, podWords, settings } = this
     const [pods, gonePods] = [[...this.pods.values()], [...this.gonePods.values()]]
     const objects = { job, pods, gonePods, service, budget, networkPolicy, groups }
-    return plan({ ...objects, lastAnswer, watchedSince: T0, ...settings }, this.now)
+    return plan({ ...objects, lastAnswer, podWords, watchedSince: T0, ...settings }, this.now)
   }
 
   /**
@@ -124,7 +126,9 @@ export class World {
     this.#readiness(name, 'False')
   }
 
-  end(name: string, { exitCode, message, reason = 'Error', after = 0 }: End): void {
+  /** A worker that ends well leaves the record of all its steps, unless `message` is another. */
+  end(name: string, { exitCode, message: said, reason = 'Error', after = 0 }: End): void {
+    const message = said ?? (exitCode === 0 ? recordOf(this.#pod(name), new Date(this.now)) : undefined)
     const finishedAt = new Date(this.now + after).toISOString()
     const terminated = { exitCode, reason, finishedAt, ...(message === undefined ? {} : { message }) }
     const containerStatuses = [{ name: 'worker', image: 'worker:1', state: { terminated } }]
@@ -226,7 +230,9 @@ export class World {
     const pod = this.#pod(name)
     const others = pod.status?.conditions?.filter(({ type }) => type !== 'Ready') ?? []
     const conditions = [...others, { type: 'Ready', status, ...this.#since() }]
-    pod.status = { phase: 'Running', podIP: '10.0.0.1', conditions }
+    const state = { running: {} }
+    const containerStatuses = [{ name: 'worker', image: 'worker:1', ready: status === 'True', state }]
+    pod.status = { phase: 'Running', podIP: '10.0.0.1', conditions, containerStatuses }
   }
 
   #stop(name: string): void {
@@ -243,6 +249,17 @@ export class World {
     if (pod === undefined) throw new Error(`no pod ${name}`)
     return pod
   }
+}
+
+/** The termination message of a worker that did all steps that its pod was created for. */
+export function recordOf({ metadata: { labels = {} } }: Pod, now: Date): string {
+  const steps = Number(labels[LABEL.steps])
+  const place = {
+    jobUid: labels[LABEL.jobUid],
+    attempt: Number(labels[LABEL.attempt]),
+    rank: Number(labels[LABEL.rank]),
+  }
+  return JSON.stringify({ progress: { ...place, step: steps, totalSteps: steps, observedTime: now.toISOString() } })
 }
 
 export const attemptOf = (pod: Pod): number => Number(pod.metadata.labels?.[LABEL.attempt])

@@ -41,6 +41,8 @@ const BACKLOG = 4096
 /** Metrics are computed at most once in this time. */
 const METRICS_MILLISECONDS = 250
 
+const SET = `network.httpPort of the job (without an operator ${ENV.httpPort})`
+
 /** Serves `reported` until closed. Throws `portInUse` naming the port. */
 export async function serveReport(reported: Reported, at: { port: number; host?: string }): Promise<Server> {
   const pages = new Pages(reported)
@@ -74,8 +76,8 @@ export async function serveReport(reported: Reported, at: { port: number; host?:
   }).catch((error: unknown) => {
     const advice =
       errnoCode(error) === 'EADDRINUSE'
-        ? `another process listens there; stop it or set ${ENV.httpPort}`
-        : `set ${ENV.httpPort}`
+        ? `another process of the pod listens there; stop it or set ${SET}`
+        : `set ${SET}`
     throw new WorkerFailure(
       'portInUse',
       `The worker cannot serve its reports on port ${at.port} (${errnoText(error)}): ${advice}.`,

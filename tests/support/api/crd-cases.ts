@@ -3,12 +3,14 @@
 
 import { API_VERSION, KIND } from '../../../crds/contract.ts'
 import { type Case, SCHEMA } from './crd-cases-schema.ts'
+import { TEXTS } from './crd-cases-texts.ts'
 
 const named = (name: string) =>
   `metadata.name: Invalid value: metadata.name is ${name}, but pods are called <name>-worker-<i>: choose a DNS label that starts with a letter (a-z, 0-9, -) and has at most 51 characters`
 const LONG = 'a'.repeat(52)
 /** Jobs that rules refuse: at least one for each rule (tests/unit/crds/rules.test.ts). */
 export const RULE_CASES: readonly Case[] = [
+  ...TEXTS,
   { name: 'a name too long for pods', spec: '', job: LONG, says: [named(LONG)] },
   { name: 'a name with a dot', spec: '', job: 'a.b', says: [named('a.b')] },
   {
@@ -191,7 +193,7 @@ export const RULE_CASES: readonly Case[] = [
     name: "the port of the server of the worker's second rank",
     spec: 'network: {port: 8081}\n  workers: {gpusPerWorker: 2}',
     says: [
-      'spec.network.port: Invalid value: network.port is 8081, where the worker answers probes and progress requests: use another port',
+      'spec.network.port: Invalid value: network.port is 8081, where the worker answers probes and progress requests (network.httpPort 8080): change one of them',
     ],
   },
   {
@@ -289,7 +291,7 @@ export const RULE_CASES: readonly Case[] = [
     name: "the port of the worker's own server",
     spec: 'network: {port: 8080}',
     says: [
-      'spec.network.port: Invalid value: network.port is 8080, where the worker answers probes and progress requests: use another port',
+      'spec.network.port: Invalid value: network.port is 8080, where the worker answers probes and progress requests (network.httpPort 8080): change one of them',
     ],
   },
   {
@@ -325,7 +327,7 @@ export const RULE_CASES: readonly Case[] = [
     spec: 'model: {blocks: 3}\n  network: {port: 8080}',
     says: [
       'spec.model.blocks: Invalid value: model.blocks is 3, which is not a multiple of model.moeLayerFrequency 2, the number of blocks for each MoE layer: change one of them',
-      'spec.network.port: Invalid value: network.port is 8080, where the worker answers probes and progress requests: use another port',
+      'spec.network.port: Invalid value: network.port is 8080, where the worker answers probes and progress requests (network.httpPort 8080): change one of them',
     ],
   },
   {

@@ -107,7 +107,16 @@ describe('the chart', () => {
       'Service/scmoe-metrics',
       'ServiceAccount/scmoe',
       'ServiceAccount/scmoe-test',
+      'ValidatingAdmissionPolicy/scmoe-warnings',
+      'ValidatingAdmissionPolicyBinding/scmoe-warnings',
     ])
+  })
+
+  it('warns of doubtful jobs, unless told otherwise, and refuses none', () => {
+    const binding = ofKind('ValidatingAdmissionPolicyBinding')
+    expect(binding).toMatchObject([{ spec: { policyName: 'scmoe-warnings', validationActions: ['Warn'] } }])
+    const off = manifests('--set', 'admissionWarnings.enabled=false').map(({ kind }) => kind)
+    expect(off.filter(each => each.startsWith('ValidatingAdmission'))).toEqual([])
   })
 
   it('leaves the CRD alone where told so', () => {

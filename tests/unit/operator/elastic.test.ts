@@ -86,7 +86,7 @@ describe('a gang without room for all', () => {
     expect(turn(world)).toEqual(
       expect.arrayContaining([
         'write Queued, ScaledDown: 3 of 4 workers had nodes after 100 s: the gang starts with 2; gpt-worker-3: 0/1 nodes are available',
-        'apply PodDisruptionBudget gpt',
+        'create PodDisruptionBudget gpt',
         'write Running, AllWorkersReady: all 2 workers are ready; 4 were asked for',
       ]),
     )
@@ -272,7 +272,7 @@ describe('kubectl scale', () => {
 
   it('while the pods are being made leaves none with an old idea of how many there are', () => {
     const world = new World(elastic())
-    world.step({ actions: 5, write: false })
+    world.step({ actions: 4, write: false })
     expect(names(world)).toEqual([podName('gpt', 0), podName('gpt', 1)])
     world.edit({ workers: { replicas: 2, minReplicas: 1 } })
     turn(world)
