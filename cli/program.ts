@@ -1,17 +1,21 @@
 // The command line of scmoe: all commands with their options. docs/cli.md is written from it.
 
 import { Command, Option } from 'commander'
+import { plainText } from '../crds/contract.ts'
 import packageFile from '../package.json' with { type: 'json' }
 import { notNegative, positive, share, wholeNumber, wholeNumbers } from './arguments.ts'
 import { addClusterCommands } from './cluster/command-line.ts'
 import { type DoctorOptions, doctorCommand } from './doctor.ts'
 import { type EvalOptions, evalCommand } from './eval.ts'
+import { GPU_NAMES } from './plan/devices.ts'
 import { type PlanOptions, planCommand } from './plan/plan.ts'
 import { type RunOptions, runCommand } from './run/run.ts'
 import { type SimulateOptions, simulateCommand } from './simulate/simulate.ts'
 import { validateCommand } from './validate.ts'
 
-const print = (text: string) => console.log(text)
+const print = (text: string) => console.log(plainText(text))
+/** For text whose style is its own, and in which the words of others are plain already. */
+const printStyled = (text: string) => console.log(text)
 
 /** `exit` is called with the exit code of the command that ran. */
 export function program(exit: (code: number) => void): Command {
@@ -27,11 +31,28 @@ export function program(exit: (code: number) => void): Command {
     .command('validate')
     .summary('check files as the API server would')
     .description(
-      'Check ScMoEJobs and report what the API server would refuse: unknown fields, wrong types and broken rules, each with its line. The exit code is 1 if anything is wrong.',
+      'Check ScMoEJobs and report what the API server would refuse: unknown fields, wrong types and broken rules, each with its line and what to do. Objects of other kinds are named and not checked. The exit code is 1 if anything is wrong, or if there is no ScMoEJob.',
     )
-    .argument('<files...>', 'YAML or JSON files, each with one or more documents; - for standard input')
-    .action((files: string[]) => exit(validateCommand(files, print) ? 0 : 1))
+    .argument(
+      '<files...>',
+      'YAML or JSON files, each with one or more documents or lists of objects; folders with such files; - for standard input',
+    )
+    .option(
+      '--json',
+      'print one JSON object: valid, the numbers of jobs and errors, and findings. A finding has kind (job, error, skipped or note), file, line, and name and namespace of a job, or message; an error also has path, the field, and remedy, what to do',
+    )
+    .action((files: string[], options: { json?: boolean }) => exit(validateCommand(files, options, print) ? 0 : 1))
 
+  addPlan(scmoe, exit)
+  addSimulate(scmoe, exit)
+  addRun(scmoe, exit)
+  addEval(scmoe, exit)
+  addDoctor(scmoe, exit)
+  addClusterCommands(scmoe, { exit, print, printStyled })
+  return scmoe
+}
+
+function addPlan(scmoe: Command, exit: (code: number) => void): void {
   scmoe
     .command('plan')
     .summary('show what a job would create and run')
@@ -47,14 +68,30 @@ export function program(exit: (code: number) => void): Command {
       `scmoe/worker:${packageFile.version}`,
     )
     .option('--results <folder>', 'output folder of a `scmoe run` of this job; predict from the times measured there')
-    .option('--gigaflops <n>', 'assumed speed of a worker, in 1e9 floating-point operations per second', positive, 50)
-    .option('--megabytes-per-second <n>', 'assumed bandwidth of the network', positive, 1000)
-    .option('--latency-microseconds <n>', 'assumed time of the smallest message', positive, 50)
+    .addOption(
+      new Option(
+        '--device <gpu>',
+        "GPU whose speed and memory a job with GPUs is planned for (default: the one that nvidia.com/gpu.product of the template's nodeSelector names, otherwise an H100)",
+      ).choices(GPU_NAMES),
+    )
+    .option(
+      '--gigaflops <n>',
+      "assumed speed of a rank, in 1e9 floating-point operations per second (default: 50; with GPUs 40 % of the GPU's peak)",
+      positive,
+    )
+    .option(
+      '--megabytes-per-second <n>',
+      'assumed bandwidth of the network of a rank (default: 1000; with GPUs 70 % of NVLink, or of 200 Gbit/s between pods)',
+      positive,
+    )
+    .option('--latency-microseconds <n>', 'assumed time of the smallest message (default: 50; with GPUs 20)', positive)
     .action((file: string, options: PlanOptions) => {
       print(planCommand(file, options))
       exit(0)
     })
+}
 
+function addSimulate(scmoe: Command, exit: (code: number) => void): void {
   scmoe
     .command('simulate')
     .summary('predict the speed of a job on more ranks')
@@ -80,12 +117,6 @@ export function program(exit: (code: number) => void): Command {
       print(await simulateCommand(file, options))
       exit(0)
     })
-
-  addRun(scmoe, exit)
-  addEval(scmoe, exit)
-  addDoctor(scmoe, exit)
-  addClusterCommands(scmoe, { exit, print })
-  return scmoe
 }
 
 function addRun(scmoe: Command, exit: (code: number) => void): void {
@@ -123,7 +154,7 @@ function addEval(scmoe: Command, exit: (code: number) => void): void {
     .addOption(
       new Option(
         '--type <type>',
-        'type of the values in the tokens file (default: spec.data.tokens of the job, otherwise bytes)',
+        'type of the values in the tokens file (default: what the checkpoint was trained on, otherwise data.tokens of a job with data.path, otherwise bytes if the vocabulary has at most 256)',
       ).choices(['bytes', 'uint16', 'uint32']),
     )
     .option('--sequences <n>', 'evaluate only the first n sequences (default: all)', wholeNumber(1))
@@ -140,7 +171,7 @@ function addEval(scmoe: Command, exit: (code: number) => void): void {
     )
     .option('--json', 'one JSON object instead of text')
     .action(async (options: EvalOptions) => {
-      print(await evalCommand(options))
+      printStyled(await evalCommand(options))
       exit(0)
     })
 }

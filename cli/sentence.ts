@@ -42,3 +42,35 @@ export function causeOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
   return 'code' in error ? error.message.replace(/, \w+( '.*)?$/, '') : error.message
 }
+
+/** A count of bytes in the unit that keeps its number below 1024, e.g. `8.4 GiB`. */
+export function bytes(count: number): string {
+  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
+  const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, count)) / 10))
+  return power === 0 ? plural(Math.round(count), 'byte') : `${(count / 1024 ** power).toFixed(1)} ${units[power]}`
+}
+
+/** A time in the unit in which it is easily read, e.g. `80.5 ms`, `74.0 s`, `12.5 min`, `3.1 h`. */
+export function time(microseconds: number): string {
+  const units: [name: string, size: number, below: number][] = [
+    ['us', 1, 100],
+    ['ms', 1e3, 10_000],
+    ['s', 1e6, 600],
+    ['min', 60e6, 120],
+    ['h', 3600e6, Number.POSITIVE_INFINITY],
+  ]
+  const found = units.find(([, size, below]) => microseconds / size < below)
+  return found === undefined ? `${microseconds} us` : `${(microseconds / found[1]).toFixed(1)} ${found[0]}`
+}
+
+/** e.g. `50 Gflop/s`, `26.8 Tflop/s`. */
+export const flops = (gigaflops: number): string =>
+  gigaflops < 1000
+    ? `${Number(gigaflops.toPrecision(3))} Gflop/s`
+    : `${Number((gigaflops / 1000).toPrecision(3))} Tflop/s`
+
+/** e.g. `1000 MB/s`, `25 GB/s`. */
+export const bandwidth = (megabytesPerSecond: number): string =>
+  megabytesPerSecond <= 1000
+    ? `${megabytesPerSecond} MB/s`
+    : `${Number((megabytesPerSecond / 1000).toPrecision(3))} GB/s`

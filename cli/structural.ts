@@ -3,24 +3,20 @@
 // tests/api/crds/refusals.test.ts compares them.
 
 import type { Schema } from '../crds/definition/definition.ts'
+import { isFields, type Path, pathText } from './path.ts'
+import { add, inRange, ofDuplicate, ofTooMany, rename, retype, word } from './remedy.ts'
 
-export type Path = readonly (string | number)[]
+export { type Path, pathText } from './path.ts'
 
 export interface Problem {
   path: Path
   /** The text after `path: `; for an unknown field the whole line. */
   message: string
+  /** The remedy, in words that the API server does not have. */
+  remedy?: string
   /** The API server does not evaluate the CEL rules if any problem is blocking. */
   blocking: boolean
 }
-
-type Fields = Record<string, unknown>
-export const isFields = (value: unknown): value is Fields =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-
-/** `spec.containers[0].name` */
-export const pathText = (path: Path): string =>
-  path.map((part, i) => (typeof part === 'number' ? `[${part}]` : i === 0 ? part : `.${part}`)).join('')
 
 /** Go's name of a value's type. */
 function typeName(value: unknown): string {
@@ -40,12 +36,13 @@ function* children(value: unknown, schema: Schema, path: Path): Generator<[unkno
 }
 
 /** One problem for each field that the schema does not have. */
-export function unknownFields(value: unknown, schema: Schema, path: Path = []): Problem[] {
+export function unknownFields(value: unknown, schema: Schema, path: Path = [], root = schema): Problem[] {
   return [...children(value, schema, path)].flatMap(([item, child, at]) => {
-    if (child) return unknownFields(item, child, at)
+    if (child) return unknownFields(item, child, at, root)
     // A list in the place of an object, or an object in the place of a list, is a wrong type.
     if (!isFields(value) || !(schema.properties || schema.additionalProperties)) return []
-    return [{ path: at, message: `unknown field "${pathText(at)}"`, blocking: true }]
+    const remedy = rename(at, Object.keys(schema.properties ?? {}), root)
+    return [{ path: at, message: `unknown field "${pathText(at)}"`, remedy, blocking: true }]
   })
 }
 
@@ -53,7 +50,7 @@ export function unknownFields(value: unknown, schema: Schema, path: Path = []): 
 export function withDefaults(value: unknown, schema: Schema): unknown {
   if (Array.isArray(value)) return value.map(item => (schema.items ? withDefaults(item, schema.items) : item))
   if (!isFields(value)) return value
-  const filled: Fields = Object.fromEntries(Object.entries(value).filter(([, item]) => item !== null))
+  const filled: Record<string, unknown> = Object.fromEntries(Object.entries(value).filter(([, item]) => item !== null))
   for (const [name, child] of Object.entries(schema.properties ?? {})) {
     if (filled[name] === undefined && child.default !== undefined) filled[name] = structuredClone(child.default)
   }
@@ -65,24 +62,27 @@ export function withDefaults(value: unknown, schema: Schema): unknown {
 
 /** Every problem that the schema alone finds, in a value with its defaults. */
 export function schemaProblems(value: unknown, schema: Schema, path: Path = []): Problem[] {
-  const problem = (message: string, blocking = true): Problem => ({ path, message, blocking })
+  const problem = (message: string, remedy: string, blocking = true): Problem => ({ path, message, remedy, blocking })
   const inBody = (text: string) => `${pathText(path)} in body ${text}`
   if (!hasType(value, schema)) {
     const wanted = schema['x-kubernetes-int-or-string'] ? 'integer,string' : schema.type
     const found = `"${typeName(value)}"`
-    return [problem(`Invalid value: ${found}: ${inBody(`must be of type ${wanted}: ${found}`)}`)]
+    return [problem(`Invalid value: ${found}: ${inBody(`must be of type ${wanted}: ${found}`)}`, retype(value, schema))]
   }
-  const own = [...bounds(value, schema)].map(({ text, message, blocking }) =>
-    problem(message ?? `Invalid value: ${JSON.stringify(value)}: ${inBody(text ?? '')}`, blocking ?? false),
+  const own = [...bounds(value, schema)].map(({ text, message, remedy, blocking }) =>
+    problem(message ?? `Invalid value: ${JSON.stringify(value)}: ${inBody(text ?? '')}`, remedy, blocking ?? false),
   )
   if (isFields(value)) {
     for (const name of schema.required ?? []) {
-      if (value[name] === undefined) own.push({ path: [...path, name], message: 'Required value', blocking: true })
+      const remedy = add(name, schema.properties?.[name])
+      if (value[name] === undefined)
+        own.push({ path: [...path, name], message: 'Required value', remedy, blocking: true })
     }
     if (schema.minProperties && Object.keys(value).length < schema.minProperties) {
       own.push(
         problem(
           `Invalid value: ${Object.keys(value).length}: ${inBody(`should have at least ${schema.minProperties} properties`)}`,
+          retype(value, schema),
           false,
         ),
       )
@@ -108,33 +108,40 @@ interface Refusal {
   text?: string
   /** The whole message, if it has another form. */
   message?: string
+  remedy: string
   blocking?: boolean
 }
 
 function* bounds(value: unknown, schema: Schema): Generator<Refusal> {
+  if (Array.isArray(value) && schema.maxItems !== undefined && value.length > schema.maxItems) {
+    const most = schema.maxItems === 1 ? '1 item' : `${schema.maxItems} items`
+    const message = `Too many: ${value.length}: must have at most ${most}`
+    yield { message, remedy: `keep at most ${most}`, blocking: true }
+  }
   if (typeof value === 'number') {
     if (schema.minimum !== undefined && value < schema.minimum)
-      yield { text: `should be greater than or equal to ${schema.minimum}` }
+      yield { text: `should be greater than or equal to ${schema.minimum}`, remedy: inRange(schema) }
     if (schema.maximum !== undefined && value > schema.maximum)
-      yield { text: `should be less than or equal to ${schema.maximum}` }
+      yield { text: `should be less than or equal to ${schema.maximum}`, remedy: inRange(schema) }
   }
   if (typeof value === 'string') {
     const length = Array.from(value).length
     if (schema.minLength !== undefined && length < schema.minLength)
-      yield { text: `should be at least ${schema.minLength} chars long` }
+      yield { text: `should be at least ${schema.minLength} chars long`, remedy: 'give it a value, or remove it' }
     if (schema.maxLength !== undefined && length > schema.maxLength) {
-      yield { message: `Too long: may not be more than ${schema.maxLength} bytes`, blocking: true }
+      const message = `Too long: may not be more than ${schema.maxLength} bytes`
+      yield { message, remedy: `shorten it from ${length} to ${schema.maxLength} characters`, blocking: true }
     }
-    if (schema.pattern !== undefined && !new RegExp(schema.pattern, 'u').test(value))
-      yield { text: `should match '${schema.pattern}'` }
   }
   if (schema.enum && !schema.enum.includes(value)) {
-    const supported = schema.enum.map(word => JSON.stringify(String(word))).join(', ')
-    yield { message: `Unsupported value: ${JSON.stringify(value)}: supported values: ${supported}`, blocking: true }
+    const supported = schema.enum.map(each => JSON.stringify(String(each))).join(', ')
+    const message = `Unsupported value: ${JSON.stringify(value)}: supported values: ${supported}`
+    yield { message, remedy: word(value, schema), blocking: true }
   }
   if (isFields(value) && schema.maxProperties !== undefined && Object.keys(value).length > schema.maxProperties) {
     const limit = schema.maxProperties === 1 ? '1 item' : `${schema.maxProperties} items`
-    yield { message: `Too many: ${Object.keys(value).length}: must have at most ${limit}`, blocking: true }
+    const message = `Too many: ${Object.keys(value).length}: must have at most ${limit}`
+    yield { message, remedy: ofTooMany(value), blocking: true }
   }
 }
 
@@ -153,6 +160,7 @@ function duplicates(items: readonly unknown[], schema: Schema, path: Path): Prob
       seen.add(identity)
       return []
     }
-    return [{ path: [...path, i], message: `Duplicate value: ${identity}`, blocking: false }]
+    const message = `Duplicate value: ${identity}`
+    return [{ path: [...path, i], message, remedy: ofDuplicate(identity), blocking: false }]
   })
 }

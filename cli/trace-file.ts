@@ -1,6 +1,6 @@
 // Reads traces of ranks and joins them into one file.
 
-import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { JobFileError } from './job-file.ts'
@@ -14,9 +14,12 @@ export type Trace = z.infer<typeof Trace>
 
 const fileOf = (rank: number) => `trace-rank${rank}.json`
 
-/** Removes the traces of an earlier run, which may have had more ranks. */
-export function removeTraces(output: string): void {
-  for (const name of readdirSync(output)) if (/^trace-rank\d+\.json$/.test(name)) rmSync(join(output, name))
+/** Removes the traces that were written before that time, in milliseconds since 1970. */
+export function removeTraces(output: string, before: number): void {
+  for (const name of readdirSync(output)) {
+    const path = join(output, name)
+    if (/^trace-rank\d+\.json$/.test(name) && statSync(path).mtimeMs < before) rmSync(path)
+  }
 }
 
 /** Joins the traces that a run left into one file. Throws JobFileError if one is missing. */

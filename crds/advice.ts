@@ -99,6 +99,12 @@ export const REASONS = {
     meaning: 'There is room for more workers: the gang starts again with them, from the last checkpoint.',
     remedy: '',
   },
+  StepsRaised: {
+    states: ['Restarting'],
+    meaning:
+      '`training.steps` was raised while the gang ran: the gang starts again with the new number, from the checkpoint that it writes when it is stopped. The learning rate goes on from the value that was reached.',
+    remedy: '',
+  },
   AllWorkersReady: { states: ['Running'], meaning: 'All workers train.', remedy: '' },
   WorkersNotReady: {
     states: ['Running'],
@@ -173,7 +179,11 @@ export const REASONS = {
     remedy:
       'Delete the job and apply it again with a higher deadline. It continues from the newest checkpoint in its volume.',
   },
-  AllWorkersSucceeded: { states: ['Complete'], meaning: 'All steps are done.', remedy: '' },
+  AllWorkersSucceeded: {
+    states: ['Complete'],
+    meaning: 'All workers recorded that they reached the last step.',
+    remedy: '',
+  },
   Stopping: { states: ['Suspended'], meaning: 'The job is suspended, and its workers write a checkpoint.', remedy: '' },
   Suspended: {
     states: ['Suspended'],
@@ -201,6 +211,13 @@ export const REASONS = {
     states: [],
     meaning: 'The API server does not know the object that the scheduling provider needs for a gang.',
     remedy: 'Install the provider, or choose another with `scheduling.provider` of the chart.',
+  },
+  TemplateRefused: {
+    states: ['Pending', 'Restarting'],
+    meaning:
+      'The operator runs with `--restrict-templates` and creates no pods with what the message names, e.g. host paths or another service account.',
+    remedy:
+      'Remove these fields from the job, or ask the administrator who installed the operator (chart value `jobs.restrictTemplates`).',
   },
   CreateRefused: {
     states: [],
@@ -234,6 +251,11 @@ export const CONDITIONS: Readonly<Record<ConditionType, Advice>> = {
   },
   Complete: { meaning: 'All steps are done; `kubectl wait --for=condition=Complete` ends.', remedy: '' },
   Failed: { meaning: 'The job will not be tried again.', remedy: 'Use `scmoe why {job}`.' },
+  Doubtful: {
+    meaning:
+      'The spec is valid, but the job would probably not do what is meant; the message says why. An event `SpecWarnings` says the same once, and `scmoe validate` before.',
+    remedy: 'Correct the fields that the message names, or leave the job as it is if it is meant so.',
+  },
 }
 
 /**
@@ -295,6 +317,11 @@ export const FAILURES = {
   PodFailed: {
     meaning: 'The pod failed and left no word of its worker.',
     remedy: 'See `kubectl describe pod {pod}` and the node of the pod.',
+  },
+  StepsNotDone: {
+    meaning: 'The worker container ended with exit code 0 before it had done its steps, or without a record of them.',
+    remedy:
+      'Check that `image`, `command` and `args` of the container named worker in `spec.workers.template` run the worker.',
   },
   StartupDeadlineExceeded: {
     meaning: 'Not all workers were ready in time.',

@@ -86,7 +86,14 @@ export const given = (fields: readonly string[], cel: string) =>
 export const multiple = (of: string, by: string) => `[{${by}}].all(n, n < 1 || {${of}} % n == 0)`
 export const isMultiple = (of: number, by: number) => by < 1 || of % by === 0
 
-/** A decimal without a digit other than 0. A text that is no decimal is left to the pattern. */
+/**
+ * The form of a text, for CEL and for TypeScript. A pattern in the schema would do, but the API
+ * server answers to it with the regular expression, which tells nobody what to write.
+ */
+export const like = (text: string, pattern: string) => `{${text}}.matches('^${pattern}$')`
+export const isLike = (text: string, pattern: string) => new RegExp(`^${pattern}$`).test(text)
+
+/** A decimal without a digit other than 0. A text that is no decimal is left to `isLike`. */
 const ZERO = /^[0.]+([eE]|$)/
 export const notZero = (field: string) => `!{${field}}.matches('${ZERO.source}')`
 export const isNotZero = (decimal: string) => !ZERO.test(decimal)

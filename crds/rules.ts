@@ -3,8 +3,21 @@
 
 import { hasSharedExpert, hasShortcut, resolveModel } from './presets.ts'
 import { MAX_RANKS } from './ranks.ts'
-import { fill, given, isMultiple, isNotZero, messageExpression, multiple, notZero, type Rule, rule } from './rule.ts'
+import {
+  fill,
+  given,
+  isLike,
+  isMultiple,
+  isNotZero,
+  like,
+  messageExpression,
+  multiple,
+  notZero,
+  type Rule,
+  rule,
+} from './rule.ts'
 import type { ScMoEJobSpec } from './scmoejob.ts'
+import { DECIMAL } from './spec/decimal.ts'
 import { TERMS } from './terms.ts'
 
 /** A pod's name `<job>-worker-<i>`, with i < 1024, is its host name: at most 63 characters. */
@@ -21,6 +34,13 @@ const nameRule: Rule = {
   messageExpression: messageExpression(NAME_MESSAGE, name => `self.metadata.${name}`),
   check: (_, name) => (name.length <= MAX_NAME_LENGTH && NAME.test(name) ? undefined : fill(NAME_MESSAGE, () => name)),
 }
+
+const DOMAIN = '[a-z0-9]([-a-z0-9.]*[a-z0-9])?'
+const KEY = '[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?'
+const CAPACITY = `(${DECIMAL}|none)`
+const QUEUE = '[a-z0-9]([-a-z0-9]*[a-z0-9])?'
+const RESOURCE = `${DOMAIN}/${KEY}`
+const NODE_LABEL = `(${DOMAIN}/)?${KEY}`
 
 export const RULES: readonly Rule[] = [
   nameRule,
@@ -82,10 +102,46 @@ export const RULES: readonly Rule[] = [
     holds: s => TERMS.expertsPerToken.of(s) <= TERMS.experts.of(s),
   }),
   rule('model.capacityFactor', {
+    cel: like('capacityFactor', CAPACITY),
+    message:
+      'model.capacityFactor is "{capacityFactor}", which is neither a decimal number of digits and at most one point nor the word none: use a text such as "2"',
+    holds: s => isLike(s.model.capacityFactor, CAPACITY),
+  }),
+  rule('model.balanceLossCoefficient', {
+    cel: like('balanceLossCoefficient', DECIMAL),
+    message:
+      'model.balanceLossCoefficient is "{balanceLossCoefficient}", which is not a decimal number of digits and at most one point, without sign and unit: use a text such as "0.01"',
+    holds: s => isLike(s.model.balanceLossCoefficient, DECIMAL),
+  }),
+  rule('model.routerZLossCoefficient', {
+    cel: like('routerZLossCoefficient', DECIMAL),
+    message:
+      'model.routerZLossCoefficient is "{routerZLossCoefficient}", which is not a decimal number of digits and at most one point, without sign and unit: use a text such as "0.001"',
+    holds: s => isLike(s.model.routerZLossCoefficient, DECIMAL),
+  }),
+  rule('model.capacityFactor', {
     cel: notZero('capacityFactor'),
     message:
       'model.capacityFactor is {capacityFactor}, so every token would be dropped: use a number above 0, such as "2"',
     holds: s => isNotZero(s.model.capacityFactor),
+  }),
+  rule('training.optimizer.learningRate', {
+    cel: like('learningRate', DECIMAL),
+    message:
+      'training.optimizer.learningRate is "{learningRate}", which is not a decimal number of digits and at most one point, without sign and unit: use a text such as "6e-4"',
+    holds: s => isLike(s.training.optimizer.learningRate, DECIMAL),
+  }),
+  rule('training.optimizer.weightDecay', {
+    cel: like('weightDecay', DECIMAL),
+    message:
+      'training.optimizer.weightDecay is "{weightDecay}", which is not a decimal number of digits and at most one point, without sign and unit: use a text such as "0.1"',
+    holds: s => isLike(s.training.optimizer.weightDecay, DECIMAL),
+  }),
+  rule('training.optimizer.gradientClipNorm', {
+    cel: like('gradientClipNorm', DECIMAL),
+    message:
+      'training.optimizer.gradientClipNorm is "{gradientClipNorm}", which is not a decimal number of digits and at most one point, without sign and unit: use a text such as "1"',
+    holds: s => isLike(s.training.optimizer.gradientClipNorm, DECIMAL),
   }),
   rule('training.optimizer.learningRate', {
     cel: notZero('learningRate'),
@@ -150,6 +206,24 @@ export const RULES: readonly Rule[] = [
     message:
       'workers.minReplicas is {minReplicas}, but without checkpoint a gang of another size would start from the beginning: set checkpoint, or remove minReplicas',
     holds: s => s.workers.minReplicas === undefined || s.checkpoint !== undefined,
+  }),
+  rule('workers.gpuResourceName', {
+    cel: like('gpuResourceName', RESOURCE),
+    message:
+      'workers.gpuResourceName is "{gpuResourceName}", which is not the name of an extended resource: use a text such as "nvidia.com/gpu"',
+    holds: s => isLike(s.workers.gpuResourceName, RESOURCE),
+  }),
+  rule('scheduling.queueName', {
+    cel: like('queueName', QUEUE),
+    message:
+      'scheduling.queueName is "{queueName}", which is not a name of lower-case letters, digits and -: use a text such as "team-a"',
+    holds: s => isLike(TERMS.queueName.of(s), QUEUE),
+  }),
+  rule('scheduling.constraints.topology', {
+    cel: like('topologyKey', NODE_LABEL),
+    message:
+      'scheduling.constraints.topology has the key "{topologyKey}", which is not a label of nodes: use a text such as "topology.kubernetes.io/zone"',
+    holds: s => isLike(TERMS.topologyKey.of(s), NODE_LABEL),
   }),
   rule('overlap.strategy', {
     cel: "{strategy} != 'Shortcut' || {slots} > 0",

@@ -32,6 +32,7 @@ export const ConditionType = z.enum([
   'Restarting',
   'Complete',
   'Failed',
+  'Doubtful',
 ])
 export type ConditionType = z.infer<typeof ConditionType>
 
@@ -80,6 +81,9 @@ export const ProgressStatus = z
       .optional()
       .describe('Training loss of the first step, in thousandths of a nat per token.'),
     evaluationLossMilli: z.int().optional().describe('Loss on held-out text in thousandths of a nat per token.'),
+    evaluationStep: count
+      .optional()
+      .describe('Steps that were done when evaluationLossMilli was measured, which may be long before `step`.'),
     initialEvaluationLossMilli: z.int().optional().describe('Loss on held-out text before the first step.'),
     estimatedRemainingSeconds: count.optional().describe('Remaining steps times the present time of a step.'),
     lastStepTime: time

@@ -1,6 +1,7 @@
 // Carries out a plan: first the actions, then the status, once. After that the event is sent in the
 // background.
 
+import { randomBytes } from 'node:crypto'
 import { API_VERSION, KIND, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
 import { clock } from './api/clock.ts'
 import { ApiError, isCode, messageOf, NoAnswer, Stalled, Waiting } from './api/errors.ts'
@@ -8,6 +9,7 @@ import { APPLY_PATCH, Kube, METADATA_ONLY, type WriteLimits } from './api/kube.t
 import { Events } from './events.ts'
 import type { Wanted } from './objects/owned.ts'
 import { KUEUE_WORKLOAD } from './objects/providers.ts'
+import { SECRET_KEY } from './objects/secret.ts'
 import { type Job, type Kind, type KubeObject, keyOf, kindOf, pathOf } from './objects/wire.ts'
 import type { Caches } from './observe.ts'
 import type { Action } from './plan/decision.ts'
@@ -117,7 +119,14 @@ export class Applier {
     const query = { fieldManager: OWNER_CONTROLLER, fieldValidation: 'Ignore' }
     try {
       const path = pathOf(kind, object.metadata.namespace)
-      const request = { method: 'POST', path, query, body: object, accept: METADATA_ONLY, timeoutMilliseconds } as const
+      const request = {
+        method: 'POST',
+        path,
+        query,
+        body: complete(object),
+        accept: METADATA_ONLY,
+        timeoutMilliseconds,
+      } as const
       const { metadata } = await this.#kube.call<KubeObject>(request)
       const changed = mutation(object, { metadata })
       if (changed !== undefined) {
@@ -128,7 +137,8 @@ export class Applier {
     } catch (error) {
       if (error instanceof ApiError && isNamespaceLeaving(error))
         throw new Waiting('the namespace is being terminated', LEAVING_MILLISECONDS)
-      if (isCode(error, 409) && error.reason === 'AlreadyExists') return this.#adopt(object)
+      if (isCode(error, 409) && error.reason === 'AlreadyExists')
+        return object.kind === 'Secret' ? undefined : this.#adopt(object)
       const refusal = refusalIn(object, error)
       // Workers run without a budget, too.
       if (kind === 'PodDisruptionBudget' && refusal !== undefined)
@@ -209,11 +219,11 @@ export class Applier {
     if (note !== undefined) this.#events.send(job, note)
   }
 
-  async #record(job: Job, { status, note }: Pick<Plan, 'status' | 'note'>): Promise<void> {
+  async #record(job: Job, { status, note, doubt }: Pick<Plan, 'status' | 'note' | 'doubt'>): Promise<void> {
     if (status === undefined) return
     await this.#patchStatus(job, status, { owner: OWNER_CONTROLLER, quietly: false })
     if ((status.restarts ?? 0) > (readStatus(job).restarts ?? 0)) metrics.restarted(job.metadata.namespace ?? '')
-    if (note !== undefined) this.#events.send(job, note)
+    for (const each of [note, doubt]) if (each !== undefined) this.#events.send(job, each)
   }
 
   /**
@@ -245,6 +255,10 @@ function refusalIn(object: Wanted, error: unknown): Refusal | undefined {
   if (error instanceof NoAnswer) return unanswered(object, error.message)
   return error instanceof ApiError ? refusalOf(object, error) : undefined
 }
+
+/** Adds its random text to a Secret. The first one that the API server takes counts. */
+const complete = (object: Wanted): object =>
+  object.kind === 'Secret' ? { ...object, stringData: { [SECRET_KEY]: randomBytes(32).toString('hex') } } : object
 
 /**
  * Does the work in order, at most CONCURRENCY items at a time. After a first error nothing new is

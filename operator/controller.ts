@@ -42,11 +42,12 @@ export class Controller {
   constructor(options: Options, log: Logger, writeBudget: () => number) {
     this.#options = options
     this.#log = log
-    const { kubeconfig, identity, workerImage, gpuWorkerImage } = options
+    const { kubeconfig, identity, workerImage, gpuWorkerImage, restrictTemplates } = options
+    const reportReaders = options.networkPolicies ? options.reportReaders : undefined
     const scheduler = { provider: options.schedulingProvider, name: options.schedulerName }
     this.#caches = new Caches({
       kubeconfig,
-      settings: { workerImage, gpuWorkerImage, scheduler },
+      settings: { workerImage, gpuWorkerImage, scheduler, restrictTemplates, reportReaders },
       namespaces: options.watchNamespaces,
       idleMilliseconds: options.watchIdleSeconds * 1000,
       onChange: change => this.#changed(change),

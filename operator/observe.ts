@@ -33,12 +33,9 @@ export type CacheOptions = {
   onProblem: (problem: string) => void
 }
 
-type Objects = { ScMoEJob: Job; Pod: Pod; Service: KubeObject; PodDisruptionBudget: KubeObject } & Record<
-  GroupKind,
-  KubeObject
->
+type Objects = { [K in Kind]: K extends 'ScMoEJob' ? Job : K extends 'Pod' ? Pod : KubeObject }
 type Trim<K extends Kind> = (object: Objects[K], before: Objects[K] | undefined) => Objects[K]
-/** The kinds of groups are missing, except for that of the scheduling provider. */
+/** Missing: Secrets, groups of other scheduling providers, and NetworkPolicies if jobs get none. */
 type Reflectors = { [K in Kind]?: Reflector<Objects[K]>[] }
 
 /** Objects that belong to a job have this label. Jobs are all watched. */
@@ -76,6 +73,9 @@ export class Caches {
     const group = groupKind(options.settings.scheduler)
     this.#reflectors = {
       ...(group === undefined ? {} : { [group]: reflect(group, groupOptions(group)) }),
+      ...(options.settings.reportReaders === undefined
+        ? {}
+        : { NetworkPolicy: reflect('NetworkPolicy', { ...OWNED, trim: trimOwned }) }),
       ScMoEJob: reflect('ScMoEJob', { trim: trimJob }),
       Pod: reflect('Pod', { ...OWNED, trim: trimPod }),
       Service: reflect('Service', { ...OWNED, trim: trimOwned }),
@@ -120,6 +120,7 @@ export class Caches {
       gonePods: this.#gonePods.of(key),
       service: this.#get('Service', key),
       budget: this.#get('PodDisruptionBudget', key),
+      networkPolicy: this.#get('NetworkPolicy', key),
       ...this.#options.settings,
     }
   }

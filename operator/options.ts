@@ -2,6 +2,8 @@
 
 import { hostname } from 'node:os'
 import { Command, InvalidArgumentError, Option } from 'commander'
+import { isRecord } from './objects/json.ts'
+import type { ReportReaders } from './objects/network-policy.ts'
 import { PROVIDERS, type ProviderName } from './objects/providers.ts'
 
 export type Options = {
@@ -11,6 +13,9 @@ export type Options = {
   gpuWorkerImage: string
   schedulingProvider: ProviderName
   schedulerName: string | undefined
+  networkPolicies: boolean
+  reportReaders: ReportReaders
+  restrictTemplates: boolean
   concurrency: number
   apiWritesPerSecond: number
   apiWritesAtOnce: number
@@ -40,6 +45,16 @@ const names = (text: string): string[] =>
     .split(',')
     .map(name => name.trim())
     .filter(name => name !== '')
+
+const peers = (text: string): ReportReaders => {
+  try {
+    const given: unknown = JSON.parse(text)
+    if (Array.isArray(given) && given.every(isRecord)) return given
+  } catch {
+    // Not JSON.
+  }
+  throw new InvalidArgumentError('Give a JSON list of NetworkPolicyPeers, e.g. [{"podSelector":{}}].')
+}
 
 const flag = (flags: string, description: string, env: string): Option => new Option(flags, description).env(env)
 
@@ -73,6 +88,23 @@ const jobFlags = (): Option[] => [
     'schedulerName of pods whose template names none; default: that of the provider',
     'SCMOE_SCHEDULER_NAME',
   ),
+  flag(
+    '--network-policies',
+    'create a NetworkPolicy for each job: its workers reach each other, and others only their reports',
+    'SCMOE_NETWORK_POLICIES',
+  ).default(false),
+  flag(
+    '--report-readers <peers>',
+    'NetworkPolicyPeers that these policies let ask for reports, as a JSON list; all if empty. The operator must be one of them',
+    'SCMOE_REPORT_READERS',
+  )
+    .argParser(peers)
+    .default([], 'all'),
+  flag(
+    '--restrict-templates',
+    'refuse jobs whose pod template asks for access to the node or for another service account',
+    'SCMOE_RESTRICT_TEMPLATES',
+  ).default(false),
 ]
 
 /** Flags about writes: how many go out, and which replica may write. */

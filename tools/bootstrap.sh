@@ -44,6 +44,10 @@ if [ ${#missing[@]} -gt 0 ]; then
   rm -f "$log"
 fi
 
+version=$(node --print 'process.versions.node' 2>/dev/null || echo 0)
+[ "${version%%.*}" -ge 20 ] ||
+  die "Node is ${version/#0/missing}, but npm needs Node 20 or newer to install the pinned one: run: apt-get install -y nodejs npm, or see https://nodejs.org"
+
 # Go downloads its modules beside the steps below, which compute. The build waits for the rest.
 if [ "$purpose" != build ] && ! uses_kind && command -v go >/dev/null &&
   ! compgen -G "$(go env GOMODCACHE)/k8s.io/kubernetes@*" >/dev/null; then

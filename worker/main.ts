@@ -13,6 +13,7 @@ import { modelConfig } from './model/config.ts'
 import { isLoopback } from './ranks/hosts.ts'
 import { hasSeveralRanks, runPod } from './ranks/pod.ts'
 import { meet } from './ranks/rendezvous.ts'
+import { logFields, logOutput } from './report/log-output.ts'
 import { WorkerMetrics } from './report/metrics.ts'
 import { RunRecord } from './report/record.ts'
 import { type Reported, serveReport } from './report/server.ts'
@@ -23,7 +24,14 @@ import { type Ending, train } from './train/train.ts'
 // A pod with several ranks starts each of them as a child of this process, which is then no rank.
 if (hasSeveralRanks(process.env)) process.exit(await runPod(import.meta.filename, process.env))
 
-const log = pino({ base: { rank: Number(process.env[ENV.rank] ?? 0) }, timestamp: pino.stdTimeFunctions.isoTime })
+const log = pino(
+  {
+    base: { rank: Number(process.env[ENV.rank] ?? 0) },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { log: logFields },
+  },
+  logOutput(process.stdout.fd),
+)
 /** Names of NCCL's CTA policies; the index is NCCL's number. */
 const CTA_POLICIES = ['Default', 'Efficiency', 'Zero']
 /** Present as soon as they exist, so that `end` can use them. */
@@ -70,6 +78,8 @@ async function work(config: WorkerConfig, signal: AbortSignal): Promise<Ending> 
     vocabulary: model.vocabulary,
     sequenceLength: model.sequence,
   })
+  if (spec.data.tokens === 'bytes' && data.look === 'binary')
+    log.warn(`${path} has zero bytes, which text does not have: if it holds token numbers, set spec.data.tokens`)
   makeOutputDirectory(config)
   const engine = createEngine({
     backend: config.backend,

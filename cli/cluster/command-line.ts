@@ -3,6 +3,7 @@
 
 import type { Command } from 'commander'
 import { between, wholeNumber } from '../arguments.ts'
+import { whenNobodyReads } from '../output.ts'
 import { wrapped } from '../sentence.ts'
 import { Cluster, type ClusterOptions } from './client.ts'
 import { findJob, podsOf } from './jobs.ts'
@@ -14,7 +15,10 @@ import { why } from './why.ts'
 
 export interface Wiring {
   exit: (code: number) => void
+  /** Writes plain text, whatever the text has. */
   print: (text: string) => void
+  /** Writes text as it is. */
+  printStyled: (text: string) => void
 }
 
 /** Adds the options that kubectl has under the same names. */
@@ -36,7 +40,7 @@ export function addClusterCommands(scmoe: Command, wiring: Wiring): void {
       const cluster = await Cluster.connect(options)
       const job = await findJob(cluster, name)
       const text = why({ job, pods: await podsOf(cluster, job), now: Date.now() })
-      print(wrapped(text, Math.min(process.stdout.columns ?? WIDTH, WIDTH)))
+      print(wrapped(text, Math.min(process.stdout.columns || WIDTH, WIDTH)))
       exit(0)
     })
   addLogs(scmoe, wiring)
@@ -58,7 +62,7 @@ export function addClusterCommands(scmoe: Command, wiring: Wiring): void {
       })
 }
 
-function addTop(scmoe: Command, { exit, print }: Wiring): void {
+function addTop(scmoe: Command, { exit, printStyled }: Wiring): void {
   ofCluster(scmoe.command('top').summary('list jobs with their speed'))
     .description(
       'List jobs with step, tokens per second (of all ranks, and per rank), overlap and time left, the fastest first. On a terminal the table is updated until Ctrl-C and shows the trend of the tokens per second; elsewhere it is printed once.',
@@ -68,7 +72,8 @@ function addTop(scmoe: Command, { exit, print }: Wiring): void {
     .option('--once', 'print the table once, also on a terminal')
     .option('--interval <seconds>', 'time between two updates', between(0.2, 3600), 2)
     .action(async (options: TopOptions & ClusterOptions) => {
-      await topCommand(await Cluster.connect(options), options, print)
+      whenNobodyReads(process, () => process.exit())
+      await topCommand(await Cluster.connect(options), options, printStyled)
       exit(0)
     })
 }
@@ -84,9 +89,10 @@ function addLogs(scmoe: Command, { exit, print }: Wiring): void {
     .option('--all', 'print the logs of all workers, not only of the first eight')
     .option('-f, --follow', 'continue with new lines until Ctrl-C')
     .option('--raw', 'print lines as the workers write them, one JSON object each')
-    .action(async (name: string, options: LogsOptions & ClusterOptions) =>
-      exit(await logsCommand(await Cluster.connect(options), { ...options, name }, print)),
-    )
+    .action(async (name: string, options: LogsOptions & ClusterOptions) => {
+      whenNobodyReads(process, () => process.exit())
+      exit(await logsCommand(await Cluster.connect(options), { ...options, name }, print))
+    })
 }
 
 function addTrace(scmoe: Command, { exit, print }: Wiring): void {

@@ -4,6 +4,7 @@ import { API_VERSION, KIND, LABEL, PLURAL } from '../../crds/contract.ts'
 import { ranksPerWorker } from '../../crds/ranks.ts'
 import type { Job, Pod } from '../../operator/objects/wire.ts'
 import { readSpec } from '../../operator/plan/view.ts'
+import { nearWords } from '../nearest.ts'
 import { type Cluster, ClusterError } from './client.ts'
 
 interface List<T> {
@@ -83,22 +84,8 @@ function notFound(
   const text = `there is no ${KIND} "${name}" in namespace ${namespace}`
   if (elsewhere.length > 0)
     return `${text}, but in ${elsewhere.map(({ metadata }) => metadata.namespace).join(', ')}: give --namespace`
-  const near = here.filter(other => distance(other, name) <= Math.max(2, name.length / 3) || other.includes(name))
+  const near = [...new Set([...nearWords(name, here), ...here.filter(other => other.includes(name))])]
   if (near.length > 0) return `${text}; did you mean ${near.slice(0, 3).join(', ')}?`
   if (here.length === 0) return `${text}, and no other job: give --namespace to look elsewhere`
   return `${text}; there ${here.length === 1 ? 'is' : 'are'}: ${here.slice(0, 10).join(', ')}${here.length > 10 ? ', …' : ''}`
-}
-
-/** The number of characters to change, add or remove to turn one text into the other. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, column) => column)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      const [left = 0, above = 0, corner = 0] = [next[j - 1], row[j], row[j - 1]]
-      next.push(Math.min(left + 1, above + 1, corner + (a[i - 1] === b[j - 1] ? 0 : 1)))
-    }
-    row = next
-  }
-  return row.at(-1) ?? 0
 }

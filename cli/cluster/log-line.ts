@@ -20,12 +20,16 @@ export function readable(line: string, ranked = false): string {
   const clock = typeof time === 'string' ? /T([\d:.]+)Z/.exec(time)?.[1] : undefined
   const word = typeof level === 'number' ? LEVELS[level] : undefined
   const fields = Object.entries(ranked ? { rank, ...rest } : rest).map(
-    ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
+    ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value, rounded)}`,
   )
   return [clock, word?.padEnd(5), typeof msg === 'string' ? msg : '', fields.length > 0 && ` ${fields.join(' ')}`]
     .filter(Boolean)
     .join(' ')
 }
+
+/** Nobody reads more digits of a loss or a time; a whole number keeps all of its digits. */
+const rounded = (_: string, value: unknown): unknown =>
+  typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value
 
 function parsed(line: string): Record<string, unknown> | undefined {
   if (!line.startsWith('{')) return undefined

@@ -1,5 +1,6 @@
 // The table of scmoe top, made from jobs as the API server returns them. Pure.
 
+import { plainText } from '../../crds/contract.ts'
 import type { ScMoEJobStatus, State } from '../../crds/status.ts'
 import type { Job } from '../../operator/objects/wire.ts'
 import { readSpec, readStatus } from '../../operator/plan/view.ts'
@@ -89,7 +90,14 @@ export function topTable(rows: readonly Row[], shown: Shown): string {
       ...(shown.trends ? [shown.trends.of(row.uid)] : []),
     ]),
   ]
-  return [...aligned(table, shown.style), '', summary(sorted)].join('\n')
+  return [
+    ...aligned(
+      table.map(row => row.map(plainText)),
+      shown.style,
+    ),
+    '',
+    summary(sorted),
+  ].join('\n')
 }
 
 function cells(row: Row, now: number): string[] {
@@ -97,14 +105,15 @@ function cells(row: Row, now: number): string[] {
   const { progress, throughput, workers } = status
   const age = (now - Date.parse(throughput?.observedTime ?? '')) / 1000
   const runs = status.state === 'Running'
-  const isOld = runs && age > SILENT_INTERVALS * row.interval
+  // Without an estimate the figures are of an earlier attempt, which has done no step since.
+  const isPresent = runs && age <= SILENT_INTERVALS * row.interval && progress?.estimatedRemainingSeconds !== undefined
   const figure = (value: number | undefined, unit = '') => (value === undefined ? '-' : `${value}${unit}`)
   return [
     name,
     status.state ?? '-',
     `${workers?.ready ?? 0}/${workers?.desired ?? replicas ?? '?'}`,
     progress ? `${progress.step}/${progress.totalSteps}` : '-',
-    isOld ? `${figure(throughput?.tokensPerSecond)} (${duration(age)} ago)` : figure(throughput?.tokensPerSecond),
+    `${figure(throughput?.tokensPerSecond)}${isPresent || Number.isNaN(age) ? '' : ` (${duration(age)} ago)`}`,
     figure(throughput?.tokensPerSecondPerRank),
     figure(throughput?.overlapPercent, ' %'),
     progress?.lossMilli === undefined ? '-' : nats(progress.lossMilli),

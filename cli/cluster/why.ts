@@ -124,13 +124,10 @@ function running(facts: Facts): string[] {
 function complete({ name, status }: Facts): string {
   const seconds = secondsBetween(status.startTime, status.completionTime)
   const { lossMilli, evaluationLossMilli } = status.progress ?? {}
-  const parts = [
-    status.message ?? 'all steps are done',
-    seconds !== undefined && `in ${duration(seconds)}`,
-    lossMilli !== undefined && `with loss ${nats(lossMilli)}`,
-    evaluationLossMilli !== undefined && `(${nats(evaluationLossMilli)} on held-out text)`,
-  ]
-  return `${name} is complete: ${parts.filter(Boolean).join(' ')}`
+  const took = seconds === undefined ? '' : `, ${duration(seconds)} after it was last started`
+  const loss = lossMilli === undefined ? '' : `, with loss ${nats(lossMilli)}`
+  const heldOut = evaluationLossMilli === undefined ? '' : ` (${nats(evaluationLossMilli)} on held-out text)`
+  return `${name} is complete: ${status.message ?? 'all steps are done'}${took}${loss}${heldOut}`
 }
 
 /** The remedy for the cause of the last failure. */

@@ -2,8 +2,9 @@
 // is created or run.
 
 import { API_VERSION, KIND } from '../../crds/contract.ts'
-import { resolveModel } from '../../crds/presets.ts'
+import { hasSharedExpert, hasShortcut, resolveModel } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
+import { warningLines } from '../../crds/warnings.ts'
 import type { Job as KubeJob } from '../../operator/objects/wire.ts'
 import { budget } from '../../operator/objects/workers.ts'
 import { plan, describe as sentences } from '../../operator/plan/plan.ts'
@@ -11,10 +12,15 @@ import { type ModelConfig, modelConfig } from '../../worker/model/config.ts'
 import { parameterCounts } from '../../worker/model/tensors.ts'
 import { describe } from '../../worker/schedule/schedule.ts'
 import { type Job, JobFileError, readJob } from '../job-file.ts'
-import { type Assumed, type Planned, planPrograms } from './programs.ts'
+import { bytes, time } from '../sentence.ts'
+import { type Device, deviceOf, type Wished } from './devices.ts'
+import { shortage } from './fits.ts'
+import { containersText, firstPod, workerOf } from './pods.ts'
+import { type Planned, planPrograms } from './programs.ts'
+import { restricted } from './restricted.ts'
 import { type Measured, readMeasured } from './results.ts'
 
-export interface PlanOptions extends Assumed {
+export interface PlanOptions extends Wished {
   rank: number
   workerImage: string
   /** The output folder of a run of the job, whose measured times replace the assumed speeds. */
@@ -31,15 +37,28 @@ export function planCommand(file: string, options: PlanOptions): string {
   const { sentences: created, objects } = planObjects(job, options.workerImage)
   const model = modelConfig(job.spec, worldSize)
   const measured = options.results === undefined ? undefined : readMeasured(options.results)
-  const planned = planPrograms(model, { ...options, wish: job.spec.overlap, measured })
-  if (options.json) return JSON.stringify({ objects, ...asJson(planned, measured) }, undefined, 2)
+  const device = deviceOf(job.spec, options)
+  const planned = planPrograms(model, { ...device.assumed, rank: options.rank, wish: job.spec.overlap, measured })
+  const pod = firstPod(objects)
+  const [train] = planned.programs
+  const needed = train.persistentBytes + train.transientBytes
+  const short = shortage(job.spec, needed, { device, worker: workerOf(pod) })
+  if (options.json) {
+    const found = { warnings: warningLines(job.spec), shortage: short, objects, ...asJson(planned, measured) }
+    return JSON.stringify(found, undefined, 2)
+  }
   return [
     heading(job, model),
+    ...doubts(job.spec),
     ['The operator would', ...created.map(sentence => `  ${sentence}`)].join('\n'),
-    memory(planned, model, options.rank),
-    weighed(planned, options, measured),
+    pod === undefined ? '' : containersText(pod),
+    ...restricted(job.spec),
+    [memory(planned, model, options.rank), short].filter(Boolean).join('\n'),
+    weighed(planned, device, measured),
     planned.timeline,
-  ].join('\n\n')
+  ]
+    .filter(Boolean)
+    .join('\n\n')
 }
 
 function planObjects(job: Job, workerImage: string) {
@@ -61,6 +80,12 @@ function planObjects(job: Job, workerImage: string) {
   }
 }
 
+/** The warnings, which a reader should see before anything else. */
+function doubts(spec: Job['spec']): string[] {
+  const lines = warningLines(spec).map(line => `  ${line}`)
+  return lines.length === 0 ? [] : [['Warnings', ...lines].join('\n')]
+}
+
 function heading({ name, namespace, spec }: Job, model: ModelConfig): string {
   const { total, perRank, active } = parameterCounts(model)
   const { training } = spec
@@ -75,9 +100,8 @@ function heading({ name, namespace, spec }: Job, model: ModelConfig): string {
 
 /** e.g. `ScMoE, shortcut position 2, coefficient gate CG1`. */
 function architecture({ kind, shortcutPosition, coefficientGate }: ModelConfig): string {
-  const hasShortcut = kind === 'ScMoE' || kind === 'DGMoE'
-  const hasGate = kind === 'ScMoE' || kind === 'SharedExpert'
-  const parts = [kind, hasShortcut && `shortcut position ${shortcutPosition}`, hasGate && gateText(coefficientGate)]
+  const shortcut = hasShortcut(kind) && `shortcut position ${shortcutPosition}`
+  const parts = [kind, shortcut, hasSharedExpert(kind) && gateText(coefficientGate)]
   return parts.filter(Boolean).join(', ')
 }
 
@@ -111,20 +135,23 @@ function ranks({ kind, worldSize, expertParallelSize, experts }: ModelConfig): s
 
 const amount = (count: number) =>
   count < 1e9 ? `${(count / 1e6).toPrecision(3)} million` : `${(count / 1e9).toPrecision(3)} billion`
-const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
-const milliseconds = (microseconds: number) => `${(microseconds / 1000).toFixed(1)} ms`
 
 /** Shown per token, because transient memory is nearly all activations of one micro-batch. */
 function memory({ programs: [train] }: Planned, model: ModelConfig, rank: number): string {
-  const perToken = train.transientBytes / (model.batch * model.sequence) / 1024
+  const perToken = train.transientBytes / (model.batch * model.sequence)
   const again = model.recompute ? ', most activations computed again' : ''
-  return `Memory of rank ${rank}: ${mebibytes(train.persistentBytes)} that stay (parameters, gradients, moments), ${mebibytes(train.transientBytes)} within a step (${perToken.toFixed(1)} KiB per token${again})`
+  const isDropless =
+    model.kind !== 'Dense' && model.capacity >= model.batch * model.sequence && model.expertParallelSize > 1
+  const dropless = isDropless
+    ? `, with room for the tokens of all ${model.expertParallelSize} ranks, because no token is dropped`
+    : ''
+  return `Memory of rank ${rank}: ${bytes(train.persistentBytes)} that stay (parameters, gradients, moments), ${bytes(train.transientBytes)} within a step (${bytes(perToken)} per token${again}${dropless})`
 }
 
 /** Schedules that are shown, besides the best of each strategy and the one that ran. */
 const SHOWN = 8
 
-function weighed({ candidates, choice }: Planned, assumed: Assumed, measured: Measured | undefined): string {
+function weighed({ candidates, choice }: Planned, device: Device, measured: Measured | undefined): string {
   const best = describe(choice)
   const strategies = new Set<string>()
   const rows = candidates
@@ -135,22 +162,20 @@ function weighed({ candidates, choice }: Planned, assumed: Assumed, measured: Me
       const isShown = place < SHOWN || !strategies.has(strategy) || text === best || text === measured?.schedule
       strategies.add(strategy)
       const marks = [text === best && '<- chosen', text === measured?.schedule && ranText(measured)].filter(Boolean)
-      return isShown ? [`  ${[milliseconds(predicted).padStart(12), text, ...marks].join('  ')}`] : []
+      return isShown ? [`  ${[time(predicted).padStart(12), text, ...marks].join('  ')}`] : []
     })
   const hidden = candidates.length - rows.length
   return [
-    `Schedules of one step, predicted from ${sourceText(assumed, measured)}`,
+    `Schedules of one step, predicted from ${sourceText(device, measured)}`,
     ...rows,
     ...(hidden > 0 ? [`  and ${hidden} more, which --json lists`] : []),
   ].join('\n')
 }
 
-const sourceText = (assumed: Assumed, measured: Measured | undefined) =>
-  measured
-    ? `the times in ${measured.file}`
-    : `${assumed.gigaflops} Gflop/s, ${assumed.megabytesPerSecond} MB/s and ${assumed.latencyMicroseconds} us per message`
+const sourceText = ({ text }: Device, measured: Measured | undefined) =>
+  measured ? `the times in ${measured.file}` : text
 
-const ranText = ({ milliseconds: ran }: Measured) => ran !== undefined && `(measured ${ran.toFixed(1)} ms)`
+const ranText = ({ milliseconds: ran }: Measured) => ran !== undefined && `(measured ${time(1000 * ran)})`
 
 function asJson({ candidates, choice, programs }: Planned, measured: Measured | undefined): object {
   const { schedule, milliseconds: ran } = measured ?? {}

@@ -17,14 +17,8 @@ import {
   timeline,
   type Wish,
 } from '../../worker/schedule/schedule.ts'
+import type { Assumed } from './devices.ts'
 import { demandSame, type Measured } from './results.ts'
-
-/** Assumed speeds of one worker. A running job measures instead. */
-export interface Assumed {
-  gigaflops: number
-  megabytesPerSecond: number
-  latencyMicroseconds: number
-}
 
 export interface Planned {
   /** Every schedule that was compared, with the microseconds of a whole step. */

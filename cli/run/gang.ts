@@ -1,14 +1,18 @@
 // Runs the ranks of a job as processes on this machine. They end together: when one of them fails,
-// when `stop` is called, and when this process dies.
+// when they are told to stop, and when this process dies.
 
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { availableParallelism, constants } from 'node:os'
 import { join } from 'node:path'
-import { ENV, type Failure, TerminationRecord } from '../../crds/contract.ts'
+import { ENV, EXIT, type Failure, type Progress, TerminationRecord } from '../../crds/contract.ts'
 import { backendOf, worldSizeOf } from '../../crds/ranks.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { JobFileError } from '../job-file.ts'
+import { causeOf } from '../sentence.ts'
+import { freePorts, type Ports } from './ports.ts'
+import type { Stops } from './stops.ts'
 
 export interface GangOptions {
   name: string
@@ -22,30 +26,49 @@ export interface RankEnd {
   rank: number
   code: number
   failure: Failure | undefined
+  /** How far the rank says that it came. */
+  progress: Progress | undefined
+}
+
+export interface Following {
+  stops: Stops
+  /** Called with the port on which rank 0 tells how far it is; returns what ends the watching. */
+  watch?: (progressPort: number) => () => void
+  choosePorts?: () => Promise<Ports>
 }
 
 /** Time in which the other ranks may notice the first failure by themselves. */
 const GRACE_MILLISECONDS = 5000
 const WORKER = join(import.meta.dirname, '../../worker/main.ts')
+/** How often ports are chosen again that another process has taken before rank 0. */
+const PORT_TRIES = 5
 
-export class Gang {
-  readonly progressPort: number
+/**
+ * Runs the ranks to their end and passes the stop signals on to them: the first makes every rank
+ * save and stop after its step, the second kills them. The end that caused the others comes first.
+ */
+export async function runGang(options: GangOptions, following: Following): Promise<RankEnd[]> {
+  const { stops, watch = () => () => undefined, choosePorts = freePorts } = following
+  for (let left = PORT_TRIES - 1; ; left--) {
+    const ports = await choosePorts()
+    const gang = new Gang(options, ports)
+    stops.listen(({ again }) => gang.stop(again ? 'SIGKILL' : 'SIGTERM'))
+    const unwatch = watch(ports.progress)
+    const ends = await gang.finished().finally(unwatch)
+    if (ends[0]?.failure?.reason !== 'portInUse' || left === 0 || stops.request !== undefined) return ends
+  }
+}
+
+class Gang {
   readonly #options: GangOptions
   readonly #children: ChildProcess[] = []
   readonly #ends: RankEnd[] = []
+  readonly #secret = randomBytes(32).toString('hex')
   #stopping = false
 
-  private constructor(options: GangOptions, progressPort: number) {
+  constructor(options: GangOptions, ports: Ports) {
     this.#options = options
-    this.progressPort = progressPort
-  }
-
-  static async start(options: GangOptions): Promise<Gang> {
-    const [rendezvousPort = 0, progressPort = 0] = await freePorts(2)
-    const gang = new Gang(options, progressPort)
-    mkdirSync(join(options.output, 'logs'), { recursive: true })
-    for (let rank = 0; rank < worldSizeOf(options.spec); rank++) gang.#spawn(rank, rendezvousPort)
-    return gang
+    for (let rank = 0; rank < worldSizeOf(options.spec); rank++) this.#spawn(rank, ports)
   }
 
   /** Resolves when every process has ended; the end that caused the others comes first. */
@@ -54,17 +77,16 @@ export class Gang {
     return this.#ends.toSorted((a, b) => consequence(a) - consequence(b))
   }
 
-  /** The first call makes every rank save and stop after its step; the second kills them. */
-  stop(): void {
-    this.#signal(this.#stopping ? 'SIGKILL' : 'SIGTERM')
+  stop(signal: 'SIGTERM' | 'SIGKILL'): void {
     this.#stopping = true
+    for (const child of this.#children) if (child.exitCode === null && child.signalCode === null) child.kill(signal)
   }
 
-  #spawn(rank: number, rendezvousPort: number): void {
+  #spawn(rank: number, ports: Ports): void {
     const { name, spec, output, scratch } = this.#options
     const worldSize = worldSizeOf(spec)
     const { template: _, ...workers } = spec.workers
-    const log = openSync(join(output, 'logs', `rank-${rank}.log`), 'w')
+    const log = openLog(join(output, 'logs'), `rank-${rank}.log`)
     const child = spawn(process.execPath, [WORKER], {
       // In a session of its own, so that Ctrl-C reaches only this process, which passes it on
       // once. The IPC channel ends the worker when this process dies.
@@ -80,10 +102,11 @@ export class Gang {
         [ENV.worldSize]: String(worldSize),
         [ENV.localRank]: String(rank),
         [ENV.backend]: backendOf(spec),
-        [ENV.rendezvous]: `127.0.0.1:${rendezvousPort}`,
+        [ENV.rendezvous]: `127.0.0.1:${ports.rendezvous}`,
+        [ENV.secret]: this.#secret,
         [ENV.spec]: JSON.stringify({ ...spec, workers }),
         [ENV.outputDirectory]: output,
-        [ENV.httpPort]: String(rank === 0 ? this.progressPort : 0),
+        [ENV.httpPort]: String(rank === 0 ? ports.progress : 0),
         [ENV.terminationLog]: recordPath(scratch, rank),
       },
     })
@@ -96,12 +119,21 @@ export class Gang {
       child.once('error', () => resolve(1))
       child.once('exit', (exit, signal) => resolve(exit ?? 128 + (signal ? constants.signals[signal] : 0)))
     })
-    this.#ends.push({ rank, code, failure: readFailure(recordPath(this.#options.scratch, rank)) })
-    if (code !== 0) setTimeout(() => this.#signal('SIGKILL'), GRACE_MILLISECONDS).unref()
+    const { failure, progress } = readRecord(recordPath(this.#options.scratch, rank))
+    this.#ends.push({ rank, code, failure, progress })
+    // Ranks that stop as they were told end when they have saved, however long that takes.
+    const obeyed = code === EXIT.terminated.code && this.#stopping
+    if (code !== 0 && !obeyed) setTimeout(() => this.stop('SIGKILL'), GRACE_MILLISECONDS).unref()
   }
+}
 
-  #signal(signal: 'SIGTERM' | 'SIGKILL'): void {
-    for (const child of this.#children) if (child.exitCode === null && child.signalCode === null) child.kill(signal)
+/** Appends, because a run that does nothing must not lose what an earlier run has logged. */
+function openLog(folder: string, name: string): number {
+  try {
+    mkdirSync(folder, { recursive: true })
+    return openSync(join(folder, name), 'a')
+  } catch (error) {
+    throw new JobFileError(`${join(folder, name)} cannot be written (${causeOf(error)}): give another --output`)
   }
 }
 
@@ -113,28 +145,10 @@ function consequence({ code, failure }: RankEnd): number {
   return failure?.reason === 'peerLost' ? 1 : 0
 }
 
-function readFailure(path: string): Failure | undefined {
+function readRecord(path: string): TerminationRecord {
   try {
-    return TerminationRecord.parse(JSON.parse(readFileSync(path, 'utf8'))).failure
+    return TerminationRecord.parse(JSON.parse(readFileSync(path, 'utf8')))
   } catch {
-    return undefined
+    return {}
   }
-}
-
-/** Different ports that no process listens on at this moment. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer()
-      await new Promise<void>(resolve => {
-        server.listen(0, '127.0.0.1', resolve)
-      })
-      return server
-    }),
-  )
-  return servers.map(server => {
-    const address = server.address()
-    server.close()
-    return typeof address === 'object' && address !== null ? address.port : 0
-  })
 }

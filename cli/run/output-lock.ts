@@ -25,10 +25,13 @@ export function lockOutput(folder: string): () => void {
       writeFileSync(path, `${process.pid}\n`, { flag: 'wx' })
       return () => rmSync(path, { force: true })
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST'))
+      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) {
+        // On a full disk the file is there, and empty.
+        rmSync(path, { force: true })
         throw new JobFileError(
           `the output folder ${folder} cannot be written (${causeOf(error)}): give another with --output`,
         )
+      }
     }
     const pid = Number(readFileSync(path, 'utf8'))
     if (lastTry || (pid > 0 && isAlive(pid))) {

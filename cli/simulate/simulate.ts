@@ -9,7 +9,8 @@ import { worldSizeOf } from '../../crds/ranks.ts'
 import { type Broken, brokenRules, brokenText } from '../../crds/rules.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { modelConfig } from '../../worker/model/config.ts'
-import { type Job, JobFileError, readJob } from '../job-file.ts'
+import { type Job, JobFileError, readJob, withDataPath } from '../job-file.ts'
+import { time } from '../sentence.ts'
 import { computedOfRun, measureCompute } from './measure.ts'
 import { type Computed, type Network, type Prediction, predict } from './predict.ts'
 import { type Validation, validateWorld } from './validate.ts'
@@ -33,7 +34,8 @@ const VALIDATED = [2, 4]
 
 /** The text, or the figures as JSON. Throws JobFileError. */
 export async function simulateCommand(file: string, options: SimulateOptions): Promise<string> {
-  const job = readJob(file)
+  const read = readJob(file)
+  const job = { ...read, spec: withDataPath(read.spec, file, note => console.error(`note: ${note}`)) }
   demandMeasurable(job, options)
   if (options.validate) {
     const found: Validation[] = []
@@ -108,7 +110,7 @@ function onCpus(spec: ScMoEJobSpec): ScMoEJobSpec {
 
 const greatestCommonDivisor = (a: number, b: number): number => (b === 0 ? a : greatestCommonDivisor(b, a % b))
 
-const milliseconds = (value: number) => `${value.toFixed(1)} ms`
+const milliseconds = (value: number) => time(1000 * value)
 
 function text({ name, spec }: Job, found: readonly Prediction[], options: SimulateOptions): string {
   const perRank = spec.training.globalBatchSequences / worldSizeOf(spec)

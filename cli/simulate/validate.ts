@@ -14,7 +14,8 @@ import type { Emitted } from '../../worker/program/program.ts'
 import { choices, describe, type Profile } from '../../worker/schedule/schedule.ts'
 import { JobFileError } from '../job-file.ts'
 import { type Measured, readMeasured } from '../plan/results.ts'
-import { Gang } from '../run/gang.ts'
+import { runGang } from '../run/gang.ts'
+import { Interrupted, Stops } from '../run/stops.ts'
 import { measureCompute } from './measure.ts'
 import { type Network, step, type World } from './predict.ts'
 
@@ -87,13 +88,15 @@ async function runWorld(name: string, written: ScMoEJobSpec): Promise<Measured> 
   const { training } = written
   const evaluation = { ...training.evaluation, everySteps: STEPS, batches: 1 }
   const spec = { ...written, training: { ...training, steps: STEPS, evaluation }, suspend: false }
+  const stops = new Stops()
   try {
-    const gang = await Gang.start({ name, spec, output, scratch })
-    const [first] = await gang.finished()
+    const [first] = await runGang({ name, spec, output, scratch }, { stops })
+    if (stops.request !== undefined) throw new Interrupted(stops.request.signal)
     if (!first || first.code !== 0)
       throw new JobFileError(`the run failed: rank ${first?.rank}: ${first?.failure?.message ?? `code ${first?.code}`}`)
     return readMeasured(output)
   } finally {
+    stops.close()
     rmSync(scratch, { recursive: true, force: true })
   }
 }

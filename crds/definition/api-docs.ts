@@ -47,15 +47,17 @@ function typeOf({ path, schema }: Field): string {
   if (schema.enum) return schema.enum.map(String).join(', ')
   if (schema.type === 'array') return 'list'
   if (schema.format === 'date-time') return 'time'
-  if (schema.type !== 'integer') return decimalOf(schema.pattern) ?? schema.type ?? 'any'
+  if (schema.type !== 'integer') return decimalOf(path) ?? schema.type ?? 'any'
   const { minimum, maximum } = schema
   if (minimum !== undefined && maximum !== undefined) return `integer ${minimum} … ${maximum}`
   return minimum === undefined ? 'integer' : `integer from ${minimum}`
 }
 
-function decimalOf(pattern = ''): string | undefined {
-  if (pattern.startsWith('^[0-9]+')) return 'decimal in quotes'
-  return pattern.startsWith('^([0-9]+') && pattern.endsWith('|none)$') ? 'decimal in quotes, or none' : undefined
+/** A decimal is a text for the schema; the rule about its form tells it. */
+function decimalOf(path: string): string | undefined {
+  const about = RULES.filter(({ field }) => field === path).map(({ message }) => message)
+  if (!about.some(message => message.includes('a decimal number of digits'))) return undefined
+  return about.some(message => message.includes('the word none')) ? 'decimal in quotes, or none' : 'decimal in quotes'
 }
 
 /** The default of an object, without the values that are defaults of its fields. */

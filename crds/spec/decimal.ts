@@ -2,9 +2,8 @@
 
 import { z } from 'zod'
 
-export const DECIMAL = '[0-9]+(\\.[0-9]+)?([eE]-?[0-9]{1,2})?'
+/** A regular expression that CEL reads too. The rules of decimal fields ask it. */
+export const DECIMAL = '[0-9]+([.][0-9]+)?([eE]-?[0-9]{1,2})?'
 
-export const decimal = z
-  .string()
-  .max(32)
-  .regex(new RegExp(`^${DECIMAL}$`), 'must be a decimal number in quotes, such as "0.0006" or "6e-4"')
+/** The form has a rule (crds/rules.ts), whose message says what to write. */
+export const decimal = z.string().max(32)

@@ -1,7 +1,7 @@
 // spec.model: the language model.
 
 import { z } from 'zod'
-import { DECIMAL, decimal } from './decimal.ts'
+import { decimal } from './decimal.ts'
 
 /**
  * Fields whose value a preset decides have no default here, because the API server would store that
@@ -123,7 +123,6 @@ export const Model = z
     capacityFactor: z
       .string()
       .max(32)
-      .regex(new RegExp(`^(${DECIMAL}|none)$`), 'must be a decimal number in quotes, such as "2", or none')
       .default('2')
       .describe(
         'One rank may send ceil(capacityFactor * tokens * topK / experts) tokens to one expert; further tokens are dropped there. none: no token is dropped.',

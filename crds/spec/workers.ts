@@ -31,10 +31,6 @@ export const Workers = z
     gpuResourceName: z
       .string()
       .max(317)
-      .regex(
-        /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?\/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/,
-        'must be the name of an extended resource, such as "nvidia.com/gpu"',
-      )
       .default('nvidia.com/gpu')
       .describe(
         'Name of the resource under which nodes offer GPUs. Workers with GPUs also tolerate a taint with this key.',
@@ -53,7 +49,6 @@ export const Scheduling = z
     queueName: z
       .string()
       .max(63)
-      .regex(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/, 'must be a DNS label, such as "team-a"')
       .optional()
       .describe(
         "Queue that the job waits in: a LocalQueue of Kueue or a Queue of Volcano. Other providers ignore it. Default: with Kueue the job's label kueue.x-k8s.io/queue-name.",
@@ -67,10 +62,6 @@ export const Scheduling = z
                 .string()
                 .min(1)
                 .max(317)
-                .regex(
-                  /^([a-z0-9]([-a-z0-9.]*[a-z0-9])?\/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/,
-                  'must be a label of nodes, such as "topology.kubernetes.io/zone"',
-                )
                 .describe('Label of nodes. All workers run on nodes with the same value of this label.'),
             }),
           )

@@ -22,9 +22,20 @@ export const NAMESPACE_RULES: readonly Rule[] = [
   // `patch` gives a pod back the owner references that somebody removed.
   { apiGroups: [''], resources: ['pods'], verbs: ['get', 'list', 'watch', 'create', 'patch', 'delete'] },
   { apiGroups: [''], resources: ['services'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
+  // No right to read any Secret, not even the operator's own ones: the kubelet gives them to pods.
+  { apiGroups: [''], resources: ['secrets'], verbs: ['create'] },
   { apiGroups: ['policy'], resources: ['poddisruptionbudgets'], verbs: ['get', 'list', 'watch', 'create', 'patch'] },
   // `list` finds out why a volume of a pod is not mounted.
   { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['list', 'create', 'patch'] },
+]
+
+/** Needed in the same namespaces if each job gets a NetworkPolicy. */
+export const NETWORK_POLICY_RULES: readonly Rule[] = [
+  {
+    apiGroups: ['networking.k8s.io'],
+    resources: ['networkpolicies'],
+    verbs: ['get', 'list', 'watch', 'create', 'patch'],
+  },
 ]
 
 /** Needed in the same namespaces, depending on the scheduling provider. */

@@ -103,6 +103,9 @@ export const COLLECTIONS = {
   ScMoEJob: `/apis/${API_VERSION}/{}${PLURAL}`,
   Pod: '/api/v1/{}pods',
   Service: '/api/v1/{}services',
+  /** Only created, never read. */
+  Secret: '/api/v1/{}secrets',
+  NetworkPolicy: '/apis/networking.k8s.io/v1/{}networkpolicies',
   PodDisruptionBudget: '/apis/policy/v1/{}poddisruptionbudgets',
   // Objects that stand for a gang, one kind per provider. The API group tells equal kinds apart.
   'Workload.scheduling.k8s.io': '/apis/scheduling.k8s.io/v1alpha1/{}workloads',

@@ -7,6 +7,7 @@ import { gpuContainer, gpuMounts, gpuPod, gpuVolumes } from './gpu.ts'
 import { type Json, list, type Named, record, strings } from './json.ts'
 import { metadata, type Owner, type Wanted } from './owned.ts'
 import { type Gang, type PodParts, partsOf } from './providers.ts'
+import { SECRET_KEY, secretName } from './secret.ts'
 import { podName } from './wire.ts'
 
 const USER = 65_532
@@ -81,6 +82,7 @@ export function pod(view: Worker, worker: number): Wanted<'Pod'> {
         [LABEL.attempt]: String(view.attempt),
         [LABEL.rank]: String(worker * ranksPerWorker(view.spec)),
         [LABEL.worldSize]: String(worldSizeOf(view.spec)),
+        [LABEL.steps]: String(view.spec.training.steps),
       },
       annotations: { ...strings(meta['annotations']), ...parts.annotations },
     },
@@ -188,12 +190,18 @@ function environment(view: Worker, index: number, template: Named): Named[] {
     [ENV.terminationLog]: TERMINATION_LOG,
     ...(view.spec.checkpoint === undefined ? {} : { [ENV.outputDirectory]: OUTPUT_DIRECTORY }),
   }
-  const given = list(template['env']).filter(({ name }) => TUNING.has(name) || !Object.hasOwn(fixed, name))
+  const secret: Named = {
+    name: ENV.secret,
+    valueFrom: { secretKeyRef: { name: secretName(view), key: SECRET_KEY } },
+  }
+  const isOurs = (name: string) => name === ENV.secret || (Object.hasOwn(fixed, name) && !TUNING.has(name))
+  const given = list(template['env']).filter(({ name }) => !isOurs(name))
   const limited = record(record(template['resources'])['limits'])['cpu'] !== undefined
   const resource = { containerName: CONTAINER, resource: 'limits.cpu', divisor: '1' }
   const threads: Named = { name: ENV.computeThreads, valueFrom: { resourceFieldRef: resource } }
   const wanted = limited && !given.some(({ name }) => name === ENV.computeThreads)
-  return [...Object.entries(fixed).map(([name, value]) => ({ name, value })), ...(wanted ? [threads] : []), ...given]
+  const values = Object.entries(fixed).map(([name, value]) => ({ name, value }))
+  return [...values, secret, ...(wanted ? [threads] : []), ...given]
 }
 
 function volumes({ spec }: Subject): Named[] {

@@ -6,6 +6,7 @@ import type { FailureStatus } from '../../crds/status.ts'
 import { containerOf } from '../objects/pod-end.ts'
 import { outcomeOf } from '../objects/pod-state.ts'
 import { clip } from '../objects/wire.ts'
+import { unfinished } from './asked/completion.ts'
 import { overdue } from './deadlines.ts'
 import { asBefore, type Changes, type Decision, type Policy } from './decision.ts'
 import { firstFailure, type PodFailure } from './gang.ts'
@@ -27,7 +28,7 @@ type Verdict = {
 
 /** The first failure ends the attempt. How an attempt ends is told in view.ts. */
 export const failed: Policy = view => {
-  const failure = firstFailure(view)
+  const failure = firstFailure(view) ?? unfinished(view)
   if (failure !== undefined) return follow(view, failure)
   const missed = overdue(view)
   return missed === undefined ? undefined : { ...follow(view, missed), deadline: missed.reason }

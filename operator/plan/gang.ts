@@ -58,9 +58,11 @@ const goneFrom = ({ gonePods = [], attempt, uid, spec }: Gang, worker: number): 
       labels[LABEL.rank] === String(worker * ranksPerWorker(spec)),
   )
 
-/** Whether a worker did all its steps, even if its pod is gone by now. */
-export const hasSucceeded = (view: Gang, worker: number): boolean =>
-  outcomeOf(view.gang[worker] ?? goneFrom(view, worker)) === 'succeeded'
+/** A worker's pod, or its last known state if it is gone by now. */
+export const lastSeen = (view: Gang, worker: number): Pod | undefined => view.gang[worker] ?? goneFrom(view, worker)
+
+/** Whether a worker ended by itself with exit code 0, even if its pod is gone by now. */
+export const hasSucceeded = (view: Gang, worker: number): boolean => outcomeOf(lastSeen(view, worker)) === 'succeeded'
 
 export function countWorkers(view: Gang, desired: number): WorkersStatus {
   const outcomes = view.gang.map(pod => outcomeOf(pod))

@@ -3,11 +3,13 @@
 
 import type { State } from '../../crds/status.ts'
 import { holds } from '../objects/json.ts'
+import { networkPolicy } from '../objects/network-policy.ts'
 import { isOrphan, isOwnedBy, metadata as metadataOf, type Wanted } from '../objects/owned.ts'
 import { isStopping } from '../objects/pod-state.ts'
 import { groupOf } from '../objects/providers.ts'
 import type { Job, KubeObject, Pod } from '../objects/wire.ts'
 import { budget, service } from '../objects/workers.ts'
+import { doubtNote } from './asked/doubts.ts'
 import { forcedDeletions, nextForced, workloadDeletions } from './cleanup.ts'
 import { nextDeadline } from './deadlines.ts'
 import type { Action, Decision, Note } from './decision.ts'
@@ -28,6 +30,8 @@ export type Plan = {
   note?: Note
   /** The deadline, in one word, if nothing but the time asks for what cannot be taken back. */
   deadline?: string
+  /** A second event, about the spec. */
+  doubt?: Note
   /** When to look at the job again even if nothing changes, in milliseconds since 1970. */
   requeueAt?: number
 }
@@ -35,7 +39,7 @@ export type Plan = {
 const NOTHING: Plan = { actions: [] }
 
 /** Kinds that a gang needs only once its workers run. */
-const NEEDED_LATER: ReadonlySet<string> = new Set(['Service', 'PodDisruptionBudget'])
+const NEEDED_LATER: ReadonlySet<string> = new Set(['Service', 'PodDisruptionBudget', 'NetworkPolicy'])
 
 export function plan(observed: Observed | Leftovers, now: number): Plan {
   const rest = observed.job === undefined ? NOTHING : planJob(observed, now)
@@ -98,12 +102,14 @@ function conclude(view: View, decision: Decision): Plan {
   const note = status === undefined ? undefined : noteOf(view, decision)
   const forced = forcedDeletions(view)
   const deadline = decision.deadline ?? (forced.length > 0 ? 'podTerminationTimeoutSeconds' : undefined)
+  const doubt = status === undefined ? undefined : doubtNote(view.job, view.status)
   return {
     actions: [...upkeep(view, decision), ...(decision.actions ?? []), ...forced],
     ...(deadline === undefined ? {} : { deadline }),
     ...(report === undefined ? {} : { report }),
     ...(status === undefined ? {} : { status }),
     ...(note === undefined ? {} : { note }),
+    ...(doubt === undefined ? {} : { doubt }),
     ...requeue([decision.requeueAt, nextDeadline(view, decision), nextForced(view)]),
   }
 }
@@ -114,8 +120,8 @@ function requeue(times: readonly (number | undefined)[]): { requeueAt?: number }
 }
 
 /**
- * Creates and corrects the Service, the budget and the scheduler's object of a job with pods. Pods
- * whose owner references somebody removed get them again.
+ * Creates and corrects the Service, the budget, the network policy and the scheduler's object of a
+ * job with pods. Pods whose owner references somebody removed get them again.
  */
 function upkeep(view: View, { state }: Decision): Action[] {
   if (!isLive(state)) return []
@@ -124,6 +130,7 @@ function upkeep(view: View, { state }: Decision): Action[] {
     [view.service, service(view)],
     [view.budget, budgetOf(view, state)],
   ]
+  if (view.reportReaders !== undefined) pairs.push([view.networkPolicy, networkPolicy(view, view.reportReaders)])
   if (group !== undefined)
     pairs.push([view.groups?.find(({ metadata: { name } }) => name === group.metadata.name), group])
   const kept = pairs.flatMap(([actual, object]): Action[] => {
@@ -162,6 +169,7 @@ const BAD_REASONS: ReadonlySet<string> = new Set([
   'VolumeMount',
   'NameTaken',
   'Unschedulable',
+  'TemplateRefused',
   'SchedulingTimeout',
   'AdmissionTimeout',
   'ProgressUnknown',

@@ -2,32 +2,24 @@
 // answer decides. The user reads its reason and message in the status.
 
 import { KIND } from '../../crds/contract.ts'
+import { privileges } from '../../crds/privileges.ts'
 import type { State } from '../../crds/status.ts'
 import { isOwnedBy } from '../objects/owned.ts'
 import { isOver, isStopping } from '../objects/pod-state.ts'
+import { secret } from '../objects/secret.ts'
 import type { Pod } from '../objects/wire.ts'
 import { pod as podOf } from '../objects/workers.ts'
+import { raised, succeeded } from './asked/completion.ts'
 import { finished, podsOf, stuckPods } from './cleanup.ts'
 import { expired, stalled } from './deadlines.ts'
 import { type Action, asBefore, type Changes, type Decision, deletions, type Policy } from './decision.ts'
 import { grown, growth, scaledDown } from './elastic.ts'
 import { failed } from './failure.ts'
-import { countWorkers, hasSucceeded } from './gang.ts'
+import { countWorkers } from './gang.ts'
 import { partlyAdmitted, queued } from './queueing.ts'
-import { instant, timestamp } from './time.ts'
+import { instant } from './time.ts'
 import { HELD_UP, worstTrouble } from './trouble.ts'
 import { hasRun, type View } from './view.ts'
-
-const succeeded: Policy = view => {
-  if (!view.gang.every((_, worker) => hasSucceeded(view, worker))) return undefined
-  const message = `all ${view.gang.length} workers did ${view.spec.training.steps} steps`
-  return {
-    state: 'Complete',
-    reason: 'AllWorkersSucceeded',
-    message,
-    changes: { completionTime: timestamp(view.now), nextRestartTime: null },
-  }
-}
 
 /** The workers write a checkpoint when they are told to stop. A resumed job has another attempt. */
 const suspended: Policy = view => {
@@ -116,11 +108,25 @@ const backingOff: Policy = view => {
   return next !== undefined && view.now < next ? { ...asBefore(view, 'Restarting'), requeueAt: next } : undefined
 }
 
+/** Only before pods are created: a gang that runs is left alone. */
+const restricted: Policy = view => {
+  if (view.restrictTemplates !== true || view.created) return undefined
+  const found = privileges(view.spec)
+  if (found.length === 0) return undefined
+  return {
+    state: view.status.state === 'Restarting' ? 'Restarting' : 'Pending',
+    reason: 'TemplateRefused',
+    message: `this operator creates no pods with ${found.join(', ')}`,
+    actions: deletions(podsOf(view), 'the operator refuses its template'),
+  }
+}
+
 const starting: Policy = view => {
   if (view.created) return undefined
   const missing = view.gang.flatMap((pod, worker) => (pod === undefined ? [worker] : []))
   if (missing.length === 0) return undefined
-  const actions: Action[] = missing.map(worker => ({ kind: 'create', object: podOf(view, worker) }))
+  const objects = [secret(view), ...missing.map(worker => podOf(view, worker))]
+  const actions = objects.map((object): Action => ({ kind: 'create', object }))
   return { ...awaitingReadiness(view), actions }
 }
 
@@ -163,8 +169,10 @@ export const policies: readonly Policy[] = [
   expired,
   partlyAdmitted,
   failed,
+  raised,
   stopping,
   backingOff,
+  restricted,
   starting,
   scaledDown,
   queued,

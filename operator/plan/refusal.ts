@@ -85,12 +85,14 @@ export const withoutCreates = ({ actions, report, requeueAt }: Plan): Plan => ({
 
 /**
  * The actions in groups, each of which is begun when the one before is done. The object that stands
- * for the gang is there before its pods. With `oneFirst` one pod is tried before the others, so that
+ * for the gang, and the Secret that its pods refer to, are there before the pods. With `oneFirst` one pod is tried before the others, so that
  * a gang that is refused costs one request.
  */
 export function inOrder(actions: readonly Action[], oneFirst: boolean): Action[][] {
   const isPod = (action: Action) => action.kind === 'create' && action.object.kind === 'Pod'
-  const before = actions.filter(action => 'object' in action && isGroup(action.object))
+  const before = actions.filter(
+    action => 'object' in action && (isGroup(action.object) || action.object.kind === 'Secret'),
+  )
   const first = oneFirst ? actions.find(isPod) : undefined
   const then = actions.filter(action => !before.includes(action) && (first === undefined || !isPod(action)))
   const rest = actions.filter(action => first !== undefined && isPod(action) && action !== first)

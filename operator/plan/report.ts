@@ -65,7 +65,7 @@ export function reportOf(
       percent: record.totalSteps === 0 ? 0 : Math.floor((100 * done) / record.totalSteps),
       lossMilli: record.lossMilli,
       initialLossMilli: record.initialLossMilli ?? status.progress?.initialLossMilli,
-      evaluationLossMilli: record.evaluationLossMilli ?? status.progress?.evaluationLossMilli,
+      ...evaluationOf(record, status),
       initialEvaluationLossMilli: record.initialEvaluationLossMilli ?? status.progress?.initialEvaluationLossMilli,
       estimatedRemainingSeconds: record.estimatedRemainingSeconds,
       lastStepTime: record.step === status.progress?.step ? status.progress.lastStepTime : timestamp(now),
@@ -73,6 +73,17 @@ export function reportOf(
     ...(throughput === undefined ? {} : { throughput }),
     ...(lastCheckpoint === undefined ? {} : { lastCheckpoint }),
   }
+}
+
+/**
+ * The last evaluation with its step. One that was measured after the present step is of a run whose
+ * steps are done again, and says nothing about this one.
+ */
+function evaluationOf(record: Progress, { progress: before }: ScMoEJobStatus) {
+  if (record.evaluationLossMilli !== undefined)
+    return { evaluationLossMilli: record.evaluationLossMilli, evaluationStep: record.evaluationStep }
+  const { evaluationLossMilli, evaluationStep } = before ?? {}
+  return (evaluationStep ?? 0) > record.step ? {} : { evaluationLossMilli, evaluationStep }
 }
 
 /**

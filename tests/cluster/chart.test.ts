@@ -112,7 +112,7 @@ describe('the chart, under a job that trains', () => {
       await helmDoes(major, 'upgrade', 'scmoe', CHART, '--wait', ...images, '--set', 'podAnnotations.helm=v' + major)
       const tested = await helmDoes(major, 'test', 'scmoe', '--logs')
       expect(tested).toContain('Succeeded')
-      expect(tested).toContain('Complete: AllWorkersSucceeded: all 1 workers did 1 steps')
+      expect(tested).toContain('Complete: AllWorkersSucceeded: the worker reached step 1')
       await advances()
       expect(await pods()).toBe(before)
     },

@@ -3,6 +3,7 @@
 import type { Logger } from 'pino'
 import { median } from '../median.ts'
 import type { RunRecord } from '../report/record.ts'
+import type { Trained } from './contents.ts'
 import type { CheckpointPlace, Held } from './place.ts'
 import { restoreCheckpoint } from './restore.ts'
 import { type Saved, Saving } from './saving.ts'
@@ -22,6 +23,7 @@ const WINDOW = 500
 export class Checkpointer {
   readonly #options: Checkpoints
   #saving: Saving | undefined
+  #trained: Trained | undefined
   /**
    * Memory for copies, kept between checkpoints because allocating it takes longer than copying.
    */
@@ -42,7 +44,8 @@ export class Checkpointer {
     const { place, held, record, log } = this.#options
     const restored = place && (await restoreCheckpoint(place, held, message => log.warn(message)))
     if (!place || !restored) return 0
-    const { step, losses, savedTime, seed, jobUid } = restored.index
+    const { step, losses, savedTime, seed, jobUid, trained } = restored.index
+    this.#trained = trained
     record.resumeAt(step, losses, savedTime)
     log.info({ step, checkpoint: restored.folder }, `continuing after step ${step}`)
     if (jobUid !== place.jobUid)
@@ -50,6 +53,11 @@ export class Checkpointer {
     if (seed !== place.seed)
       log.warn(`the checkpoint was written with seed ${seed}, not ${place.seed}: the order of the data changes here`)
     return step
+  }
+
+  /** The words of the restored checkpoint about its training; undefined if it has none. */
+  get trained(): Trained | undefined {
+    return this.#trained
   }
 
   /** Whether this rank is still at work on a checkpoint. */

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { ModelConfig } from '../model/config.ts'
 import { meanOf, type Slice, sliceOf, type Tensor, tensors, varianceOf } from '../model/tensors.ts'
 import type { Reduce } from '../ranks/together.ts'
+import type { Trained } from './contents.ts'
 
 export interface CheckpointPlace {
   /** `<output>/checkpoints`, the same folder for all ranks. */
@@ -15,6 +16,8 @@ export interface CheckpointPlace {
   rank: number
   jobUid: string
   seed: number
+  /** The words of the index about training; asked when a checkpoint is written. */
+  trained: () => Trained
   reduce: Reduce
 }
 

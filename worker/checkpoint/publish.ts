@@ -16,7 +16,7 @@ export interface Content {
   losses: Losses
 }
 
-export function indexOf({ model, jobUid, seed }: CheckpointPlace, content: Content): CheckpointIndex {
+export function indexOf({ model, jobUid, seed, trained }: CheckpointPlace, content: Content): CheckpointIndex {
   const where: CheckpointIndex['tensors'] = {}
   for (const { name, tensor } of content.held) {
     const writers = tensor.kind === 'dense' ? 1 : model.expertParallelSize
@@ -33,6 +33,7 @@ export function indexOf({ model, jobUid, seed }: CheckpointPlace, content: Conte
     expertParallelSize: model.expertParallelSize,
     model: modelFields(model),
     losses: content.losses,
+    trained: trained(),
     files: content.files,
     tensors: where,
   }

@@ -89,6 +89,16 @@ export class TokenData {
     return this.#file.path
   }
 
+  /** The kind of file that its beginning looks like. */
+  get look(): TokenFile['look'] {
+    return this.#file.look
+  }
+
+  /** Tokens in the file. */
+  get length(): number {
+    return this.#file.length
+  }
+
   /**
    * Fills tokens, i32 [count, sequenceLength + 1]. The inputs are all columns but the last, the
    * targets all columns but the first.

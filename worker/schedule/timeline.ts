@@ -129,7 +129,10 @@ function draw(list: readonly Bar[], window: { begin: number; end: number; width:
 
 const totalOf = ({ end }: Spans) => end.reduce((latest, time) => Math.max(latest, time), 0)
 
+/** In milliseconds, or in the larger unit in which a long time is easily read. */
 function milliseconds(microseconds: number): string {
   const value = microseconds / 1000
-  return `${value >= 100 ? value.toFixed(0) : value.toPrecision(3)} ms`
+  const [unit, size]: [string, number] = value < 10_000 ? ['ms', 1] : value < 600_000 ? ['s', 1000] : ['min', 60_000]
+  const shown = value / size
+  return `${shown >= 100 ? shown.toFixed(0) : shown.toPrecision(3)} ${unit}`
 }

@@ -3,12 +3,14 @@
 
 import { API_VERSION, KIND } from '../../../crds/contract.ts'
 import { type Case, SCHEMA } from './crd-cases-schema.ts'
+import { TEXTS } from './crd-cases-texts.ts'
 
 const named = (name: string) =>
   `metadata.name: Invalid value: metadata.name is ${name}, but pods are called <name>-worker-<i>: choose a DNS label that starts with a letter (a-z, 0-9, -) and has at most 51 characters`
 const LONG = 'a'.repeat(52)
 /** Jobs that rules refuse: at least one for each rule (tests/unit/crds/rules.test.ts). */
 export const RULE_CASES: readonly Case[] = [
+  ...TEXTS,
   { name: 'a name too long for pods', spec: '', job: LONG, says: [named(LONG)] },
   { name: 'a name with a dot', spec: '', job: 'a.b', says: [named('a.b')] },
   {

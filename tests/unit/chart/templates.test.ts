@@ -3,7 +3,12 @@ import { readFileSync } from 'node:fs'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { parse, parseAllDocuments } from 'yaml'
 import { z } from 'zod'
-import { LEADER_ELECTION_RULES, NAMESPACE_RULES, PROVIDER_RULES } from '../../../operator/objects/permissions.ts'
+import {
+  LEADER_ELECTION_RULES,
+  NAMESPACE_RULES,
+  NETWORK_POLICY_RULES,
+  PROVIDER_RULES,
+} from '../../../operator/objects/permissions.ts'
 import { PROVIDERS } from '../../../operator/objects/providers.ts'
 import { parseOptions } from '../../../operator/options.ts'
 import { helm } from '../../../tools/cluster/helm.ts'
@@ -102,7 +107,16 @@ describe('the chart', () => {
       'Service/scmoe-metrics',
       'ServiceAccount/scmoe',
       'ServiceAccount/scmoe-test',
+      'ValidatingAdmissionPolicy/scmoe-warnings',
+      'ValidatingAdmissionPolicyBinding/scmoe-warnings',
     ])
+  })
+
+  it('warns of doubtful jobs, unless told otherwise, and refuses none', () => {
+    const binding = ofKind('ValidatingAdmissionPolicyBinding')
+    expect(binding).toMatchObject([{ spec: { policyName: 'scmoe-warnings', validationActions: ['Warn'] } }])
+    const off = manifests('--set', 'admissionWarnings.enabled=false').map(({ kind }) => kind)
+    expect(off.filter(each => each.startsWith('ValidatingAdmission'))).toEqual([])
   })
 
   it('leaves the CRD alone where told so', () => {
@@ -112,7 +126,7 @@ describe('the chart', () => {
   it('gives the operator the rights it asks for, and no others', () => {
     const roles = [...ofKind('ClusterRole'), ...ofKind('Role')].map(role => Role.parse(role))
     const rulesOf = (name: string) => roles.find(({ metadata }) => metadata.name === name)?.rules
-    expect(rulesOf('scmoe')).toEqual(NAMESPACE_RULES)
+    expect(rulesOf('scmoe')).toEqual([...NAMESPACE_RULES, ...NETWORK_POLICY_RULES])
     expect(rulesOf('scmoe-leader-election')).toEqual(LEADER_ELECTION_RULES)
   })
 
@@ -123,7 +137,28 @@ describe('the chart', () => {
       schedulerName: 'mine',
     })
     const role = ofKind('ClusterRole', ...args).find(({ metadata }) => metadata.name === 'scmoe')
-    expect(Role.parse(role).rules).toEqual([...NAMESPACE_RULES, ...PROVIDER_RULES[provider]])
+    expect(Role.parse(role).rules).toEqual([...NAMESPACE_RULES, ...NETWORK_POLICY_RULES, ...PROVIDER_RULES[provider]])
+  })
+
+  it('gives jobs network policies that let in the operator and the named peers, or none', () => {
+    const prometheus = { namespaceSelector: { matchLabels: { team: 'monitoring' } } }
+    const args = ['--set-json', `jobs.networkPolicy.reportReaders=${JSON.stringify([prometheus])}`]
+    const { matchLabels } = deployment().spec.selector
+    const operator = {
+      namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': 'scmoe-system' } },
+      podSelector: { matchLabels },
+    }
+    expect(parseOptions(container(...args).args)).toMatchObject({
+      networkPolicies: true,
+      reportReaders: [operator, prometheus],
+      restrictTemplates: false,
+    })
+    const scraped = parseOptions(container('--set', 'podMonitor.enabled=true').args)
+    expect(scraped, 'a Prometheus that is somewhere').toMatchObject({ networkPolicies: true, reportReaders: [] })
+    const off = ['--set', 'jobs.networkPolicy.enabled=false', '--set', 'jobs.restrictTemplates=true']
+    expect(parseOptions(container(...off).args)).toMatchObject({ networkPolicies: false, restrictTemplates: true })
+    const role = ofKind('ClusterRole', ...off).find(({ metadata }) => metadata.name === 'scmoe')
+    expect(Role.parse(role).rules).toEqual(NAMESPACE_RULES)
   })
 
   it('gives them in the watched namespaces alone', () => {

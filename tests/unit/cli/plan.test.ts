@@ -60,6 +60,7 @@ describe('scmoe plan', () => {
     const { objects, programs } = plan('examples/01-two-workers.yaml')
     expect(objects.map(({ kind, metadata }) => `${kind}/${metadata.name}`)).toEqual([
       'Service/moby-dick',
+      'Secret/moby-dick-00000000',
       'Pod/moby-dick-worker-0',
       'Pod/moby-dick-worker-1',
       'PodDisruptionBudget/moby-dick',
@@ -114,6 +115,58 @@ describe('scmoe plan', () => {
     const best = (schedules: typeof slow.schedules) =>
       Math.min(...schedules.map(({ predictedMilliseconds }) => predictedMilliseconds))
     expect(best(slow.schedules)).toBeLessThan(best(baseline.schedules))
+  })
+
+  // Seen failing with the speed of a CPU, 50 Gflop/s: a step of this job took "449874.6 ms".
+  it('takes the speed of the GPU that the node selector names, says so, and gives times in their unit', () => {
+    const onGpus = (product: string) =>
+      jobFile({
+        model: { preset: 'gpt2-moe-small' },
+        training: { steps: 1, sequenceLength: 1024, globalBatchSequences: 64, precision: 'bfloat16' },
+        workers: { gpusPerWorker: 8, template: { spec: { nodeSelector: { 'nvidia.com/gpu.product': product } } } },
+      })
+    const { gigaflops: _, megabytesPerSecond: __, latencyMicroseconds: ___, ...rest } = OPTIONS
+    const a100 = planCommand(onGpus('NVIDIA-A100-SXM4-80GB'), rest)
+    expect(a100).toMatch(/^Schedules .* from 125 Tflop\/s, .* an A100 \(the node selector's nvidia.com\/gpu.product\)/m)
+    expect(a100).toContain('40 % of the 312 Tflop/s that an A100 has in bfloat16')
+    const unknown = planCommand(onGpus('NVIDIA-GeForce'), rest)
+    expect(unknown).toContain('a guess for an H100 (assumed; --device names another)')
+    expect(planCommand(onGpus('NVIDIA-GeForce'), { ...rest, device: 'B200' })).toContain('an B200 (--device)')
+    expect(planCommand(onGpus('NVIDIA-GeForce'), { ...rest, gigaflops: 1 })).toMatch(/^ +[\d.]+ h {2}/m)
+    expect(a100).not.toMatch(/\d{5}\.\d|\d{5} ms/)
+  })
+
+  // Seen failing without the check: a plan of 895 GiB for each GPU was printed like any other.
+  it('says when the memory fits no GPU, or not within the limit of the container, and what to do', () => {
+    const large = { preset: 'gpt3-moe-xl' }
+    const training = { steps: 1, sequenceLength: 2048, globalBatchSequences: 512 }
+    const { gigaflops: _, ...rest } = OPTIONS
+    const gpu = planCommand(jobFile({ model: large, training, workers: { gpusPerWorker: 8 } }), rest)
+    expect(gpu).toMatch(
+      /^Memory is short: a rank needs [\d.]+ GiB, but an H100 has 80 GB, .* no other GPU known here has more than 180 GB \(B200\): use more replicas/m,
+    )
+    const limited = (memory: string) =>
+      planCommand(
+        jobFile({
+          model: { hiddenSize: 512, blocks: 8, feedForwardSize: 2048 },
+          workers: {
+            template: { spec: { containers: [{ name: 'worker', image: 'a', resources: { limits: { memory } } }] } },
+          },
+        }),
+        OPTIONS,
+      )
+    expect(limited('64Mi')).toMatch(
+      /^Memory is short: a rank needs [\d.]+ [MG]iB .* the limit of container worker is 64Mi: raise resources.limits.memory/m,
+    )
+    expect(limited('64Gi')).not.toContain('Memory is short')
+    expect(limited('64Gi')).toContain('  container worker, which trains: image a; limits memory 64Gi')
+  })
+
+  it('names every container of a pod, so that one with another name than worker is noticed', () => {
+    const template = { spec: { containers: [{ name: 'pytorch', image: 'mine:1' }] } }
+    const text = planCommand(jobFile({ model: SMALL, workers: { template } }), OPTIONS)
+    expect(text).toContain('  container worker, which trains: image worker:1; no limits')
+    expect(text).toContain('  container pytorch, which runs beside it: image mine:1; no limits')
   })
 
   it('refuses a rank that the job does not have', () => {

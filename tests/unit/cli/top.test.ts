@@ -61,6 +61,17 @@ describe('the table of top', () => {
     expect(table([running('gpt', 4000, 300)])[1]).toContain(' 4000 (5 min ago)  ')
   })
 
+  // Seen failing: a job that had just restarted had the speed of the attempt before, and "-" as the
+  // time left beside it.
+  it('says how old a speed is that is not of this moment: after a restart, and when the job does not run', () => {
+    const { status } = running('gpt', 4000, 30)
+    const { progress, ...rest } = status as ScMoEJobStatus
+    const restarted = job('gpt', { ...rest, progress: { step: 5, totalSteps: 100, percent: 5 } })
+    expect(table([restarted])[1]).toMatch(/ 4000 \(30 s ago\) .* -$/)
+    const complete = job('gpt', { ...rest, ...(progress && { progress }), state: 'Complete' })
+    expect(table([complete])[1]).toMatch(/ 4000 \(30 s ago\) .* -$/)
+  })
+
   it('leaves the slowest out where the terminal is too low for all', () => {
     const jobs = [5, 4, 3, 2, 1].map(tokens => running(`job-${tokens}`, 2 * tokens))
     const all = table(jobs).join('\n')
@@ -108,6 +119,8 @@ describe('logs', () => {
   it('are told as text; what is no record stays as it is', () => {
     const line = '{"level":40,"time":"2026-01-01T07:12:01.250Z","rank":1,"msg":"slow","step":12,"op":"gemm"}'
     expect(readable(line)).toBe('07:12:01.250 WARN  slow  step=12 op=gemm')
+    const floats = '{"level":30,"msg":"step","loss":2.3456789012345,"rates":{"x":0.00012345678},"step":1234567}'
+    expect(readable(floats)).toBe('INFO  step  loss=2.3457 rates={"x":0.00012346} step=1234567')
     expect(readable(line, true), 'of a pod with several ranks').toBe('07:12:01.250 WARN  slow  rank=1 step=12 op=gemm')
     for (const other of ['', 'Segmentation fault', '{"a":1}', '{"msg":', '{"level":30,"msg":'])
       expect(readable(other)).toBe(other)

@@ -199,7 +199,7 @@ describe('a job that runs', () => {
     for (const name of world.pods.keys()) world.end(name, { exitCode: 0 })
     world.wait(70)
     world.settle()
-    expect(said(world)).toBe('gpt is complete: all 2 workers did 100 steps in 70 s.')
+    expect(said(world)).toBe('gpt is complete: all 2 workers reached step 100, 70 s after it was last started.')
   })
 })
 

@@ -272,7 +272,7 @@ describe('kubectl scale', () => {
 
   it('while the pods are being made leaves none with an old idea of how many there are', () => {
     const world = new World(elastic())
-    world.step({ actions: 3, write: false })
+    world.step({ actions: 4, write: false })
     expect(names(world)).toEqual([podName('gpt', 0), podName('gpt', 1)])
     world.edit({ workers: { replicas: 2, minReplicas: 1 } })
     turn(world)

@@ -4,6 +4,7 @@ import { failure, runningWorld, T0, World } from '../../support/operator-world.t
 
 const START = [
   'create Service gpt',
+  'create Secret gpt-uid-1',
   'create Pod gpt-worker-0',
   'create Pod gpt-worker-1',
   'write Starting, WorkersStarting: created the workers of attempt 1, waiting for all to be ready',
@@ -27,7 +28,7 @@ describe('a job that goes well', () => {
     world.settle()
     expect(world.status).toMatchObject({ state: 'Running', workers: { ready: 1, succeeded: 1 } })
     world.end('gpt-worker-1', { exitCode: 0 })
-    expect(world.settle()).toEqual(['write Complete, AllWorkersSucceeded: all 2 workers did 100 steps'])
+    expect(world.settle()).toEqual(['write Complete, AllWorkersSucceeded: all 2 workers reached step 100'])
     expect([condition(world, 'Complete'), condition(world, 'Running'), condition(world, 'Failed')]).toEqual([
       'True',
       'False',
@@ -45,7 +46,8 @@ describe('a job that goes well', () => {
     const second = world.pods.get('gpt-worker-1')?.status
     second?.containerStatuses?.push({ name: 'sidecar', state: { running: {} } })
     expect(world.settle()).toEqual([
-      'write Complete, AllWorkersSucceeded: all 2 workers did 100 steps',
+      'report step 100 of 100',
+      'write Complete, AllWorkersSucceeded: all 2 workers reached step 100',
       'delete Pod gpt-worker-1: the job is finished',
     ])
   })
@@ -162,6 +164,7 @@ describe('a worker that fails', () => {
     world.gone()
     expect(world.settle()).toEqual([
       'apply PodDisruptionBudget gpt',
+      'create Secret gpt-uid-1',
       'create Pod gpt-worker-0',
       'create Pod gpt-worker-1',
       'write Starting, WorkersStarting: created the workers of attempt 2, waiting for all to be ready',
@@ -305,9 +308,10 @@ describe('a worker that fails', () => {
 
   it('does not count while the operator has not yet made all pods: a missing one is made', () => {
     const world = new World()
-    world.step({ actions: 2, write: false })
+    world.step({ actions: 3, write: false })
     expect([...world.pods.keys()]).toEqual(['gpt-worker-0'])
     expect(world.settle()).toEqual([
+      'create Secret gpt-uid-1',
       'create Pod gpt-worker-1',
       'write Starting, WorkersStarting: created the workers of attempt 1, waiting for all to be ready',
     ])
@@ -359,8 +363,9 @@ describe('suspension', () => {
     world.settle()
     world.gone()
     world.edit({ suspend: false, workers: { replicas: 3 } })
-    expect(world.settle().slice(0, 4)).toEqual([
+    expect(world.settle().slice(0, 5)).toEqual([
       'apply PodDisruptionBudget gpt',
+      'create Secret gpt-uid-1',
       'create Pod gpt-worker-0',
       'create Pod gpt-worker-1',
       'create Pod gpt-worker-2',

@@ -212,7 +212,12 @@ describe('every provider', () => {
 describe('a job that waits for its nodes', () => {
   it('has the group before its pods, and once', () => {
     const world = new World({}, 'coscheduling')
-    expect(world.settle().slice(0, 3)).toEqual(['create Service gpt', 'create PodGroup gpt', 'create Pod gpt-worker-0'])
+    expect(world.settle().slice(0, 4)).toEqual([
+      'create Service gpt',
+      'create PodGroup gpt',
+      'create Secret gpt-uid-1',
+      'create Pod gpt-worker-0',
+    ])
     expect(world.changes()).toEqual([])
   })
 

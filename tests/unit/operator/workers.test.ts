@@ -70,6 +70,7 @@ describe('a worker pod', () => {
       [ENV.worldSize]: '4',
       [ENV.rendezvous]: 'gpt-worker-0.gpt.ns.svc:29500',
       [ENV.httpPort]: String(PORT.http),
+      [ENV.secret]: { secretKeyRef: { name: 'gpt-uid-1', key: 'secret' } },
     })
     const spec: unknown = JSON.parse(container.env.find(({ name }) => name === ENV.spec)?.value ?? '')
     expect(spec).toEqual(ScMoEJobSpec.parse({ training: { steps: 10 }, workers: { replicas: 4 } }))

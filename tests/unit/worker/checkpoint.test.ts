@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import * as fc from 'fast-check'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
-import { encodeIndex, readIndex } from '../../../worker/checkpoint/contents.ts'
+import { encodeIndex, readIndex, type Trained } from '../../../worker/checkpoint/contents.ts'
 import { type CheckpointPlace, type Held, heldTensors } from '../../../worker/checkpoint/place.ts'
 import { restoreCheckpoint } from '../../../worker/checkpoint/restore.ts'
 import { hashFile, readFloats, readHeader, writeSafetensors } from '../../../worker/checkpoint/safetensors.ts'
@@ -47,6 +47,11 @@ function stateOf(config: ModelConfig, rank: number, step?: number): Held[] {
   return held
 }
 
+const TRAINED: Trained = {
+  data: { source: '/data/tokens', tokens: 'uint16', length: 1000 },
+  learningRate: { peak: 6e-4, warmupSteps: 20, totalSteps: 200, from: 100, reached: 0.5 },
+}
+
 const places = (config: ModelConfig, change: { keep?: number } = {}): CheckpointPlace[] =>
   reducers(config.worldSize).map((reduce, rank) => ({
     directory: join(folder, 'checkpoints'),
@@ -55,6 +60,7 @@ const places = (config: ModelConfig, change: { keep?: number } = {}): Checkpoint
     rank,
     jobUid: 'uid',
     seed: 1,
+    trained: () => TRAINED,
     reduce,
   }))
 
@@ -97,11 +103,23 @@ test('a checkpoint of any number of ranks is read on any other number, bit for b
       expect(restored?.index).toMatchObject({
         step: 30,
         losses: { first: {}, last: { loss: 1, evaluationLoss: 2 } },
+        trained: TRAINED,
         worldSize: saved[0],
       })
       expect(held.map(({ data }) => data)).toEqual(stateOf(config, rank, 30).map(({ data }) => data))
     }
   }
+})
+
+test('a checkpoint of a version that did not say what it was trained on is read all the same', async () => {
+  await save(model(2, 2), 30)
+  const at = join(folder, 'checkpoints/step-00000030')
+  const { trained: _, ...older } = await readIndex(at)
+  writeFileSync(join(at, 'index.json'), encodeIndex(older))
+  const { ranks, warnings } = await restore(model(2, 2))
+  expect(warnings).toEqual([])
+  expect(ranks[0]?.restored?.index).toMatchObject({ step: 30 })
+  expect(ranks[0]?.restored?.index.trained).toBeUndefined()
 })
 
 test('only the first replica writes, and only its rank 0 writes the dense tensors', async () => {
