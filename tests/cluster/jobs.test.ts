@@ -243,8 +243,12 @@ describe('a pod that ends or waits for another reason than its worker', () => {
 
   beforeAll(async () => {
     const node = (await world.kubectl('get', 'nodes', '-o', 'jsonpath={.items[0].metadata.name}')).trim()
-    for (const [title, ending] of Object.entries(ENDINGS))
-      await apply({ name: nameOf(title), spec: await specOf(ending, node) })
+    const manifests = Object.entries(ENDINGS).map(async ([title, ending]) =>
+      manifest({ name: nameOf(title), spec: await specOf(ending, node) }),
+    )
+    const file = join(folder, 'endings.yaml')
+    writeFileSync(file, (await Promise.all(manifests)).join('---\n'))
+    await world.kubectl('apply', '-n', NAMESPACE, '-f', file)
   })
 
   it.concurrent.each(Object.entries(ENDINGS))('is told: %s', async (title, { until: done, is, says, prints }) => {

@@ -70,7 +70,6 @@ const container = (name: string, ready: boolean, state: object) => ({
 })
 const ended = (exitCode: number, message = '') => ({ terminated: { exitCode, message, reason: 'Error' } })
 
-// Seen failing with two jobs that hold two pods each, for ever.
 it.concurrent('two gangs in a quota with room for one and a part of the other run one after the other', async () => {
   const ns = await api.namespace()
   const quota = { apiVersion: 'v1', kind: 'ResourceQuota', metadata: { name: 'team' }, spec: { hard: { pods: '4' } } }
@@ -237,7 +236,6 @@ it.concurrent('a namespace that ends while pods are to be created is left in pea
   expect((await ns.job('gpt')).status).toMatchObject({ state: 'Suspended' })
 })
 
-// Seen failing with the last answer's date believed: the job failed within its first seconds.
 it('a job seconds old is not ended for a third of answers whose date is two hours ahead', async () => {
   const ns = await api.namespace()
   await running(ns, { activeDeadlineSeconds: 3600, startupDeadlineSeconds: 1800 })

@@ -112,8 +112,6 @@ describe('an object that exists already', () => {
     expect(judgeExisting(wanted, found({ labels: { ...labels, [LABEL.jobUid]: 'uid-0' } }))).toBe('leaving')
   })
 
-  // Seen failing with every object of a job of this name waited for: without an owner, nobody ever
-  // deletes it.
   it('stops the job where an earlier job of this name left it without an owner', () => {
     const labels = { ...wanted.metadata.labels, [LABEL.jobUid]: 'uid-0' }
     expect(judgeExisting(wanted, found({ labels, ownerReferences: [] }))).toMatchObject({ reason: 'NameTaken' })
