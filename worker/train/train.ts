@@ -52,7 +52,7 @@ export async function train(job: Job): Promise<Ending> {
 }
 
 /** The place of the checkpoints; undefined without an output folder. */
-function placeOf({ config, model }: Job, reduce: Reduce): CheckpointPlace | undefined {
+function placeOf({ config, model }: Job, reduce: Reduce): Omit<CheckpointPlace, 'gang'> | undefined {
   if (config.outputDirectory === undefined) return undefined
   return {
     directory: join(config.outputDirectory, 'checkpoints'),
@@ -60,6 +60,7 @@ function placeOf({ config, model }: Job, reduce: Reduce): CheckpointPlace | unde
     model,
     rank: config.rank,
     jobUid: config.jobUid,
+    attempt: config.attempt,
     seed: config.spec.training.seed,
     reduce,
   }
