@@ -24,10 +24,13 @@ export const METADATA = '__metadata__'
 /** No program makes tensors with more axes. */
 const MAX_AXES = 64
 
-/**
- * Bits of an element of a type such as F32, BF16 or F8_E4M3; not a number if the type is unknown.
- */
-const bitsOf = (dtype: string) => (dtype === 'BOOL' ? 8 : Number(/^(?:F|I|U|BF|C)(\d+)/.exec(dtype)?.[1]))
+const TYPES =
+  'F64 I64 U64 C64 F32 I32 U32 F16 BF16 I16 U16 I8 U8 F8_E4M3 F8_E5M2 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ F6_E2M3 F6_E3M2 F4'
+/** Bits of an element, by type. */
+const BITS = new Map([
+  ['BOOL', 8],
+  ...TYPES.split(' ').map((name): [string, number] => [name, Number(/\d+/.exec(name))]),
+])
 
 /** Number of elements of a shape. */
 const elementsOf = (shape: readonly number[]) => shape.reduce((product, size) => product * size, 1)
@@ -86,8 +89,10 @@ function readEntry(json: HeaderText, name: string, dataStart: number): Entry {
   const [start, end] = offsets ?? []
   if (dtype === undefined || shape === undefined || start === undefined || end === undefined)
     throw new Error(`tensor ${shown(name)} has no dtype, no shape or no two data_offsets in its header`)
-  const bits = bitsOf(dtype)
-  if (end < start || (!Number.isNaN(bits) && 8 * (end - start) !== bits * elementsOf(shape))) {
+  const bits = BITS.get(dtype)
+  if (bits === undefined)
+    throw new Error(`tensor ${shown(name)} has the type ${shown(dtype)}, which safetensors does not have`)
+  if (end < start || 8 * (end - start) !== bits * elementsOf(shape)) {
     throw new Error(
       `tensor ${shown(name)} does not have the bytes its shape needs: ${dtype} [${shape.join(', ')}] has data_offsets ${start} to ${end}`,
     )

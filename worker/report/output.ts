@@ -40,7 +40,10 @@ export async function makeFolder(path: string): Promise<void> {
  */
 export class Unanswered extends Error {}
 
-/** Throws `Unanswered` if `work` takes longer, as it does for ever on the volume of a server that is gone. */
+/**
+ * Throws `Unanswered` if `work` takes longer, as it does for ever on the volume of a server that is
+ * gone.
+ */
 export async function inTime<T>(work: Promise<T>, milliseconds = DEADLINE_MILLISECONDS): Promise<T> {
   const timer = new AbortController()
   const late = sleep(milliseconds, undefined, { signal: timer.signal }).then(() => {
