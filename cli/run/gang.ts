@@ -108,7 +108,7 @@ export class Gang {
 const recordPath = (scratch: string, rank: number) => join(scratch, `rank-${rank}.json`)
 
 /** Sorts ends by cause: a rank that blames a peer failed because of it; success caused nothing. */
-function consequence({ code, failure }: RankEnd): number {
+export function consequence({ code, failure }: Omit<RankEnd, 'rank'>): number {
   if (code === 0) return 2
   return failure?.reason === 'peerLost' || failure?.peer !== undefined ? 1 : 0
 }

@@ -11,8 +11,8 @@ import { demandModel, locate, readParameters } from '../../../worker/evaluate/ch
 import { modelOf, specOfIndex } from '../../../worker/evaluate/model.ts'
 import { WorkerFailure } from '../../../worker/failure.ts'
 import { tensors } from '../../../worker/model/tensors.ts'
-import { model, places, restoreAll, saveAll, stateOf, valuesOf } from '../../support/checkpoints.ts'
-import { Draw, printedSeed, withChangedJson, withDamagedBytes } from '../../support/mutate.ts'
+import { model, places, restoreAll, saveAll, stateOf, valuesOf } from '../../support/files/checkpoints.ts'
+import { Draw, printedSeed, withChangedJson, withDamagedBytes } from '../../support/files/mutate.ts'
 
 const COUNT = process.env['SCMOE_SOAK'] ? 2000 : 120
 const STEP = 6

@@ -7,8 +7,8 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Header } from '../../../worker/checkpoint/header.ts'
 import { openFile, readFloats, readHeader, readHeaderOfAny } from '../../../worker/checkpoint/safetensors.ts'
-import { safetensorsBytes } from '../../support/files.ts'
-import { Draw, printedSeed, withChangedJson, withDamagedBytes } from '../../support/mutate.ts'
+import { safetensorsBytes } from '../../support/files/bytes.ts'
+import { Draw, printedSeed, withChangedJson, withDamagedBytes } from '../../support/files/mutate.ts'
 import { findPython, run } from '../../support/python.ts'
 
 const COUNT = process.env['SCMOE_SOAK'] ? 2000 : 200
@@ -40,7 +40,7 @@ function rightFile(draw: Draw): { header: Record<string, unknown>; data: Uint8Ar
   return { header, data: Uint8Array.from({ length: at }, () => draw.below(256)) }
 }
 
-/** The text of a header in which a key or a part of the text stands twice, is renamed or is gone. */
+/** The text of a header in which a part stands twice, is renamed or is gone. */
 function withChangedText(text: string, draw: Draw): string {
   const parts = text.split(/(?<=[,{}[\]])/)
   const at = draw.below(parts.length)
@@ -80,11 +80,12 @@ function demandSame(bytes: Buffer, { entries, metadata }: Header): void {
     { dtype, shape, data_offsets: [start - end, last - end] },
   ])
   expect(Object.fromEntries(found)).toEqual(tensors)
-  // Of two equal keys JSON.parse keeps one, so the file would have more colons than these keys.
+  // JSON.parse keeps one of two equal keys, so the text would have more colons than these keys.
   const colons = text.replaceAll(/"(?:[^"\\]|\\.)*"/g, '').split(':').length - 1
   expect(colons).toBe(Object.keys(json).length + 3 * entries.size + Object.keys(own ?? {}).length)
   const owners = new Uint8Array(bytes.length - end)
-  for (const { start, end: last } of entries.values()) for (let at = start; at < last; at++) owners[at - end]!++
+  for (const { start, end: last } of entries.values())
+    for (let at = start; at < last; at++) owners[at - end] = (owners[at - end] ?? 0) + 1
   expect(owners.every(owner => owner === 1)).toBe(true)
 }
 

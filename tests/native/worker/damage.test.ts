@@ -16,7 +16,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, type TestContext, test } from 'vitest'
 import { EXIT } from '../../../crds/contract.ts'
 import { listSteps } from '../../../worker/checkpoint/contents.ts'
-import { mountDisk, unmountAll } from '../../support/mounts.ts'
+import { mountDisk, unmountAll } from '../../support/files/mounts.ts'
 import {
   checkpointFolders,
   lossCurve,

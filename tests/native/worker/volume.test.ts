@@ -5,7 +5,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { EXIT } from '../../../crds/contract.ts'
-import { mountDead, mountDisk, mountReadOnly, unmountAll } from '../../support/mounts.ts'
+import { mountDead, mountDisk, mountReadOnly, unmountAll } from '../../support/files/mounts.ts'
 import {
   checkpointFolders,
   TestGang,

@@ -11,7 +11,14 @@ import { restoreCheckpoint } from '../../../worker/checkpoint/restore.ts'
 import { readHeader } from '../../../worker/checkpoint/safetensors.ts'
 import { Saving } from '../../../worker/checkpoint/saving.ts'
 import type { ModelConfig } from '../../../worker/model/config.ts'
-import { type Change, model, places as placesIn, restoreAll, saveAll, stateOf } from '../../support/checkpoints.ts'
+import {
+  type Change,
+  model,
+  places as placesIn,
+  restoreAll,
+  saveAll,
+  stateOf,
+} from '../../support/files/checkpoints.ts'
 
 let folder: string
 beforeEach(() => {

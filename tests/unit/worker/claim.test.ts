@@ -10,7 +10,7 @@ import { preparePlace } from '../../../worker/checkpoint/prepare.ts'
 import { Saving } from '../../../worker/checkpoint/saving.ts'
 import { isLeftover, temporaryOf } from '../../../worker/checkpoint/temporary.ts'
 import { LossLog } from '../../../worker/report/losses.ts'
-import { type Change, model, places, restoreAll, saveAll, stateOf, valuesOf } from '../../support/checkpoints.ts'
+import { type Change, model, places, restoreAll, saveAll, stateOf, valuesOf } from '../../support/files/checkpoints.ts'
 
 let folder: string
 beforeEach(() => {

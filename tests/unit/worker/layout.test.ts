@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type CheckpointIndex, encodeIndex, readIndex } from '../../../worker/checkpoint/contents.ts'
-import { model, places, restoreAll, saveAll, stateOf, valuesOf } from '../../support/checkpoints.ts'
-import { safetensorsBytes } from '../../support/files.ts'
+import { safetensorsBytes } from '../../support/files/bytes.ts'
+import { model, places, restoreAll, saveAll, stateOf, valuesOf } from '../../support/files/checkpoints.ts'
 
 let folder: string
 beforeEach(() => {

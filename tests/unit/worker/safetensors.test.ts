@@ -16,7 +16,7 @@ import {
   readHeaderOfAny,
   writeSafetensors,
 } from '../../../worker/checkpoint/safetensors.ts'
-import { safetensorsBytes } from '../../support/files.ts'
+import { safetensorsBytes } from '../../support/files/bytes.ts'
 
 let folder: string
 beforeEach(() => {

@@ -2,13 +2,13 @@
 // them belongs.
 
 import { join } from 'node:path'
-import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { type CheckpointPlace, type Held, heldTensors } from '../../worker/checkpoint/place.ts'
-import { restoreCheckpoint } from '../../worker/checkpoint/restore.ts'
-import { type Saved, Saving } from '../../worker/checkpoint/saving.ts'
-import { type ModelConfig, modelConfig } from '../../worker/model/config.ts'
-import { sliceOf, tensors } from '../../worker/model/tensors.ts'
-import { reducers } from './reducers.ts'
+import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
+import { type CheckpointPlace, type Held, heldTensors } from '../../../worker/checkpoint/place.ts'
+import { restoreCheckpoint } from '../../../worker/checkpoint/restore.ts'
+import { type Saved, Saving } from '../../../worker/checkpoint/saving.ts'
+import { type ModelConfig, modelConfig } from '../../../worker/model/config.ts'
+import { sliceOf, tensors } from '../../../worker/model/tensors.ts'
+import { reducers } from '../reducers.ts'
 
 /** A model of 8 experts on `worldSize` ranks; `change` changes its fields in the job. */
 export function model(worldSize: number, expertParallelSize: number, change: object = {}): ModelConfig {

@@ -35,10 +35,8 @@ export function printedSeed(): number {
 }
 
 /** Numbers at edges, and values that are none. */
-const EDGES: readonly unknown[] = [
-  ...[0, -0, 1, -1, 2, 4, 0.5, 1e21, 2 ** 31, 2 ** 32, 2 ** 53 - 1, 2 ** 53, 1e308],
-  ...[null, true, '', '0', '__proto__', [], {}, [[]], 'x'.repeat(1000)],
-]
+const NUMBERS = [0, -0, 1, -1, 2, 4, 0.5, 1e21, 2 ** 31, 2 ** 32, 2 ** 53 - 1, 2 ** 53, 1e308]
+const EDGES: readonly unknown[] = [...NUMBERS, null, true, '', '0', '__proto__', [], {}, [[]], 'x'.repeat(1000)]
 
 /** Changes some bytes, cuts the end off, or adds to it. */
 export function withDamagedBytes(bytes: Uint8Array, draw: Draw): Uint8Array {
