@@ -16,7 +16,9 @@ import { parseArgs } from 'node:util'
 import { z } from 'zod'
 import { API_VERSION, ENV, KIND } from '../crds/contract.ts'
 import { median } from '../worker/median.ts'
-import { fixed, machine, table, writeJson } from './report.ts'
+import { fixed, machine, showFigures, table, writeJson } from './report.ts'
+import { atMost, type Figure, medianOf } from './turns/figures.ts'
+import { sentenceOf, Watch } from './turns/watch.ts'
 
 const { values: options } = parseArgs({
   options: {
@@ -117,11 +119,18 @@ function rowOf(ranks: number, runs: readonly Summary[]): Row {
     stalledPercent,
     stepSlowdownPercent: of(cost => cost.stepSlowdownPercent),
     stepsBesideOne: of(cost => cost.stepsBesideOne),
-    costPercent: of(
-      cost => (100 * cost.stalledMilliseconds) / cost.stepMilliseconds + cost.stepSlowdownPercent * cost.stepsBesideOne,
-    ),
+    costPercent: 100 * median(runs.map(costInSteps)),
   }
 }
+
+const costInSteps = ({ checkpoint: cost }: Summary): number =>
+  cost.stalledMilliseconds / cost.stepMilliseconds + (cost.stepSlowdownPercent / 100) * cost.stepsBesideOne
+
+/** A checkpoint is to cost at most this part of a step. */
+const AIM = atMost(0.1)
+
+const figureOf = (ranks: number, runs: readonly Summary[]): Figure =>
+  medianOf({ name: `cost of a checkpoint, ${ranks} ranks`, unit: 'steps', aim: AIM, samples: runs.map(costInSteps) })
 
 // In this folder, because /tmp may be in memory and not on a disk.
 mkdirSync(join(ROOT, 'build'), { recursive: true })
@@ -139,7 +148,9 @@ try {
   const cores = availableParallelism()
   const sizes = cores > 2 ? [1, 2] : [1, cores]
   const runs = new Map<number, Summary[]>(sizes.map(ranks => [ranks, []]))
-  for (let round = 0; round < rounds; round++) for (const [ranks, list] of runs) list.push(await trained(ranks, folder))
+  const watch = new Watch()
+  for (let round = 0; round < rounds; round++)
+    for (const [ranks, list] of runs) list.push(await watch.turn(() => trained(ranks, folder)))
   const rows = [...runs].map(([ranks, list]) => rowOf(ranks, list))
   const engine = runs.get(1)?.[0]?.engine
   console.log(
@@ -173,7 +184,11 @@ try {
       ]),
     ),
   )
-  writeJson(options.json, { bench: 'checkpoint', machine: machine(), engine, cores, shape: SHAPE, rounds, rows })
+  const figures = [...runs].map(([ranks, list]) => figureOf(ranks, list))
+  const { disturbance } = watch
+  console.log(`\n${showFigures(figures)}\n\n${sentenceOf(disturbance)}`)
+  const result = { bench: 'checkpoint', machine: machine(), engine, cores, shape: SHAPE, rounds }
+  writeJson(options.json, { ...result, disturbance, figures, rows })
 } finally {
   clear()
 }

@@ -9,7 +9,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { median } from '../worker/median.ts'
 import type { Program } from '../worker/program/program.ts'
-import { fixed, machine, table, writeJson } from './report.ts'
+import { fixed, machine, showFigures, table, writeJson } from './report.ts'
+import { type Figure, medianOf } from './turns/figures.ts'
+import { sentenceOf, Watch } from './turns/watch.ts'
 import { addressOf, obstacle, succeeds } from './world/network.ts'
 import { World } from './world/world.ts'
 
@@ -90,6 +92,14 @@ async function iperf(world: World): Promise<number> {
   }
 }
 
+/** iperf3 and the exchanges of every size, once. */
+async function turn(world: World): Promise<{ reference: number; measured: Map<number, Sample> }> {
+  const reference = hasIperf ? await iperf(world) : Number.NaN
+  const measured = new Map<number, Sample>()
+  for (const bytes of sizes) measured.set(bytes, await exchange(world, bytes))
+  return { reference, measured }
+}
+
 const reason = obstacle()
 if (reason !== undefined) {
   console.error(`bench:exchange cannot run here: ${reason}`)
@@ -112,13 +122,11 @@ await world.each(rank => rank.call('write', ENGINE, 'counts', [0, most, most, 0]
 const samples = new Map(sizes.map(bytes => [bytes, [] as (Sample & { ofIperf: number })[]]))
 const iperfs: number[] = []
 for (const bytes of sizes) await exchange(world, bytes)
+const watch = new Watch()
 for (let round = 0; round < rounds; round++) {
-  const reference = hasIperf ? await iperf(world) : Number.NaN
+  const { reference, measured } = await watch.turn(() => turn(world))
   iperfs.push(reference)
-  for (const bytes of sizes) {
-    const sample = await exchange(world, bytes)
-    samples.get(bytes)?.push({ ...sample, ofIperf: sample.rate / reference })
-  }
+  for (const [bytes, sample] of measured) samples.get(bytes)?.push({ ...sample, ofIperf: sample.rate / reference })
 }
 
 const rows = [...samples].map(([bytes, list]) => ({
@@ -127,6 +135,12 @@ const rows = [...samples].map(([bytes, list]) => ({
   ratioToIperf: hasIperf ? median(list.map(({ ofIperf }) => ofIperf)) : null,
   commCpuPercent: 100 * median(list.map(({ cpu }) => cpu)),
 }))
+const figures = [...samples].flatMap(([bytes, list]): Figure[] => [
+  medianOf({ name: `${bytes} bytes a direction`, unit: 'MB/s', samples: list.map(({ rate }) => rate / 1e6) }),
+  ...(hasIperf
+    ? [medianOf({ name: `${bytes} bytes, of iperf3`, unit: 'x', samples: list.map(({ ofIperf }) => ofIperf) })]
+    : []),
+])
 const head = ['bytes a direction', 'MB/s a direction', 'of iperf3', 'processor %']
 const shown = rows.map(row => [
   row.bytes,
@@ -139,9 +153,12 @@ console.log(
 )
 console.log(table(head, shown))
 if (hasIperf) console.log(`\niperf3: ${(median(iperfs) / 1e6).toFixed(0)} MB/s a direction`)
+console.log(`\n${showFigures(figures)}\n\n${sentenceOf(watch.disturbance)}`)
 writeJson(options.json, {
   bench: 'exchange',
   machine: machine(),
+  disturbance: watch.disturbance,
+  figures,
   iperfMegabytesPerSecond: hasIperf ? median(iperfs) / 1e6 : null,
   rows,
 })

@@ -21,7 +21,9 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
-import { fixed, machine, writeJson } from './report.ts'
+import { fixed, machine, showFigures, writeJson } from './report.ts'
+import { atMost, type Figure } from './turns/figures.ts'
+import { sentenceOf, Watch } from './turns/watch.ts'
 
 /** The best rate that this machine reaches, in `unit`. */
 interface Peak {
@@ -88,31 +90,54 @@ const shown = (row: Row) =>
     String(row.wrong),
   )
 
-const program = spawn(build(), ['--time', ...positionals, String(threads)], { stdio: ['ignore', 'pipe', 'inherit'] })
-const closed = once(program, 'close')
-const peaks: Peak[] = []
-const rows: Row[] = []
-console.log(`# ${machine()}; ${threads} thread${threads === 1 ? '' : 's'}`)
-for await (const line of createInterface({ input: program.stdout })) {
-  const parsed = parse(line)
-  if ('op' in parsed) {
-    if (rows.length === 0) {
-      console.log(`#\n${columns('# op', 'shape', 'time', 'rate', '% peak', '#wrong')}`)
-      console.log(columns('#', '', 'us', '', '', ''))
-    }
-    rows.push(parsed)
-    console.log(shown(parsed))
-  } else {
-    peaks.push(parsed)
-    console.log(`# peak: ${parsed.name} ${fixed(parsed.rate, 1)} ${parsed.unit}`)
-  }
+interface Run {
+  code: number
+  peaks: Peak[]
+  rows: Row[]
 }
-const [code] = await closed
+
+/** Runs the kernels' program once; each row is shown as it comes. */
+async function measure(command: string): Promise<Run> {
+  const program = spawn(command, ['--time', ...positionals, String(threads)], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const closed = once(program, 'close')
+  const run: Run = { code: 0, peaks: [], rows: [] }
+  for await (const line of createInterface({ input: program.stdout })) {
+    const parsed = parse(line)
+    if ('op' in parsed) {
+      if (run.rows.length === 0) {
+        console.log(`#\n${columns('# op', 'shape', 'time', 'rate', '% peak', '#wrong')}`)
+        console.log(columns('#', '', 'us', '', '', ''))
+      }
+      run.rows.push(parsed)
+      console.log(shown(parsed))
+    } else {
+      run.peaks.push(parsed)
+      console.log(`# peak: ${parsed.name} ${fixed(parsed.rate, 1)} ${parsed.unit}`)
+    }
+  }
+  const [code] = await closed
+  return { ...run, code: Number(code) }
+}
+
+const command = build()
+const watch = new Watch()
+console.log(`# ${machine()}; ${threads} thread${threads === 1 ? '' : 's'}`)
+const { code, peaks, rows } = await watch.turn(() => measure(command))
 if (code === 0 && rows.length === 0)
   throw new Error(
     `no op that is timed begins with '${positionals[0] ?? ''}'; give the first letters of an op of worker/program/ops.ts`,
   )
 const wrong = rows.reduce((sum, row) => sum + row.wrong, 0)
+const right = atMost(0)
+// The program keeps the fastest of its runs, so there are no samples for an interval.
+const figures: Figure[] = [
+  { name: 'wrong values', value: wrong, unit: '', aim: right.text, met: right.isMet(wrong), low: null, high: null },
+  ...peaks.map(({ name, rate, unit }) => {
+    return { name: `peak: ${name}`, value: rate, unit, aim: null, met: null, low: null, high: null }
+  }),
+]
 console.log(`#\n# wrong values: ${wrong} of ${rows.reduce((sum, row) => sum + row.values, 0)}`)
-writeJson(options.json, { bench: 'ops', machine: machine(), threads, peaks, rows })
+console.log(`\n${showFigures(figures)}\n\n${sentenceOf(watch.disturbance)}`)
+const { disturbance } = watch
+writeJson(options.json, { bench: 'ops', machine: machine(), threads, disturbance, figures, peaks, rows })
 if (code !== 0) process.exitCode = 1

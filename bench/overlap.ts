@@ -2,17 +2,19 @@
 // and pipelined order and with the other kinds, at links of several speeds. It runs on two ranks of
 // one compute thread each on this machine. bench/README.md explains the figures.
 //
-//   node bench/overlap.ts [--json FILE] [--quick] [--regimes 60,50,15]
+//   node bench/overlap.ts [--json FILE] [--quick] [--short] [--regimes 60,50,15]
 //                         [--phases train,forward] [--runs N] [--hidden N] [--sequence N]
 //                         [--sequences N] [--blocks N]
 
 import { parseArgs } from 'node:util'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { type ModelConfig, modelConfig } from '../worker/model/config.ts'
-import { type Line, type Verdict, verdicts } from './overlap/figures.ts'
+import { figuresOf, type Line } from './overlap/figures.ts'
 import { learn, measurePhase, type Setting, type Subject } from './overlap/measure.ts'
-import { MODEL_NAMES, MODELS, type ModelName, type Phase } from './overlap/shape.ts'
-import { fixed, machine, table, writeJson } from './report.ts'
+import { MODEL_NAMES, MODELS, type ModelName, type Phase, PROPOSED } from './overlap/shape.ts'
+import { fixed, machine, showFigures, table, writeJson } from './report.ts'
+import type { Figure } from './turns/figures.ts'
+import { sentenceOf, Watch } from './turns/watch.ts'
 import { Model } from './world/model.ts'
 import { obstacle } from './world/network.ts'
 import { World } from './world/world.ts'
@@ -22,13 +24,15 @@ const MICRO_BATCHES = 8
 const EXPERTS = 8
 /** Exit code if links or tools are missing: EX_UNAVAILABLE. */
 const EXIT_IMPOSSIBLE = 69
+const SHORT = { hidden: 256, sequence: 256, sequences: 8, runs: 3, trials: 5 }
 
 const { values: options } = parseArgs({
   options: {
     json: { type: 'string' },
     quick: { type: 'boolean', default: false },
-    regimes: { type: 'string', default: '60,50,15' },
-    phases: { type: 'string', default: 'train,forward' },
+    short: { type: 'boolean', default: false },
+    regimes: { type: 'string' },
+    phases: { type: 'string' },
     runs: { type: 'string' },
     hidden: { type: 'string' },
     sequence: { type: 'string' },
@@ -37,10 +41,16 @@ const { values: options } = parseArgs({
   },
 })
 
-/** `sequences` are those of one rank in one micro-batch. */
+const ALL = { regimes: '60,50,15', phases: 'train,forward', models: MODEL_NAMES }
+/**
+ * `sequences` are those of one rank in one micro-batch. `short` measures only the first figure, and
+ * `quick` shows that everything works and measures nothing.
+ */
 const SIZES = options.quick
-  ? { hidden: 32, sequence: 16, sequences: 2, runs: 1, trials: 2 }
-  : { hidden: 384, sequence: 256, sequences: 16, runs: 3, trials: 6 }
+  ? { hidden: 32, sequence: 16, sequences: 2, runs: 1, trials: 2, ...ALL }
+  : options.short
+    ? { ...SHORT, regimes: '60', phases: 'train', models: ['Top2', PROPOSED] satisfies ModelName[] }
+    : { hidden: 384, sequence: 256, sequences: 16, runs: 3, trials: 6, ...ALL }
 const size = {
   hidden: Number(options.hidden ?? SIZES.hidden),
   sequence: Number(options.sequence ?? SIZES.sequence),
@@ -48,8 +58,8 @@ const size = {
   blocks: Number(options.blocks),
 }
 const runs = Number(options.runs ?? SIZES.runs)
-const regimes = options.regimes.split(',').map(Number)
-const phases = options.phases.split(',') as Phase[]
+const regimes = (options.regimes ?? SIZES.regimes).split(',').map(Number)
+const phases = (options.phases ?? SIZES.phases).split(',') as Phase[]
 
 function configOf(name: ModelName): ModelConfig {
   const { hidden, sequence, sequences, blocks } = size
@@ -113,19 +123,6 @@ function show(lines: readonly Line[]): string {
   )
 }
 
-const showVerdicts = (list: readonly Verdict[]) =>
-  table(
-    ['regime', 'phase', 'ScMoE Pos-2, Auto', 'figure', 'target', ''],
-    list.map(({ regime, phase, what, figure, target, met }) => [
-      `${regime} %`,
-      phase,
-      what,
-      fixed(figure, 3),
-      target,
-      met ? 'met' : 'MISSED',
-    ]),
-  )
-
 const reason = obstacle()
 if (reason !== undefined) {
   console.error(`bench:overlap cannot run here: ${reason}`)
@@ -134,9 +131,10 @@ if (reason !== undefined) {
 
 const started = performance.now()
 const seconds = () => ((performance.now() - started) / 1000).toFixed(0).padStart(5)
+const watch = new Watch()
 using world = await World.start(RANKS)
 const subjects = new Map<ModelName, Subject>()
-for (const name of MODEL_NAMES) subjects.set(name, await open(world, name))
+for (const name of SIZES.models) subjects.set(name, await open(world, name))
 const shape =
   `${RANKS} ranks x 1 thread, d=${size.hidden}, sequence ${size.sequence}, ${size.sequences} sequences a rank and micro-batch, ` +
   `${MICRO_BATCHES} micro-batches, ${size.blocks} blocks, ${EXPERTS} experts, f32`
@@ -147,26 +145,29 @@ const setting: Setting = {
   subjects,
   rounds: runs,
   trials: SIZES.trials,
+  watch,
   log: text => console.error(`${seconds()} s  ${text}`),
 }
 const result = {
   bench: 'overlap',
   machine: machine(),
   shape,
+  disturbance: watch.disturbance,
+  figures: [] as Figure[],
   links: [] as object[],
   rows: [] as Line[],
-  targets: [] as Verdict[],
 }
 for (const regime of regimes) {
   for (const phase of phases) {
     const { trial, lines } = await measurePhase(setting, phase, regime)
     result.links.push({ regime, phase, mbit: trial.rate / 1e6, commShareOfMoe: trial.share })
     result.rows.push(...lines)
-    result.targets.push(...verdicts(lines))
+    result.figures.push(...figuresOf(lines))
+    result.disturbance = watch.disturbance
     const share = `all-to-alls ${(100 * trial.share).toFixed(1)} % of the MoE layer of sequential Top2`
     console.log(`\n${regime} %, ${phase}: ${share} at ${(trial.rate / 1e6).toFixed(0)} Mbit/s\n${show(lines)}`)
     writeJson(options.json, result)
   }
 }
-console.log(`\n${showVerdicts(result.targets)}`)
+console.log(`\n${showFigures(result.figures)}\n\n${sentenceOf(watch.disturbance)}`)
 console.log(`\nlosses and gradient norms: equal on all ranks, and the same bits under every schedule of a model`)

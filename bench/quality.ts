@@ -13,8 +13,8 @@ import { parseArgs } from 'node:util'
 import { BASELINE, type Job, KIND_NAMES, keyOf, parametersOf } from './quality/jobs.ts'
 import { balancePlot, lossPlot } from './quality/plots.ts'
 import { runAll } from './quality/pool.ts'
-import { type Claim, claims, type Line, linesOf, type Spread } from './quality/statistics.ts'
-import { type Cell, fixed, machine, table, writeJson } from './report.ts'
+import { type Claim, claims, figuresOfLosses, type Line, linesOf, type Spread } from './quality/statistics.ts'
+import { type Cell, fixed, machine, showFigures, table, writeJson } from './report.ts'
 
 const { values: options } = parseArgs({
   options: {
@@ -104,7 +104,10 @@ const shape =
 
 console.log(`${machine()}\n${shape}\n\n${table(HEAD, rowsOf(lines))}`)
 if (order.length > 0) console.log(`\n${showClaims(order)}`)
-writeJson(options.json, { bench: 'quality', machine: machine(), shape, lines, order, runs })
+// Losses do not depend on what else runs on the machine, so no turn is repeated.
+const figures = figuresOfLosses(runs, BASELINE)
+if (figures.length > 0) console.log(`\n${showFigures(figures)}`)
+writeJson(options.json, { bench: 'quality', machine: machine(), shape, figures, lines, order, runs })
 if (options.plots !== undefined) {
   mkdirSync(options.plots, { recursive: true })
   writeFileSync(join(options.plots, 'quality-loss.svg'), lossPlot(runs, BASELINE))

@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { relative } from 'node:path'
+import type { Figure } from './turns/figures.ts'
 
 export const machine = (): string => `${cpus()[0]?.model ?? 'unknown processor'}, ${cpus().length} processors`
 
@@ -35,6 +36,21 @@ export function markdown(head: readonly string[], rows: readonly (readonly Cell[
 /** The number with `digits` digits after the point; null if it is null or not finite. */
 export const fixed = (value: number | null, digits: number): string | null =>
   value === null || !Number.isFinite(value) ? null : value.toFixed(digits)
+
+/** The figures as a text table. */
+export const showFigures = (figures: readonly Figure[]): string =>
+  table(
+    ['figure', 'value', 'unit', 'from', 'to', 'aim', ''],
+    figures.map(({ name, value, unit, aim, met, low, high }) => [
+      name,
+      fixed(value, 3),
+      unit,
+      fixed(low, 3),
+      fixed(high, 3),
+      aim,
+      met === null ? '' : met ? 'met' : 'MISSED',
+    ]),
+  )
 
 /**
  * Writes the result of a benchmark as a JSON file, with the day and the command line, from which

@@ -1,15 +1,17 @@
 // npm run bench:step: compares whole optimizer steps, forward to AdamW, with the fastest matrix
 // product of this machine. First one rank alone, also with its memory compared with the plan; then
-// two ranks of one thread each, with and without a limit of their links, compared with PyTorch.
-// bench/README.md explains the figures.
+// two ranks of one thread each, with and without a limit of their links, compared with Top2 in
+// sequence. bench/README.md explains the figures.
 //
 //   node bench/step.ts [--json FILE] [--quick] [--rounds N] [--hidden 256,512]
 
 import { parseArgs } from 'node:util'
-import { fixed, machine, table, writeJson } from './report.ts'
+import { fixed, machine, showFigures, table, writeJson } from './report.ts'
 import { type Alone, stepAlone } from './step/alone.ts'
 import { type Row, stepsOfRanks } from './step/ranks.ts'
 import { ALONE, QUICK, SHAPES } from './step/shape.ts'
+import type { Figure } from './turns/figures.ts'
+import { sentenceOf, Watch } from './turns/watch.ts'
 import { obstacle } from './world/network.ts'
 
 const { values: options } = parseArgs({
@@ -44,7 +46,7 @@ function showAlone(alone: Alone): string {
 
 const showRows = (rows: readonly Row[]) =>
   table(
-    ['d', 'link Mbit/s', 'kind', 'strategy', 'schedule', 'tokens/s', '% of peak', 'x PyTorch'],
+    ['d', 'link Mbit/s', 'kind', 'strategy', 'schedule', 'tokens/s', '% of peak', 'x Top2'],
     rows.map(row => [
       row.hidden,
       row.linkMbit ?? 'no limit',
@@ -53,7 +55,7 @@ const showRows = (rows: readonly Row[]) =>
       row.schedule,
       fixed(row.tokensPerSecond, 0),
       fixed(row.percentOfGemmPeak, 1),
-      fixed(row.ratioToPytorch, 2),
+      fixed(row.ratioToTop2, 3),
     ]),
   )
 
@@ -61,16 +63,24 @@ const single = options.quick ? QUICK : ALONE
 console.log(
   `${machine()}\n\none rank, one thread, d=${single.hidden}, sequence ${single.sequence}, 4 blocks, 8 experts`,
 )
-const alone = await stepAlone(single, rounds)
+const watch = new Watch()
+const { alone, figures: own } = await stepAlone(single, rounds, watch)
 console.log(showAlone(alone))
 
 const rows: Row[] = []
+const figures: Figure[] = own
 const reason = obstacle()
 if (reason === undefined) {
-  for (const shape of shapes) rows.push(...(await stepsOfRanks(shape, rounds)))
+  for (const shape of shapes) {
+    const steps = await stepsOfRanks(shape, rounds, watch)
+    rows.push(...steps.rows)
+    figures.push(...steps.figures)
+  }
   console.log(`\ntwo ranks of one thread\n${showRows(rows)}`)
 } else {
   console.log(`\ntwo ranks are left out: ${reason}`)
 }
-writeJson(options.json, { bench: 'step', machine: machine(), alone, rows })
+const { disturbance } = watch
+console.log(`\n${showFigures(figures)}\n\n${sentenceOf(disturbance)}`)
+writeJson(options.json, { bench: 'step', machine: machine(), disturbance, figures, alone, rows })
 if (!isRight(alone)) process.exitCode = 1

@@ -14,8 +14,8 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { fixed, machine, table, writeJson } from './report.ts'
-import { disturbance, readLoad } from './versions/load.ts'
-import { figuresOf, type Pair, ratiosOf } from './versions/ratios.ts'
+import { sentenceOf, Watch } from './turns/watch.ts'
+import { figuresOf, figuresOfRatios, isSlower, type Pair, ratiosOf } from './versions/ratios.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 
@@ -38,9 +38,8 @@ const pattern = new RegExp(options.figures, 'i')
 const scratch = mkdtempSync(join(tmpdir(), 'scmoe-versions-'))
 
 /** Runs the benchmark in one checkout and returns its figures by name. */
-function run(folder: string): { figures: Map<string, number>; others: number } {
+function run(folder: string): Map<string, number> {
   const file = join(scratch, 'figures.json')
-  const before = readLoad()
   const command = [join(folder, benchmark ?? ''), ...words, '--json', file]
   const { status, stderr, error } = spawnSync(join(folder, 'node_modules/.bin/node'), command, {
     cwd: folder,
@@ -48,24 +47,19 @@ function run(folder: string): { figures: Map<string, number>; others: number } {
   })
   if (error !== undefined) throw error
   if (status !== 0) throw new Error(`${benchmark} in ${folder} ended with ${status}:\n${stderr.slice(-2000)}`)
-  const others = disturbance(before, readLoad())
-  return { figures: figuresOf(JSON.parse(readFileSync(file, 'utf8')), pattern), others }
+  return figuresOf(JSON.parse(readFileSync(file, 'utf8')), pattern)
 }
 
 const pairs: Pair[] = []
-const disturbances: number[] = []
+const watch = new Watch()
 try {
   for (let pair = 0; pair < Number(options.pairs); pair++) {
     // Every second pair runs in the other order, so that a drift of the machine favours neither.
     const order = pair % 2 === 0 ? ([older, ROOT] as const) : ([ROOT, older] as const)
-    const results = order.map(folder => run(folder))
-    const [first, second] = results.map(({ figures }) => figures)
+    const [first, second] = await watch.turn(() => Promise.resolve(order.map(folder => run(folder))))
     if (first === undefined || second === undefined) throw new Error('a pair has two runs')
     pairs.push(pair % 2 === 0 ? { before: first, after: second } : { before: second, after: first })
-    disturbances.push(...results.map(({ others }) => others))
-    console.error(
-      `pair ${pair + 1} of ${options.pairs}: others took ${results.map(({ others }) => `${fixed(100 * others, 1)} %`).join(' and ')}`,
-    )
+    console.error(`pair ${pair + 1} of ${options.pairs}`)
   }
 } finally {
   rmSync(scratch, { recursive: true, force: true })
@@ -76,24 +70,25 @@ console.log(`${machine()}\n${benchmark} ${words.join(' ')}, ${pairs.length} pair
 console.log(
   table(
     ['figure', 'old', 'new', 'new / old', 'from', 'to', ''],
-    ratios.map(({ name, before, after, ratio, low, high }) => [
-      name,
-      fixed(before, 1),
-      fixed(after, 1),
-      fixed(ratio, 3),
-      fixed(low, 3),
-      fixed(high, 3),
-      high < 0.98 ? 'SLOWER' : '',
+    ratios.map(ratio => [
+      ratio.name,
+      fixed(ratio.before, 1),
+      fixed(ratio.after, 1),
+      fixed(ratio.ratio, 3),
+      fixed(ratio.low, 3),
+      fixed(ratio.high, 3),
+      isSlower(ratio) ? 'SLOWER' : '',
     ]),
   ),
 )
-console.log(`\nother processes took at most ${fixed(100 * Math.max(...disturbances), 1)} % of the processors in a run`)
+console.log(`\n${sentenceOf(watch.disturbance)}`)
 writeJson(options.json, {
   bench: 'versions',
   machine: machine(),
   benchmark: [benchmark, ...words].join(' '),
   pairs: pairs.length,
-  othersPercent: 100 * Math.max(...disturbances),
+  disturbance: watch.disturbance,
+  figures: figuresOfRatios(ratios),
   ratios,
 })
-if (ratios.some(({ high }) => high < 0.98)) process.exitCode = 1
+if (ratios.some(isSlower)) process.exitCode = 1

@@ -8,6 +8,7 @@ import { API_VERSION, GROUP, KIND } from '../crds/contract.ts'
 import { jobSchema } from '../crds/definition/definition.ts'
 import { brokenRules } from '../crds/rules.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
+import { warningsOf } from '../crds/warnings.ts'
 import { causeOf } from './sentence.ts'
 import {
   isFields,
@@ -31,6 +32,8 @@ export interface Job {
 export type Finding =
   | { kind: 'job'; line: number; job: Job }
   | { kind: 'error'; line: number; message: string }
+  /** The job is valid, but would probably not do what is meant. */
+  | { kind: 'warning'; line: number; message: string }
   /** For people; an object of another kind, for instance, is not checked. */
   | { kind: 'note'; line: number; message: string }
 
@@ -158,7 +161,16 @@ function judge(document: Document.Parsed, lines: LineCounter): Finding[] {
     return [{ kind: 'error', line: start, message }]
   }
   const result = checkJob(object)
-  if (!Array.isArray(result)) return [{ kind: 'job', line: start, job: result }]
+  if (!Array.isArray(result)) {
+    const doubts = warningsOf(result.spec).map(({ path, message }): Finding => {
+      return {
+        kind: 'warning',
+        line: lineOf(document.contents, path.split('.'), lines),
+        message: `${path}: ${message}`,
+      }
+    })
+    return [{ kind: 'job', line: start, job: result }, ...doubts]
+  }
   const findings = result.map((problem): Finding => {
     const text = problem.message.startsWith('unknown field') ? '' : `${pathText(problem.path)}: `
     return {

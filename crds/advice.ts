@@ -41,6 +41,18 @@ export const REASONS = {
     meaning: 'A container cannot be created, e.g. because a Secret is missing; the message names it.',
     remedy: 'Create what is missing. The pod then starts by itself.',
   },
+  VolumeMount: {
+    states: ['Starting'],
+    meaning: 'A volume of a pod cannot be attached or mounted; the message is that of the event.',
+    remedy:
+      'Create what the message names, or free the volume: one that is ReadWriteOnce can be used on one node at a time, so see `kubectl get pods,volumeattachments`. The pod then starts by itself.',
+  },
+  InitContainers: {
+    states: ['Starting'],
+    meaning:
+      'An init container has not ended, or a sidecar that starts before the worker is not up; the message names it.',
+    remedy: 'Read its log with `scmoe logs {job}`.',
+  },
   Unschedulable: {
     states: ['Queued'],
     meaning: "No node has room for a pod; the message is the scheduler's.",
@@ -70,6 +82,12 @@ export const REASONS = {
       'Some workers had nodes for `scheduling.timeoutSeconds` and others had none. All of them gave their nodes back, and the gang is queued again after a pause.',
     remedy: 'Add capacity or ask for less.',
   },
+  AdmissionTimeout: {
+    states: ['Queued'],
+    meaning:
+      'The API server admitted some workers and refused the others, e.g. for a quota, for `scheduling.timeoutSeconds`. All of them gave their places back, and the gang tries again after a pause.',
+    remedy: 'Raise the quota that the message names, ask for less, or wait until another job ends.',
+  },
   ScaledDown: {
     states: ['Queued', 'Restarting'],
     meaning:
@@ -79,6 +97,12 @@ export const REASONS = {
   ScaledUp: {
     states: ['Restarting'],
     meaning: 'There is room for more workers: the gang starts again with them, from the last checkpoint.',
+    remedy: '',
+  },
+  StepsRaised: {
+    states: ['Restarting'],
+    meaning:
+      '`training.steps` was raised while the gang ran: the gang starts again with the new number, from the checkpoint that it writes when it is stopped. The learning rate goes on from the value that was reached.',
     remedy: '',
   },
   AllWorkersReady: { states: ['Running'], meaning: 'All workers train.', remedy: '' },
@@ -119,8 +143,19 @@ export const REASONS = {
   PodDeleted: {
     states: ['Restarting'],
     meaning:
-      'A pod was deleted by someone other than the operator. The restart after an eviction, preemption or drain (condition DisruptionTarget) does not count towards `failurePolicy.maxRestarts`.',
+      'A pod was deleted, evicted or preempted by someone other than the operator. This restart does not count towards `failurePolicy.maxRestarts`.',
     remedy: 'Nothing: the gang starts again from the newest checkpoint.',
+  },
+  PodDisrupted: {
+    states: ['Restarting'],
+    meaning:
+      'The node of a pod refused it, evicted it for the sake of the node, or lost it. This restart does not count towards `failurePolicy.maxRestarts`.',
+    remedy: 'Nothing: the gang starts again from the newest checkpoint. If it happens again, look at the node.',
+  },
+  InitContainerFailed: {
+    states: ['Restarting'],
+    meaning: 'An init container of the template failed. `status.lastFailure` has its name and its words.',
+    remedy: 'Nothing: the gang starts again from the newest checkpoint. If it fails again, see `scmoe logs {job}`.',
   },
   FailJobRule: {
     states: ['Failed'],
@@ -144,7 +179,11 @@ export const REASONS = {
     remedy:
       'Delete the job and apply it again with a higher deadline. It continues from the newest checkpoint in its volume.',
   },
-  AllWorkersSucceeded: { states: ['Complete'], meaning: 'All steps are done.', remedy: '' },
+  AllWorkersSucceeded: {
+    states: ['Complete'],
+    meaning: 'All workers recorded that they reached the last step.',
+    remedy: '',
+  },
   Stopping: { states: ['Suspended'], meaning: 'The job is suspended, and its workers write a checkpoint.', remedy: '' },
   Suspended: {
     states: ['Suspended'],
@@ -159,18 +198,31 @@ export const REASONS = {
   },
   NameTaken: {
     states: [],
-    meaning: 'A pod, Service or disruption budget with the name that the job needs belongs to another owner.',
+    meaning:
+      'A pod, Service or disruption budget with the name that the job needs belongs to another owner, or to nobody: it is left of a job that was deleted with `--cascade=orphan`.',
     remedy: 'Delete or rename the other object, or create the job under another name.',
+  },
+  PodChanged: {
+    states: [],
+    meaning: 'An admission webhook changes labels of the pods by which the operator finds them.',
+    remedy: 'Keep the webhook from these pods. The operator tries again by itself.',
   },
   SchedulerMissing: {
     states: [],
     meaning: 'The API server does not know the object that the scheduling provider needs for a gang.',
     remedy: 'Install the provider, or choose another with `scheduling.provider` of the chart.',
   },
+  TemplateRefused: {
+    states: ['Pending', 'Restarting'],
+    meaning:
+      'The operator runs with `--restrict-templates` and creates no pods with what the message names, e.g. host paths or another service account.',
+    remedy:
+      'Remove these fields from the job, or ask the administrator who installed the operator (chart value `jobs.restrictTemplates`).',
+  },
   CreateRefused: {
     states: [],
-    meaning: 'The API server refuses a pod, e.g. for a quota or a Pod Security level.',
-    remedy: 'Raise the quota that the message names, or change what the namespace admits.',
+    meaning: 'The API server refuses a pod, e.g. for a quota, a LimitRange or a Pod Security level.',
+    remedy: 'Raise the quota or limit that the message names, ask for less, or change what the namespace admits.',
   },
   CreateFailed: {
     states: [],
@@ -199,6 +251,11 @@ export const CONDITIONS: Readonly<Record<ConditionType, Advice>> = {
   },
   Complete: { meaning: 'All steps are done; `kubectl wait --for=condition=Complete` ends.', remedy: '' },
   Failed: { meaning: 'The job will not be tried again.', remedy: 'Use `scmoe why {job}`.' },
+  Doubtful: {
+    meaning:
+      'The spec is valid, but the job would probably not do what is meant; the message says why. An event `SpecWarnings` says the same once, and `scmoe validate` before.',
+    remedy: 'Correct the fields that the message names, or leave the job as it is if it is meant so.',
+  },
 }
 
 /**
@@ -228,8 +285,43 @@ export const FAILURES = {
   },
   SIGFPE: { meaning: 'The worker crashed.', remedy: 'This is a defect. Please report it with the log.' },
   Evicted: {
-    meaning: 'The kubelet evicted the pod to save its node.',
-    remedy: 'Set requests for memory and ephemeral storage that cover what the pods use.',
+    meaning: 'The kubelet evicted the pod to save its node, or because it used more storage than its limits.',
+    remedy: 'Set requests and limits for memory and ephemeral storage that cover what the pods use.',
+  },
+  DeadlineExceeded: {
+    meaning: "The pod ran for as long as the template's activeDeadlineSeconds allows.",
+    remedy:
+      'Remove `activeDeadlineSeconds` from `spec.workers.template`, and use that of the job if there is to be a limit.',
+  },
+  ProbeFailed: {
+    meaning: 'The kubelet stopped the worker because a livenessProbe or startupProbe of the template failed.',
+    remedy:
+      'See `kubectl describe pod {pod}`. A worker answers `/healthz` and `/readyz` on `network.httpPort`: remove the probe or give it more time.',
+  },
+  InitContainerFailed: {
+    meaning: 'An init container of the template ended with an exit code other than 0.',
+    remedy: 'Read its log with `scmoe logs {job}`, and correct the container in `spec.workers.template`.',
+  },
+  UnexpectedAdmissionError: {
+    meaning: "The node refused the pod, e.g. because the node's devices were not there yet after a reboot.",
+    remedy: '',
+  },
+  NodeAffinity: {
+    meaning: 'The node refused the pod: its labels do not, or no longer, fit the pod.',
+    remedy: '',
+  },
+  ContainerStatusUnknown: {
+    meaning: 'The node lost the container, as after a reboot.',
+    remedy: '',
+  },
+  PodFailed: {
+    meaning: 'The pod failed and left no word of its worker.',
+    remedy: 'See `kubectl describe pod {pod}` and the node of the pod.',
+  },
+  StepsNotDone: {
+    meaning: 'The worker container ended with exit code 0 before it had done its steps, or without a record of them.',
+    remedy:
+      'Check that `image`, `command` and `args` of the container named worker in `spec.workers.template` run the worker.',
   },
   StartupDeadlineExceeded: {
     meaning: 'Not all workers were ready in time.',
@@ -263,7 +355,8 @@ export const EXIT_REMEDIES = {
   deviceMissing:
     'Install or repair what the message names: driver, container runtime, image or NCCL. In a cluster the pod needs the GPU image and a limit of GPUs.',
   internal: 'If it happens again, please report it with the output of `scmoe logs {job}`.',
-  portInUse: 'This happens only with host networking or a sidecar. Set another `network.port`.',
+  portInUse:
+    'This happens only with host networking or a sidecar. Set another `network.httpPort` or `network.port`, whichever the message names.',
   deviceFailed:
     'If it happens again on the same node, look for Xid in its kernel log and take the GPU out of service. NCCL_DEBUG=WARN shows what NCCL reports.',
   checkpoint: 'Check the volume: free space, permissions and read-only mounts.',

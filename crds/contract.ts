@@ -22,6 +22,8 @@ export const LABEL = {
   rank: 'scmoe.dev/rank',
   /** Number of ranks of the gang that the pod was created for. */
   worldSize: 'scmoe.dev/world-size',
+  /** training.steps when the pod was created. */
+  steps: 'scmoe.dev/steps',
 } as const
 
 /** Environment of a worker process. All values are strings. */
@@ -33,6 +35,11 @@ export const ENV = {
   worldSize: 'SCMOE_WORLD_SIZE',
   /** host:port on which rank 0 listens for the other ranks. */
   rendezvous: 'SCMOE_RENDEZVOUS',
+  /**
+   * Random text of at least MIN_SECRET characters, the same for all workers of a job. By it they
+   * know each other; a single rank needs none.
+   */
+  secret: 'SCMOE_SECRET',
   /** The job's `spec` as JSON, without the pod template. */
   spec: 'SCMOE_SPEC',
   /** Folder for checkpoints and the trace. Without it neither is written. */
@@ -52,10 +59,14 @@ export const ENV = {
   localRank: 'SCMOE_LOCAL_RANK',
 } as const
 
-/** The first rank of a pod answers on `http`, the further ranks on the ports that follow. */
+/** The port of HTTP if the job names no other (network.httpPort). */
 export const PORT = { http: 8080 } as const
 export const CONTAINER = 'worker'
+/** Length of the shortest ENV.secret. */
+export const MIN_SECRET = 32
 export const OUTPUT_DIRECTORY = '/output'
+/** File of the output folder with the job that wrote it. */
+export const JOB_COPY = 'job.json'
 
 /**
  * Exit codes of a worker. A `permanent` code fails the job at once, the others restart the gang.
@@ -95,6 +106,8 @@ export const Progress = z.object({
   lossMilli: z.int().optional(),
   initialLossMilli: z.int().optional(),
   evaluationLossMilli: z.int().optional(),
+  /** Steps done when evaluationLossMilli was measured. */
+  evaluationStep: count.optional(),
   initialEvaluationLossMilli: z.int().optional(),
   tokensPerSecond: count.optional(),
   stepTimeMilliseconds: count.optional(),

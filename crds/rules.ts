@@ -1,7 +1,6 @@
 // The rules between fields of a job, each written once. The API server gets them as CEL; `scmoe`
 // and the worker ask `brokenRules`. Rules that need more than the job are in environment.ts.
 
-import { PORT } from './contract.ts'
 import { hasSharedExpert, hasShortcut, resolveModel } from './presets.ts'
 import { MAX_RANKS } from './ranks.ts'
 import { fill, given, isMultiple, isNotZero, messageExpression, multiple, notZero, type Rule, rule } from './rule.ts'
@@ -207,9 +206,11 @@ export const RULES: readonly Rule[] = [
     holds: s => s.overlap.nccl === undefined || s.workers.gpusPerWorker > 0,
   }),
   rule('network.port', {
-    cel: `[{port}].all(n, n < ${PORT.http} || n >= ${PORT.http} + {ranksPerWorker})`,
-    message: `network.port is {port}, where the worker answers probes and progress requests: use another port`,
-    holds: s => s.network.port < PORT.http || s.network.port >= PORT.http + TERMS.ranksPerWorker.of(s),
+    cel: '{port} < {httpPort} || {port} >= {httpPort} + {ranksPerWorker}',
+    message:
+      'network.port is {port}, where the worker answers probes and progress requests (network.httpPort {httpPort}): change one of them',
+    holds: s =>
+      s.network.port < s.network.httpPort || s.network.port >= s.network.httpPort + TERMS.ranksPerWorker.of(s),
   }),
   rule('failurePolicy.backoff.initialSeconds', {
     cel: '{initialSeconds} <= {maxSeconds}',

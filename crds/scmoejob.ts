@@ -2,7 +2,7 @@
 // validation and of the defaults. The fields of each subject are in spec/.
 
 import { z } from 'zod'
-import { CONTROLLER } from './contract.ts'
+import { CONTROLLER, PORT } from './contract.ts'
 import { LIFE_CYCLE } from './spec/life-cycle.ts'
 import { Model } from './spec/model.ts'
 import { Overlap } from './spec/overlap.ts'
@@ -41,9 +41,17 @@ export const ScMoEJobSpec = z.strictObject({
   network: z
     .strictObject({
       port: z.int().min(1024).max(65_535).default(29_500).describe('Port on which rank 0 waits for the other ranks.'),
+      httpPort: z
+        .int()
+        .min(1024)
+        .max(65_500)
+        .default(PORT.http)
+        .describe(
+          'Port on which a worker answers probes, progress requests and Prometheus. With GPUs the further ranks of a worker use the ports that follow. Change it if another container of the template listens there.',
+        ),
     })
     .prefault({})
-    .describe('How the workers find each other.'),
+    .describe('Ports of the workers. Can change only while the job is suspended.'),
   scheduling: Scheduling.prefault({}),
   ...LIFE_CYCLE,
   checkpoint: Checkpoint.optional(),

@@ -32,6 +32,7 @@ export const ConditionType = z.enum([
   'Restarting',
   'Complete',
   'Failed',
+  'Doubtful',
 ])
 export type ConditionType = z.infer<typeof ConditionType>
 
@@ -80,6 +81,9 @@ export const ProgressStatus = z
       .optional()
       .describe('Training loss of the first step, in thousandths of a nat per token.'),
     evaluationLossMilli: z.int().optional().describe('Loss on held-out text in thousandths of a nat per token.'),
+    evaluationStep: count
+      .optional()
+      .describe('Steps that were done when evaluationLossMilli was measured, which may be long before `step`.'),
     initialEvaluationLossMilli: z.int().optional().describe('Loss on held-out text before the first step.'),
     estimatedRemainingSeconds: count.optional().describe('Remaining steps times the present time of a step.'),
     lastStepTime: time
@@ -126,7 +130,12 @@ export const FailureStatus = z
     attempt: count.describe('Attempt that the failure ended.'),
     podName: z.string().max(253).describe('The pod that failed first.'),
     nodeName: z.string().max(253).optional().describe('Node that the pod ran on.'),
-    exitCode: z.int().min(-1).max(255).optional().describe('Exit code of the worker container.'),
+    container: z
+      .string()
+      .max(63)
+      .optional()
+      .describe('The container that ended, if it is not the worker, e.g. an init container.'),
+    exitCode: z.int().min(-1).max(255).optional().describe('Exit code of the container that ended.'),
     reason: reason.describe('One word, e.g. internal, OOMKilled, PodDeleted.'),
     message: z.string().max(1024).describe("The worker's own message if it left one, otherwise what the operator saw."),
   })

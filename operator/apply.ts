@@ -1,36 +1,56 @@
 // Carries out a plan: first the actions, then the status, once. After that the event is sent in the
 // background.
 
+import { randomBytes } from 'node:crypto'
 import { API_VERSION, KIND, OWNER_CONTROLLER, OWNER_PROGRESS } from '../crds/contract.ts'
 import { clock } from './api/clock.ts'
-import { ApiError, isCode, messageOf, Stalled, Waiting } from './api/errors.ts'
+import { ApiError, isCode, messageOf, NoAnswer, Stalled, Waiting } from './api/errors.ts'
 import { APPLY_PATCH, Kube, METADATA_ONLY, type WriteLimits } from './api/kube.ts'
 import { Events } from './events.ts'
 import type { Wanted } from './objects/owned.ts'
 import { KUEUE_WORKLOAD } from './objects/providers.ts'
+import { SECRET_KEY } from './objects/secret.ts'
 import { type Job, type Kind, type KubeObject, keyOf, kindOf, pathOf } from './objects/wire.ts'
 import type { Caches } from './observe.ts'
 import type { Action } from './plan/decision.ts'
 import type { Plan } from './plan/plan.ts'
-import { judgeExisting, recordRefusal, refusalOf } from './plan/refusal.ts'
+import {
+  inOrder,
+  isNamespaceLeaving,
+  judgeExisting,
+  mutation,
+  type Refusal,
+  recordRefusal,
+  refusalOf,
+  unanswered,
+} from './plan/refusal.ts'
 import type { Report } from './plan/report.ts'
 import { readStatus } from './plan/view.ts'
 import { type Logger, metrics } from './telemetry.ts'
 
 export type ApplierOptions = {
   kubeconfig: string | undefined
-  caches: Pick<Caches, 'remember'>
+  caches: Pick<Caches, 'remember' | 'job'>
   log: Logger
   /** Name of this replica, for events. */
   identity: string
   limits: WriteLimits
-  /** While true, events wait and leave the API server to more urgent requests. */
-  shouldYield: () => boolean
+  /** While true, events of this namespace wait and leave the API server to more urgent requests. */
+  shouldYield: (namespace: string) => boolean
+}
+
+/** How objects are created. */
+export type Manner = {
+  /** One pod is created before the others, because it may be refused. */
+  oneFirst: boolean
+  /** Milliseconds for the answer to a create. */
+  patience: number
 }
 
 const CONCURRENCY = 16
 const NAME_IN_USE_MILLISECONDS = 1000
 const CHANGED_MILLISECONDS = 100
+const LEAVING_MILLISECONDS = 5000
 
 export class Applier {
   readonly #kube: Kube
@@ -43,7 +63,8 @@ export class Applier {
     const { identity, shouldYield, log } = options
     const onLost = (job: Job, error: unknown) =>
       log.warn({ job: keyOf(job), error: messageOf(error) }, 'event not written')
-    this.#events = new Events(this.#kube, { identity, shouldYield, onLost })
+    const isThere = (job: Job) => options.caches.job(keyOf(job))?.metadata.uid === job.metadata.uid
+    this.#events = new Events(this.#kube, { identity, shouldYield, onLost, isThere })
   }
 
   /** Resolves when all events are sent or lost. */
@@ -51,27 +72,36 @@ export class Applier {
     await this.#events.settled()
   }
 
+  /** Forgets what is remembered of a job that is gone. */
+  forget(uid: string): void {
+    this.#events.forget(uid)
+  }
+
   /** Throws Stalled if the API server refuses an object. The job's status then says so. */
-  async apply(job: Job | undefined, plan: Plan): Promise<void> {
+  async apply(job: Job | undefined, plan: Plan, { oneFirst, patience }: Manner): Promise<void> {
     try {
-      await each(plan.actions, async action => this.#act(action))
+      for (const actions of inOrder(plan.actions, oneFirst))
+        await each(actions, async action => this.#act(action, patience))
     } catch (error) {
-      if (error instanceof Stalled && job !== undefined) await this.#record(job, recordRefusal(job, error, clock.now()))
+      if (error instanceof Stalled && job !== undefined) await this.#refused(job, error)
       throw error
     }
     if (job === undefined) return
     await this.#record(plan.report === undefined ? job : await this.report(job, plan.report), plan)
   }
 
-  /** Writes progress, throughput and checkpoint. Returns the job as it is then. */
-  async report(job: Job, report: Report): Promise<Job> {
-    return this.#patchStatus(job, report, OWNER_PROGRESS)
+  /**
+   * Writes progress, throughput and checkpoint. Returns the job as it is then. Nobody looks at the
+   * job again for that where `quietly` is true.
+   */
+  async report(job: Job, report: Report, quietly = false): Promise<Job> {
+    return this.#patchStatus(job, report, { owner: OWNER_PROGRESS, quietly })
   }
 
-  async #act(action: Action): Promise<void> {
+  async #act(action: Action, patience: number): Promise<void> {
     switch (action.kind) {
       case 'create':
-        return this.#create(action.object)
+        return this.#create(action.object, patience)
       case 'apply':
         return this.#repair(action.object)
       case 'delete':
@@ -83,18 +113,33 @@ export class Applier {
     }
   }
 
-  async #create(object: Wanted): Promise<void> {
+  async #create(object: Wanted, timeoutMilliseconds: number): Promise<void> {
     const kind = kindOf(object)
     // Nobody would read a warning about unknown fields, and looking for them costs the server time.
     const query = { fieldManager: OWNER_CONTROLLER, fieldValidation: 'Ignore' }
     try {
       const path = pathOf(kind, object.metadata.namespace)
-      const request = { method: 'POST', path, query, body: object, accept: METADATA_ONLY } as const
+      const request = {
+        method: 'POST',
+        path,
+        query,
+        body: complete(object),
+        accept: METADATA_ONLY,
+        timeoutMilliseconds,
+      } as const
       const { metadata } = await this.#kube.call<KubeObject>(request)
+      const changed = mutation(object, { metadata })
+      if (changed !== undefined) {
+        await this.#delete(kind, { metadata })
+        throw new Stalled(changed)
+      }
       this.#options.caches.remember(kind, { ...object, metadata })
     } catch (error) {
-      if (isCode(error, 409) && error.reason === 'AlreadyExists') return this.#adopt(object)
-      const refusal = error instanceof ApiError ? refusalOf(object, error) : undefined
+      if (error instanceof ApiError && isNamespaceLeaving(error))
+        throw new Waiting('the namespace is being terminated', LEAVING_MILLISECONDS)
+      if (isCode(error, 409) && error.reason === 'AlreadyExists')
+        return object.kind === 'Secret' ? undefined : this.#adopt(object)
+      const refusal = refusalIn(object, error)
       throw refusal === undefined ? error : new Stalled(refusal, { cause: error })
     }
   }
@@ -163,11 +208,19 @@ export class Applier {
     }
   }
 
-  async #record(job: Job, { status, note }: Pick<Plan, 'status' | 'note'>): Promise<void> {
+  /** Nobody looks at the job again for this status alone: it would be tried and refused again. */
+  async #refused(job: Job, refusal: Refusal): Promise<void> {
+    const { status, note } = recordRefusal(job, refusal, clock.now())
     if (status === undefined) return
-    await this.#patchStatus(job, status, OWNER_CONTROLLER)
-    if ((status.restarts ?? 0) > (readStatus(job).restarts ?? 0)) metrics.restarted(job.metadata.namespace ?? '')
+    await this.#patchStatus(job, status, { owner: OWNER_CONTROLLER, quietly: true })
     if (note !== undefined) this.#events.send(job, note)
+  }
+
+  async #record(job: Job, { status, note, doubt }: Pick<Plan, 'status' | 'note' | 'doubt'>): Promise<void> {
+    if (status === undefined) return
+    await this.#patchStatus(job, status, { owner: OWNER_CONTROLLER, quietly: false })
+    if ((status.restarts ?? 0) > (readStatus(job).restarts ?? 0)) metrics.restarted(job.metadata.namespace ?? '')
+    for (const each of [note, doubt]) if (each !== undefined) this.#events.send(job, each)
   }
 
   /**
@@ -175,7 +228,7 @@ export class Applier {
    * copy is refused and made again. The version matters because the API server does not compare the
    * uid for a status, and the job may have been created again under its name.
    */
-  async #patchStatus(job: Job, status: object, owner: string): Promise<Job> {
+  async #patchStatus(job: Job, status: object, { owner, quietly }: { owner: string; quietly: boolean }): Promise<Job> {
     const { namespace, name, resourceVersion } = job.metadata
     try {
       const written = await this.#kube.call<Job>({
@@ -186,7 +239,7 @@ export class Applier {
         contentType: APPLY_PATCH,
       })
       metrics.statusWritten(owner)
-      this.#options.caches.remember('ScMoEJob', written)
+      this.#options.caches.remember('ScMoEJob', written, quietly)
       return written
     } catch (error) {
       if (isCode(error, 404, 409)) throw new Waiting('the job has changed meanwhile', CHANGED_MILLISECONDS)
@@ -195,19 +248,31 @@ export class Applier {
   }
 }
 
+function refusalIn(object: Wanted, error: unknown): Refusal | undefined {
+  if (error instanceof NoAnswer) return unanswered(object, error.message)
+  return error instanceof ApiError ? refusalOf(object, error) : undefined
+}
+
+/** Adds its random text to a Secret. The first one that the API server takes counts. */
+const complete = (object: Wanted): object =>
+  object.kind === 'Secret' ? { ...object, stringData: { [SECRET_KEY]: randomBytes(32).toString('hex') } } : object
+
 /**
  * Does the work in order, at most CONCURRENCY items at a time. After a first error nothing new is
- * begun, and the error is thrown once the items under way are done.
+ * begun. Once the items under way are done, the refusal of the first item in order is thrown, which
+ * is the same one each time, or else the first error.
  */
 async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
-  const rest = items.values()
-  const errors: unknown[] = []
+  const rest = items.entries()
+  const errors: { place: number; error: unknown }[] = []
   const lane = async () => {
-    for (const item of rest) {
+    for (const [place, item] of rest) {
       if (errors.length > 0) return
-      await work(item).catch((error: unknown) => errors.push(error))
+      await work(item).catch((error: unknown) => errors.push({ place, error }))
     }
   }
   await Promise.all(Array.from({ length: Math.min(CONCURRENCY, items.length) }, lane))
-  if (errors.length > 0) throw errors[0]
+  const refusals = errors.filter(({ error }) => error instanceof Stalled).toSorted((a, b) => a.place - b.place)
+  const [first] = [...refusals, ...errors]
+  if (first !== undefined) throw first.error
 }

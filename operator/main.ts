@@ -5,10 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Elector } from './api/elector.ts'
 import { messageOf, Unusable } from './api/errors.ts'
 import { Controller } from './controller.ts'
+import { LEASE } from './objects/permissions.ts'
 import { type Options, parseOptions } from './options.ts'
 import { type Logger, makeLogger, metrics, serveHealth, serveMetrics } from './telemetry.ts'
-
-const LEASE = 'scmoe-operator'
 
 const given = parseOptions(process.argv.slice(2))
 const log = makeLogger(given.logLevel)

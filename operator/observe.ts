@@ -5,10 +5,23 @@ import { isCode } from './api/errors.ts'
 import { Kube } from './api/kube.ts'
 import { Reflector } from './api/reflector.ts'
 import { groupKind, jobOfGroup, KUEUE_WORKLOAD } from './objects/providers.ts'
-import { type GroupKind, type Job, type Kind, type KubeObject, keyOf, type Pod, pathOf } from './objects/wire.ts'
+import {
+  type ContainerStatus,
+  type GroupKind,
+  type InitContainer,
+  type Job,
+  type Kind,
+  type KubeObject,
+  keyOf,
+  type Pod,
+  pathOf,
+} from './objects/wire.ts'
 import { isUrgent } from './plan/urgency.ts'
 import type { Leftovers, Observed, Settings } from './plan/view.ts'
 import { metrics } from './telemetry.ts'
+
+/** Something that belongs to a job (`namespace/name`) has changed, or the job itself. */
+export type Change = { job: string; kind: Kind; now: KubeObject | undefined; before: KubeObject | undefined }
 
 export type CacheOptions = {
   kubeconfig: string | undefined
@@ -16,17 +29,13 @@ export type CacheOptions = {
   namespaces: readonly string[]
   idleMilliseconds: number
   settings: Settings
-  /** Called when something that belongs to this job (`namespace/name`) has changed. */
-  onChange: (job: string, kind: Kind) => void
+  onChange: (change: Change) => void
   onProblem: (problem: string) => void
 }
 
-type Objects = { ScMoEJob: Job; Pod: Pod; Service: KubeObject; PodDisruptionBudget: KubeObject } & Record<
-  GroupKind,
-  KubeObject
->
+type Objects = { [K in Kind]: K extends 'ScMoEJob' ? Job : K extends 'Pod' ? Pod : KubeObject }
 type Trim<K extends Kind> = (object: Objects[K], before: Objects[K] | undefined) => Objects[K]
-/** The kinds of groups are missing, except for that of the scheduling provider. */
+/** Missing: Secrets, groups of other scheduling providers, and NetworkPolicies if jobs get none. */
 type Reflectors = { [K in Kind]?: Reflector<Objects[K]>[] }
 
 /** Objects that belong to a job have this label. Jobs are all watched. */
@@ -41,6 +50,8 @@ export class Caches {
   readonly #gonePods = new Index<Pod>()
   readonly #groups = new Index<KubeObject>()
   readonly #options: CacheOptions
+  /** A change that comes now is one that nobody has to look at. */
+  #isQuiet = false
 
   constructor(options: CacheOptions) {
     this.#options = options
@@ -62,6 +73,9 @@ export class Caches {
     const group = groupKind(options.settings.scheduler)
     this.#reflectors = {
       ...(group === undefined ? {} : { [group]: reflect(group, groupOptions(group)) }),
+      ...(options.settings.reportReaders === undefined
+        ? {}
+        : { NetworkPolicy: reflect('NetworkPolicy', { ...OWNED, trim: trimOwned }) }),
       ScMoEJob: reflect('ScMoEJob', { trim: trimJob }),
       Pod: reflect('Pod', { ...OWNED, trim: trimPod }),
       Service: reflect('Service', { ...OWNED, trim: trimOwned }),
@@ -106,6 +120,7 @@ export class Caches {
       gonePods: this.#gonePods.of(key),
       service: this.#get('Service', key),
       budget: this.#get('PodDisruptionBudget', key),
+      networkPolicy: this.#get('NetworkPolicy', key),
       ...this.#options.settings,
     }
   }
@@ -127,11 +142,16 @@ export class Caches {
     return this.#get('Pod', `${namespace}/${name}`)
   }
 
-  /** Takes the server's answer to a write of ours, so that the next decision sees it. */
-  remember<K extends Kind>(kind: K, object: Objects[K]): void {
+  /**
+   * Takes the server's answer to a write of ours, so that the next decision sees it. `quietly` means
+   * that no decision follows from it.
+   */
+  remember<K extends Kind>(kind: K, object: Objects[K], quietly = false): void {
     const { namespaces } = this.#options
     const index = namespaces.length === 0 ? 0 : namespaces.indexOf(object.metadata.namespace ?? '')
+    this.#isQuiet = quietly
     this.#reflectors[kind]?.[index]?.put(object)
+    this.#isQuiet = false
   }
 
   #all(): Pick<Reflector<KubeObject>, 'run' | 'synced'>[] {
@@ -155,10 +175,16 @@ export class Caches {
     const job = `${namespace}/${jobName}`
     if (kind === 'Pod') {
       this.#pods.put(job, keyOf(object), now)
-      this.#gonePods.put(job, keyOf(object), now === undefined ? before : undefined)
+      this.#gonePods.put(job, keyOf(object), now === undefined && this.#isOfJob(object, job) ? before : undefined)
     } else if (kind === 'ScMoEJob' && now === undefined) this.#gonePods.drop(job)
     else if (isGroup(kind)) this.#groups.put(job, keyOf(object), now)
-    this.#options.onChange(job, kind)
+    if (!this.#isQuiet) this.#options.onChange({ job, kind, now, before })
+  }
+
+  /** Whether the pod belongs to the job that is there. A deleted job goes before its pods. */
+  #isOfJob({ metadata: { labels } }: KubeObject, job: string): boolean {
+    const uid = labels?.[LABEL.jobUid]
+    return uid !== undefined && this.#get('ScMoEJob', job)?.metadata.uid === uid
   }
 }
 
@@ -222,6 +248,7 @@ function trimPod({ metadata, spec, status }: Pod): Pod {
     creationTimestamp,
     deletionTimestamp,
     deletionGracePeriodSeconds,
+    finalizers,
   } = metadata
   const { phase, reason, message, podIP, conditions, containerStatuses, initContainerStatuses } = status ?? {}
   return {
@@ -235,27 +262,32 @@ function trimPod({ metadata, spec, status }: Pod): Pod {
       creationTimestamp,
       deletionTimestamp,
       deletionGracePeriodSeconds,
+      finalizers,
     },
-    spec: { nodeName: spec?.nodeName },
+    spec: {
+      nodeName: spec?.nodeName,
+      ...(spec?.initContainers === undefined ? {} : { initContainers: spec.initContainers.map(trimInit) }),
+    },
     status: {
       phase,
       reason,
       message,
       podIP,
       conditions,
-      containerStatuses: containerStatuses?.map(({ name: container, image, state }) => ({
-        name: container,
-        image,
-        state,
-      })),
-      initContainerStatuses: initContainerStatuses?.map(({ name: container, image, state }) => ({
-        name: container,
-        image,
-        state,
-      })),
+      containerStatuses: containerStatuses?.map(trimContainer),
+      initContainerStatuses: initContainerStatuses?.map(trimContainer),
     },
   }
 }
+
+const trimInit = ({ name, restartPolicy }: InitContainer): InitContainer => ({ name, restartPolicy })
+const trimContainer = ({ name, image, ready, started, state }: ContainerStatus): ContainerStatus => ({
+  name,
+  image,
+  ready,
+  started,
+  state,
+})
 
 const trimOwned = (object: KubeObject): KubeObject => ({
   ...object,

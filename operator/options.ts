@@ -2,7 +2,8 @@
 
 import { hostname } from 'node:os'
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { PORT } from '../crds/contract.ts'
+import { isRecord } from './objects/json.ts'
+import type { ReportReaders } from './objects/network-policy.ts'
 import { PROVIDERS, type ProviderName } from './objects/providers.ts'
 
 export type Options = {
@@ -12,6 +13,9 @@ export type Options = {
   gpuWorkerImage: string
   schedulingProvider: ProviderName
   schedulerName: string | undefined
+  networkPolicies: boolean
+  reportReaders: ReportReaders
+  restrictTemplates: boolean
   concurrency: number
   apiWritesPerSecond: number
   apiWritesAtOnce: number
@@ -20,7 +24,7 @@ export type Options = {
   leaseSeconds: number
   metricsPort: number
   healthPort: number
-  progressPort: number
+  progressPort: number | undefined
   watchIdleSeconds: number
   shutdownSeconds: number
   logLevel: string
@@ -42,6 +46,16 @@ const names = (text: string): string[] =>
     .map(name => name.trim())
     .filter(name => name !== '')
 
+const peers = (text: string): ReportReaders => {
+  try {
+    const given: unknown = JSON.parse(text)
+    if (Array.isArray(given) && given.every(isRecord)) return given
+  } catch {
+    // Not JSON.
+  }
+  throw new InvalidArgumentError('Give a JSON list of NetworkPolicyPeers, e.g. [{"podSelector":{}}].')
+}
+
 const flag = (flags: string, description: string, env: string): Option => new Option(flags, description).env(env)
 
 /** Flags about jobs: which are watched, and how their pods are made. */
@@ -55,13 +69,13 @@ const jobFlags = (): Option[] => [
     .argParser(names)
     .default([], 'all'),
   flag('--worker-image <image>', 'image of workers whose template names none', 'SCMOE_WORKER_IMAGE').default(
-    'scmoe/worker:0.1.0',
+    'localhost/scmoe/worker:0.1.0',
   ),
   flag(
     '--gpu-worker-image <image>',
     'image of workers with GPUs whose template names none',
     'SCMOE_GPU_WORKER_IMAGE',
-  ).default('scmoe/worker-gpu:0.1.0'),
+  ).default('localhost/scmoe/worker-gpu:0.1.0'),
   flag(
     '--scheduling-provider <name>',
     'scheduler that places all pods of a gang or none of them; with "none" the default scheduler places pod by pod',
@@ -74,6 +88,23 @@ const jobFlags = (): Option[] => [
     'schedulerName of pods whose template names none; default: that of the provider',
     'SCMOE_SCHEDULER_NAME',
   ),
+  flag(
+    '--network-policies',
+    'create a NetworkPolicy for each job: its workers reach each other, and others only their reports',
+    'SCMOE_NETWORK_POLICIES',
+  ).default(false),
+  flag(
+    '--report-readers <peers>',
+    'NetworkPolicyPeers that these policies let ask for reports, as a JSON list; all if empty. The operator must be one of them',
+    'SCMOE_REPORT_READERS',
+  )
+    .argParser(peers)
+    .default([], 'all'),
+  flag(
+    '--restrict-templates',
+    'refuse jobs whose pod template asks for access to the node or for another service account',
+    'SCMOE_RESTRICT_TEMPLATES',
+  ).default(false),
 ]
 
 /** Flags about writes: how many go out, and which replica may write. */
@@ -118,9 +149,11 @@ const processFlags = (): Option[] => [
   flag('--health-port <port>', 'port of /healthz and /readyz; 0 for none', 'SCMOE_HEALTH_PORT')
     .argParser(integer(0, 65_535))
     .default(8081),
-  flag('--progress-port <port>', 'port on which rank 0 answers /progress', 'SCMOE_PROGRESS_PORT')
-    .argParser(integer(1, 65_535))
-    .default(PORT.http),
+  flag(
+    '--progress-port <port>',
+    "port on which rank 0 answers /progress; default: the job's network.httpPort",
+    'SCMOE_PROGRESS_PORT',
+  ).argParser(integer(1, 65_535)),
   flag('--watch-idle-seconds <n>', 'a watch that is silent for so long is opened again', 'SCMOE_WATCH_IDLE_SECONDS')
     .argParser(integer(1, 3600))
     .default(90),

@@ -7,10 +7,11 @@ import { Agent, request } from 'undici'
 import { LABEL, PROGRESS_MAX_BYTES, Progress } from '../crds/contract.ts'
 import { clock } from './api/clock.ts'
 import { messageOf, Waiting } from './api/errors.ts'
+import { Shares } from './api/shares.ts'
 import { isOwnedBy } from './objects/owned.ts'
 import { isReady } from './objects/pod-state.ts'
 import { type Job, keyOf, type Pod, podName } from './objects/wire.ts'
-import { type Report, reportFrom, reportingInterval } from './plan/report.ts'
+import { type Report, reportFrom, reportingInterval, reportingPort } from './plan/report.ts'
 import { type LastAnswer, readStatus } from './plan/view.ts'
 import type { Logger } from './telemetry.ts'
 
@@ -21,9 +22,13 @@ export type ScraperOptions = {
   report: (job: Job, report: Report) => Promise<unknown>
   onScrape: (result: Scrape['result']) => void
   log: Logger
-  port: number
-  /** While true, fewer jobs are asked, because every answer costs a write to the API server. */
-  shouldYield?: () => boolean
+  /** Default: the job's network.httpPort. */
+  port?: number | undefined
+  /**
+   * While true, fewer jobs of this namespace are asked, because every answer costs a write to the
+   * API server.
+   */
+  shouldYield?: (namespace: string) => boolean
 }
 export type Scrape =
   | { result: 'ok'; progress: Progress }
@@ -33,16 +38,18 @@ const TICK_MILLISECONDS = 1000
 const TIMEOUT_MILLISECONDS = 2000
 /** Requests at the same time. With answers of the largest size they take 8 MiB. */
 const CONCURRENCY = 128
-/** Limit for jobs that did not answer last time, so that they cannot hold up the others. */
-const CONCURRENCY_FAILING = CONCURRENCY / 2
-/** Limit while other requests to the API server are more urgent. */
-const CONCURRENCY_YIELDING = 1
+/** A request that takes longer waits for a worker that is slow or gone, and others have its place. */
+const SLOW_MILLISECONDS = 250
+/** Limit of a namespace while its other requests to the API server are more urgent. */
+const CONCURRENCY_YIELDING = 4
+/** A job that has been due for longer is asked also then. */
+const PATIENCE_MILLISECONDS = 10_000
 /** Jobs that do not answer are asked less and less often, at least every so many intervals. */
 const LONGEST_BACKOFF = 4
 
 /** When a job is next due, how often in a row it did not answer, and the problem last logged. */
 type Due = { at: number; failures: number; problem?: string }
-type Turn = { job: Job; due: Due; intervalMilliseconds: number }
+type Turn = { job: Job; namespace: string; due: Due; intervalMilliseconds: number }
 
 export class Scraper {
   readonly #options: ScraperOptions
@@ -53,7 +60,9 @@ export class Scraper {
   /** By job uid. */
   readonly #due = new Map<string, Due>()
   readonly #underWay = new Set<string>()
-  #failing = 0
+  readonly #shares = new Shares({ atOnce: CONCURRENCY, slowMilliseconds: SLOW_MILLISECONDS })
+  /** Jobs under way that did not answer last time, by namespace. */
+  readonly #failing = new Map<string, number>()
   /** Jobs that are due, the one that has waited longest first. Collected again with each tick. */
   #turns: Turn[] = []
   /** By job uid. */
@@ -86,7 +95,8 @@ export class Scraper {
       if (intervalMilliseconds === undefined) continue
       running.add(uid)
       const due = this.#dueOf(job, now, intervalMilliseconds)
-      if (due.at <= now && !this.#underWay.has(uid)) turns.push({ job, due, intervalMilliseconds })
+      if (due.at <= now && !this.#underWay.has(uid))
+        turns.push({ job, namespace: job.metadata.namespace ?? '', due, intervalMilliseconds })
     }
     for (const uid of this.#due.keys())
       if (!running.has(uid)) {
@@ -112,36 +122,53 @@ export class Scraper {
   }
 
   /** Asks as many jobs as there is room for. Called again whenever there is more room. */
-  #pump(): void {
-    const most = this.#options.shouldYield?.() === true ? CONCURRENCY_YIELDING : CONCURRENCY
+  #pump = (): void => {
+    const now = performance.now()
+    const tenants = this.#shares.tenantsWith(new Set(this.#turns.map(({ namespace }) => namespace)))
     this.#turns = this.#turns.filter(turn => {
-      if (this.#underWay.size >= most) return true
-      if (turn.due.failures > 0 && this.#failing >= CONCURRENCY_FAILING) return true
+      if (!this.#hasRoom(turn, tenants, now)) return true
       this.#start(turn)
       return false
     })
   }
 
-  #start({ job, due, intervalMilliseconds }: Turn): void {
-    const { uid = '', namespace = '', name } = job.metadata
+  /** Jobs that did not answer last time get half of the share, so that they do not hold up others. */
+  #hasRoom({ namespace, due }: Turn, tenants: number, now: number): boolean {
+    if (!this.#shares.admits(namespace, tenants)) return false
+    const yields = due.at + PATIENCE_MILLISECONDS > now && this.#options.shouldYield?.(namespace) === true
+    const most = yields ? CONCURRENCY_YIELDING : this.#shares.shareOf(tenants)
+    if (this.#shares.heldBy(namespace) >= most) return false
+    return due.failures === 0 || (this.#failing.get(namespace) ?? 0) < Math.ceil(most / 2)
+  }
+
+  #start({ job, namespace, due, intervalMilliseconds }: Turn): void {
+    const { uid = '', name } = job.metadata
     const pod = this.#options.pod(namespace, podName(name, 0))
     const address = pod?.status?.podIP
     if (pod === undefined || address === undefined || !isOwnedBy(pod, uid) || !isReady(pod)) return
     const failed = due.failures > 0
     due.at = performance.now() + intervalMilliseconds * Math.min(2 ** due.failures, LONGEST_BACKOFF)
     this.#underWay.add(uid)
-    if (failed) this.#failing++
+    if (failed) this.#countFailing(namespace, 1)
+    const free = this.#shares.take(namespace, this.#pump)
     void this.#scrape(job, pod, address).finally(() => {
       this.#underWay.delete(uid)
-      if (failed) this.#failing--
+      if (failed) this.#countFailing(namespace, -1)
+      free()
       this.#pump()
     })
+  }
+
+  #countFailing(namespace: string, change: number): void {
+    const failing = (this.#failing.get(namespace) ?? 0) + change
+    if (failing === 0) this.#failing.delete(namespace)
+    else this.#failing.set(namespace, failing)
   }
 
   async #scrape(job: Job, pod: Pod, address: string): Promise<void> {
     try {
       const scrape = await this.#ask(
-        `http://${address.includes(':') ? `[${address}]` : address}:${this.#options.port}/progress`,
+        `http://${address.includes(':') ? `[${address}]` : address}:${this.#options.port ?? reportingPort(job)}/progress`,
       )
       const result = scrape.result === 'ok' ? this.#match(scrape.progress, job, pod) : scrape
       this.#options.onScrape(result.result)

@@ -1,7 +1,10 @@
-// A work queue of keys. A key is never worked on twice at the same time, and adding it again while
-// it waits has no effect. A key that fails comes back after a growing delay. Urgent keys go first.
-// While they come in a burst, ordinary keys wait even at moments without an urgent key, but not for
-// long.
+// A work queue of keys (`namespace/name`). Namespaces take turns, each with its share of the work
+// under way, so that none waits for the keys of another. A key is never worked on twice at the same
+// time, and adding it again while it waits has no effect. A key that fails comes back after a
+// growing delay.
+
+import { Shares } from './api/shares.ts'
+import { Lane } from './lane.ts'
 
 export type QueueHooks = {
   /** Called when a key is added. */
@@ -11,23 +14,18 @@ export type QueueHooks = {
   onStart?: (waitedMilliseconds: number) => void
   onDone?: (workedMilliseconds: number) => void
 }
+type Work = (key: string) => Promise<void>
 
 const FIRST_BACKOFF = 10
 const LONGEST_BACKOFF = 300_000
-/** Once an ordinary key has waited for this time (ms), every second key is an ordinary one. */
-const PATIENCE = 20_000
-/** This many urgent keys within this time are a burst, in which the next one is expected soon. */
-const BURST_KEYS = 16
-const BURST_MILLISECONDS = 3000
+/** Work that takes longer waits for an answer, and meanwhile other work is begun. */
+const SLOW_MILLISECONDS = 500
 /** setTimeout counts in 32 bits. */
 const LONGEST_TIMER = 2_147_483_647
 
-type Entry = [key: string, added: number]
-
 export class Queue {
-  /** Keys in the order in which they are worked on, with the time at which they were added. */
-  readonly #urgent = new Map<string, number>()
-  readonly #ordinary = new Map<string, number>()
+  /** The keys that wait, by namespace. The namespace whose last turn is longest ago comes first. */
+  readonly #lanes = new Map<string, Lane>()
   /** Keys under way, with the time at which the work began. */
   readonly #working = new Map<string, number>()
   /** Keys that were added again while under way. */
@@ -35,13 +33,9 @@ export class Queue {
   readonly #delayed = new Map<string, { at: number; timer: NodeJS.Timeout }>()
   readonly #failures = new Map<string, number>()
   readonly #hooks: QueueHooks
-  /** The last BURST_KEYS urgent keys, with the time at which each was last added. */
-  readonly #lastUrgent = new Map<string, number>()
-  /** The last key that was taken had waited for longer than PATIENCE. */
-  #tookOverdue = false
-  #wake: (() => void)[] = []
-  /** Wakes the workers when ordinary keys need not wait any more. */
-  #pause: NodeJS.Timeout | undefined
+  #runs: { shares: Shares; work: Work; ended: () => void } | undefined
+  /** Looks again when ordinary keys need not wait any more. */
+  #pause: { at: number; timer: NodeJS.Timeout } | undefined
   #closed = false
 
   constructor(hooks: QueueHooks = {}) {
@@ -49,12 +43,12 @@ export class Queue {
   }
 
   get depth(): number {
-    return this.#urgent.size + this.#ordinary.size
+    return [...this.#lanes.values()].reduce((sum, lane) => sum + lane.depth, 0)
   }
 
-  /** Whether urgent keys wait, or more of them are expected soon. */
-  get isBusy(): boolean {
-    return this.#urgent.size > 0 || this.#burstEnd() > performance.now()
+  /** Whether urgent keys of a namespace wait, or more of them are expected soon. */
+  isBusy(namespace: string): boolean {
+    return this.#lanes.get(namespace)?.isBusy(performance.now()) ?? false
   }
 
   get delayed(): number {
@@ -70,16 +64,12 @@ export class Queue {
   add(key: string): void {
     if (this.#closed) return
     if (this.#working.has(key)) return void this.#again.add(key)
-    if (this.#urgent.has(key)) return
-    const waitsSince = this.#ordinary.get(key)
-    if (this.#hooks.isUrgent?.(key) === true) {
-      this.#ordinary.delete(key)
-      this.#urgent.set(key, waitsSince ?? performance.now())
-      this.#noteUrgent(key)
-    } else if (waitsSince === undefined) this.#ordinary.set(key, performance.now())
-    if (waitsSince !== undefined) return
+    const namespace = namespaceOf(key)
+    const lane = this.#lanes.get(namespace) ?? new Lane()
+    this.#lanes.set(namespace, lane)
+    if (!lane.add(key, this.#hooks.isUrgent?.(key) === true, performance.now())) return
     this.#hooks.onAdd?.()
-    this.#wake.shift()?.()
+    this.#pump()
   }
 
   /** Adds a key after a delay. If it has several delays, the one that ends first counts. */
@@ -120,96 +110,87 @@ export class Queue {
     this.#failures.delete(key)
   }
 
-  /** Works until the queue is closed and the work under way is done. `work` must not throw. */
-  async run(concurrency: number, work: (key: string) => Promise<void>): Promise<void> {
-    await Promise.all(Array.from({ length: concurrency }, async () => this.#worker(work)))
+  /**
+   * Works until the queue is closed and the work under way is done. `concurrency` is the number of
+   * keys under way, without those whose work is slow. `work` must not throw.
+   */
+  async run(concurrency: number, work: Work): Promise<void> {
+    if (this.#closed) return
+    await new Promise<void>(ended => {
+      const shares = new Shares({ atOnce: concurrency, slowMilliseconds: SLOW_MILLISECONDS })
+      this.#runs = { shares, work, ended }
+      this.#pump()
+    })
   }
 
   close(): void {
     this.#closed = true
     for (const { timer } of this.#delayed.values()) clearTimeout(timer)
     this.#delayed.clear()
-    this.#urgent.clear()
-    this.#ordinary.clear()
-    clearTimeout(this.#pause)
-    this.#lastUrgent.clear()
-    for (const wake of this.#wake.splice(0)) wake()
+    this.#lanes.clear()
+    clearTimeout(this.#pause?.timer)
+    this.#endIfDone()
   }
 
-  async #worker(work: (key: string) => Promise<void>): Promise<void> {
-    while (!this.#closed) {
-      const next = this.#take()
-      if (next === undefined) {
-        await new Promise<void>(resolve => this.#wake.push(resolve))
-        continue
-      }
-      const [key, added] = next
-      const start = performance.now()
-      this.#working.set(key, start)
-      this.#hooks.onStart?.(start - added)
-      try {
-        await work(key)
-      } finally {
-        this.#working.delete(key)
-        this.#hooks.onDone?.(performance.now() - start)
-        if (this.#again.delete(key)) this.add(key)
-      }
+  /** Begins as much work as the shares of the namespaces allow. */
+  #pump = (): void => {
+    if (this.#runs === undefined || this.#closed) return
+    const { shares, work } = this.#runs
+    for (;;) {
+      const now = performance.now()
+      const ready = [...this.#lanes].filter(([namespace, lane]) => this.#isReady(namespace, lane, now))
+      const tenants = shares.tenantsWith(ready.map(([namespace]) => namespace))
+      const [namespace, lane] = ready.find(([each]) => shares.admits(each, tenants)) ?? []
+      const next = lane?.take(now)
+      if (namespace === undefined || lane === undefined || next === undefined) return
+      this.#lanes.delete(namespace)
+      this.#lanes.set(namespace, lane)
+      void this.#begin(next[0], now - next[1], { work, free: shares.take(namespace, this.#pump) })
     }
   }
 
-  /** The next key to work on. Undefined if there is none, or if the ordinary ones have to wait. */
-  #take(): Entry | undefined {
-    const now = performance.now()
-    const urgent = this.#urgent.entries().next().value
-    const ordinary = this.#ordinary.entries().next().value
-    const tookOverdue = this.#tookOverdue
-    this.#tookOverdue = false
+  /** Whether a lane has a key for now. A lane that holds nothing any more is forgotten. */
+  #isReady(namespace: string, lane: Lane, now: number): boolean {
+    const wait = lane.wait(now)
+    if (lane.isIdle(now)) this.#lanes.delete(namespace)
+    else if (wait > 0 && Number.isFinite(wait)) this.#lookAgain(now + wait)
+    return wait === 0
+  }
 
-    // Without ordinary keys there is nothing to choose.
-    if (ordinary === undefined) return this.#takeFrom(this.#urgent, urgent)
-
-    // An ordinary key that has waited for too long goes first, but not twice in a row.
-    const patience = ordinary[1] + PATIENCE - now
-    if (patience < 0 && !(tookOverdue && urgent !== undefined)) {
-      this.#tookOverdue = true
-      return this.#takeFrom(this.#ordinary, ordinary)
+  async #begin(key: string, waited: number, { work, free }: { work: Work; free: () => void }): Promise<void> {
+    const start = performance.now()
+    this.#working.set(key, start)
+    this.#hooks.onStart?.(waited)
+    try {
+      // The server's answers are read between two pieces of work, however much work there is.
+      await new Promise<void>(resolve => setImmediate(resolve))
+      await work(key)
+    } finally {
+      this.#working.delete(key)
+      free()
+      this.#hooks.onDone?.(performance.now() - start)
+      if (this.#again.delete(key)) this.add(key)
+      this.#pump()
+      this.#endIfDone()
     }
-
-    // An urgent key goes before all others.
-    if (urgent !== undefined) return this.#takeFrom(this.#urgent, urgent)
-
-    // In a burst the next urgent key comes soon, and ordinary keys wait for the end of the burst.
-    const burst = this.#burstEnd() - now
-    if (burst > 0) {
-      this.#wakeIn(Math.min(burst, patience))
-      return undefined
-    }
-
-    return this.#takeFrom(this.#ordinary, ordinary)
   }
 
-  #takeFrom(keys: Map<string, number>, next: Entry | undefined): Entry | undefined {
-    if (next !== undefined) keys.delete(next[0])
-    return next
+  #endIfDone(): void {
+    if (this.#closed && this.#working.size === 0) this.#runs?.ended()
   }
 
-  /** When the present burst ends. Zero if there is none. */
-  #burstEnd(): number {
-    const [first] = this.#lastUrgent.values()
-    return first === undefined || this.#lastUrgent.size < BURST_KEYS ? 0 : first + BURST_MILLISECONDS
-  }
-
-  #noteUrgent(key: string): void {
-    this.#lastUrgent.delete(key)
-    this.#lastUrgent.set(key, performance.now())
-    const [oldest] = this.#lastUrgent.keys()
-    if (oldest !== undefined && this.#lastUrgent.size > BURST_KEYS) this.#lastUrgent.delete(oldest)
-  }
-
-  #wakeIn(milliseconds: number): void {
-    this.#pause ??= setTimeout(() => {
-      this.#pause = undefined
-      for (const wake of this.#wake.splice(0)) wake()
-    }, milliseconds + 1)
+  #lookAgain(at: number): void {
+    if (this.#pause !== undefined && this.#pause.at <= at) return
+    clearTimeout(this.#pause?.timer)
+    const timer = setTimeout(
+      () => {
+        this.#pause = undefined
+        this.#pump()
+      },
+      at - performance.now() + 1,
+    )
+    this.#pause = { at, timer }
   }
 }
+
+const namespaceOf = (key: string): string => key.slice(0, Math.max(0, key.indexOf('/')))

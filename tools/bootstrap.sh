@@ -44,6 +44,17 @@ if [ ${#missing[@]} -gt 0 ]; then
   rm -f "$log"
 fi
 
+# Go downloads its modules beside the steps below, which compute. The build waits for the rest.
+if [ "$purpose" != build ] && ! uses_kind && command -v go >/dev/null &&
+  ! compgen -G "$(go env GOMODCACHE)/k8s.io/kubernetes@*" >/dev/null; then
+  downloads=()
+  for module in etcd kubernetes coredns; do
+    (cd tools/cluster/go/$module && exec go list -deps . >/dev/null 2>&1) &
+    downloads+=($!)
+  done
+  trap 'kill "${downloads[@]}" 2>/dev/null || true' EXIT
+fi
+
 command -v npm >/dev/null || die "npm is missing; run: apt-get install -y nodejs npm"
 stamp=node_modules/.bootstrap
 if ! [ -e $stamp ] || ! cmp -s package-lock.json $stamp; then

@@ -5,8 +5,7 @@
 # GPU.
 set -euo pipefail
 
-wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85)
-cublas=nvidia-cublas==13.0.2.14
+tools=$(dirname "$(readlink -f "$0")")
 
 if [ -n "${CUDA_HOME:-}" ]; then echo "$CUDA_HOME"; exit; fi
 if nvcc=$(command -v nvcc); then dirname "$(dirname "$(readlink -f "$nvcc")")"; exit; fi
@@ -21,8 +20,9 @@ if ! [ -e "$folder/bin/nvcc" ]; then
   work=$(mktemp -d "$cache/cuda.XXXXXX")
   trap 'rm -rf "$work"' EXIT
   pip() { PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 python3 -m pip "$@" --quiet >&2; }
-  pip install --no-deps --target "$work/wheels" "${wheels[@]}"
-  pip download --no-deps --dest "$work/cublas" "$cublas"
+  pip install --no-deps --target "$work/wheels" --require-hashes --requirement "$tools/cuda-compiler.requirements.txt"
+  grep '^nvidia-cublas==' "$tools/cuda-libraries.requirements.txt" >"$work/cublas.txt"
+  pip download --no-deps --dest "$work/cublas" --require-hashes --requirement "$work/cublas.txt"
   python3 - "$work" <<'PYTHON'
 import glob, os, sys, zipfile
 work = sys.argv[1]

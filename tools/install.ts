@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import type { Cluster } from './cluster/cluster.ts'
 import { helm } from './cluster/helm.ts'
 import { binaries, type Progress } from './cluster/programs/binaries.ts'
-import { operatorImage, workerImage } from './images/images.ts'
+import { builtImage, LOCAL_REGISTRY } from './images/images.ts'
 import { run } from './process.ts'
 
 export const ROOT = join(import.meta.dirname, '..')
@@ -25,7 +25,7 @@ export async function kubectlFor(cluster: Cluster, onProgress?: Progress): Promi
 /** Builds the images of operator and worker and imports them into the node. */
 export async function importImages(cluster: Cluster): Promise<void> {
   if (cluster.provider === 'existing') return
-  for (const image of [operatorImage, workerImage]) await cluster.imageImport((await image()).tar)
+  for (const image of ['operator', 'worker'] as const) await cluster.imageImport((await builtImage(image)).tar)
 }
 
 /**
@@ -36,7 +36,7 @@ export async function installChart(cluster: Cluster, values: readonly string[] =
   const kubectl = await kubectlFor(cluster)
   await makeNamespace(kubectl, SYSTEM_NAMESPACE)
   const chart = join(ROOT, 'charts', 'scmoe')
-  const set = values.flatMap(value => ['--set', value])
+  const set = [`image.registry=${LOCAL_REGISTRY}`, ...values].flatMap(value => ['--set', value])
   const wait = ['--wait', '--timeout', '120s']
   await run(
     await helm('4'),

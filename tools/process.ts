@@ -9,7 +9,8 @@ import { promisify } from 'node:util'
 /** `startTime` is in clock ticks since boot (field 22 of /proc/PID/stat). */
 export type ProcessIdentity = { readonly pid: number; readonly startTime: string }
 
-export type ProcessStat = ProcessIdentity & { readonly parent: number; readonly state: string }
+/** `ticks` is the processor time, in clock ticks, of the process and of its ended children. */
+export type ProcessStat = ProcessIdentity & { readonly parent: number; readonly state: string; readonly ticks: number }
 
 /** The system's code of an error, such as ENOENT; undefined for other errors. */
 export function errorCode(error: unknown): string | undefined {
@@ -25,7 +26,9 @@ export function parseStat(line: string): ProcessStat {
   if (state === undefined || parent === undefined || startTime === undefined) {
     throw new Error(`not a line of /proc/PID/stat: '${line}'`)
   }
-  return { pid: Number.parseInt(line, 10), state, parent: Number(parent), startTime }
+  // utime, stime, cutime and cstime (see proc(5)).
+  const ticks = fields.slice(11, 15).reduce((sum, value) => sum + Number(value), 0)
+  return { pid: Number.parseInt(line, 10), state, parent: Number(parent), startTime, ticks }
 }
 
 function processStat(pid: number): ProcessStat | undefined {

@@ -1,7 +1,7 @@
 // Reads the environment of a worker and the job's spec in it. Everything is checked here, before
 // the worker opens a file or a socket.
 
-import { ENV, PORT } from '../crds/contract.ts'
+import { ENV, MIN_SECRET, PORT } from '../crds/contract.ts'
 import { brokenByEnvironment } from '../crds/environment.ts'
 import { type BackendName, MAX_RANKS } from '../crds/ranks.ts'
 import { type Broken, brokenRules, brokenText } from '../crds/rules.ts'
@@ -22,6 +22,8 @@ export interface WorkerConfig {
   graphs: boolean
   expertParallelSize: number
   rendezvous: { host: string; port: number }
+  /** By this the ranks know each other. Empty if there is only one. */
+  secret: string
   spec: ScMoEJobSpec
   /** Folder for checkpoints and traces; if undefined, neither is written. */
   outputDirectory: string | undefined
@@ -67,6 +69,7 @@ export function readConfig(env: Environment): WorkerConfig {
     graphs: integer(env, CUDA_GRAPHS, { least: 0, most: 1, fallback: 1 }) === 1,
     expertParallelSize: spec.parallelism.expertParallelSize ?? worldSize,
     rendezvous: hostAndPort(env),
+    secret: worldSize === 1 ? '' : secret(env),
     spec,
     outputDirectory: env[ENV.outputDirectory] || undefined,
     dataDirectory: env[ENV.dataDirectory] || undefined,
@@ -101,6 +104,15 @@ function required(env: Environment, name: string): string {
   const value = env[name]
   if (value) return value
   throw bad(`${name} is not set: the operator and \`scmoe run\` set it; see crds/contract.ts for what a worker needs.`)
+}
+
+/** An error does not show the value, because logs have other readers than Secrets. */
+function secret(env: Environment): string {
+  const value = required(env, ENV.secret)
+  if (value.length >= MIN_SECRET) return value
+  throw bad(
+    `${ENV.secret} has ${value.length} characters: give all ranks of the job the same random text of at least ${MIN_SECRET}.`,
+  )
 }
 
 function integer(env: Environment, name: string, range: { least: number; most: number; fallback?: number }): number {

@@ -1,8 +1,9 @@
-// Calculates the figures of a row from measurements, and compares them with the targets. Pure.
+// Calculates the values of a row from measurements, and the figures with their targets. Pure.
 
 import { median } from '../../worker/median.ts'
 import type { Scheduled } from '../../worker/program/program.ts'
 import { hiddenPercentOf, overlap, type Spans } from '../../worker/schedule/schedule.ts'
+import { type Aim, above, atLeast, atMost, type Figure, figureOf, medianOf } from '../turns/figures.ts'
 import { type ModelName, type Phase, PROPOSED } from './shape.ts'
 
 /** Figures of programs that ran in sequence on one rank; percentages are of their total time. */
@@ -56,16 +57,34 @@ export interface Measured extends RankFigures {
   ratioToBound: number
 }
 
+/** One round of a row; intervals are calculated from all of them. */
+export interface Round {
+  milliseconds: number
+  ratioToTop2: number
+  ratioToBound: number
+  hiddenPercent: number
+}
+
+/** The medians over the rounds of a row, and the rounds themselves. */
+interface Summary extends Measured {
+  rounds: Round[]
+}
+
 /**
  * The medians over the rounds of a row. `top2` are the times of the baseline and `bound` those of
  * the model without transfers; ratios are taken within a round.
  */
-export function measured(samples: readonly Sample[], top2: readonly number[], bound: readonly number[]): Measured {
-  const of = (value: (sample: Sample, round: number) => number) => median(samples.map(value))
+export function measured(samples: readonly Sample[], top2: readonly number[], bound: readonly number[]): Summary {
+  const of = (value: (sample: Sample) => number) => median(samples.map(value))
+  const rounds = samples.map(({ milliseconds, hiddenPercent }, round): Round => {
+    const over = (times: readonly number[]) => (times[round] ?? Number.NaN) / milliseconds
+    return { milliseconds, ratioToTop2: over(top2), ratioToBound: over(bound), hiddenPercent }
+  })
   return {
+    rounds,
     milliseconds: of(sample => sample.milliseconds),
-    ratioToTop2: of((sample, round) => (top2[round] ?? Number.NaN) / sample.milliseconds),
-    ratioToBound: of((sample, round) => (bound[round] ?? Number.NaN) / sample.milliseconds),
+    ratioToTop2: median(rounds.map(round => round.ratioToTop2)),
+    ratioToBound: median(rounds.map(round => round.ratioToBound)),
     hiddenPercent: of(sample => sample.hiddenPercent),
     commShareOfMoe: of(sample => sample.commShareOfMoe),
     skewPercent: of(sample => sample.skewPercent),
@@ -91,15 +110,7 @@ export interface Line extends Omit<Measured, 'milliseconds'> {
   boundToTop2: number
   model: ModelName
   schedule: string
-}
-
-export interface Verdict {
-  regime: number
-  phase: Phase
-  what: string
-  target: string
-  figure: number
-  met: boolean
+  rounds: Round[]
 }
 
 const TARGETS: Readonly<Record<number, { train: number; forward: number; hidden: number; bound: number }>> = {
@@ -108,44 +119,55 @@ const TARGETS: Readonly<Record<number, { train: number; forward: number; hidden:
   15: { train: 1.07, forward: 1.1, hidden: 98, bound: 0.98 },
 }
 
-/** The verdicts about the lines of one regime and phase. */
-export function verdicts(lines: readonly Line[]): Verdict[] {
+/**
+ * The figures of one regime and phase, about the proposed model under the schedule that it chose.
+ */
+export function figuresOf(lines: readonly Line[]): Figure[] {
   const auto = lines.find(({ model, strategy }) => model === PROPOSED && strategy === 'Auto')
   if (!auto) return []
   const { regime, phase } = auto
   const target = TARGETS[regime]
-  const least = (what: string, figure: number, limit: number): Verdict => {
-    return { regime, phase, what, target: `>= ${limit}`, figure, met: figure >= limit }
+  const about = (name: string) => `${regime} %, ${phase}: ${name}`
+  const ofRounds = (name: string, unit: string, aim: Aim | undefined, value: (round: Round) => number) =>
+    medianOf({ name: about(name), unit, aim, samples: auto.rounds.map(value) })
+  const figures = [
+    ofRounds('times as fast as sequential Top2', 'x', target && atLeast(target[phase]), round => round.ratioToTop2),
+    ofRounds('hidden', '%', target && atLeast(target.hidden), round => round.hiddenPercent),
+    ofRounds('of its speed without transfers', 'x', target && atLeast(target.bound), round => round.ratioToBound),
+  ]
+  const over = (name: string, aim: Aim, isOne: (line: Line) => boolean) => {
+    const others = lines.filter(isOne)
+    if (others.length > 0) figures.push(speedOver(about(name), aim, auto, others))
   }
-  const best = (isOne: (line: Line) => boolean) =>
-    Math.max(...lines.filter(isOne).map(({ tokensPerSecond }) => tokensPerSecond))
-  const faster = (what: string, isOne: (line: Line) => boolean) => {
-    const figure = auto.tokensPerSecond / best(isOne)
-    return { regime, phase, what: `times as fast as ${what}`, target: '> 1', figure, met: figure > 1 }
+  over('Auto over the best fixed slot', atLeast(0.98), ({ model, slot }) => model === PROPOSED && slot !== null)
+  if (regime >= 50) {
+    over('over pipelined Top2', above(1), ({ model, strategy }) => model === 'Top2' && strategy === 'Pipelined')
+    over('over sequential Top1', above(1), ({ model }) => model === 'Top1')
+    over('over SharedExpert', above(1), ({ model }) => model === 'SharedExpert')
   }
-  const error = Math.max(
-    ...lines.filter(({ model }) => model === PROPOSED).map(line => Math.abs(line.predictedOverMeasured - 1)),
-  )
-  const list = [
-    least(
-      'Auto against the best fixed slot',
-      auto.tokensPerSecond / best(l => l.model === PROPOSED && l.slot !== null),
-      0.98,
+  figures.push(
+    predictionError(
+      about('error of prediction'),
+      lines.filter(({ model }) => model === PROPOSED),
     ),
-    { regime, phase, what: 'error of prediction', target: '<= 0.1', figure: error, met: error <= 0.1 },
-  ]
-  if (target) {
-    list.unshift(
-      least('times as fast as sequential Top2', auto.ratioToTop2, target[phase]),
-      least('hidden, percent', auto.hiddenPercent, target.hidden),
-      least('share of its own speed without transfers', auto.ratioToBound, target.bound),
-    )
-  }
-  if (regime < 50) return list
-  return [
-    ...list,
-    faster('pipelined Top2', ({ model, strategy }) => model === 'Top2' && strategy === 'Pipelined'),
-    faster('sequential Top1', ({ model }) => model === 'Top1'),
-    faster('SharedExpert', ({ model }) => model === 'SharedExpert'),
-  ]
+  )
+  return figures
+}
+
+const medianTime = (line: Line, rounds: readonly number[]) =>
+  median(rounds.map(round => line.rounds[round]?.milliseconds ?? Number.NaN))
+
+/** The speed of a line over that of the fastest of others; every line does the same tokens. */
+function speedOver(name: string, aim: Aim, line: Line, others: readonly Line[]): Figure {
+  const statistic = (rounds: readonly number[]) =>
+    Math.min(...others.map(other => medianTime(other, rounds))) / medianTime(line, rounds)
+  return figureOf({ name, unit: 'x', aim, samples: [...line.rounds.keys()], statistic })
+}
+
+function predictionError(name: string, lines: readonly Line[]): Figure {
+  const rounds = [...(lines[0]?.rounds.keys() ?? [])]
+  const errorOf = (line: Line, drawn: readonly number[]) =>
+    Math.abs((line.predictedOverMeasured * medianTime(line, rounds)) / medianTime(line, drawn) - 1)
+  const statistic = (drawn: readonly number[]) => Math.max(...lines.map(line => errorOf(line, drawn)))
+  return figureOf({ name, unit: '', aim: atMost(0.1), samples: rounds, statistic })
 }

@@ -12,10 +12,11 @@ import {
   type Profile,
   type Wish,
 } from '../../worker/schedule/schedule.ts'
+import { isNear, nearest, nextRate, type Trial } from '../turns/calibrate.ts'
+import type { Watch } from '../turns/watch.ts'
 import { copiesOf, type Loaded, type Model, type Ran, spansOf, stepOf } from '../world/model.ts'
 import { guessOf, profile } from '../world/profile.ts'
 import type { World } from '../world/world.ts'
-import { isNear, nearest, nextRate, type Trial } from './calibrate.ts'
 import { type Line, meanOf, measured, rankFigures, type Sample } from './figures.ts'
 import { BASELINE, flopBound, type ModelName, type Phase, PROPOSED, type Row, rowsOf, work } from './shape.ts'
 
@@ -37,6 +38,7 @@ export interface Setting {
   rounds: number
   /** The most trials of a calibration. */
   trials: number
+  watch: Watch
   /** Takes a line about the progress. */
   log: (text: string) => void
 }
@@ -89,14 +91,14 @@ function sampleOf(loaded: Loaded, programs: readonly string[], { milliseconds, r
 
 /** Limits the links so that all-to-alls take `share` of the time of Top2's sequential MoE layer. */
 export async function calibrate(setting: Setting, phase: Phase, share: number): Promise<Trial> {
-  const { world, subjects, log } = setting
+  const { world, subjects, watch, log } = setting
   const subject = subjectOf(subjects, BASELINE.model)
   // Micro-batches, because the sums of gradients in a whole step are no part of the MoE layer.
   const programs = Array.from({ length: 3 }, () => PROGRAMS[phase].main)
   const trial = async (rate: number): Promise<Trial> => {
     world.limit(rate)
     await subject.model.run(subject.sequential, programs.slice(0, 1))
-    const { results } = await subject.model.run(subject.sequential, programs)
+    const { results } = await watch.turn(() => subject.model.run(subject.sequential, programs))
     const shares = results.map(result => rankFigures(spansOf(subject.sequential, programs, result)).commShareOfMoe)
     return { rate, share: shares.reduce((sum, each) => sum + each, 0) / shares.length }
   }
@@ -203,6 +205,7 @@ export async function measurePhase(
   phase: Phase,
   regime: number,
 ): Promise<{ trial: Trial; lines: Line[] }> {
+  const { watch } = setting
   const trial = await calibrate(setting, phase, regime / 100)
   const entries = await enterAll(setting, phase, trial.rate)
   for (const { subject, loaded } of entries) await run(subject, loaded, SHORT[phase])
@@ -210,9 +213,10 @@ export async function measurePhase(
   for (let round = 0; round < setting.rounds; round++) {
     for (const { subject, loaded, samples } of entries) {
       const programs = PROGRAMS[phase].sampled(subject)
-      samples.push(sampleOf(loaded, programs, await run(subject, loaded, programs)))
+      samples.push(sampleOf(loaded, programs, await watch.turn(() => run(subject, loaded, programs))))
     }
-    for (const [subject, times] of bounds) times.push(await freeTime(subject, PROGRAMS[phase].sampled(subject)))
+    for (const [subject, times] of bounds)
+      times.push(await watch.turn(() => freeTime(subject, PROGRAMS[phase].sampled(subject))))
     setting.log(`${phase}: round ${round + 1} of ${setting.rounds}`)
   }
   return { trial, lines: linesOf({ regime, phase, trial, entries, bounds }) }

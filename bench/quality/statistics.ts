@@ -1,5 +1,6 @@
 // Summarises the results of runs in a line for each kind. Pure.
 
+import { type Figure, figureOf } from '../turns/figures.ts'
 import type { Load } from './load.ts'
 
 export interface Spread {
@@ -28,6 +29,22 @@ export interface Measured {
   job: { kind: string; seed: number }
   evaluationLoss: number
   load?: Load | undefined
+}
+
+/** The loss of each kind less that of the baseline, with the seeds as samples. */
+export function figuresOfLosses(runs: readonly Measured[], baseline: string): Figure[] {
+  const lossOf = (kind: string) => new Map(runs.filter(({ job }) => job.kind === kind).map(run => [run.job.seed, run]))
+  const known = lossOf(baseline)
+  const kinds = [...new Set(runs.map(({ job }) => job.kind))].filter(kind => kind !== baseline)
+  return kinds.flatMap(kind => {
+    const samples = [...lossOf(kind)].flatMap(([seed, { evaluationLoss }]) => {
+      const other = known.get(seed)
+      return other === undefined ? [] : [evaluationLoss - other.evaluationLoss]
+    })
+    if (samples.length === 0) return []
+    const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
+    return [figureOf({ name: `held-out loss, ${kind} less ${baseline}`, unit: 'nats', samples, statistic: mean })]
+  })
 }
 
 export interface Comparison {

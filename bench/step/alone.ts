@@ -2,10 +2,22 @@
 // and its memory compared with the memory plan.
 
 import { planMemory } from '../../worker/schedule/schedule.ts'
+import { atLeast, type Figure, figureOf } from '../turns/figures.ts'
+import type { Watch } from '../turns/watch.ts'
 import { Model } from '../world/model.ts'
 import { measurePeak, openPeak, workOf } from '../world/peak.ts'
 import { World } from '../world/world.ts'
 import { configOf, type Shape } from './shape.ts'
+
+/** The share of the matrix product's speed that a whole step is to reach. */
+const AIM = atLeast(65)
+
+/** One step and the fastest matrix product beside it. */
+interface Sample {
+  milliseconds: number
+  /** Operations per second. */
+  peak: number
+}
 
 export interface Alone {
   milliseconds: number
@@ -25,7 +37,11 @@ export interface Alone {
  * Steps and products alternate, and the fastest of `runs` counts for both, because other load on
  * the machine only makes them slower.
  */
-export async function stepAlone(shape: Shape, runs: number): Promise<Alone> {
+export async function stepAlone(
+  shape: Shape,
+  runs: number,
+  watch: Watch,
+): Promise<{ alone: Alone; figures: Figure[] }> {
   using world = await World.start(1)
   await openPeak(world)
   await measurePeak(world)
@@ -38,29 +54,44 @@ export async function stepAlone(shape: Shape, runs: number): Promise<Alone> {
   const after = await residentBytes(world)
 
   const emitted = model.emitted('train')
-  let [milliseconds, peak] = [Number.POSITIVE_INFINITY, 0]
   const fastest = new Float64Array(scheduled.ops.length).fill(Number.POSITIVE_INFINITY)
+  const samples: Sample[] = []
   for (let run = 0; run < runs; run++) {
-    peak = Math.max(peak, await measurePeak(world))
-    const ran = await model.run(sequential, ['train'])
-    milliseconds = Math.min(milliseconds, ran.milliseconds)
+    const { rate, ran } = await watch.turn(async () => ({
+      rate: await measurePeak(world),
+      ran: await model.run(sequential, ['train']),
+    }))
+    samples.push({ peak: rate, milliseconds: ran.milliseconds })
     const spans = ran.results[0]?.runs[0]
     for (const op of scheduled.ops.keys())
       fastest[op] = Math.min(fastest[op] ?? 0, (spans?.end[op] ?? 0) - (spans?.start[op] ?? 0))
   }
   const tokens = config.batch * config.sequence
-  const perSecond = workOf([emitted]) / milliseconds / 1e6
+  const work = workOf([emitted])
   const [loss = Number.NaN] = await model.scalars('loss')
-  return {
+  const { milliseconds, peak } = best(samples)
+  const alone = {
     milliseconds,
-    gigaflopsPerSecond: perSecond,
+    gigaflopsPerSecond: work / milliseconds / 1e6,
     peakGigaflopsPerSecond: peak / 1e9,
-    percentOfGemmPeak: (100 * perSecond) / (peak / 1e9),
+    percentOfGemmPeak: percentOfPeak(work, samples),
     loss,
     activationBytesPerToken: (after - before) / tokens,
     plannedActivationBytesPerToken: planMemory(scheduled).transientBytes / tokens,
     parts: partsOf(scheduled.ops, fastest),
   }
+  const share = { name: 'whole step over its matrix product, one thread', unit: '%', aim: AIM, samples }
+  return { alone, figures: [figureOf({ ...share, statistic: drawn => percentOfPeak(work, drawn) })] }
+}
+
+const best = (samples: readonly Sample[]): Sample => ({
+  milliseconds: Math.min(...samples.map(({ milliseconds }) => milliseconds)),
+  peak: Math.max(...samples.map(({ peak }) => peak)),
+})
+
+function percentOfPeak(work: number, samples: readonly Sample[]): number {
+  const { milliseconds, peak } = best(samples)
+  return (100 * work) / (milliseconds / 1000) / peak
 }
 
 async function residentBytes({ ranks: [rank] }: World): Promise<number> {

@@ -3,11 +3,13 @@
 
 import { median } from '../../worker/median.ts'
 import { type Choice, choose, describe, type Wish } from '../../worker/schedule/schedule.ts'
+import { type Figure, medianOf } from '../turns/figures.ts'
+import type { Watch } from '../turns/watch.ts'
 import { type Loaded, Model } from '../world/model.ts'
 import { measurePeak, openPeak, workOf } from '../world/peak.ts'
 import { profile } from '../world/profile.ts'
 import { World } from '../world/world.ts'
-import { configOf, type Kind, pytorchTokensPerSecond, type Shape } from './shape.ts'
+import { configOf, type Kind, type Shape } from './shape.ts'
 
 const RANKS = 2
 
@@ -21,8 +23,8 @@ export interface Row {
   ranks: number
   tokensPerSecond: number
   percentOfGemmPeak: number
-  /** Tokens per second over those of PyTorch; null if those are not known. */
-  ratioToPytorch: number | null
+  /** Tokens per second over those of Top2 in sequence on the same links, in the same rounds. */
+  ratioToTop2: number
 }
 
 const ROWS: readonly { kind: Kind; wish: Wish }[] = [
@@ -38,17 +40,27 @@ interface Entry {
   choice: Choice
   model: Model
   loaded: Loaded
-  milliseconds: number[]
+}
+
+/** The milliseconds of each row in one round, and the rate of the matrix product beside them. */
+interface Round {
+  peak: number
+  times: number[]
+}
+
+export interface Steps {
+  rows: Row[]
+  figures: Figure[]
 }
 
 /** The rows of a shape without a limit and with its limit. Rows take turns; medians over rounds. */
-export async function stepsOfRanks(shape: Shape, rounds: number): Promise<Row[]> {
+export async function stepsOfRanks(shape: Shape, rounds: number, watch: Watch): Promise<Steps> {
   using world = await World.start(RANKS)
   await openPeak(world)
   const models = new Map<Kind, Model>()
   for (const kind of ['Top2', 'ScMoE'] as const)
     models.set(kind, (await Model.open(kind, configOf(shape, kind, RANKS), world)).model)
-  const rows: Row[] = []
+  const all: Steps = { rows: [], figures: [] }
   for (const linkMbit of [null, shape.linkMbit]) {
     const rate = linkMbit === null ? undefined : linkMbit * 1e6
     world.limit(rate)
@@ -57,15 +69,40 @@ export async function stepsOfRanks(shape: Shape, rounds: number): Promise<Row[]>
       const model = models.get(kind)
       if (model) entries.push(await enter(model, kind, wish, rate))
     }
-    const peaks: number[] = []
-    for (let round = 0; round < rounds; round++) {
-      peaks.push(await measurePeak(world))
-      for (const { model, loaded, milliseconds } of entries)
-        milliseconds.push((await model.run(loaded, ['train'])).milliseconds)
-    }
-    rows.push(...entries.map(entry => rowOf(shape, linkMbit, entry, Math.max(...peaks))))
+    const taken: Round[] = []
+    for (let round = 0; round < rounds; round++) taken.push(await watch.turn(() => roundOf(world, entries)))
+    const { rows, figures } = stepsFrom(shape, linkMbit, entries, taken)
+    all.rows.push(...rows)
+    all.figures.push(...figures)
   }
-  return rows
+  return all
+}
+
+async function roundOf(world: World, entries: readonly Entry[]): Promise<Round> {
+  const peak = await measurePeak(world)
+  const times: number[] = []
+  for (const { model, loaded } of entries) times.push((await model.run(loaded, ['train'])).milliseconds)
+  return { peak, times }
+}
+
+function stepsFrom(shape: Shape, linkMbit: number | null, entries: readonly Entry[], rounds: readonly Round[]): Steps {
+  const peak = Math.max(...rounds.map(round => round.peak))
+  const timesOf = (index: number) => rounds.map(({ times }) => times[index] ?? Number.NaN)
+  // The first entry is Top2 in sequence.
+  const ratiosOf = (index: number) =>
+    timesOf(index).map((milliseconds, round) => (timesOf(0)[round] ?? Number.NaN) / milliseconds)
+  const rows = entries.map((entry, index) =>
+    rowOf({ shape, linkMbit, entry, peak }, timesOf(index), median(ratiosOf(index))),
+  )
+  const link = linkMbit === null ? 'links without limit' : `links of ${linkMbit} Mbit/s`
+  const figures = entries.slice(1).map(({ kind, strategy }, index) =>
+    medianOf({
+      name: `d=${shape.hidden}, ${link}: ${kind} ${strategy} over Top2 in sequence`,
+      unit: 'x',
+      samples: ratiosOf(index + 1),
+    }),
+  )
+  return { rows, figures }
 }
 
 async function enter(model: Model, kind: Kind, wish: Wish, rate: number | undefined): Promise<Entry> {
@@ -74,14 +111,20 @@ async function enter(model: Model, kind: Kind, wish: Wish, rate: number | undefi
   const { choice } = choose(emitted, measured, wish)
   const loaded = await model.load(describe(choice), choice, { measured: 'train', profile: measured })
   await model.run(loaded, ['train'])
-  return { kind, strategy: wish.strategy, choice, model, loaded, milliseconds: [] }
+  return { kind, strategy: wish.strategy, choice, model, loaded }
 }
 
-function rowOf(shape: Shape, linkMbit: number | null, entry: Entry, peak: number): Row {
-  const { kind, strategy, choice, model, milliseconds } = entry
+interface Place {
+  shape: Shape
+  linkMbit: number | null
+  entry: Entry
+  peak: number
+}
+
+function rowOf({ shape, linkMbit, entry, peak }: Place, milliseconds: readonly number[], ratioToTop2: number): Row {
+  const { kind, strategy, choice, model } = entry
   const seconds = median(milliseconds) / 1000
   const tokensPerSecond = (model.config.batch * model.config.sequence * RANKS) / seconds
-  const pytorch = pytorchTokensPerSecond(shape.hidden, kind, linkMbit !== null)
   return {
     hidden: shape.hidden,
     linkMbit,
@@ -91,6 +134,6 @@ function rowOf(shape: Shape, linkMbit: number | null, entry: Entry, peak: number
     ranks: RANKS,
     tokensPerSecond,
     percentOfGemmPeak: (100 * workOf([model.emitted('train')])) / seconds / peak,
-    ratioToPytorch: pytorch === null ? null : tokensPerSecond / pytorch,
+    ratioToTop2,
   }
 }

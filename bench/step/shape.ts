@@ -1,4 +1,4 @@
-// The models of the step benchmark, and the speed of another program with them. Pure.
+// The models of the step benchmark. Pure.
 
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { type ModelConfig, modelConfig } from '../../worker/model/config.ts'
@@ -31,16 +31,3 @@ export function configOf({ hidden, heads, sequence, sequences }: Shape, kind: Ki
   })
   return modelConfig(spec, ranks)
 }
-
-/**
- * Tokens per second of two ranks of one thread each with PyTorch 2.15 and gloo, capacity padded, on
- * another machine with two processors: first without a limit, then with the limit of the shape.
- * Top2 is sequential, ScMoE overlaps.
- */
-const PYTORCH: Readonly<Record<number, Readonly<Record<Kind, readonly [number, number]>>>> = {
-  256: { Top2: [2861, 1496], ScMoE: [3566, 2460] },
-  512: { Top2: [666, 346], ScMoE: [958, 528] },
-}
-
-export const pytorchTokensPerSecond = (hidden: number, kind: Kind, isLimited: boolean): number | null =>
-  PYTORCH[hidden]?.[kind][isLimited ? 1 : 0] ?? null

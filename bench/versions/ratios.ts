@@ -1,6 +1,7 @@
 // Calculates ratios with intervals from the figures of two versions, measured in pairs. Pure.
 
 import { median } from '../../worker/median.ts'
+import { bounds, type Figure, resampled } from '../turns/figures.ts'
 
 export interface Pair {
   before: ReadonlyMap<string, number>
@@ -60,6 +61,23 @@ const IDENTITY: ReadonlySet<string> = new Set([
   'name',
 ])
 
+/** A version is slower if the whole interval of a ratio lies below this. */
+const SLOWER = 0.98
+
+export const isSlower = ({ high }: Ratio): boolean => high < SLOWER
+
+/** The ratios as figures of a benchmark. */
+export const figuresOfRatios = (ratios: readonly Ratio[]): Figure[] =>
+  ratios.map(ratio => ({
+    name: `${ratio.name}, new over old`,
+    value: ratio.ratio,
+    unit: 'x',
+    aim: `interval reaches ${SLOWER}`,
+    met: !isSlower(ratio),
+    low: ratio.low,
+    high: ratio.high,
+  }))
+
 /** One ratio for each figure that every run of both versions has. */
 export function ratiosOf(pairs: readonly Pair[]): Ratio[] {
   const [first] = pairs
@@ -71,30 +89,16 @@ export function ratiosOf(pairs: readonly Pair[]): Ratio[] {
     const before = pairs.map(pair => pair.before.get(name) ?? Number.NaN)
     const after = pairs.map(pair => pair.after.get(name) ?? Number.NaN)
     const logs = after.map((value, index) => Math.log(value / (before[index] ?? Number.NaN)))
-    const means = resampledMeans(logs).toSorted((a, b) => a - b)
-    const at = (share: number) => Math.exp(means[Math.floor(share * (means.length - 1))] ?? Number.NaN)
+    const { low, high } = bounds(resampled(logs, mean, RESAMPLES))
     return {
       name,
       before: median(before),
       after: median(after),
       ratio: Math.exp(mean(logs)),
-      low: at(0.025),
-      high: at(0.975),
+      low: Math.exp(low),
+      high: Math.exp(high),
     }
   })
 }
 
 const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
-
-/** Means of samples drawn with replacement. The seed is fixed, so that results can be repeated. */
-function resampledMeans(values: readonly number[]): number[] {
-  let state = 1
-  const random = () => {
-    // The linear congruential generator of Numerical Recipes, 32 bits.
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return state / 2 ** 32
-  }
-  return Array.from({ length: RESAMPLES }, () =>
-    mean(values.map(() => values[Math.floor(random() * values.length)] ?? Number.NaN)),
-  )
-}

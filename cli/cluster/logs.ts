@@ -3,7 +3,7 @@
 import { CONTAINER, LABEL } from '../../crds/contract.ts'
 import type { FailureStatus } from '../../crds/status.ts'
 import { outcomeOf, workerEnd } from '../../operator/objects/pod-state.ts'
-import type { Pod } from '../../operator/objects/wire.ts'
+import type { ContainerStatus, Pod } from '../../operator/objects/wire.ts'
 import { readStatus } from '../../operator/plan/view.ts'
 import { type Cluster, ClusterError, type Query } from './client.ts'
 import { findJob, podPath, podsOf, rankOf, ranksPerPod } from './jobs.ts'
@@ -78,7 +78,7 @@ async function printLog(cluster: Cluster, pod: Pod, options: Printing): Promise<
   const { print } = options
   print(`==> ${heading(pod)}`)
   try {
-    const text = await cluster.text(logPath(cluster, pod), query(options))
+    const text = await cluster.text(logPath(cluster, pod), query(pod, options))
     for (const line of text.split('\n').filter(Boolean)) print(options.show(line))
   } catch (error) {
     print(notStarted(error))
@@ -91,7 +91,7 @@ async function followAll(cluster: Cluster, pods: readonly Pod[], options: Printi
   const stop = new AbortController()
   const one = async (pod: Pod) => {
     const prefix = pods.length === 1 ? '' : `${String(rankOf(pod)).padStart(width)} | `
-    const lines = cluster.lines(logPath(cluster, pod), { ...query(options), follow: true }, stop.signal)
+    const lines = cluster.lines(logPath(cluster, pod), { ...query(pod, options), follow: true }, stop.signal)
     try {
       for await (const line of lines) options.print(`${prefix}${options.show(line)}`)
     } catch (error) {
@@ -111,7 +111,20 @@ function notStarted(error: unknown): string {
   throw error
 }
 
-const query = ({ tail }: LogsOptions): Query => ({ container: CONTAINER, tailLines: tail })
+const query = (pod: Pod, { tail }: LogsOptions): Query => ({ container: speaker(pod), tailLines: tail })
+
+/**
+ * The container with something to tell: the worker, or before it has begun the init container that
+ * failed or runs.
+ */
+export function speaker(pod: Pod): string {
+  const has = (container: ContainerStatus, ...states: ('running' | 'terminated')[]) =>
+    states.some(state => container.state?.[state] !== undefined)
+  const { containerStatuses = [], initContainerStatuses = [] } = pod.status ?? {}
+  if (containerStatuses.some(each => each.name === CONTAINER && has(each, 'running', 'terminated'))) return CONTAINER
+  const failed = initContainerStatuses.find(({ state }) => (state?.terminated?.exitCode ?? 0) !== 0)
+  return (failed ?? initContainerStatuses.findLast(each => has(each, 'running')))?.name ?? CONTAINER
+}
 const logPath = (cluster: Cluster, { metadata }: Pod) =>
   `${podPath(metadata.namespace ?? cluster.namespace, metadata.name)}/log`
 
@@ -120,5 +133,6 @@ function heading(pod: Pod): string {
   const end = workerEnd(pod)
   const node = pod.spec?.nodeName === undefined ? '' : ` on ${pod.spec.nodeName}`
   const how = end === undefined ? (pod.status?.phase ?? 'Pending') : `ended with code ${end.exitCode}`
-  return `${name}${node}, attempt ${labels?.[LABEL.attempt] ?? '?'}: ${how}`
+  const container = speaker(pod) === CONTAINER ? '' : `, container ${speaker(pod)}`
+  return `${name}${container}${node}, attempt ${labels?.[LABEL.attempt] ?? '?'}: ${how}`
 }

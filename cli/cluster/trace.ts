@@ -1,9 +1,9 @@
 // scmoe trace: fetches the last profiled step of a running job through the API server's proxy.
 
 import { writeFileSync } from 'node:fs'
-import { PORT } from '../../crds/contract.ts'
 import { isReady } from '../../operator/objects/pod-state.ts'
 import type { Pod } from '../../operator/objects/wire.ts'
+import { reportingPort } from '../../operator/plan/report.ts'
 import { readStatus } from '../../operator/plan/view.ts'
 import { beside, demandWritable, parseTrace, type Trace } from '../trace-file.ts'
 import { type Cluster, ClusterError } from './client.ts'
@@ -31,7 +31,7 @@ export async function traceCommand(
   const traces: Trace[] = []
   const ranks = allRanks === true ? ranksPerPod(job) : 1
   for (const pod of pods)
-    for (let local = 0; local < ranks; local++) traces.push(await fetchTrace(cluster, pod, PORT.http + local))
+    for (let local = 0; local < ranks; local++) traces.push(await fetchTrace(cluster, pod, reportingPort(job) + local))
   const text = JSON.stringify(beside(traces))
   writeFileSync(output, text)
   const whose = traces.length === 1 ? 'rank 0' : `${traces.length} ranks`

@@ -2,11 +2,12 @@
 // from a job and its pods as the API server returns them. Pure.
 
 import { type Advice, adviceOnFailure, REASONS } from '../../crds/advice.ts'
-import { LABEL, PORT } from '../../crds/contract.ts'
+import { LABEL } from '../../crds/contract.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import type { ScMoEJobStatus } from '../../crds/status.ts'
 import { isReady, isStopping, outcomeOf } from '../../operator/objects/pod-state.ts'
 import { type Job, type Pod, podName } from '../../operator/objects/wire.ts'
+import { reportingPort } from '../../operator/plan/report.ts'
 import { managedElsewhere, readSpec, readStatus } from '../../operator/plan/view.ts'
 import { duration, nats, paragraph, plural } from '../sentence.ts'
 
@@ -43,8 +44,21 @@ export function why(seen: Seen): string {
   const status = readStatus(job)
   if (status.state === undefined) return unseen(name, namespace, secondsSince(job.metadata.creationTimestamp, seen.now))
   const facts: Facts = { ...seen, name, status, spec: 'spec' in reading ? reading.spec : undefined }
-  return paragraph(...explain(facts), ...pending(facts))
+  return paragraph(...once([...explain(facts), ...pending(facts)]))
 }
+
+/** Each sentence once: the reason and the failure behind it may have the same advice. */
+function once(parts: readonly string[]): string[] {
+  const said = new Set<string>()
+  return parts.map(part =>
+    part
+      .split(SENTENCE)
+      .filter(sentence => !said.has(bare(sentence)) && said.add(bare(sentence)))
+      .join(' '),
+  )
+}
+const SENTENCE = /(?<=[.?]) (?=[A-Z])/
+const bare = (sentence: string) => sentence.replace(/[.?]$/, '')
 
 function explain(facts: Facts): string[] {
   const { name, status } = facts
@@ -169,6 +183,8 @@ function unseen(name: string, namespace: string, seconds: number | undefined): s
 function remedy({ status, name, pods }: Facts): string {
   const table: Readonly<Record<string, Advice>> = REASONS
   const known = status.reason !== undefined && Object.hasOwn(table, status.reason) ? table[status.reason] : undefined
+  // Before a worker runs there is no log to read.
+  if (status.reason === 'WorkersStarting' && !pods.some(hasLog)) return ''
   const pod = pods.find(each => isStopping(each)) ?? pods[0]
   return fill(known?.remedy ?? '', name, pod?.metadata.name)
 }
@@ -187,6 +203,12 @@ function unready({ pods, status }: Facts): string {
   const are = late.length === 1 ? 'is' : 'are'
   return `${late.length} of ${plural(gang.length, 'worker')} ${are} not ready: ${named.join(', ')}${more}`
 }
+
+/** Whether a container of the pod has begun, and so may have written a log. */
+const hasLog = ({ status }: Pod): boolean =>
+  [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])].some(
+    ({ state }) => state?.running !== undefined || state?.terminated !== undefined,
+  )
 
 /** Roughly the word that `kubectl get pods` shows. */
 function condition({ status, spec }: Pod): string {
@@ -213,13 +235,13 @@ function forceful(pods: readonly Pod[], now: number): string {
 }
 
 /** A sentence for a running job that has not reported for a long time. */
-function silence({ spec, status, now, name }: Facts): string {
+function silence({ job, spec, status, now, name }: Facts): string {
   if (status.reason !== 'AllWorkersReady') return ''
   const seen = status.throughput?.observedTime ?? since(status, 'Running')
   const seconds = secondsSince(seen, now)
   if (seconds === undefined || seconds < SILENT_INTERVALS * (spec?.reporting.intervalSeconds ?? 15)) return ''
   const heard = status.throughput === undefined ? 'It has not reported for' : 'Rank 0 has not reported for'
-  return `${heard} ${duration(seconds)}. It may be busy with its first step or a checkpoint, it may hang, or a network policy may keep the operator from its port ${PORT.http}: \`scmoe logs ${name}\` shows which`
+  return `${heard} ${duration(seconds)}. It may be busy with its first step or a checkpoint, it may hang, or a network policy may keep the operator from its port ${reportingPort(job)}: \`scmoe logs ${name}\` shows which`
 }
 
 const since = ({ conditions = [] }: ScMoEJobStatus, type: string) =>

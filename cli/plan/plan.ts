@@ -1,10 +1,13 @@
 // scmoe plan: shows what the operator would create for a job and what a rank would execute. Nothing
 // is created or run.
 
-import { API_VERSION, KIND } from '../../crds/contract.ts'
+import { z } from 'zod'
+import { API_VERSION, CONTAINER, KIND } from '../../crds/contract.ts'
 import { resolveModel } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
+import { warningLines } from '../../crds/warnings.ts'
 import type { Job as KubeJob } from '../../operator/objects/wire.ts'
+import { budget } from '../../operator/objects/workers.ts'
 import { plan, describe as sentences } from '../../operator/plan/plan.ts'
 import { type ModelConfig, modelConfig } from '../../worker/model/config.ts'
 import { parameterCounts } from '../../worker/model/tensors.ts'
@@ -31,10 +34,12 @@ export function planCommand(file: string, options: PlanOptions): string {
   const model = modelConfig(job.spec, worldSize)
   const measured = options.results === undefined ? undefined : readMeasured(options.results)
   const planned = planPrograms(model, { ...options, wish: job.spec.overlap, measured })
-  if (options.json) return JSON.stringify({ objects, ...asJson(planned, measured) }, undefined, 2)
+  if (options.json)
+    return JSON.stringify({ warnings: warningLines(job.spec), objects, ...asJson(planned, measured) }, undefined, 2)
   return [
     heading(job, model),
-    ['The operator would', ...created.map(sentence => `  ${sentence}`)].join('\n'),
+    ...doubts(job.spec),
+    ['The operator would', ...created.map(sentence => `  ${sentence}`), ...containerLines(objects)].join('\n'),
     memory(planned, model, options.rank),
     weighed(planned, options, measured),
     planned.timeline,
@@ -53,7 +58,17 @@ function planObjects(job: Job, workerImage: string) {
   const settings = { workerImage, gpuWorkerImage: workerImage, scheduler: { provider: 'none' as const } }
   const planned = plan({ ...nothing, ...settings, job: object }, 0)
   const objects = planned.actions.flatMap(action => ('object' in action ? [action.object] : []))
-  return { sentences: sentences(planned), objects }
+  // The operator creates the budget when the gang runs.
+  return {
+    sentences: sentences(planned),
+    objects: [...objects, budget({ ...metadata, spec: job.spec }, job.spec.workers.replicas - 1)],
+  }
+}
+
+/** What a reader should look at before anything else. */
+function doubts(spec: Job['spec']): string[] {
+  const lines = warningLines(spec).map(line => `  ${line}`)
+  return lines.length === 0 ? [] : [['Warnings', ...lines].join('\n')]
 }
 
 function heading({ name, namespace, spec }: Job, model: ModelConfig): string {
@@ -109,11 +124,48 @@ const amount = (count: number) =>
 const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
 const milliseconds = (microseconds: number) => `${(microseconds / 1000).toFixed(1)} ms`
 
+/** The containers of the first pod, since all pods of a job have the same. */
+function containerLines(objects: readonly { kind: string }[]): string[] {
+  const [pod] = objects.filter(({ kind }) => kind === 'Pod')
+  const { containers = [], initContainers = [] } = PodSpec.safeParse(pod).data?.spec ?? {}
+  const told = ({ name, image, resources }: z.infer<typeof Container>) => {
+    const { requests, limits } = resources ?? {}
+    const amounts = (of: Record<string, unknown>) =>
+      Object.entries(of)
+        .map(([resource, value]) => `${resource} ${String(value)}`)
+        .join(', ')
+    const parts = [requests && `requests ${amounts(requests)}`, limits && `limits ${amounts(limits)}`].filter(Boolean)
+    return `${name}: ${image ?? 'no image'}, ${parts.join('; ') || 'no requests or limits'}`
+  }
+  return [
+    ...initContainers.map(container => `    init container ${told(container)}`),
+    ...containers.map(
+      container =>
+        `    ${container.name === CONTAINER ? 'trains in container' : 'container beside it'} ${told(container)}`,
+    ),
+  ]
+}
+
+const Amounts = z.record(z.string(), z.unknown()).optional()
+const Container = z.looseObject({
+  name: z.string(),
+  image: z.string().optional(),
+  resources: z.looseObject({ requests: Amounts, limits: Amounts }).optional(),
+})
+const PodSpec = z.looseObject({
+  spec: z.looseObject({ containers: z.array(Container), initContainers: z.array(Container).optional() }),
+})
+
 /** Shown per token, because transient memory is nearly all activations of one micro-batch. */
 function memory({ programs: [train] }: Planned, model: ModelConfig, rank: number): string {
   const perToken = train.transientBytes / (model.batch * model.sequence) / 1024
   const again = model.recompute ? ', most activations computed again' : ''
-  return `Memory of rank ${rank}: ${mebibytes(train.persistentBytes)} that stay (parameters, gradients, moments), ${mebibytes(train.transientBytes)} within a step (${perToken.toFixed(1)} KiB per token${again})`
+  const isDropless =
+    model.kind !== 'Dense' && model.capacity >= model.batch * model.sequence && model.expertParallelSize > 1
+  const dropless = isDropless
+    ? `, with room for the tokens of all ${model.expertParallelSize} ranks, because no token is dropped`
+    : ''
+  return `Memory of rank ${rank}: ${mebibytes(train.persistentBytes)} that stay (parameters, gradients, moments), ${mebibytes(train.transientBytes)} within a step (${perToken.toFixed(1)} KiB per token${again}${dropless})`
 }
 
 /** Schedules that are shown, besides the best of each strategy and the one that ran. */

@@ -2,6 +2,7 @@
 // when `stop` is called, and when this process dies.
 
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { availableParallelism, constants } from 'node:os'
@@ -33,6 +34,7 @@ export class Gang {
   readonly #options: GangOptions
   readonly #children: ChildProcess[] = []
   readonly #ends: RankEnd[] = []
+  readonly #secret = randomBytes(32).toString('hex')
   #stopping = false
 
   private constructor(options: GangOptions, progressPort: number) {
@@ -81,6 +83,7 @@ export class Gang {
         [ENV.localRank]: String(rank),
         [ENV.backend]: backendOf(spec),
         [ENV.rendezvous]: `127.0.0.1:${rendezvousPort}`,
+        [ENV.secret]: this.#secret,
         [ENV.spec]: JSON.stringify({ ...spec, workers }),
         [ENV.outputDirectory]: output,
         [ENV.httpPort]: String(rank === 0 ? this.progressPort : 0),

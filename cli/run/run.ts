@@ -10,9 +10,11 @@ import { EXIT, Progress } from '../../crds/contract.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
+import { warningLines } from '../../crds/warnings.ts'
 import { JobFileError, readJob } from '../job-file.ts'
 import { causeOf, nats } from '../sentence.ts'
 import { demandWritable, mergeTraces, removeTraces } from '../trace-file.ts'
+import { changesSince } from './earlier-job.ts'
 import { Gang, type GangOptions, type RankEnd } from './gang.ts'
 import { lockOutput } from './output-lock.ts'
 
@@ -40,6 +42,8 @@ export async function runCommand(file: string, options: RunOptions = {}): Promis
   const unlock = lockOutput(output)
   const scratch = mkdtempSync(join(tmpdir(), 'scmoe-run-'))
   try {
+    for (const change of changesSince(output, spec)) console.error(`other than before in ${output}: ${change}`)
+    for (const warning of warningLines(spec)) console.error(`warning: ${warning}`)
     const ranks = worldSizeOf(spec)
     removeTraces(output)
     if (options.trace !== undefined) demandWritable(options.trace)
@@ -164,11 +168,12 @@ class LiveView {
 }
 
 function progressLine(progress: Progress): string {
-  const { step, totalSteps, lossMilli, evaluationLossMilli, tokensPerSecond, overlapPercent } = progress
+  const { step, totalSteps, lossMilli, evaluationLossMilli, evaluationStep, tokensPerSecond, overlapPercent } = progress
   const parts = [
     `step ${step}/${totalSteps}`,
     lossMilli !== undefined && `loss ${nats(lossMilli)}`,
-    evaluationLossMilli !== undefined && `evaluation ${nats(evaluationLossMilli)}`,
+    evaluationLossMilli !== undefined &&
+      `evaluation ${nats(evaluationLossMilli)}${evaluationStep === step ? '' : ` at step ${evaluationStep ?? '?'}`}`,
     tokensPerSecond !== undefined && `${tokensPerSecond} tokens/s`,
     overlapPercent !== undefined && `overlap ${overlapPercent} %`,
     progress.schedule,
@@ -196,7 +201,9 @@ function conclude(ends: readonly RankEnd[], run: Conclusion): number {
       JSON.stringify({ name: run.name, exitCode: code, output: run.output, trained: run.trained, failure, summary }),
     )
   } else if (code === 0) {
-    const did = run.trained ? '' : 'all steps were done already; to train on, give --steps a larger number: '
+    const did = run.trained
+      ? ''
+      : 'all steps were done already; to train on, at the learning rate of the last step, give --steps a larger number: '
     console.log(`${styleText('green', 'done')}  ${did}${summary ? summaryLine(summary) : ''}`)
     console.log(`      ${run.output}: summary.json, losses.jsonl, trace-rank<rank>.json, checkpoints/`)
   } else if (code === EXIT.terminated.code) {
@@ -221,7 +228,7 @@ const Losses = z.object({ first: z.number().optional(), last: z.number().optiona
 const Summary = z.looseObject({
   steps: z.number(),
   loss: Losses,
-  evaluationLoss: Losses,
+  evaluationLoss: Losses.extend({ step: z.number().optional() }),
   tokensPerSecond: z.number().optional(),
   overlapPercent: z.number().optional(),
   schedule: z.string().optional(),
@@ -234,7 +241,7 @@ function summaryLine({ steps, loss, evaluationLoss, tokensPerSecond, overlapPerc
   const parts = [
     `${steps} steps`,
     `loss ${change(loss)}`,
-    `evaluation ${change(evaluationLoss)}`,
+    `evaluation ${change(evaluationLoss)}${(evaluationLoss.step ?? steps) === steps ? '' : ` at step ${evaluationLoss.step}`}`,
     tokensPerSecond !== undefined && `${Math.round(tokensPerSecond)} tokens/s`,
     overlapPercent !== undefined && `overlap ${Math.round(overlapPercent)} %`,
     schedule,

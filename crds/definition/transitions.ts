@@ -1,7 +1,8 @@
 // Rules for updates. At any time a user may change suspend, deadlines, reporting, and everySteps
-// and keep of checkpoint, raise training.steps, and change replicas of an elastic job. Other fields
-// of workers, scheduling and training.precision can change while the job is suspended, the rest
-// never.
+// Rules for updates. At any time a user may change suspend, deadlines, reporting, and everySteps
+// and keep of checkpoint, and change replicas of an elastic job. training.steps may be raised until
+// the job is over, if there is a checkpoint to go on from. Other fields of workers, scheduling,
+// network and training.precision can change while the job is suspended, the rest never.
 
 import { messageExpression, type SchemaRule } from '../rule.ts'
 
@@ -18,6 +19,8 @@ export interface Transition extends SchemaRule {
 
 export const IMMUTABLE = 'self == oldSelf'
 export const NEVER = 'cannot be changed once the job exists: create a job under another name instead'
+const OVER =
+  'training.steps cannot be raised any more, because the job is {state}: delete the job and apply it again with more steps; it goes on from the newest checkpoint in its volume'
 const SUSPENDED = 'can change only while the job is suspended: set suspend: true first'
 
 const transition = (
@@ -58,13 +61,31 @@ export const TRANSITIONS: readonly Transition[] = [
   immutable('data'),
   immutable('parallelism'),
   immutable('overlap'),
-  immutable('network'),
   immutable('failurePolicy'),
   transition('training.steps', 'upward', {
     at: 'spec.training.steps',
     rule: 'self >= oldSelf',
     message: 'training.steps can only be raised, not lowered from {old} to {new}: use at least {old}',
   }),
+  transition('network', 'while suspended', {
+    at: 'spec',
+    rule: 'self.network == oldSelf.network || oldSelf.suspend',
+    message: `network ${SUSPENDED}`,
+  }),
+  transition('training.steps', 'upward', {
+    at: 'spec',
+    rule: `self.training.steps == oldSelf.training.steps || oldSelf.suspend || has(self.checkpoint) && !has(self.checkpoint.volume.emptyDir) && !has(self.checkpoint.volume.ephemeral)`,
+    message:
+      'training.steps can be raised only with a checkpoint in a volume that outlives the pods, from which the gang goes on, or while the job is suspended: set suspend: true first, and the job starts from its beginning',
+  }),
+  {
+    ...transition('training.steps', 'upward', {
+      at: '',
+      rule: "self.spec.training.steps == oldSelf.spec.training.steps || !has(self.status) || !has(self.status.state) || !(self.status.state in ['Complete', 'Failed'])",
+      message: OVER,
+    }),
+    messageExpression: messageExpression(OVER, name => (name === 'state' ? 'self.status.state' : '')),
+  },
   transition('training.precision', 'while suspended', {
     at: 'spec',
     rule: 'self.training.precision == oldSelf.training.precision || oldSelf.suspend',

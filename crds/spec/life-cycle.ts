@@ -23,10 +23,16 @@ const FailureRule = z
           .array(z.int().min(1).max(255).describe('An exit code.'))
           .min(1)
           .max(255)
-          .describe('Exit codes of the worker container.'),
+          .describe('Exit codes of the container.'),
+        containerName: z
+          .string()
+          .min(1)
+          .max(63)
+          .optional()
+          .describe('The container whose exit code is meant: an init container of the template. Default: the worker.'),
       })
       .optional()
-      .describe('Matches a worker that ended by itself, by its exit code.'),
+      .describe('Matches a container that ended by itself, by its exit code.'),
     onPodConditions: z
       .array(
         z.strictObject({
@@ -37,7 +43,9 @@ const FailureRule = z
       .min(1)
       .max(20)
       .optional()
-      .describe('Matches a pod that has one of these conditions.'),
+      .describe(
+        'Matches a pod that has one of these conditions. Every pod that was taken away counts as DisruptionTarget.',
+      ),
   })
   .describe('What to do about one kind of failure. Has either onExitCodes or onPodConditions.')
 
@@ -62,7 +70,7 @@ const FailurePolicy = z
       .max(20)
       .optional()
       .describe(
-        'Rules that are asked in order about the pod that failed first; the first rule that matches decides. If none matches, exit codes 64 to 69 fail the job, a restart after eviction, preemption or node drain does not count, and any other restart counts.',
+        'Rules that are asked in order about the pod that failed first; the first rule that matches decides. If none matches, exit codes 64 to 69 of the worker fail the job, a restart after a pod was taken away (deleted, evicted, preempted, refused or lost by its node) does not count, and any other restart counts.',
       ),
   })
   .describe('What happens when a worker fails. The whole gang restarts from the last checkpoint.')

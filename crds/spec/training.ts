@@ -11,7 +11,9 @@ const Optimizer = z
       .min(0)
       .max(1_000_000)
       .default(20)
-      .describe('Steps in which the learning rate rises linearly. A cosine then lowers it to a tenth of the peak.'),
+      .describe(
+        'Steps in which the learning rate rises linearly. A cosine then lowers it to a tenth of the peak in the last step. Where a checkpoint was written for another number of steps, it goes on from the value that was reached (docs/checkpoints.md).',
+      ),
     weightDecay: decimal.default('0.1').describe('Decoupled weight decay. Only matrices decay.'),
     gradientClipNorm: decimal.default('1').describe('Global norm above which gradients are scaled down to this norm.'),
   })
@@ -23,7 +25,9 @@ export const Training = z
       .int()
       .min(1)
       .max(100_000_000)
-      .describe('Optimizer steps. May be raised while the job exists, but never lowered.'),
+      .describe(
+        'Optimizer steps. May be raised until the job is Complete or Failed, but never lowered. A gang that runs is stopped with a checkpoint and goes on from it; without a checkpoint steps can be raised only while the job is suspended.',
+      ),
     globalBatchSequences: z
       .int()
       .min(1)
@@ -60,7 +64,7 @@ export const Training = z
           .min(1)
           .max(100_000_000)
           .default(50)
-          .describe('Steps between evaluations. There is one more at the end.'),
+          .describe('Steps between evaluations. There is one more before the first step, and one at the end.'),
         batches: z
           .int()
           .min(1)

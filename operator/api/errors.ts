@@ -35,6 +35,15 @@ export class Unusable extends Error {
   override readonly name = 'Unusable'
 }
 
+/** The API server did not answer in time. Whether it did what was asked is not known. */
+export class NoAnswer extends Error {
+  override readonly name = 'NoAnswer'
+
+  constructor(request: string, milliseconds: number) {
+    super(`${request}: no answer within ${milliseconds / 1000} s`)
+  }
+}
+
 /** The API server refused a request. */
 export class ApiError extends Error {
   override readonly name = 'ApiError'
@@ -42,6 +51,8 @@ export class ApiError extends Error {
   readonly code: number
   /** metav1.Status.reason, e.g. AlreadyExists. Empty if the body was not a Status. */
   readonly reason: string
+  /** metav1.Status.details.kind: the kind that the answer is about, in plural. Empty if unknown. */
+  readonly kind: string
   /** The server's own text. */
   readonly text: string
   readonly retryAfterMilliseconds: number | undefined
@@ -49,6 +60,7 @@ export class ApiError extends Error {
   constructor(answer: {
     code: number
     reason: string
+    kind?: string
     message: string
     request: string
     retryAfterMilliseconds?: number | undefined
@@ -56,6 +68,7 @@ export class ApiError extends Error {
     super(`${answer.request}: ${answer.code} ${answer.message}`)
     this.code = answer.code
     this.reason = answer.reason
+    this.kind = answer.kind ?? ''
     this.text = answer.message
     this.retryAfterMilliseconds = answer.retryAfterMilliseconds
   }

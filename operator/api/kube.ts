@@ -6,10 +6,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HttpMethod, KubeConfig, RequestContext } from '@kubernetes/client-node'
 import { Agent, type buildConnector, type Dispatcher, request } from 'undici'
-import { isRecord, type Json } from '../objects/json.ts'
+import { isRecord, type Json, record } from '../objects/json.ts'
 import { clock } from './clock.ts'
-import { ApiError, messageOf, Unusable, Waiting } from './errors.ts'
+import { ApiError, messageOf, NoAnswer, Unusable, Waiting } from './errors.ts'
 import { Pace, type PaceOptions } from './pace.ts'
+import { Turns } from './turns.ts'
 
 export type Query = Record<string, string | number | boolean | undefined>
 export type Request = {
@@ -27,9 +28,9 @@ export type WriteLimits = {
   /** Without it, or with 0 per second, only the server's own limits apply. */
   pace?: PaceOptions
   /**
-   * Milliseconds that a write may take from now on. If none are left, the write is not sent. A
-   * write of a process that is paused before sending it is cancelled: after the pause, timers run
-   * before sockets.
+   * Milliseconds that a write may take from now on. If none are left, the write is not sent, and one
+   * that is under way is cancelled. A write of a process that is paused before sending it is
+   * cancelled, too: after the pause, timers run before sockets.
    */
   budget?: () => number
 }
@@ -49,16 +50,12 @@ const FENCED_MILLISECONDS = 1000
 /** Files with tokens and certificates are rotated, so they are read again after this time. */
 const CREDENTIALS_MILLISECONDS = 10_000
 /**
- * Connections for requests. Each watch has another one of its own. More connections would cost a
- * burst of TLS handshakes before anything is sent faster.
- */
-const CONNECTIONS = 32
-/**
  * How long an idle connection is kept. The server keeps one for 90 s. That a connection was cut off
  * is noticed only when it is used again.
  */
 const KEPT_MILLISECONDS = 30_000
 
+type Answer = { response: Dispatcher.ResponseData; text: string }
 type Pool = 'requests' | 'watches'
 type Credentials = { headers: Record<string, string>; dispatcher: Dispatcher | undefined; until: number }
 
@@ -66,18 +63,18 @@ type Credentials = { headers: Record<string, string>; dispatcher: Dispatcher | u
 export class Kube {
   readonly #pools: Record<Pool, KubeConfig>
   readonly #server: URL
-  readonly #pace: Pace | undefined
+  readonly #turns: Turns
   readonly #budget: () => number
   readonly #onRequest: KubeOptions['onRequest']
   readonly #known = new Map<Pool, Credentials>()
 
   constructor(kubeconfig?: string, { pace, budget = () => Number.POSITIVE_INFINITY, onRequest }: KubeOptions = {}) {
     this.#onRequest = onRequest
-    this.#pace = pace === undefined || pace.perSecond === 0 ? undefined : new Pace(pace)
+    this.#turns = new Turns(pace === undefined || pace.perSecond === 0 ? undefined : new Pace(pace))
     this.#budget = budget
     this.#pools = {
-      requests: memoiseDispatcher(load(kubeconfig), CONNECTIONS),
-      watches: memoiseDispatcher(load(kubeconfig), null),
+      requests: memoiseDispatcher(load(kubeconfig)),
+      watches: memoiseDispatcher(load(kubeconfig)),
     }
     const cluster = this.#pools.requests.getCurrentCluster()
     if (cluster === null)
@@ -95,8 +92,7 @@ export class Kube {
   /** Waits as the server says if it throttles (429). Any other refusal is thrown as an ApiError. */
   async call<T>(req: Request): Promise<T> {
     for (let tries = 0; ; tries++) {
-      const timeout = Math.min(req.timeoutMilliseconds ?? REQUEST_TIMEOUT, await this.#turn(req))
-      const { response, text } = await this.#exchange(req, timeout)
+      const { response, text } = await this.#inTurn(req)
       if (response.statusCode < 300) {
         const value: T = jsonOf(req, text)
         return value
@@ -111,20 +107,34 @@ export class Kube {
     }
   }
 
-  /** Reads the whole answer. `timeout` is in milliseconds. */
-  async #exchange(req: Request, timeout: number): Promise<{ response: Dispatcher.ResponseData; text: string }> {
+  /** Writes take turns, so that no namespace waits for the many writes of another. */
+  async #inTurn(req: Request): Promise<Answer> {
+    if (req.method === 'GET') return this.#exchange(req, () => Number.POSITIVE_INFINITY)
+    const release = await this.#turns.next(namespaceOf(req.path))
+    try {
+      if (this.#budget() < 1) throw fenced(req)
+      return await this.#exchange(req, this.#budget)
+    } finally {
+      release()
+    }
+  }
+
+  /** Reads the whole answer. `budget` is asked again when it is over, because it may have grown. */
+  async #exchange(req: Request, budget: () => number): Promise<Answer> {
+    const { timeoutMilliseconds: timeout = REQUEST_TIMEOUT } = req
+    const end = performance.now() + timeout
     // AbortSignal.timeout would keep its timer, and all that it references, after the answer.
     const late = new AbortController()
-    const abort = () => late.abort(new DOMException(`no answer within ${timeout} ms`, 'TimeoutError'))
-    const timer = setTimeout(abort, timeout)
+    let timer: NodeJS.Timeout | undefined
+    const check = () => {
+      const left = Math.min(end - performance.now(), budget())
+      if (left >= 1) timer = setTimeout(check, left)
+      else late.abort(budget() >= 1 ? new NoAnswer(`${req.method} ${req.path}`, timeout) : fenced(req))
+    }
+    check()
     const signal = req.signal === undefined ? late.signal : AbortSignal.any([late.signal, req.signal])
     try {
-      const response = await this.#send(req, {
-        pool: 'requests',
-        signal,
-        headersTimeout: timeout,
-        bodyTimeout: timeout,
-      })
+      const response = await this.#send(req, { pool: 'requests', signal, headersTimeout: 0, bodyTimeout: 0 })
       return { response, text: await response.body.text() }
     } finally {
       clearTimeout(timer)
@@ -147,16 +157,6 @@ export class Kube {
     }
   }
 
-  /** Waits until the request may be sent. Returns the milliseconds that it may then take. */
-  async #turn({ method, path, signal }: Request): Promise<number> {
-    if (method === 'GET') return Number.POSITIVE_INFINITY
-    const turn = this.#pace?.turn(performance.now()) ?? 0
-    if (turn > 0) await sleep(turn, undefined, signal ? { signal } : {})
-    const left = Math.floor(this.#budget())
-    if (left > 0) return left
-    throw new Waiting(`${method} ${path} is not sent: the lease was not renewed in time`, FENCED_MILLISECONDS)
-  }
-
   async #credentials(pool: Pool): Promise<Credentials> {
     const known = this.#known.get(pool)
     if (known !== undefined && performance.now() < known.until) return known
@@ -177,7 +177,7 @@ export class Kube {
       if (value !== undefined) url.searchParams.set(name, String(value))
     const { headers, dispatcher } = await this.#credentials(pool)
     const count = (code: string) => this.#onRequest?.({ code, method: req.method, host: url.host })
-    const sent = Date.now()
+    const sent = clock.steady
     try {
       const response = await request(url, {
         ...limits,
@@ -229,7 +229,7 @@ const fileOf = (kubeconfig: string | undefined) => kubeconfig ?? process.env['KU
  * Connections use HTTP/1.1. With HTTP/2 every event of a watch passes several queues of a busy API
  * server and arrives seconds late.
  */
-function memoiseDispatcher(config: KubeConfig, connections: number | null): KubeConfig {
+function memoiseDispatcher(config: KubeConfig): KubeConfig {
   type Create = (cluster: unknown, options: object) => Dispatcher | undefined
   type Describe = (...args: Parameters<Create>) => { type: string; connect?: buildConnector.BuildOptions }
   const create: Create = Reflect.get(config, 'createDispatcher')
@@ -237,7 +237,7 @@ function memoiseDispatcher(config: KubeConfig, connections: number | null): Kube
   const dispatcherOf: Create = (cluster, options) => {
     const { type, connect } = describe.call(config, cluster, options)
     return type === 'agent' && connect !== undefined
-      ? new Agent({ connect, allowH2: false, connections, keepAliveTimeout: KEPT_MILLISECONDS })
+      ? new Agent({ connect, allowH2: false, keepAliveTimeout: KEPT_MILLISECONDS })
       : create.call(config, cluster, options)
   }
   let last: { key: string; dispatcher: Dispatcher | undefined } | undefined
@@ -250,6 +250,12 @@ function memoiseDispatcher(config: KubeConfig, connections: number | null): Kube
   }
   return Object.defineProperty(config, 'createDispatcher', { value: createDispatcher })
 }
+
+const fenced = ({ method, path }: Request) =>
+  new Waiting(`${method} ${path} is not sent: the lease was not renewed in time`, FENCED_MILLISECONDS)
+
+/** The namespace in a path of the API, empty if there is none. */
+const namespaceOf = (path: string): string => /\/namespaces\/([^/]+)/.exec(path)?.[1] ?? ''
 
 /** Throws with the start of the text, because a proxy may answer with a page of its own. */
 function jsonOf({ method, path }: Request, text: string): ReturnType<typeof JSON.parse> {
@@ -266,6 +272,7 @@ function refusal(req: Request, response: Dispatcher.ResponseData, text: string):
   return new ApiError({
     code: response.statusCode,
     reason: typeof status['reason'] === 'string' ? status['reason'] : '',
+    kind: String(record(status['details'])['kind'] ?? ''),
     message: typeof status['message'] === 'string' ? status['message'] : text.slice(0, 512),
     request: `${req.method} ${req.path}`,
     retryAfterMilliseconds: Number.isFinite(after) && after >= 0 ? after * 1000 : undefined,

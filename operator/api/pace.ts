@@ -14,13 +14,13 @@ export class Pace {
     this.#ahead = (atOnce - 1) * this.#interval
   }
 
-  /**
-   * Reserves the next write and returns the milliseconds to wait for it. `now` has to come from the
-   * same clock each time.
-   */
-  turn(now: number): number {
-    const at = Math.max(this.#next, now - this.#ahead)
-    this.#next = at + this.#interval
-    return Math.max(0, at - now)
+  /** Milliseconds until a write may be sent. `now` has to come from the same clock each time. */
+  wait(now: number): number {
+    return Math.max(0, this.#next - now)
+  }
+
+  /** Counts a write that is sent now. */
+  take(now: number): void {
+    this.#next = Math.max(this.#next, now - this.#ahead) + this.#interval
   }
 }

@@ -27,7 +27,14 @@ export function metadata({ name: job, namespace, uid }: Owner, name: string): Me
   }
 }
 
-/** Whether the object has both the label and the owner reference of the job with this uid. */
-export const isOwnedBy = (object: KubeObject, uid: string): boolean =>
-  object.metadata.labels?.[LABEL.jobUid] === uid &&
-  (object.metadata.ownerReferences?.some(owner => owner.uid === uid) ?? false)
+/**
+ * Whether the object has the job's uid as its label, and the job as its owner. An object whose
+ * owner references somebody removed is still the job's.
+ */
+export const isOwnedBy = ({ metadata: { labels, ownerReferences = [] } }: KubeObject, uid: string): boolean =>
+  labels?.[LABEL.jobUid] === uid &&
+  (ownerReferences.some(owner => owner.uid === uid) || !ownerReferences.some(({ controller }) => controller === true))
+
+/** Whether the garbage collector would not delete the object with its job. */
+export const isOrphan = ({ metadata: { ownerReferences = [] } }: KubeObject, uid: string): boolean =>
+  !ownerReferences.some(owner => owner.uid === uid)

@@ -1,4 +1,5 @@
-// Facts about one pod: whether it has a node, is ready, has ended, and how its worker ended.
+// Facts about one pod: whether it has a node, is ready and has ended. How it ended is in
+// pod-end.ts.
 
 import { CONTAINER, TerminationRecord } from '../../crds/contract.ts'
 import type { ContainerStatus, Pod, PodCondition } from './wire.ts'
@@ -6,10 +7,15 @@ import type { ContainerStatus, Pod, PodCondition } from './wire.ts'
 export type Outcome = 'missing' | 'active' | 'succeeded' | 'failed'
 export type Terminated = NonNullable<NonNullable<ContainerStatus['state']>['terminated']>
 
+const workerStatus = (pod: Pod | undefined): ContainerStatus | undefined =>
+  pod?.status?.containerStatuses?.find(container => container.name === CONTAINER)
+
 /** How the worker container ended, undefined while it has not. */
-export function workerEnd(pod: Pod | undefined): Terminated | undefined {
-  return pod?.status?.containerStatuses?.find(container => container.name === CONTAINER)?.state?.terminated
-}
+export const workerEnd = (pod: Pod | undefined): Terminated | undefined => workerStatus(pod)?.state?.terminated
+
+/** Whether this init container is a sidecar: it runs on while the worker runs. */
+export const isSidecar = ({ spec }: Pod, name: string): boolean =>
+  spec?.initContainers?.some(each => each.name === name && each.restartPolicy === 'Always') ?? false
 
 /**
  * The worker's termination message. It is undefined where the worker left none, or where the
@@ -54,15 +60,41 @@ export const isDisruption = ({ type, status }: PodCondition): boolean =>
 /** Whether the pod was told to stop. */
 export const isStopping = (pod: Pod | undefined): boolean => pod?.metadata.deletionTimestamp !== undefined
 
+const condition = (pod: Pod | undefined, wanted: string): PodCondition | undefined =>
+  pod?.status?.conditions?.find(({ type }) => type === wanted)
+
+/**
+ * Whether the pod's node does not answer. The node controller then takes back the pod's readiness
+ * alone, and leaves what the kubelet last said of the containers.
+ */
+function isCutOff(pod: Pod | undefined): boolean {
+  const { status, reason } = condition(pod, 'Ready') ?? {}
+  const areContainersReady = condition(pod, 'ContainersReady')?.status === 'True'
+  return status === 'False' && areContainersReady && reason !== 'ReadinessGatesNotReady'
+}
+
+/**
+ * Judged by the worker container alone. A container that ended beside it makes the pod not ready,
+ * and the worker trains on.
+ */
 export const isReady = (pod: Pod | undefined): boolean =>
-  !isStopping(pod) &&
-  outcomeOf(pod) === 'active' &&
-  (pod?.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false)
+  !isStopping(pod) && outcomeOf(pod) === 'active' && workerStatus(pod)?.ready === true && !isCutOff(pod)
+
+/**
+ * Since when the worker has not been ready (RFC 3339), undefined if it is ready or nobody says.
+ * `exact` is false if another container may have made the pod not ready before.
+ */
+export function unreadySince(pod: Pod | undefined): { time: string; exact: boolean } | undefined {
+  const { status, lastTransitionTime } = condition(pod, 'Ready') ?? {}
+  if (isReady(pod) || status !== 'False' || lastTransitionTime === undefined) return undefined
+  const others = pod?.status?.containerStatuses?.filter(({ name }) => name !== CONTAINER) ?? []
+  return { time: lastTransitionTime, exact: others.every(({ ready }) => ready === true) }
+}
 
 /** Why the scheduler, or a scheduling gate, has not given the pod a node. */
 export type Unplaced = { reason: 'Unschedulable' | 'SchedulingGated'; message: string }
 
-const scheduling = (pod: Pod) => pod.status?.conditions?.find(({ type }) => type === 'PodScheduled')
+const scheduling = (pod: Pod) => condition(pod, 'PodScheduled')
 
 /** Undefined if the pod has a node, or if nobody has said yet why it has none. */
 export function unplaced(pod: Pod): Unplaced | undefined {

@@ -23,6 +23,7 @@ export type Metadata = {
   deletionGracePeriodSeconds?: number | undefined
   labels?: Record<string, string> | undefined
   annotations?: Record<string, string> | undefined
+  finalizers?: string[] | undefined
   ownerReferences?: OwnerReference[] | undefined
   managedFields?: unknown
 }
@@ -35,6 +36,9 @@ export type Job = KubeObject & { spec?: unknown; status?: unknown }
 export type ContainerStatus = {
   name: string
   image?: string | undefined
+  ready?: boolean | undefined
+  /** Whether the container has passed its startup probe. */
+  started?: boolean | undefined
   state?:
     | {
         waiting?: { reason?: string; message?: string }
@@ -43,6 +47,9 @@ export type ContainerStatus = {
       }
     | undefined
 }
+
+/** With restartPolicy Always it is a sidecar, which starts before the worker and ends after it. */
+export type InitContainer = { name: string; restartPolicy?: string | undefined }
 
 export type PodCondition = {
   type: string
@@ -53,7 +60,7 @@ export type PodCondition = {
 }
 
 export type Pod = KubeObject & {
-  spec?: { nodeName?: string | undefined } | undefined
+  spec?: { nodeName?: string | undefined; initContainers?: InitContainer[] | undefined } | undefined
   status?: {
     phase?: string | undefined
     reason?: string | undefined
@@ -82,6 +89,12 @@ export function isOlder(version: string | undefined, than: string | undefined): 
  */
 export const clip = (text: string, length = 1024): string => text.slice(0, length).toWellFormed()
 
+/** Shortens a text to a number of bytes in UTF-8, by which the API server limits an event's note. */
+export function clipBytes(text: string, bytes: number): string {
+  const { read } = new TextEncoder().encodeInto(text, new Uint8Array(bytes))
+  return text.slice(0, read).toWellFormed()
+}
+
 /** The same in every attempt, so that the API server refuses a second pod of the same worker. */
 export const podName = (job: string, worker: number): string => `${job}-worker-${worker}`
 
@@ -90,6 +103,9 @@ export const COLLECTIONS = {
   ScMoEJob: `/apis/${API_VERSION}/{}${PLURAL}`,
   Pod: '/api/v1/{}pods',
   Service: '/api/v1/{}services',
+  /** Only created, never read. */
+  Secret: '/api/v1/{}secrets',
+  NetworkPolicy: '/apis/networking.k8s.io/v1/{}networkpolicies',
   PodDisruptionBudget: '/apis/policy/v1/{}poddisruptionbudgets',
   // Objects that stand for a gang, one kind per provider. The API group tells equal kinds apart.
   'Workload.scheduling.k8s.io': '/apis/scheduling.k8s.io/v1alpha1/{}workloads',

@@ -1,12 +1,13 @@
 // The objects that a job owns, as data: headless Service, PodDisruptionBudget and pods.
 
-import { CONTAINER, ENV, LABEL, OUTPUT_DIRECTORY, PORT } from '../../crds/contract.ts'
+import { CONTAINER, ENV, LABEL, OUTPUT_DIRECTORY } from '../../crds/contract.ts'
 import { backendOf, ranksPerWorker, worldSizeOf } from '../../crds/ranks.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { gpuContainer, gpuMounts, gpuPod, gpuVolumes } from './gpu.ts'
 import { type Json, list, type Named, record, strings } from './json.ts'
 import { metadata, type Owner, type Wanted } from './owned.ts'
 import { type Gang, type PodParts, partsOf } from './providers.ts'
+import { SECRET_KEY, secretName } from './secret.ts'
 import { podName } from './wire.ts'
 
 const USER = 65_532
@@ -38,20 +39,21 @@ export function service(subject: Subject): Wanted<'Service'> {
 }
 
 /**
- * Allows one worker to be evicted at a time. Draining a node then costs one restart of the gang. A
- * budget that allows none would block every drain for as long as the job runs. Workers that are
+ * Keeps so many workers that are ready from being evicted. With one less than are ready, draining
+ * a node costs one restart of the gang. A budget that allows no eviction would block every drain as
+ * long as the job runs, and so would one that counts a worker that is never ready. Workers that are
  * not ready never block a drain (AlwaysAllow).
  *
  * The budget has an absolute minAvailable, because for maxUnavailable the disruption controller
  * would have to read the scale of the pods' owner.
  */
-export function budget(subject: Subject): Wanted<'PodDisruptionBudget'> {
+export function budget(subject: Subject, minAvailable: number): Wanted<'PodDisruptionBudget'> {
   return {
     apiVersion: 'policy/v1',
     kind: 'PodDisruptionBudget',
     metadata: metadata(subject, subject.name),
     spec: {
-      minAvailable: subject.spec.workers.replicas - 1,
+      minAvailable,
       unhealthyPodEvictionPolicy: 'AlwaysAllow',
       selector: { matchLabels: { [LABEL.jobUid]: subject.uid } },
     },
@@ -80,6 +82,7 @@ export function pod(view: Worker, worker: number): Wanted<'Pod'> {
         [LABEL.attempt]: String(view.attempt),
         [LABEL.rank]: String(worker * ranksPerWorker(view.spec)),
         [LABEL.worldSize]: String(worldSizeOf(view.spec)),
+        [LABEL.steps]: String(view.spec.training.steps),
       },
       annotations: { ...strings(meta['annotations']), ...parts.annotations },
     },
@@ -104,10 +107,14 @@ export function pod(view: Worker, worker: number): Wanted<'Pod'> {
         ...record(spec['securityContext']),
       },
       volumes: merged(volumes(view), spec['volumes'], 'name'),
+      ...(spec['initContainers'] === undefined ? {} : { initContainers: list(spec['initContainers']).map(telling) }),
       containers: containers(view, worker, list(spec['containers'])),
     },
   }
 }
+
+/** The end of the log of an init container that fails becomes its message. */
+const telling = (container: Named): Named => ({ terminationMessagePolicy: 'FallbackToLogsOnError', ...container })
 
 /** Joins the template's pod affinity with the provider's. Both have to hold. */
 function affinity({ spec: own = {} }: PodParts, template: Json): Json {
@@ -117,20 +124,34 @@ function affinity({ spec: own = {} }: PodParts, template: Json): Json {
   return terms.length === 0 ? {} : { affinity: { ...theirs, podAffinity: { ...given, [REQUIRED]: terms } } }
 }
 
+/**
+ * The ports on which the ranks of a worker answer probes, the operator and Prometheus: the first
+ * rank on the first, the further ranks on those that follow.
+ */
+export const httpPorts = (spec: ScMoEJobSpec): number[] =>
+  Array.from({ length: ranksPerWorker(spec) }, (_, local) => spec.network.httpPort + local)
+
+/** The worker's container as the job's template has it. */
+export function workerOf({ template }: Pick<ScMoEJobSpec['workers'], 'template'>): Named {
+  const given = list(record(record(template)['spec'])['containers'])
+  return given.find(({ name }) => name === CONTAINER) ?? { name: CONTAINER }
+}
+
 function containers(view: Worker, index: number, given: Named[]): Named[] {
-  const template = given.find(({ name }) => name === CONTAINER) ?? { name: CONTAINER }
+  // The gang starts again as a whole, so no container of a worker starts again by itself.
+  const { restartPolicy: _, restartPolicyRules: __, ...template } = workerOf(view.spec.workers)
   const worker: Named = {
     image: backendOf(view.spec) === 'cuda' ? view.gpuWorkerImage : view.workerImage,
     ports: [
-      ...Array.from({ length: ranksPerWorker(view.spec) }, (_, local) => ({
+      ...httpPorts(view.spec).map((containerPort, local) => ({
         name: local === 0 ? 'http' : `http-${local}`,
-        containerPort: PORT.http + local,
+        containerPort,
         protocol: 'TCP',
       })),
       { name: 'rendezvous', containerPort: view.spec.network.port, protocol: 'TCP' },
     ],
     readinessProbe: {
-      httpGet: { path: '/readyz', port: PORT.http },
+      httpGet: { path: '/readyz', port: view.spec.network.httpPort },
       periodSeconds: 2,
       timeoutSeconds: 2,
       failureThreshold: 3,
@@ -165,16 +186,22 @@ function environment(view: Worker, index: number, template: Named): Named[] {
     [ENV.backend]: backendOf(view.spec),
     [ENV.rendezvous]: `${podName(view.name, 0)}.${view.name}.${view.namespace}.svc:${view.spec.network.port}`,
     [ENV.spec]: JSON.stringify({ ...view.spec, workers }),
-    [ENV.httpPort]: String(PORT.http),
+    [ENV.httpPort]: String(view.spec.network.httpPort),
     [ENV.terminationLog]: TERMINATION_LOG,
     ...(view.spec.checkpoint === undefined ? {} : { [ENV.outputDirectory]: OUTPUT_DIRECTORY }),
   }
-  const given = list(template['env']).filter(({ name }) => TUNING.has(name) || !Object.hasOwn(fixed, name))
+  const secret: Named = {
+    name: ENV.secret,
+    valueFrom: { secretKeyRef: { name: secretName(view), key: SECRET_KEY } },
+  }
+  const isOurs = (name: string) => name === ENV.secret || (Object.hasOwn(fixed, name) && !TUNING.has(name))
+  const given = list(template['env']).filter(({ name }) => !isOurs(name))
   const limited = record(record(template['resources'])['limits'])['cpu'] !== undefined
   const resource = { containerName: CONTAINER, resource: 'limits.cpu', divisor: '1' }
   const threads: Named = { name: ENV.computeThreads, valueFrom: { resourceFieldRef: resource } }
   const wanted = limited && !given.some(({ name }) => name === ENV.computeThreads)
-  return [...Object.entries(fixed).map(([name, value]) => ({ name, value })), ...(wanted ? [threads] : []), ...given]
+  const values = Object.entries(fixed).map(([name, value]) => ({ name, value }))
+  return [...values, secret, ...(wanted ? [threads] : []), ...given]
 }
 
 function volumes({ spec }: Subject): Named[] {

@@ -27,7 +27,11 @@ export const finished: Policy = view => {
   const expiry = ttl === undefined || end === undefined ? undefined : end + ttl * 1000
   const decision = { state, reason, message, frozen: true } as const
   if (isPast(expiry, view.now))
-    return { ...decision, actions: [{ kind: 'deleteJob', job: view.job, because: `it was finished ${ttl} s ago` }] }
+    return {
+      ...decision,
+      deadline: 'ttlSecondsAfterFinished',
+      actions: [{ kind: 'deleteJob', job: view.job, because: `it was finished ${ttl} s ago` }],
+    }
   const unwanted = podsOf(view).filter(
     pod => cleanPodPolicy === 'All' || (cleanPodPolicy === 'Running' && !isOver(pod)),
   )

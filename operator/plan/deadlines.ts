@@ -1,7 +1,7 @@
 // Deadlines of a job: for its whole time, for becoming ready, and for finishing a step.
 
-import { isReady, isScheduled, scheduledTime } from '../objects/pod-state.ts'
-import { podName } from '../objects/wire.ts'
+import { isScheduled, scheduledTime, unreadySince } from '../objects/pod-state.ts'
+import { type Pod, podName } from '../objects/wire.ts'
 import type { Decision, Policy } from './decision.ts'
 import { countWorkers, type PodFailure } from './gang.ts'
 import { earliest, instant, isPast, timestamp } from './time.ts'
@@ -35,8 +35,22 @@ export const queueEnd = (view: View): number | undefined => {
   return start + seconds(view.spec.scheduling.timeoutSeconds)
 }
 
-const activeEnd = ({ spec, status }: View): number | undefined => {
-  const start = instant(status.startTime)
+/**
+ * When a gang of which the API server admits only some pods gives them back or, if elastic, starts
+ * smaller. Undefined for a gang of which all pods are there, or none.
+ */
+export const admissionEnd = ({ gang, created, status, spec }: View): number | undefined => {
+  const isRefused = status.reason !== undefined && REFUSALS.has(status.reason)
+  if (created || !isRefused || gang.every(pod => pod !== undefined)) return undefined
+  const first = earliest(gang.map(pod => instant(pod?.metadata.creationTimestamp)))
+  return first === undefined ? undefined : first + seconds(spec.scheduling.timeoutSeconds)
+}
+const REFUSALS: ReadonlySet<string> = new Set(['CreateRefused', 'CreateFailed'])
+
+/** A job is never active before it exists, whatever clock the operator that started it had. */
+const activeEnd = ({ spec, status, job }: View): number | undefined => {
+  const started = instant(status.startTime)
+  const start = started === undefined ? undefined : Math.max(started, instant(job.metadata.creationTimestamp) ?? 0)
   return start === undefined || spec.activeDeadlineSeconds === undefined
     ? undefined
     : start + seconds(spec.activeDeadlineSeconds)
@@ -50,10 +64,11 @@ export const expired: Policy = view => {
     reason: 'ActiveDeadlineExceeded',
     message: `the job was active for activeDeadlineSeconds, ${view.spec.activeDeadlineSeconds} s`,
     changes: { completionTime: timestamp(view.now), nextRestartTime: null },
+    deadline: 'activeDeadlineSeconds',
   }
 }
 
-type Missed = Pick<PodFailure, 'podName' | 'nodeName' | 'reason' | 'message'>
+type Missed = Pick<PodFailure, 'podName' | 'nodeName' | 'container' | 'reason' | 'message'>
 
 /**
  * The failure of a gang that is not ready in time or does not finish a step. The failure is that of
@@ -65,8 +80,11 @@ export function overdue(view: View): PodFailure | undefined {
   return {
     worker: 0,
     ...missed,
+    act: 'worker',
+    counts: true,
+    byItself: false,
+    verb: 'failed',
     permanent: false,
-    deleted: false,
     deadline: true,
     attributedTo: 'self',
     at: view.now,
@@ -75,12 +93,13 @@ export function overdue(view: View): PodFailure | undefined {
 
 function missedDeadline(view: View): Missed | undefined {
   const { now, spec, gang } = view
-  const trouble = worstTrouble(gang)
+  const trouble = worstTrouble(gang, view.podWords)
   if (isPast(startupEnd(view), now) && trouble !== undefined) {
     const { ready } = countWorkers(view, 0)
     return {
       podName: trouble.podName,
       nodeName: trouble.nodeName,
+      ...(trouble.container === undefined ? {} : { container: trouble.container }),
       reason: 'StartupDeadlineExceeded',
       message: `${ready} of ${gang.length} workers were ready ${spec.startupDeadlineSeconds} s after the first got its node; ${trouble.message}`,
     }
@@ -122,16 +141,29 @@ function stepAge(view: View): StepAge {
   const isNewStep = answer !== undefined && answer.step !== status.progress?.step
   const since = isNewStep ? Math.max(recorded, answer.at) : recorded
   const [first] = view.gang
-  const readiness = first?.status?.conditions?.find(({ type }) => type === 'Ready')
-  const unreadySince = isReady(first) ? undefined : instant(readiness?.lastTransitionTime)
+  const unready = unreadyTime(view, first)
   const byAnswer = answer === undefined ? 0 : answer.at - since
-  const byNode = unreadySince === undefined ? 0 : now - Math.max(since, unreadySince)
+  const byNode = unready === undefined ? 0 : now - Math.max(since, unready)
   return {
     provenMilliseconds: Math.max(0, byAnswer, byNode),
     step,
     since,
-    unknownMilliseconds: unreadySince === undefined ? now - Math.max(since, answer?.at ?? 0, view.watchedSince) : 0,
+    unknownMilliseconds: unready === undefined ? now - Math.max(since, answer?.at ?? 0, view.watchedSince) : 0,
   }
+}
+
+/**
+ * Since when a worker has certainly not been ready, undefined if it is ready. A container that
+ * ended beside the worker may have made the pod not ready before. Then the time counts since when
+ * the job has a worker that is not ready.
+ */
+function unreadyTime({ status }: View, worker: Pod | undefined): number | undefined {
+  const since = unreadySince(worker)
+  const ofPod = instant(since?.time)
+  if (since === undefined || ofPod === undefined || since.exact) return ofPod
+  const known = status.conditions?.find(each => each.type === 'WorkersReady' && each.status === 'False')
+  const ofJob = instant(known?.lastTransitionTime)
+  return ofJob === undefined ? undefined : Math.max(ofPod, ofJob)
 }
 
 /**
@@ -172,7 +204,7 @@ export function nextDeadline(view: View, { state, changes = {} }: Decision): num
     const half = seconds(view.spec.progressDeadlineSeconds) / 2
     const again = view.now + seconds(view.spec.reporting.intervalSeconds)
     if (state === 'Running') times.push(Math.max(stepAge(view).since + half, again))
-    else times.push(startupEnd(view), queueEnd(view))
+    else times.push(startupEnd(view), queueEnd(view), admissionEnd(view))
   }
   return earliest(times.filter(time => time === undefined || time > view.now))
 }

@@ -42,6 +42,8 @@ export type Decision = {
   requeueAt?: number
   /** Overrides the condition Progressing, which otherwise follows from the state. */
   progressing?: 'False' | 'Unknown'
+  /** The deadline, in one word, if nothing but the time asks for what cannot be taken back. */
+  deadline?: string
   /** The status is final and is not written again. */
   frozen?: true
 }

@@ -1,9 +1,12 @@
 // Decides what follows from a failure: the rules of spec.failurePolicy, the back-off, and the
 // record of the failure in the status.
 
+import { CONTAINER } from '../../crds/contract.ts'
 import type { FailureStatus } from '../../crds/status.ts'
-import { isDisruption, outcomeOf } from '../objects/pod-state.ts'
+import { containerOf } from '../objects/pod-end.ts'
+import { outcomeOf } from '../objects/pod-state.ts'
 import { clip } from '../objects/wire.ts'
+import { unfinished } from './completion.ts'
 import { overdue } from './deadlines.ts'
 import { asBefore, type Changes, type Decision, type Policy } from './decision.ts'
 import { firstFailure, type PodFailure } from './gang.ts'
@@ -25,8 +28,13 @@ type Verdict = {
 
 /** The first failure ends the attempt. How an attempt ends is told in view.ts. */
 export const failed: Policy = view => {
-  const failure = firstFailure(view) ?? overdue(view)
-  if (failure === undefined) return undefined
+  const failure = firstFailure(view) ?? unfinished(view)
+  if (failure !== undefined) return follow(view, failure)
+  const missed = overdue(view)
+  return missed === undefined ? undefined : { ...follow(view, missed), deadline: missed.reason }
+}
+
+function follow(view: View, failure: PodFailure): Decision {
   if (mayBeExplained(view, failure))
     return { ...asBefore(view, 'Starting'), requeueAt: failure.at + PEER_REPORT_MILLISECONDS }
   const { action, rule } = verdict(failure, view.spec.failurePolicy.rules)
@@ -79,8 +87,7 @@ function restart(view: View, failure: PodFailure, { message, count }: { message:
     nextRestartTime: exactTime(next),
     lastFailure: recordOf(failure, view.attempt),
   }
-  const reason = failure.deleted ? 'PodDeleted' : failure.deadline ? failure.reason : 'WorkerFailed'
-  return { state: 'Restarting', reason, message, changes, requeueAt: next }
+  return { state: 'Restarting', reason: reasonOf(failure), message, changes, requeueAt: next }
 }
 
 /** Restarts since the gang last ran for `backoff.resetAfterSeconds`. */
@@ -88,6 +95,14 @@ function consecutiveRestarts({ status, spec, now }: View): number {
   const running = status.conditions?.find(each => each.type === 'Running' && each.status === 'True')
   const ranFor = now - (instant(running?.lastTransitionTime) ?? now)
   return ranFor >= spec.failurePolicy.backoff.resetAfterSeconds * 1000 ? 0 : (status.consecutiveRestarts ?? 0)
+}
+
+/** The status's reason for a restart. */
+function reasonOf({ act, deadline, container, reason }: PodFailure): string {
+  if (deadline) return reason
+  if (act === 'others') return 'PodDeleted'
+  if (act === 'node') return 'PodDisrupted'
+  return container === undefined ? 'WorkerFailed' : 'InitContainerFailed'
 }
 
 /**
@@ -99,36 +114,43 @@ function verdict(failure: PodFailure, rules: readonly Rule[] = []): Verdict {
   const found = rules[rule]
   if (found !== undefined) return { action: found.action, rule }
   if (failure.permanent) return { action: 'FailJob' }
-  const isDisrupted = failure.conditions?.some(isDisruption) === true
-  return { action: isDisrupted ? 'RestartJobIgnoreMaxRestarts' : 'RestartJob' }
+  return { action: failure.counts ? 'RestartJob' : 'RestartJobIgnoreMaxRestarts' }
 }
 
 /**
  * Rules on exit codes do not apply to a pod that was told to stop, because its exit code follows
- * from that.
+ * from that. Whatever takes a pod away counts as DisruptionTarget, also if nobody could write the
+ * condition. A node that refuses a pod does not write it.
  */
-function matches({ onExitCodes, onPodConditions }: Rule, { exitCode, deleted, conditions = [] }: PodFailure): boolean {
+function matches({ onExitCodes, onPodConditions }: Rule, failure: PodFailure): boolean {
+  const { exitCode, byItself, counts, conditions = [] } = failure
   if (onExitCodes !== undefined) {
-    if (exitCode === undefined || deleted) return false
-    return onExitCodes.values.includes(exitCode) === (onExitCodes.operator === 'In')
+    const { operator, values, containerName = CONTAINER } = onExitCodes
+    if (exitCode === undefined || !byItself || containerOf(failure) !== containerName) return false
+    return values.includes(exitCode) === (operator === 'In')
   }
+  const implied = counts ? [] : [{ type: 'DisruptionTarget', status: 'True' }]
   return (onPodConditions ?? []).some(wanted =>
-    conditions.some(({ type, status }) => type === wanted.type && status === wanted.status),
+    [...conditions, ...implied].some(({ type, status }) => type === wanted.type && status === wanted.status),
   )
 }
 
-function recordOf({ podName: name, nodeName, exitCode, reason, message }: PodFailure, attempt: number): FailureStatus {
+function recordOf(
+  { podName: name, nodeName, container, exitCode, reason, message }: PodFailure,
+  attempt: number,
+): FailureStatus {
   return {
     attempt,
     podName: name,
     ...(nodeName === undefined ? {} : { nodeName }),
+    ...(container === undefined ? {} : { container }),
     ...(exitCode === undefined || exitCode < 0 || exitCode > 255 ? {} : { exitCode }),
     reason,
     message: clip(message),
   }
 }
 
-function sentence({ podName: name, exitCode, reason, message, deleted }: PodFailure, attempt: number): string {
+function sentence({ podName: name, exitCode, reason, message, verb }: PodFailure, attempt: number): string {
   const code = exitCode === undefined ? '' : `exit code ${exitCode}, `
-  return `${name} ${deleted ? 'was deleted' : 'failed'} in attempt ${attempt}: ${code}${reason}: ${clip(message, 512).replace(/\.$/, '')}`
+  return `${name} ${verb} in attempt ${attempt}: ${code}${reason}: ${clip(message, 512).replace(/\.$/, '')}`
 }

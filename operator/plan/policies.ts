@@ -1,31 +1,25 @@
 // Decides what to do about a job: an ordered list of small checks. The first check that has an
 // answer decides. The user reads its reason and message in the status.
 
+import { KIND } from '../../crds/contract.ts'
+import { privileges } from '../../crds/privileges.ts'
+import type { State } from '../../crds/status.ts'
 import { isOwnedBy } from '../objects/owned.ts'
-import { isStopping } from '../objects/pod-state.ts'
+import { isOver, isStopping } from '../objects/pod-state.ts'
+import { secret } from '../objects/secret.ts'
 import type { Pod } from '../objects/wire.ts'
 import { pod as podOf } from '../objects/workers.ts'
 import { finished, podsOf, stuckPods } from './cleanup.ts'
+import { raised, succeeded } from './completion.ts'
 import { expired, stalled } from './deadlines.ts'
 import { type Action, asBefore, type Changes, type Decision, deletions, type Policy } from './decision.ts'
 import { grown, growth, scaledDown } from './elastic.ts'
 import { failed } from './failure.ts'
-import { countWorkers, hasSucceeded } from './gang.ts'
-import { queued } from './queueing.ts'
-import { instant, timestamp } from './time.ts'
-import { worstTrouble } from './trouble.ts'
+import { countWorkers } from './gang.ts'
+import { partlyAdmitted, queued } from './queueing.ts'
+import { instant } from './time.ts'
+import { HELD_UP, worstTrouble } from './trouble.ts'
 import { hasRun, type View } from './view.ts'
-
-const succeeded: Policy = view => {
-  if (!view.gang.every((_, worker) => hasSucceeded(view, worker))) return undefined
-  const message = `all ${view.gang.length} workers did ${view.spec.training.steps} steps`
-  return {
-    state: 'Complete',
-    reason: 'AllWorkersSucceeded',
-    message,
-    changes: { completionTime: timestamp(view.now), nextRestartTime: null },
-  }
-}
 
 /** The workers write a checkpoint when they are told to stop. A resumed job has another attempt. */
 const suspended: Policy = view => {
@@ -58,13 +52,15 @@ const stopping: Policy = view => {
     view.others.filter(pod => isOwnedBy(pod, view.uid)),
     'it belongs to an earlier attempt',
   )
+  const foreign = view.others.find(pod => isNobodys(pod) && !isOwnedBy(pod, view.uid))
+  if (foreign !== undefined) return { ...nameTaken(view, foreign), actions }
   const [stuck] = stuckPods(view)
-  const next = instant(view.status.nextRestartTime)
+  const next = restartTime(view)
   if (next !== undefined && view.now < next + UNREPORTED_MILLISECONDS && stuck === undefined) {
     const requeueAt = view.now < next ? next : next + UNREPORTED_MILLISECONDS
     return { ...asBefore(view, 'Restarting'), actions, requeueAt }
   }
-  const state = view.status.state === 'Restarting' ? 'Restarting' : 'Pending'
+  const state = stateOfWaiting(view)
   if (stuck !== undefined)
     return {
       state,
@@ -75,21 +71,62 @@ const stopping: Policy = view => {
   return {
     state,
     reason: 'WaitingForPods',
-    message: `waiting for ${nameOf(first)} to be gone`,
+    message: `waiting for ${nameOf(first)} to be gone${heldBy(first)}`,
     actions,
   }
 }
 
+const stateOfWaiting = ({ status }: View): State => (status.state === 'Restarting' ? 'Restarting' : 'Pending')
+
+/** Kubernetes deletes a pod that ended only when the controllers have removed their finalizers. */
+function heldBy({ metadata: { finalizers = [] }, ...pod }: Pod): string {
+  const hasEnded = isOver({ metadata: { name: '' }, ...pod })
+  return hasEnded && finalizers.length > 0 ? `; it has ended, and its finalizers keep it: ${finalizers.join(', ')}` : ''
+}
+
+/** Whether no controller will ever delete the pod, as after `kubectl delete --cascade=orphan`. */
+const isNobodys = ({ metadata }: Pod): boolean =>
+  metadata.deletionTimestamp === undefined && !metadata.ownerReferences?.some(({ kind }) => kind === KIND)
+
+const nameTaken = (view: View, { metadata: { name } }: Pod): Decision => ({
+  state: stateOfWaiting(view),
+  reason: 'NameTaken',
+  message: `Pod ${name} exists and is not this job's: delete it, or create the job under another name`,
+})
+
+/** A time that is further away than any pause comes from a clock that was wrong, and is ignored. */
+function restartTime({ status, spec, now }: View): number | undefined {
+  const next = instant(status.nextRestartTime)
+  const { backoff } = spec.failurePolicy
+  const longest = Math.max(backoff.maxSeconds, backoff.initialSeconds + spec.scheduling.timeoutSeconds) * 1000
+  return next !== undefined && next - now > longest + CLOCKS_DIFFER_MILLISECONDS ? undefined : next
+}
+const CLOCKS_DIFFER_MILLISECONDS = 10_000
+
 const backingOff: Policy = view => {
-  const next = instant(view.status.nextRestartTime)
+  const next = restartTime(view)
   return next !== undefined && view.now < next ? { ...asBefore(view, 'Restarting'), requeueAt: next } : undefined
+}
+
+/** Only before pods are created: a gang that runs is left alone. */
+const restricted: Policy = view => {
+  if (view.restrictTemplates !== true || view.created) return undefined
+  const found = privileges(view.spec)
+  if (found.length === 0) return undefined
+  return {
+    state: view.status.state === 'Restarting' ? 'Restarting' : 'Pending',
+    reason: 'TemplateRefused',
+    message: `this operator creates no pods with ${found.join(', ')}`,
+    actions: deletions(podsOf(view), 'the operator refuses its template'),
+  }
 }
 
 const starting: Policy = view => {
   if (view.created) return undefined
   const missing = view.gang.flatMap((pod, worker) => (pod === undefined ? [worker] : []))
   if (missing.length === 0) return undefined
-  const actions: Action[] = missing.map(worker => ({ kind: 'create', object: podOf(view, worker) }))
+  const objects = [secret(view), ...missing.map(worker => podOf(view, worker))]
+  const actions = objects.map((object): Action => ({ kind: 'create', object }))
   return { ...awaitingReadiness(view), actions }
 }
 
@@ -105,8 +142,8 @@ const awaitingReadiness = ({ attempt }: View): Decision => ({
 
 /** A worker cannot start for a reason that has a name. */
 const heldUp: Policy = view => {
-  const trouble = worstTrouble(view.gang)
-  if (trouble?.reason !== 'ImagePull' && trouble?.reason !== 'ContainerConfig') return undefined
+  const trouble = worstTrouble(view.gang, view.podWords)
+  if (hasRun(view) || trouble === undefined || !HELD_UP.has(trouble.reason)) return undefined
   return { state: 'Starting', reason: trouble.reason, message: trouble.message }
 }
 
@@ -130,9 +167,12 @@ export const policies: readonly Policy[] = [
   succeeded,
   suspended,
   expired,
+  partlyAdmitted,
   failed,
+  raised,
   stopping,
   backingOff,
+  restricted,
   starting,
   scaledDown,
   queued,

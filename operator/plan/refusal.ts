@@ -1,18 +1,20 @@
 // Decides what it means for a job if the API server refuses to create an object for it.
 
-import { LABEL } from '../../crds/contract.ts'
+import { KIND, LABEL } from '../../crds/contract.ts'
 import { isOwnedBy, type Wanted } from '../objects/owned.ts'
 import { type Job, type KubeObject, kindOf } from '../objects/wire.ts'
-import type { Note } from './decision.ts'
+import type { Action, Note } from './decision.ts'
+import type { Plan } from './plan.ts'
 import { type Controlled, refusedStatus } from './status.ts'
+import { readStatus } from './view.ts'
 
 /** The API server's answer to a refused request. */
 export type Answer = {
   /** HTTP status. */
   code: number
-  /** The server's own text. */
-  text: string
-  /** The same with the request before it. */
+  /** The kind that the answer is about, in plural. Empty where the server does not know the path. */
+  kind: string
+  /** The server's own text, with the request before it. */
   message: string
 }
 
@@ -26,12 +28,13 @@ export type Refusal = {
 }
 
 /** Undefined if the answer says nothing about the object. The request is then repeated as it is. */
-export function refusalOf(object: Wanted, { code, text, message }: Answer): Refusal | undefined {
+export function refusalOf(object: Wanted, { code, kind, message }: Answer): Refusal | undefined {
   const name = `${kindOf(object)} ${object.metadata.name}`
   switch (code) {
     case 404:
-      // Without its namespace the job is gone, too.
-      return text.startsWith('namespaces ') ? undefined : { reason: 'SchedulerMissing', message: unknownKind(object) }
+      // Without its namespace the job is gone, too. Only a scheduler's kinds can be missing.
+      if (kind === 'namespaces' || !isGroup(object)) return undefined
+      return { reason: 'SchedulerMissing', message: unknownKind(object) }
     case 400:
     case 403:
     case 409:
@@ -45,6 +48,57 @@ export function refusalOf(object: Wanted, { code, text, message }: Answer): Refu
       return undefined
   }
 }
+
+/** The API server did not answer in time, which is a refusal of the admission webhook that it asks. */
+export const unanswered = (object: Wanted, message: string): Refusal => ({
+  reason: 'CreateFailed',
+  message: `${kindOf(object)} ${object.metadata.name}: ${message}; an admission webhook may be slow`,
+  mayPass: true,
+})
+
+const REFUSALS: ReadonlySet<string | undefined> = new Set([
+  'CreateRefused',
+  'CreateFailed',
+  'NameTaken',
+  'SchedulerMissing',
+])
+
+/** Whether the API server refused what this version of the job needs when it was last tried. */
+export function isRefused(job: Job): boolean {
+  const { reason, observedGeneration } = readStatus(job)
+  return REFUSALS.has(reason) && observedGeneration === job.metadata.generation
+}
+
+const creates = (action: Action) => action.kind === 'create'
+export const hasCreates = ({ actions }: Plan): boolean => actions.some(creates)
+
+/**
+ * The plan of a job that is refused, until it is tried again: what does not need anything new. Its
+ * status keeps the refusal.
+ */
+export const withoutCreates = ({ actions, report, requeueAt }: Plan): Plan => ({
+  actions: actions.filter(action => !creates(action)),
+  ...(report === undefined ? {} : { report }),
+  ...(requeueAt === undefined ? {} : { requeueAt }),
+})
+
+/**
+ * The actions in groups, each of which is begun when the one before is done. The object that stands
+ * for the gang, and the Secret that its pods refer to, are there before the pods. With `oneFirst` one pod is tried before the others, so that
+ * a gang that is refused costs one request.
+ */
+export function inOrder(actions: readonly Action[], oneFirst: boolean): Action[][] {
+  const isPod = (action: Action) => action.kind === 'create' && action.object.kind === 'Pod'
+  const before = actions.filter(
+    action => 'object' in action && (isGroup(action.object) || action.object.kind === 'Secret'),
+  )
+  const first = oneFirst ? actions.find(isPod) : undefined
+  const then = actions.filter(action => !before.includes(action) && (first === undefined || !isPod(action)))
+  const rest = actions.filter(action => first !== undefined && isPod(action) && action !== first)
+  return [before, first === undefined ? then : [first, ...then], rest].filter(group => group.length > 0)
+}
+
+const isGroup = (object: Wanted): boolean => kindOf(object).includes('.')
 
 const unknownKind = ({ apiVersion, kind, metadata: { name } }: Wanted): string =>
   `${kind} ${name}: the API server does not serve ${apiVersion} ${kind}; install the scheduler that scheduling.provider of the chart names, or choose another provider`
@@ -60,10 +114,31 @@ export function judgeExisting(wanted: Wanted, found: KubeObject): 'ours' | 'leav
   const isStopping = found.metadata.deletionTimestamp !== undefined
   const isCurrent = isOwnedBy(found, labels[LABEL.jobUid] ?? '') && foundLabels[LABEL.attempt] === labels[LABEL.attempt]
   if (isCurrent && !isStopping) return 'ours'
-  if (isStopping || foundLabels[LABEL.jobName] === labels[LABEL.jobName]) return 'leaving'
+  const isJobs = found.metadata.ownerReferences?.some(({ kind }) => kind === KIND) === true
+  if (isStopping || (isJobs && foundLabels[LABEL.jobName] === labels[LABEL.jobName])) return 'leaving'
   return {
     reason: 'NameTaken',
     message: `${kindOf(wanted)} ${wanted.metadata.name} exists and is not this job's: delete it, or create the job under another name`,
+  }
+}
+
+/** Whether the API server refuses new objects because the namespace is about to go. */
+export const isNamespaceLeaving = ({ code, message }: Pick<Answer, 'code' | 'message'>): boolean =>
+  code === 403 && message.includes('because it is being terminated')
+
+/**
+ * Says which label of a new object an admission webhook changed or removed. The operator finds its
+ * objects by their labels, so it would not see such an object again. Undefined if all are there.
+ */
+export function mutation(wanted: Wanted, { metadata: { labels } }: Pick<KubeObject, 'metadata'>): Refusal | undefined {
+  const ours = Object.values(LABEL).filter(label => wanted.metadata.labels?.[label] !== undefined)
+  const changed = ours.find(label => labels?.[label] !== wanted.metadata.labels?.[label])
+  if (changed === undefined) return undefined
+  const value = labels?.[changed]
+  const what = value === undefined ? `removed the label ${changed}` : `changed the label ${changed} to "${value}"`
+  return {
+    reason: 'PodChanged',
+    message: `${kindOf(wanted)} ${wanted.metadata.name} was deleted again, because an admission webhook ${what}: keep the webhook from these pods`,
   }
 }
 

@@ -1,7 +1,7 @@
 // From a worker's progress record to the part of the status that the field owner OWNER_PROGRESS
 // writes: progress, throughput and the last checkpoint.
 
-import type { Progress } from '../../crds/contract.ts'
+import { PORT, type Progress } from '../../crds/contract.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import type { CheckpointStatus, ProgressStatus, ScMoEJobStatus, State, ThroughputStatus } from '../../crds/status.ts'
 import { defined, same } from '../objects/json.ts'
@@ -17,6 +17,18 @@ export function reportingInterval(job: Job): number | undefined {
   const reading = readSpec(job)
   const isAsked = hasRun({ status: readStatus(job) }) && job.metadata.deletionTimestamp === undefined
   return 'invalid' in reading || !isAsked ? undefined : reading.spec.reporting.intervalSeconds * 1000
+}
+
+/** Whether what happens to the job next may depend on its next report. */
+export function isWaitedFor(job: Job): boolean {
+  const { state, reason } = readStatus(job)
+  return state !== 'Running' || reason === 'ProgressUnknown'
+}
+
+/** The port on which rank 0 of a job answers. */
+export function reportingPort(job: Job): number {
+  const reading = readSpec(job)
+  return 'invalid' in reading ? PORT.http : reading.spec.network.httpPort
 }
 
 /** The report to write after rank 0 of a running job answered. Undefined if the status has it. */
@@ -53,7 +65,7 @@ export function reportOf(
       percent: record.totalSteps === 0 ? 0 : Math.floor((100 * done) / record.totalSteps),
       lossMilli: record.lossMilli,
       initialLossMilli: record.initialLossMilli ?? status.progress?.initialLossMilli,
-      evaluationLossMilli: record.evaluationLossMilli ?? status.progress?.evaluationLossMilli,
+      ...evaluationOf(record, status),
       initialEvaluationLossMilli: record.initialEvaluationLossMilli ?? status.progress?.initialEvaluationLossMilli,
       estimatedRemainingSeconds: record.estimatedRemainingSeconds,
       lastStepTime: record.step === status.progress?.step ? status.progress.lastStepTime : timestamp(now),
@@ -61,6 +73,17 @@ export function reportOf(
     ...(throughput === undefined ? {} : { throughput }),
     ...(lastCheckpoint === undefined ? {} : { lastCheckpoint }),
   }
+}
+
+/**
+ * The last evaluation with its step. One that was measured after the present step is of a run whose
+ * steps are done again, and says nothing about this one.
+ */
+function evaluationOf(record: Progress, { progress: before }: ScMoEJobStatus) {
+  if (record.evaluationLossMilli !== undefined)
+    return { evaluationLossMilli: record.evaluationLossMilli, evaluationStep: record.evaluationStep }
+  const { evaluationLossMilli, evaluationStep } = before ?? {}
+  return (evaluationStep ?? 0) > record.step ? {} : { evaluationLossMilli, evaluationStep }
 }
 
 /**

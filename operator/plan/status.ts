@@ -4,6 +4,7 @@ import type { Condition, ConditionType, ScMoEJobStatus } from '../../crds/status
 import { defined, same } from '../objects/json.ts'
 import { clip, type Job } from '../objects/wire.ts'
 import type { Decision } from './decision.ts'
+import { doubtOf } from './doubts.ts'
 import { countWorkers } from './gang.ts'
 import { timestamp } from './time.ts'
 import { isLive, readStatus, type View } from './view.ts'
@@ -124,6 +125,7 @@ function conditions(view: View, { state, reason, message, progressing }: Decisio
       : { type: 'Progressing', status: progressing, reason, message },
     judge('Restarting', state === 'Restarting'),
     ...(state === 'Complete' || state === 'Failed' ? [judge(state, true)] : []),
+    ...doubtOf(view.job, view.status),
   ]
   return merge(view.status.conditions ?? [], judged, { now: view.now, generation: view.job.metadata.generation })
 }

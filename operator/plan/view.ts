@@ -33,7 +33,9 @@ import { CONTROLLER, LABEL } from '../../crds/contract.ts'
 import { ranksPerWorker, worldSizeOf } from '../../crds/ranks.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { ScMoEJobStatus, type State } from '../../crds/status.ts'
+import type { ReportReaders } from '../objects/network-policy.ts'
 import { isOwnedBy } from '../objects/owned.ts'
+import type { PodWords } from '../objects/pod-words.ts'
 import type { Scheduler } from '../objects/providers.ts'
 import { type Job, type KubeObject, type Pod, podName } from '../objects/wire.ts'
 
@@ -49,9 +51,11 @@ export type Observed = {
   gonePods?: readonly Pod[] | undefined
   service: KubeObject | undefined
   budget: KubeObject | undefined
+  networkPolicy?: KubeObject | undefined
   /** The scheduling provider's objects for this job's gangs. */
   groups?: readonly KubeObject[]
   lastAnswer?: LastAnswer | undefined
+  podWords?: PodWords | undefined
   /** Since when this operator asks for progress, in milliseconds since 1970. */
   watchedSince: number
 } & Settings
@@ -66,6 +70,10 @@ export type Settings = {
   /** The same for workers with GPUs. */
   gpuWorkerImage: string
   scheduler: Scheduler
+  /** Each job gets a NetworkPolicy for these. If undefined, jobs get none. */
+  reportReaders?: ReportReaders | undefined
+  /** Templates that ask for more than a pod of their own are refused. */
+  restrictTemplates?: boolean | undefined
 }
 
 export type View = Observed & {

@@ -11,20 +11,26 @@ import { helm } from '../../tools/cluster/helm.ts'
 import { ROOT, SYSTEM_NAMESPACE } from '../../tools/install.ts'
 import { run } from '../../tools/process.ts'
 import { manifest, NAMESPACE, startWorld, status, until, type World, workerPid } from '../support/node.ts'
+import { REGISTRY, type Registry, startRegistry } from '../support/registry.ts'
 
 const CHART = join(ROOT, 'charts', 'scmoe')
 const BUILD_MILLISECONDS = 900_000
 
 const folder = mkdtempSync(join(tmpdir(), 'scmoe-chart-'))
 let world: World
+let registry: Registry
+/** The flags of the helm command that `tools/images/main.ts --push` prints. */
+let images: string[] = []
 const programs = { '3': '', '4': '' }
 
 beforeAll(async () => {
   for (const major of ['3', '4'] as const) programs[major] = await helm(major, line => console.log(line))
-  world = await startWorld({ chart: false })
+  world = await startWorld({ chart: false, images: false })
+  registry = await startRegistry(world.cluster)
 }, BUILD_MILLISECONDS)
 afterAll(async () => {
   rmSync(folder, { recursive: true, force: true })
+  await registry?.stop()
   await world?.down()
 })
 
@@ -51,12 +57,39 @@ async function advances(): Promise<void> {
   await until(world.kubectl, 'long', s => (s.progress?.step ?? 0) > (progress?.step ?? 0))
 }
 
+/** Runs `tools/images/main.ts` in the network of the node. */
+async function imagesCommand(...args: string[]): Promise<string> {
+  const [command, ...words] = [...world.cluster.enter, process.execPath, join(ROOT, 'tools/images/main.ts')]
+  return run(command, [...words, ...args])
+}
+
+describe('the images', () => {
+  it('are pushed to a registry, which is named with the digests in the command that installs them', async () => {
+    const printed = await imagesCommand('--push', `${REGISTRY}/ml`, '--plain-http')
+    const line = /^ {4}(helm upgrade --install scmoe charts\/scmoe [^]*)$/m.exec(printed)?.[1] ?? ''
+    images = line
+      .replaceAll('\\\n', ' ')
+      .split(/\s+/)
+      .flatMap(word => (word.startsWith('image.') ? ['--set', word] : []))
+    expect(images.filter(word => word !== '--set')).toEqual([
+      `image.registry=${REGISTRY}/ml`,
+      expect.stringMatching(/^image\.operator\.digest=sha256:[0-9a-f]{64}$/),
+      expect.stringMatching(/^image\.worker\.digest=sha256:[0-9a-f]{64}$/),
+    ])
+  })
+
+  it('are refused with a remedy where the registry has no TLS, or where there is none', async () => {
+    await expect(imagesCommand('operator', '--push', `${REGISTRY}/ml`)).rejects.toThrow('add --plain-http')
+    await expect(imagesCommand('operator', '--push', '127.0.0.1:5001/ml')).rejects.toThrow('does not take the image')
+  })
+})
+
 describe('the chart, under a job that trains', () => {
   let before = ''
 
   it('is installed under an earlier version, and runs a job', async () => {
     await run(programs['3'], ['package', CHART, '--version', '0.0.1', '--destination', folder], process.env)
-    await helmDoes('3', 'install', 'scmoe', join(folder, 'scmoe-0.0.1.tgz'), '--wait')
+    await helmDoes('3', 'install', 'scmoe', join(folder, 'scmoe-0.0.1.tgz'), '--wait', ...images)
     const container = { name: 'worker', resources: { limits: { cpu: '300m' } } }
     const spec = {
       training: { steps: 100_000, globalBatchSequences: 4, sequenceLength: 64, evaluation: { everySteps: 50_000 } },
@@ -76,10 +109,10 @@ describe('the chart, under a job that trains', () => {
   it.each(['3', '4'] as const)(
     'is upgraded with Helm %s and tests itself, and the job does not notice',
     async major => {
-      await helmDoes(major, 'upgrade', 'scmoe', CHART, '--wait', '--set', 'podAnnotations.helm=v' + major)
+      await helmDoes(major, 'upgrade', 'scmoe', CHART, '--wait', ...images, '--set', 'podAnnotations.helm=v' + major)
       const tested = await helmDoes(major, 'test', 'scmoe', '--logs')
       expect(tested).toContain('Succeeded')
-      expect(tested).toContain('Complete: AllWorkersSucceeded: all 1 workers did 1 steps')
+      expect(tested).toContain('Complete: AllWorkersSucceeded: the worker reached step 1')
       await advances()
       expect(await pods()).toBe(before)
     },
@@ -93,12 +126,14 @@ describe('the chart, under a job that trains', () => {
       'scmoe',
       CHART,
       '--wait',
+      ...images,
       '--set',
       `watchNamespaces={${NAMESPACE}},test.namespace=default,test.timeoutSeconds=10`,
     )
     await expect(helmDoes('4', 'test', 'scmoe', '--logs')).rejects.toThrow('failed')
     const pod = await world.kubectl('logs', 'scmoe-test', '-n', SYSTEM_NAMESPACE)
-    expect(pod).toContain('cannot get resource "scmoejobs" in API group "scmoe.dev" in the namespace "default"')
+    expect(pod).toContain('no operator has looked at the job yet')
+    expect(pod).toContain('the job has not ended after 10 s')
     const jobs = await world.kubectl('get', 'scmoejobs', '-n', 'default', '-o', 'name')
     expect(jobs, 'the job of the test goes in any case').toBe('')
   })
@@ -115,7 +150,7 @@ describe('the chart, under a job that trains', () => {
     )
     expect(left.trim()).toBe('serviceaccount/default')
     expect(await pods()).toBe(before)
-    await helmDoes('4', 'install', 'scmoe', CHART, '--wait')
+    await helmDoes('4', 'install', 'scmoe', CHART, '--wait', ...images)
     await advances()
     expect(await pods()).toBe(before)
     expect((await status(world.kubectl, 'long')).restarts).toBe(0)

@@ -5,8 +5,10 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { ScMoEJobStatus } from '../../crds/status.ts'
 import { installChart, ROOT } from '../../tools/install.ts'
 import { run } from '../../tools/process.ts'
+import { ENDINGS, specOf } from '../support/ends.ts'
 import {
   type JobOptions,
   manifest,
@@ -235,6 +237,43 @@ describe('a job on a real node', () => {
   })
 })
 
+// All of them run at once, because most of their time is waiting.
+describe('a pod that ends or waits for another reason than its worker', () => {
+  const nameOf = (title: string) => `end-${Object.keys(ENDINGS).indexOf(title)}`
+
+  beforeAll(async () => {
+    const node = (await world.kubectl('get', 'nodes', '-o', 'jsonpath={.items[0].metadata.name}')).trim()
+    for (const [title, ending] of Object.entries(ENDINGS))
+      await apply({ name: nameOf(title), spec: await specOf(ending, node) })
+  })
+
+  it.concurrent.each(Object.entries(ENDINGS))('is told: %s', async (title, { until: done, is, says, prints }) => {
+    const name = nameOf(title)
+    const seen = await reaches(name, done)
+    expect(seen).toMatchObject(is)
+    if (says !== undefined) expect(seen.lastFailure?.message ?? seen.message).toMatch(says)
+    for (const [command, text] of Object.entries(prints ?? {}))
+      expect(await scmoe(command, name), `scmoe ${command}`).toContain(text)
+    await remove(name)
+  })
+})
+
+/** Polls the status, also of a job that has failed. */
+async function reaches(name: string, done: (seen: ScMoEJobStatus) => boolean): Promise<ScMoEJobStatus> {
+  const deadline = Date.now() + 180_000
+  for (;;) {
+    const seen = await status(world.kubectl, name)
+    if (done(seen)) return seen
+    if (Date.now() > deadline) throw new Error(`${name} did not get there: ${JSON.stringify(seen, null, 2)}`)
+    await new Promise(resolve => setTimeout(resolve, 1000))
+  }
+}
+
+async function scmoe(command: string, job: string): Promise<string> {
+  const flags = ['--namespace', NAMESPACE, '--kubeconfig', world.cluster.kubeconfig]
+  return run('node', [join(ROOT, 'cli/scmoe.ts'), command, job, ...flags])
+}
+
 /** Takes the pod's link to its node down: no packet leaves or arrives, and nothing is closed. */
 async function cutOff(pid: number): Promise<void> {
   await run('nsenter', ['--target', String(pid), '--net', 'ip', 'link', 'set', 'eth0', 'down'])
@@ -264,7 +303,10 @@ async function advertise(gpus: number): Promise<void> {
 describe('a job with GPUs, its gang placed by Kubernetes', () => {
   it('is Queued without a pod on a node while one of two GPUs is there, and placed with both', async () => {
     // There is no GPU here, so the CPU image stands for a GPU worker on a node without a driver.
-    await installChart(world.cluster, ['scheduling.provider=kubernetes', 'image.gpuWorker.repository=scmoe/worker'])
+    await installChart(world.cluster, [
+      'scheduling.provider=kubernetes',
+      'image.gpuWorker.repository=localhost/scmoe/worker',
+    ])
     await advertise(1)
     await apply({ name: 'gpus', spec: { ...LONG, workers: { replicas: 2, gpusPerWorker: 1 } } })
     const queued = await until(world.kubectl, 'gpus', s => s.state === 'Queued')

@@ -1,5 +1,6 @@
 // One cluster for the tests of a file: real kubelet, containerd and pod network, the chart unless
-// `chart` is false, and a namespace of the restricted Pod Security level.
+// `chart` is false, the images unless `images` is false, and a namespace of the restricted Pod
+// Security level.
 
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -25,12 +26,12 @@ export interface World {
   down(): Promise<void>
 }
 
-export async function startWorld({ chart = true } = {}): Promise<World> {
+export async function startWorld({ chart = true, images = true } = {}): Promise<World> {
   const stateDir = join(tmpdir(), `scmoe-test-${process.pid}`)
   const cluster = await up({ mode: 'node', provider: 'embedded', stateDir, onProgress: line => console.log(line) })
   try {
     const kubectl = await kubectlFor(cluster)
-    await importImages(cluster)
+    if (images) await importImages(cluster)
     if (chart) await installChart(cluster)
     else await makeNamespace(kubectl, SYSTEM_NAMESPACE)
     await makeNamespace(kubectl, NAMESPACE)

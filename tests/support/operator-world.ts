@@ -20,12 +20,15 @@ export class World {
   readonly gonePods = new Map<string, Pod>()
   /** Pods as the operator sent them, by name. */
   readonly made = new Map<string, KubeObject & { readonly [key: string]: unknown }>()
-  readonly settings: Settings
+  settings: Settings
   /** Objects of the scheduling provider. */
   groups: KubeObject[] = []
   service: KubeObject | undefined
   budget: KubeObject | undefined
+  networkPolicy: KubeObject | undefined
   lastAnswer: LastAnswer | undefined
+  /** The words of events, by the pod's uid. */
+  readonly podWords = new Map<string, string>()
   /** Number of pods that the nodes have room for. */
   room = Number.POSITIVE_INFINITY
   #pods = 0
@@ -42,9 +45,10 @@ export class World {
   }
 
   plan(): Plan {
-    const { job, service, budget, groups, lastAnswer, settings } = this
+    const { job, service, budget, networkPolicy, groups, lastAnswer, podWords, settings } = this
     const [pods, gonePods] = [[...this.pods.values()], [...this.gonePods.values()]]
-    return plan({ job, pods, gonePods, service, budget, groups, lastAnswer, watchedSince: T0, ...settings }, this.now)
+    const objects = { job, pods, gonePods, service, budget, networkPolicy, groups }
+    return plan({ ...objects, lastAnswer, podWords, watchedSince: T0, ...settings }, this.now)
   }
 
   /**
@@ -61,6 +65,9 @@ export class World {
       else if (action.kind === 'delete') this.#stop(action.pod.metadata.name)
       else if (action.object.kind === 'Service') this.service = action.object
       else if (action.object.kind === 'PodDisruptionBudget') this.budget = action.object
+      else if (action.object.kind === 'NetworkPolicy') this.networkPolicy = action.object
+      // The operator never sees a Secret again.
+      else if (action.object.kind === 'Secret') continue
       else if (action.object.kind === 'Pod') this.#create(action.object)
       else
         this.groups = [
@@ -119,7 +126,9 @@ export class World {
     this.#readiness(name, 'False')
   }
 
-  end(name: string, { exitCode, message, reason = 'Error', after = 0 }: End): void {
+  /** A worker that ends well leaves the record of all its steps, unless `message` is another. */
+  end(name: string, { exitCode, message: said, reason = 'Error', after = 0 }: End): void {
+    const message = said ?? (exitCode === 0 ? recordOf(this.#pod(name), new Date(this.now)) : undefined)
     const finishedAt = new Date(this.now + after).toISOString()
     const terminated = { exitCode, reason, finishedAt, ...(message === undefined ? {} : { message }) }
     const containerStatuses = [{ name: 'worker', image: 'worker:1', state: { terminated } }]
@@ -221,7 +230,9 @@ export class World {
     const pod = this.#pod(name)
     const others = pod.status?.conditions?.filter(({ type }) => type !== 'Ready') ?? []
     const conditions = [...others, { type: 'Ready', status, ...this.#since() }]
-    pod.status = { phase: 'Running', podIP: '10.0.0.1', conditions }
+    const state = { running: {} }
+    const containerStatuses = [{ name: 'worker', image: 'worker:1', ready: status === 'True', state }]
+    pod.status = { phase: 'Running', podIP: '10.0.0.1', conditions, containerStatuses }
   }
 
   #stop(name: string): void {
@@ -238,6 +249,17 @@ export class World {
     if (pod === undefined) throw new Error(`no pod ${name}`)
     return pod
   }
+}
+
+/** The termination message of a worker that did all steps that its pod was created for. */
+export function recordOf({ metadata: { labels = {} } }: Pod, now: Date): string {
+  const steps = Number(labels[LABEL.steps])
+  const place = {
+    jobUid: labels[LABEL.jobUid],
+    attempt: Number(labels[LABEL.attempt]),
+    rank: Number(labels[LABEL.rank]),
+  }
+  return JSON.stringify({ progress: { ...place, step: steps, totalSteps: steps, observedTime: now.toISOString() } })
 }
 
 export const attemptOf = (pod: Pod): number => Number(pod.metadata.labels?.[LABEL.attempt])

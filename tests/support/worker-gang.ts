@@ -114,6 +114,7 @@ export class TestGang {
         [ENV.rank]: String(rank),
         [ENV.worldSize]: String(worldSize),
         [ENV.rendezvous]: `127.0.0.1:${port}`,
+        [ENV.secret]: 'the same random text for all ranks',
         [ENV.spec]: JSON.stringify(spec),
         [ENV.outputDirectory]: output,
         [ENV.httpPort]: rank === 0 ? String(gang.httpPort) : '0',

@@ -87,7 +87,7 @@ command('kubeconfig', 'print the path of the kubeconfig; exit code 1 if there is
 
 program
   .command('build')
-  .description('only build the programs into the cache (once, 5 to 7 minutes on two cores)')
+  .description('only build the programs into the cache (once, about 7 minutes on two cores)')
   .option('--api-only', 'build only etcd and the API server')
   .action(async (options: { apiOnly?: true }) => {
     const paths = await binaries(options.apiOnly ? API_BINARIES : NODE_BINARIES, onProgress)

@@ -1,11 +1,12 @@
 // Follows one job with the commands that a user would type, and reads the figures of its status.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Kubectl } from '../install.ts'
 
 /** The part of an ScMoEJob that the demo reads; crds/status.ts has all of it. */
 export interface Job {
   metadata: { name: string }
-  spec: { checkpoint?: { volume?: { persistentVolumeClaim?: { claimName: string } } } }
+  spec: { workers?: { replicas?: number }; checkpoint?: { volume?: { persistentVolumeClaim?: { claimName: string } } } }
   status?: {
     state?: string
     reason?: string
@@ -33,6 +34,7 @@ export interface Job {
 type Say = (line: string) => void
 
 const POLL_MILLISECONDS = 2000
+const QUIET_POLL_MILLISECONDS = 2500
 const AGE = /\s+\S+\s*$/
 
 /**
@@ -47,11 +49,29 @@ export async function followJob(kubectl: Kubectl, namespace: string, name: strin
     if (last === '') say(header)
     if (shown !== last) say(row)
     last = shown
-    const job = JSON.parse(await kubectl('get', 'scmoejob', name, '-n', namespace, '-o', 'json')) as Job
-    if (job.status?.state === 'Complete') return job
-    if (job.status?.state === 'Failed') throw new Error(failureText(job))
-    await new Promise(resolve => setTimeout(resolve, POLL_MILLISECONDS))
+    const job = await ended(kubectl, namespace, name)
+    if (job !== undefined) return job
+    await sleep(POLL_MILLISECONDS)
   }
+}
+
+/**
+ * Waits until the job is Complete, and asks seldom, because each question costs processor time.
+ * Throws an error with the job's message if it is Failed.
+ */
+export async function completed(kubectl: Kubectl, namespace: string, name: string): Promise<Job> {
+  for (;;) {
+    await sleep(QUIET_POLL_MILLISECONDS)
+    const job = await ended(kubectl, namespace, name)
+    if (job !== undefined) return job
+  }
+}
+
+/** The job if it is Complete; throws an error with its message if it is Failed. */
+async function ended(kubectl: Kubectl, namespace: string, name: string): Promise<Job | undefined> {
+  const job = JSON.parse(await kubectl('get', 'scmoejob', name, '-n', namespace, '-o', 'json')) as Job
+  if (job.status?.state === 'Failed') throw new Error(failureText(job))
+  return job.status?.state === 'Complete' ? job : undefined
 }
 
 function failureText({ metadata, status }: Job): string {
@@ -67,13 +87,5 @@ export function lossLine({ status }: Job): string {
   return (
     `loss ${nats(p?.initialLossMilli)} -> ${nats(p?.lossMilli)}, on held-out text ` +
     `${nats(p?.initialEvaluationLossMilli)} -> ${nats(p?.evaluationLossMilli)} nats per byte`
-  )
-}
-
-export function speedLine({ status }: Job): string {
-  const t = status?.throughput
-  return (
-    `${t?.tokensPerSecond ?? '?'} tokens/s, ${t?.stepTimeMilliseconds ?? '?'} ms a step, ` +
-    `${t?.overlapPercent ?? '?'} % of the all-to-all hidden, schedule: ${t?.schedule ?? '?'}`
   )
 }

@@ -7,27 +7,34 @@ import { INSIDE_ROOT } from '../cluster/namespaces.ts'
 import { type Kubectl, ROOT } from '../install.ts'
 import type { Job } from './follow.ts'
 
+export interface Output {
+  /** Sentences about the files. */
+  lines: string[]
+  /** The folder below this checkout, if files were copied. */
+  folder?: string
+}
+
 interface Volume {
   spec: { hostPath?: { path: string } }
 }
 
 /**
- * Copies the files of the job to scmoe-out/demo/<job> and returns sentences about them. On a
- * cluster that is not the embedded one it copies nothing and names the volume claim.
+ * Copies the files of the job to scmoe-out/demo/<job>. On a cluster that is not the embedded one it
+ * copies nothing and names the volume claim.
  */
 export async function saveOutput(
   cluster: Cluster,
   kubectl: Kubectl,
   { namespace, job }: { namespace: string; job: Job },
-): Promise<string[]> {
+): Promise<Output> {
   const claim = job.spec.checkpoint?.volume?.persistentVolumeClaim?.claimName
-  if (claim === undefined) return ['the job keeps no checkpoints (spec.checkpoint is not set)']
+  if (claim === undefined) return { lines: ['the job keeps no checkpoints (spec.checkpoint is not set)'] }
   const get = (...args: string[]): Promise<string> => kubectl('get', ...args)
   const volume = await get('pvc', claim, '-n', namespace, '-o', 'jsonpath={.spec.volumeName}')
   const { spec } = JSON.parse(await get('pv', volume, '-o', 'json')) as Volume
   const inside = `${namespace}/${job.metadata.name}`
   if (cluster.provider !== 'embedded' || spec.hostPath === undefined) {
-    return [`trace and checkpoints: folder ${inside} of the volume claim ${claim}`]
+    return { lines: [`trace and checkpoints: folder ${inside} of the volume claim ${claim}`] }
   }
   const from = join(cluster.stateDir, relative(INSIDE_ROOT, spec.hostPath.path), inside)
   const to = join(ROOT, 'scmoe-out', 'demo', job.metadata.name)
@@ -36,8 +43,9 @@ export async function saveOutput(
   mkdirSync(to, { recursive: true })
   cpSync(from, to, { recursive: true })
   const shown = (name: string): string => relative(ROOT, join(to, name))
-  return [
+  const lines = [
     `trace (open it in Perfetto): ${shown('trace-rank0.json')}`,
     `checkpoint of step ${job.status?.lastCheckpoint?.step ?? '?'}: ${shown('checkpoints')}`,
   ]
+  return { lines, folder: relative(ROOT, to) }
 }

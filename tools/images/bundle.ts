@@ -2,6 +2,7 @@
 
 import { join } from 'node:path'
 import { build } from 'esbuild'
+import { packageOf } from './parts.ts'
 
 /** Defines `require`, which CommonJS dependencies call and ES modules lack. */
 const BANNER =
@@ -9,16 +10,21 @@ const BANNER =
 
 const ENTRIES = { operator: 'operator/main.ts', follow: 'operator/follow.ts', worker: 'worker/main.ts' } as const
 export type Program = keyof typeof ENTRIES
-export const PROGRAMS: readonly Program[] = ['operator', 'follow', 'worker']
 
-/** Bundles a program of this checkout into `<folder>/<program>.mjs`; returns that path. */
+export type Bundle = {
+  readonly path: string
+  /** The folders of the npm packages in it. */
+  readonly packages: readonly string[]
+}
+
+/** Bundles a program of this checkout into `<folder>/<program>.mjs`. */
 export async function bundle(
   root: string,
   program: Program,
   folder: string = join(root, 'build', 'bundle'),
-): Promise<string> {
+): Promise<Bundle> {
   const outfile = join(folder, `${program}.mjs`)
-  await build({
+  const { metafile } = await build({
     absWorkingDir: root,
     entryPoints: [join(root, ENTRIES[program])],
     outfile,
@@ -27,9 +33,12 @@ export async function bundle(
     format: 'esm',
     target: 'node24',
     banner: { js: BANNER },
+    metafile: true,
     sourcemap: false,
+    // The notices of a package are in the file beside the bundle.
     legalComments: 'none',
     logLevel: 'error',
   })
-  return outfile
+  const packages = Object.keys(metafile.inputs).flatMap(source => packageOf(root, source) ?? [])
+  return { path: outfile, packages: [...new Set(packages)].toSorted() }
 }

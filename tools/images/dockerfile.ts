@@ -2,8 +2,8 @@
 // without Docker share one description. Pure.
 
 export type Recipe = {
-  /** The Node version of `FROM node:VERSION-…`. */
-  readonly nodeVersion: string
+  /** The archive of the operating system, which `ADD` unpacks into the root. */
+  readonly system: string
   readonly files: readonly { readonly from: string; readonly to: string }[]
   readonly env: Readonly<Record<string, string>>
   readonly workdir: string
@@ -21,13 +21,14 @@ export function parseDockerfile(text: string): Recipe {
     const [word = '', ...rest] = line.trim().split(/\s+/)
     if (word === 'COPY') files.push(...copies(rest, line))
     else if (word === 'ENV') for (const setting of rest) Object.assign(env, assignment(setting, line))
-    else if (['FROM', 'WORKDIR', 'USER', 'ENTRYPOINT'].includes(word)) last[word] = rest.join(' ')
+    else if (['FROM', 'ADD', 'WORKDIR', 'USER', 'ENTRYPOINT'].includes(word)) last[word] = rest.join(' ')
     else throw new Error(`the build without Docker does not know '${word}' in '${line}'`)
   }
-  const nodeVersion = /^node:(\d+\.\d+\.\d+)-/.exec(last['FROM'] ?? '')?.[1]
-  if (nodeVersion === undefined) throw new Error(`FROM must name an exact Node version, not '${last['FROM'] ?? ''}'`)
+  if (last['FROM'] !== 'scratch') throw new Error(`FROM must be scratch, not '${last['FROM'] ?? ''}'`)
+  const system = /^(\S+\.tar) \/$/.exec(last['ADD'] ?? '')?.[1]
+  if (system === undefined) throw new Error(`ADD must unpack one archive into /, not '${last['ADD'] ?? ''}'`)
   return {
-    nodeVersion,
+    system,
     files,
     env,
     workdir: last['WORKDIR'] ?? '/',

@@ -2,47 +2,78 @@
 // operating system consists of libraries of this machine.
 
 import { createHash } from 'node:crypto'
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { writeAtomically } from '../cache.ts'
 import { run } from '../process.ts'
 import { dockerArchive, type ImageConfig } from './archive.ts'
 import { bundle } from './bundle.ts'
+import { partsOf } from './contents.ts'
 import { writeCorpora } from './corpora.ts'
 import { parseDockerfile, type Recipe } from './dockerfile.ts'
-import { type ImageFile, nodeBinary, systemFiles } from './system.ts'
-import type { TarEntry } from './tar.ts'
+import { billOfMaterials, notices } from './licenses.ts'
+import { type ImageFile, systemFiles } from './system.ts'
+import { type TarEntry, tar } from './tar.ts'
 
 export const ROOT = join(import.meta.dirname, '..', '..')
 
 /** `tar` is the path of a docker-archive of the image `name`. */
-export type BuiltImage = { readonly name: string; readonly tar: string }
+export type BuiltImage = { readonly image: ImageName; readonly name: string; readonly tar: string }
 
 const PATH = '/usr/local/bin:/usr/bin:/bin'
 
-/** Builds `scmoe/operator:<version of package.json>`. */
-export async function operatorImage(): Promise<BuiltImage> {
-  await bundle(ROOT, 'operator')
-  await bundle(ROOT, 'follow')
-  return buildImage('operator', recipeOf('operator'))
-}
-
-/** Builds `scmoe/worker:<version of package.json>`; the addon must have been built. */
-export async function workerImage(): Promise<BuiltImage> {
-  await bundle(ROOT, 'worker')
-  writeCorpora(ROOT)
-  return buildImage('worker', recipeOf('worker'))
-}
+/** The images, each with the programs that it contains. */
+const IMAGES = { operator: ['operator', 'follow'], worker: ['worker'], 'worker-gpu': ['worker'] } as const
+export type ImageName = keyof typeof IMAGES
+export const IMAGE_NAMES: readonly ImageName[] = ['operator', 'worker', 'worker-gpu']
 
 /**
- * Builds `scmoe/worker-gpu:<version of package.json>`. The addon and the CUDA backend must have
- * been built; the libraries, more than half a GB, are fetched.
+ * The place of images that are in no registry. No node pulls from it, because `localhost` is the
+ * node itself.
  */
-export async function gpuWorkerImage(): Promise<BuiltImage> {
-  await bundle(ROOT, 'worker')
-  writeCorpora(ROOT)
-  await cudaLibraries()
-  return buildImage('worker-gpu', recipeOf('worker-gpu'))
+export const LOCAL_REGISTRY = 'localhost/scmoe'
+
+/**
+ * Builds `localhost/scmoe/<image>:<version of package.json>`. The addon must have been built, and
+ * the CUDA backend for `worker-gpu`, whose libraries, more than half a GB, are fetched.
+ */
+export async function builtImage(image: ImageName): Promise<BuiltImage> {
+  await makeInputs(image)
+  return buildImage(image, recipeOf(image))
+}
+
+/** Makes what the Dockerfile of an image copies: bundles, texts, libraries, notices. */
+async function makeInputs(image: ImageName): Promise<void> {
+  const packages: string[] = []
+  for (const program of IMAGES[image]) packages.push(...(await bundle(ROOT, program)).packages)
+  if (image !== 'operator') writeCorpora(ROOT)
+  if (image === 'worker-gpu') await cudaLibraries()
+  const recipe = recipeOf(image)
+  const { libraries } = await systemOf(recipe)
+  const parts = await partsOf({ packages, libraries, files: recipe.files.map(({ from }) => from) })
+  const folder = join(ROOT, 'build', 'licenses', image)
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, 'THIRD-PARTY-NOTICES.txt'), notices(`${image}:${version()}`, parts))
+  writeFileSync(join(folder, 'sbom.cdx.json'), billOfMaterials({ name: `scmoe/${image}`, version: version() }, parts))
+}
+
+/** Makes all that `docker build` needs of this machine: the inputs, and the operating system. */
+export async function makeDockerInputs(image: ImageName): Promise<void> {
+  await makeInputs(image)
+  const recipe = recipeOf(image)
+  const { files } = await systemOf(recipe)
+  await writeAtomically(join(ROOT, recipe.system), path => write(path, tar(inOrder(files).map(entryOf))))
 }
 
 /** Fetches the libraries of the GPU image into build/cuda-libraries. */
@@ -57,19 +88,18 @@ export function recipeOf(image: string): Recipe {
 /** Whether a file may need libraries of the system: addons and libraries, with a version or not. */
 export const isSharedObject = (path: string) => /\.(node|so(\.\d+)*)$/.test(path)
 
+/** The operating system that the files of an image need. */
+const systemOf = (recipe: Recipe) =>
+  systemFiles(recipe.files.filter(({ to }) => isSharedObject(to)).map(({ from }) => existing(from)))
+
+const inOrder = (files: readonly ImageFile[]) => files.toSorted((a, b) => (a.path < b.path ? -1 : 1))
+
 /** Builds an image of files below the repository's root, unless the same image exists. */
-export async function buildImage(image: string, recipe: Recipe): Promise<BuiltImage> {
-  const node = nodeBinary()
-  if (node.version !== recipe.nodeVersion) {
-    throw new Error(
-      `images/${image}/Dockerfile is FROM Node ${recipe.nodeVersion}, devDependencies have ${node.version}`,
-    )
-  }
+async function buildImage(image: ImageName, recipe: Recipe): Promise<BuiltImage> {
   const files = recipe.files.map(({ from, to }) => ({ path: to.slice(1), mode: 0o644, source: existing(from) }))
-  const objects = files.filter(file => isSharedObject(file.path)).map(file => file.source)
-  const layers = [await systemFiles(objects), files].map(list => list.toSorted((a, b) => (a.path < b.path ? -1 : 1)))
+  const layers = [(await systemOf(recipe)).files, files].map(inOrder)
   const { entrypoint, user, workdir } = recipe
-  const name = `scmoe/${image}:${version()}`
+  const name = `${LOCAL_REGISTRY}/${image}:${version()}`
   const config: ImageConfig = { name, entrypoint, user, workdir, env: { PATH, ...recipe.env } }
 
   const folder = join(ROOT, 'build', 'images')
@@ -89,10 +119,11 @@ export async function buildImage(image: string, recipe: Recipe): Promise<BuiltIm
     )
     for (const other of older) rmSync(join(folder, other), { force: true })
   }
-  return { name, tar: join(folder, file) }
+  return { image, name, tar: join(folder, file) }
 }
 
-function version(): string {
+/** The version of this checkout, which is the tag of its images. */
+export function version(): string {
   const manifest: { version: string } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
   return manifest.version
 }

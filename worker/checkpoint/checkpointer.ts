@@ -3,6 +3,7 @@
 import type { Logger } from 'pino'
 import { median } from '../median.ts'
 import type { RunRecord } from '../report/record.ts'
+import type { Trained } from './contents.ts'
 import type { CheckpointPlace, Held } from './place.ts'
 import { preparePlace } from './prepare.ts'
 import { restoreCheckpoint } from './restore.ts'
@@ -25,6 +26,7 @@ export class Checkpointer {
   /** Known from `restore` on. */
   #place: CheckpointPlace | undefined
   #saving: Saving | undefined
+  #trained: Trained | undefined
   /**
    * Memory for copies, kept between checkpoints because allocating it takes longer than copying.
    */
@@ -47,7 +49,8 @@ export class Checkpointer {
     this.#place = place
     const restored = place && (await restoreCheckpoint(place, held, message => log.warn(message)))
     if (!place || !restored) return 0
-    const { step, losses, savedTime, seed, jobUid } = restored.index
+    const { step, losses, savedTime, seed, jobUid, trained } = restored.index
+    this.#trained = trained
     record.resumeAt(step, losses, savedTime)
     log.info({ step, checkpoint: restored.folder }, `continuing after step ${step}`)
     if (jobUid !== place.jobUid)
@@ -55,6 +58,11 @@ export class Checkpointer {
     if (seed !== place.seed)
       log.warn(`the checkpoint was written with seed ${seed}, not ${place.seed}: the order of the data changes here`)
     return step
+  }
+
+  /** What the restored checkpoint says about its training; undefined if it says nothing. */
+  get trained(): Trained | undefined {
+    return this.#trained
   }
 
   /** Whether this rank is still at work on a checkpoint. */

@@ -62,6 +62,29 @@ const SPEC_FIELD: Record<keyof ModelFields, string> = {
 }
 const FIELDS = ModelFields.keyof().options
 
+/**
+ * What the model was trained on, and how the learning rate goes on. Without it a resumed run could
+ * change either without a word. Checkpoints of older versions do not have it.
+ */
+export const Trained = z.object({
+  data: z.object({
+    /** A path, or `builtin` and the name of a text. */
+    source: z.string(),
+    tokens: z.enum(['bytes', 'uint16', 'uint32']),
+    /** Tokens in the file. */
+    length: count,
+  }),
+  /** The schedule of worker/train/learning-rate.ts. */
+  learningRate: z.object({
+    peak: z.number(),
+    warmupSteps: count,
+    totalSteps: count,
+    from: count.optional(),
+    reached: z.number().optional(),
+  }),
+})
+export type Trained = z.infer<typeof Trained>
+
 const Content = z.object({
   version: z.literal(2),
   /**
@@ -78,6 +101,7 @@ const Content = z.object({
   expertParallelSize: count,
   model: ModelFields,
   losses: Losses,
+  trained: Trained.optional(),
   /** Files in the same folder. */
   files: z.array(
     z.object({

@@ -3,6 +3,7 @@
 import type { ModelConfig } from '../model/config.ts'
 import { meanOf, type Slice, sliceOf, type Tensor, tensors, varianceOf } from '../model/tensors.ts'
 import type { Reduce } from '../ranks/together.ts'
+import type { Trained } from './contents.ts'
 
 export interface CheckpointPlace {
   /** `<output>/checkpoints`, the same folder for all ranks. */
@@ -16,6 +17,8 @@ export interface CheckpointPlace {
   /** Name of this gang, which no other gang has; the same on all ranks. */
   gang: string
   seed: number
+  /** What the index says about training; asked when a checkpoint is written. */
+  trained: () => Trained
   reduce: Reduce
 }
 

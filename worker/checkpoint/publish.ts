@@ -23,14 +23,14 @@ import { temporaryOf } from './temporary.ts'
 
 /** Fields of the index that the place does not give. */
 export interface Content {
-  step: number
+  identity: Identity
   files: CheckpointIndex['files']
   held: readonly Held[]
   losses: Losses
 }
 
 /** The fields that identify the checkpoint of a step; the same on all ranks. */
-export function identityOf({ model, jobUid, attempt, seed }: CheckpointPlace, step: number): Identity {
+export function identityOf({ model, jobUid, attempt, seed, trained }: CheckpointPlace, step: number): Identity {
   return {
     version: 2,
     step,
@@ -41,18 +41,18 @@ export function identityOf({ model, jobUid, attempt, seed }: CheckpointPlace, st
     worldSize: model.worldSize,
     expertParallelSize: model.expertParallelSize,
     model: modelFields(model),
+    trained: trained(),
   }
 }
 
-export function indexOf(place: CheckpointPlace, content: Content): CheckpointIndex {
-  const { model } = place
+export function indexOf({ model }: CheckpointPlace, content: Content): CheckpointIndex {
   const where: CheckpointIndex['tensors'] = {}
   for (const { name, tensor } of content.held) {
     const writers = tensor.kind === 'dense' ? 1 : model.expertParallelSize
     where[name] = Array.from({ length: writers }, (_, file) => ({ file, ...sliceOf(tensor, model, file) }))
   }
   return {
-    ...identityOf(place, content.step),
+    ...content.identity,
     savedTime: new Date().toISOString(),
     losses: content.losses,
     files: content.files,

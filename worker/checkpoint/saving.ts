@@ -10,7 +10,7 @@ import type { ModelConfig } from '../model/config.ts'
 import { everywhere, gathered, together } from '../ranks/together.ts'
 import type { Losses } from '../report/losses.ts'
 import { demandClaim } from './claim.ts'
-import { type CheckpointIndex, folderOf, markOf } from './contents.ts'
+import { type CheckpointIndex, folderOf, type Identity, markOf } from './contents.ts'
 import { type CheckpointPlace, type Held, writersOf } from './place.ts'
 import { identityOf, indexOf, publish } from './publish.ts'
 import type { Written } from './safetensors.ts'
@@ -48,6 +48,8 @@ export class Saving {
   readonly #step: number
   readonly #state: State
   readonly #temporary: string
+  /** As it is at the start, so that the index agrees with the marks of the files. */
+  readonly #identity: Identity
   readonly #begun = performance.now()
   #memory: ArrayBuffer | undefined
   /** This rank's work in the present phase; the file it wrote, if any. */
@@ -62,6 +64,7 @@ export class Saving {
     this.#place = place
     this.#step = step
     this.#state = state
+    this.#identity = identityOf(place, step)
     this.#temporary = join(place.directory, temporaryOf(place, folderOf(step)))
     this.#work = this.#begin(() => this.#writeOwn(part))
   }
@@ -127,7 +130,7 @@ export class Saving {
       const files = filesOf(written, model)
       this.#files = files
       this.#work = this.#begin(async () => {
-        const content = { step: this.#step, files, ...this.#state }
+        const content = { identity: this.#identity, files, ...this.#state }
         if (rank === 0) await publish(this.#place, this.#temporary, indexOf(this.#place, content))
         return undefined
       })
@@ -155,7 +158,7 @@ export class Saving {
   async #writeOwn(part: Part): Promise<Written | undefined> {
     if (part.held.length === 0) return undefined
     if (this.#place.rank === 0) await demandClaim(this.#place)
-    const mark = markOf(identityOf(this.#place, this.#step))
+    const mark = markOf(this.#identity)
     const { body, ...written } = await writeShard(this.#place, this.#temporary, { step: this.#step, mark, part })
     this.#write = performance.now() - this.#begun
     this.#memory = body

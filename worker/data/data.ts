@@ -89,6 +89,11 @@ export class TokenData {
     return this.#file.path
   }
 
+  /** Tokens in the file. */
+  get length(): number {
+    return this.#file.length
+  }
+
   /**
    * Fills tokens, i32 [count, sequenceLength + 1]. The inputs are all columns but the last, the
    * targets all columns but the first.

@@ -1,17 +1,33 @@
 // The rendezvous of every rank but 0: it announces itself until rank 0 has answered.
 
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { errnoText, WorkerFailure } from '../failure.ts'
+import { errnoCode, errnoText, WorkerFailure } from '../failure.ts'
 import { plainHost } from './hosts.ts'
 import type { Meeting, Mesh } from './meeting.ts'
-import { announcementLine, KEEP_ALIVE, MOST_BYTES, parseAnswer, readLine, stopped } from './protocol.ts'
+import { attemptKey, engineToken, isSame, makeNonce, Proofs } from './proof.ts'
+import {
+  ConnectionClosed,
+  helloLine,
+  KEEP_ALIVE,
+  Lines,
+  lineOf,
+  MOST_BYTES,
+  parseChallenge,
+  parseSigned,
+  parseTable,
+  stopped,
+} from './protocol.ts'
 
 /**
- * A name may still stand for a pod that is gone, whose address never answers. After this time the
- * name is looked up again.
+ * A name may still stand for a pod that is gone, whose address never answers or now belongs to
+ * another program. After this time the name is looked up again.
  */
 const CONNECT_TIMEOUT = 10_000
+
+const UNKNOWN =
+  'it closed the connection without a word; it belongs to another job, attempt or number of ranks, or has another secret'
+const NOT_RANK_0 = 'what answers there is not rank 0 of this attempt'
 
 /** Tries until rank 0 has answered or the deadline has passed. */
 export async function join(meeting: Meeting): Promise<Mesh> {
@@ -45,11 +61,12 @@ export async function join(meeting: Meeting): Promise<Mesh> {
 }
 
 async function announce(meeting: Meeting, timeoutMilliseconds: number): Promise<Mesh> {
-  const { jobUid, attempt, worldSize, rank, enginePort, signal } = meeting
+  const { signal } = meeting
   const socket = connect({ ...meeting.rendezvous, ...KEEP_ALIVE })
   const abort = () => socket.destroy(stopped())
   const late = setTimeout(() => socket.destroy(new Error('no answer: other ranks are missing')), timeoutMilliseconds)
-  const mute = () => socket.destroy(new Error(`no connection within ${CONNECT_TIMEOUT / 1000} s`))
+  const mute = () =>
+    socket.destroy(new Error(`no ${socket.connecting ? 'connection' : 'answer'} within ${CONNECT_TIMEOUT / 1000} s`))
   const connecting = setTimeout(mute, CONNECT_TIMEOUT)
   signal.addEventListener('abort', abort)
   try {
@@ -57,17 +74,8 @@ async function announce(meeting: Meeting, timeoutMilliseconds: number): Promise<
       socket.once('error', reject)
       socket.once('connect', resolve)
     })
-    clearTimeout(connecting)
     const hostOfRank0 = plainHost(socket.remoteAddress)
-    socket.write(announcementLine({ jobUid, attempt, worldSize, rank, port: enginePort }))
-    const answer = parseAnswer(await readLine(socket, MOST_BYTES.answer))
-    if (answer === undefined) throw new Error('what answers there is not rank 0 of a job')
-    if ('refused' in answer) {
-      if (answer.final)
-        throw new WorkerFailure('rendezvous', `Rank 0 refused rank ${rank}: ${answer.refused}.`, { peer: 0 })
-      throw new Error(answer.refused)
-    }
-    const { peers, token } = answer
+    const { peers, token } = await converse(meeting, socket, () => clearTimeout(connecting))
     return { token, peers: [{ host: hostOfRank0, port: peers[0]?.port ?? 0 }, ...peers.slice(1)] }
   } finally {
     clearTimeout(late)
@@ -76,3 +84,32 @@ async function announce(meeting: Meeting, timeoutMilliseconds: number): Promise<
     socket.destroy()
   }
 }
+
+/** Speaks the protocol as a guest. Throws unless what answers is rank 0 of this attempt. */
+async function converse(meeting: Meeting, socket: Socket, onKnown: () => void): Promise<Mesh> {
+  const { rank, enginePort: port } = meeting
+  const key = attemptKey(meeting)
+  const own = { rank, port, nonce: makeNonce() }
+  const proofs = new Proofs(key, own)
+  const lines = new Lines(socket, MOST_BYTES.fromRank0)
+  socket.write(helloLine({ ...own, proof: proofs.hello() }))
+  const challenge = parseChallenge(await lines.next().catch(closed(UNKNOWN)))
+  if (challenge === undefined || !isSame(challenge.proof, proofs.challenge(challenge.nonce)))
+    throw new Error(NOT_RANK_0)
+  onKnown()
+  socket.write(lineOf({ proof: proofs.answer(challenge.nonce) }))
+  const signed = parseSigned(
+    await lines.next().catch(closed(`it closed the connection; it may have ended, or another rank ${rank} is there`)),
+  )
+  const table = signed && isSame(signed.proof, proofs.table(challenge.nonce, signed.table)) && parseTable(signed.table)
+  if (!table) throw new Error(NOT_RANK_0)
+  return { peers: table.peers, token: engineToken(key, table.session) }
+}
+
+/** Says what it means that the other side closed the connection. Other errors stay as they are. */
+const closed =
+  (meaning: string) =>
+  (error: unknown): never => {
+    const isClosed = error instanceof ConnectionClosed || errnoCode(error) === 'ECONNRESET'
+    throw isClosed ? new Error(meaning) : error
+  }

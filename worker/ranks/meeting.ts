@@ -1,12 +1,10 @@
 // The input and the result of a rendezvous.
 
 import type { PeerAddress } from '../engine.ts'
+import type { Membership } from './proof.ts'
 
-export interface Meeting {
-  jobUid: string
-  attempt: number
+export interface Meeting extends Membership {
   rank: number
-  worldSize: number
   /** The address at which rank 0 listens. */
   rendezvous: { host: string; port: number }
   /** The port at which this rank's engine listens. */
@@ -18,6 +16,6 @@ export interface Meeting {
 
 export interface Mesh {
   peers: PeerAddress[]
-  /** Random, and the same on every rank of this attempt. Engines refuse connections without it. */
+  /** The same on every rank of this attempt. Engines refuse connections that cannot prove it. */
   token: string
 }

@@ -1,25 +1,22 @@
 // The rendezvous of rank 0: it listens for the announcements of all other ranks. A connection that
-// does not speak the protocol, or that is for another job or attempt, is turned away and never
-// fatal.
+// does not prove to come from a rank of this attempt gets no answer, ends soon, and is never fatal.
 
-import { randomBytes } from 'node:crypto'
 import { createServer, type Server, type Socket } from 'node:net'
 import type { PeerAddress } from '../engine.ts'
 import { errnoCode, errnoText, WorkerFailure } from '../failure.ts'
+import { Callers } from '../report/callers.ts'
 import { isLoopback, plainHost } from './hosts.ts'
 import type { Meeting, Mesh } from './meeting.ts'
-import {
-  type Announcement,
-  KEEP_ALIVE,
-  lineOf,
-  MOST_BYTES,
-  parseAnnouncement,
-  type Refusal,
-  readLine,
-  stopped,
-} from './protocol.ts'
+import { attemptKey, engineToken, isSame, makeNonce, Proofs } from './proof.ts'
+import { KEEP_ALIVE, Lines, lineOf, MOST_BYTES, parseAnswer, parseHello, stopped } from './protocol.ts'
 
-const ANNOUNCE_TIMEOUT = 10_000
+/** A rank sends its proof as soon as it is connected. */
+const PROOF_TIMEOUT = 1000
+const MOST_STRANGERS = 256
+/** Linux allows as many by default (net.core.somaxconn). */
+const BACKLOG = 4096
+/** So many strangers are logged one by one. Then the log says their number when it has doubled. */
+const LOGGED_STRANGERS = 8
 
 /** Waits for all other ranks and answers them. */
 export async function receive(meeting: Meeting): Promise<Mesh> {
@@ -32,18 +29,33 @@ export async function receive(meeting: Meeting): Promise<Mesh> {
   }
 }
 
+/** A rank that has proven itself and waits for the table. */
+interface Guest {
+  socket: Socket
+  address: PeerAddress
+  /** Proof over the text of the table. */
+  sign: (table: string) => string
+}
+
 class Reception {
   readonly #meeting: Meeting
+  readonly #key: string
   readonly #server: Server
-  /** Ranks that have announced themselves and wait for the answer. */
-  readonly #guests = new Map<number, { socket: Socket; address: PeerAddress }>()
-  readonly #sockets = new Set<Socket>()
+  readonly #callers: Callers
+  readonly #guests = new Map<number, Guest>()
+  /** Nonces of the hellos that were answered. A recorded hello is not answered again. */
+  readonly #nonces = new Set<string>()
+  #strangers = 0
   #onChange: () => void = () => {}
 
   constructor(meeting: Meeting) {
     this.#meeting = meeting
-    this.#server = createServer(KEEP_ALIVE, socket => this.#receive(socket))
-    this.#server.maxConnections = 4 * meeting.worldSize + 64
+    this.#key = attemptKey(meeting)
+    this.#server = createServer(KEEP_ALIVE)
+    this.#callers = new Callers(this.#server, { idle: MOST_STRANGERS })
+    this.#server.on('connection', socket => {
+      void this.#receive(socket)
+    })
   }
 
   async open(): Promise<void> {
@@ -52,7 +64,7 @@ class Reception {
     const interfaces = isLoopback(host) ? { host } : {}
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject)
-      this.#server.listen({ port, ...interfaces }, resolve)
+      this.#server.listen({ port, backlog: BACKLOG, ...interfaces }, resolve)
     }).catch((error: unknown) => {
       const inUse = errnoCode(error) === 'EADDRINUSE'
       const advice = inUse
@@ -84,16 +96,16 @@ class Reception {
       { length: worldSize - 1 },
       (_, i) => this.#guests.get(i + 1)?.address ?? { host: '', port: 0 },
     )
-    const token = randomBytes(16).toString('hex')
+    const session = makeNonce()
     // Every other rank knows the host of rank 0 from its own connection.
-    const answer = lineOf({ peers: [{ host: '', port: enginePort }, ...others], token })
-    for (const { socket } of this.#guests.values()) socket.end(answer)
+    const table = JSON.stringify({ peers: [{ host: '', port: enginePort }, ...others], session })
+    for (const { socket, sign } of this.#guests.values()) socket.end(lineOf({ table, proof: sign(table) }))
     await Promise.all([...this.#guests.values()].map(guest => flushed(guest.socket)))
-    return { peers: [{ host: '127.0.0.1', port: enginePort }, ...others], token }
+    return { peers: [{ host: '127.0.0.1', port: enginePort }, ...others], token: engineToken(this.#key, session) }
   }
 
   close(): void {
-    for (const socket of this.#sockets) socket.destroy()
+    this.#callers.destroy()
     this.#server.close()
   }
 
@@ -108,60 +120,57 @@ class Reception {
     )
   }
 
-  #receive(socket: Socket): void {
-    const from = `${plainHost(socket.remoteAddress)}:${socket.remotePort}`
-    this.#sockets.add(socket)
-    const drop = (reason: string) => {
-      if (socket.destroyed) return
-      this.#meeting.log(`rendezvous: dropped a connection from ${from}: ${reason}`)
-      socket.destroy()
-    }
-    const slow = setTimeout(() => drop(`no announcement within ${ANNOUNCE_TIMEOUT / 1000} s`), ANNOUNCE_TIMEOUT)
-    socket.on('error', () => socket.destroy())
+  async #receive(socket: Socket): Promise<void> {
+    const host = plainHost(socket.remoteAddress)
+    const late = setTimeout(() => socket.destroy(new Error(`no proof within ${PROOF_TIMEOUT / 1000} s`)), PROOF_TIMEOUT)
     socket.on('close', () => {
-      clearTimeout(slow)
-      this.#sockets.delete(socket)
+      clearTimeout(late)
       this.#leave(socket)
     })
-    readLine(socket, MOST_BYTES.announcement)
-      .then(line => this.#judge(socket, line, drop))
-      .catch((error: unknown) => drop(errnoText(error)))
-      .finally(() => clearTimeout(slow))
+    try {
+      await this.#converse(socket, host)
+    } catch (error) {
+      this.#tell(`${host}:${socket.remotePort ?? ''}`, errnoText(error))
+      socket.destroy()
+    } finally {
+      clearTimeout(late)
+    }
   }
 
-  #judge(socket: Socket, line: string, drop: (reason: string) => void): void {
-    const announcement = parseAnnouncement(line)
-    if (announcement === undefined) return drop('it does not speak the rendezvous protocol')
-    const { rank, port } = announcement
-    const host = plainHost(socket.remoteAddress)
-    const refusal = this.#refusal(announcement)
-    if (refusal) {
-      this.#meeting.log(`rendezvous: refused rank ${rank} from ${host}: ${refusal.refused}`)
-      socket.end(lineOf(refusal))
-      return
-    }
-    const before = this.#guests.get(rank)
-    this.#guests.set(rank, { socket, address: { host, port } })
-    if (before) {
-      this.#meeting.log(`rendezvous: rank ${rank} announced itself again, the newer connection counts`)
-      before.socket.end(lineOf({ refused: `another process announced itself as rank ${rank}`, final: true }))
-    }
+  /**
+   * Speaks the protocol as rank 0, up to the table. Throws a reason, which the other side never
+   * hears.
+   */
+  async #converse(socket: Socket, host: string): Promise<void> {
+    const { worldSize } = this.#meeting
+    const lines = new Lines(socket, MOST_BYTES.fromGuest)
+    const hello = parseHello(await lines.next())
+    if (hello === undefined) throw new Error('it does not speak the rendezvous protocol')
+    const { rank, port, nonce } = hello
+    const proofs = new Proofs(this.#key, hello)
+    if (!isSame(hello.proof, proofs.hello()))
+      throw new Error('it is of another job, attempt or number of ranks, or has another secret')
+    if (this.#nonces.has(nonce)) throw new Error('it repeats what another connection has said')
+    if (rank < 1 || rank >= worldSize) throw new Error(`rank ${rank} is not one of 1 to ${worldSize - 1}`)
+    this.#nonces.add(nonce)
+    const own = makeNonce()
+    socket.write(lineOf({ nonce: own, proof: proofs.challenge(own) }))
+    const answer = parseAnswer(await lines.next())
+    if (answer === undefined || !isSame(answer.proof, proofs.answer(own)))
+      throw new Error(`it repeats what rank ${rank} has said, and cannot answer`)
+    if (this.#guests.has(rank)) throw new Error(`rank ${rank} is here already, with a connection that lives`)
+    if (socket.destroyed) return
+    this.#callers.hold(socket)
+    this.#guests.set(rank, { socket, address: { host, port }, sign: table => proofs.table(own, table) })
     this.#onChange()
   }
 
-  #refusal(guest: Announcement): Refusal | undefined {
-    const { jobUid, attempt, worldSize } = this.#meeting
-    if (guest.jobUid !== jobUid)
-      return { refused: `rank 0 belongs to job ${jobUid}, not ${guest.jobUid}`, final: false }
-    // Rank 0 of an older attempt may still answer while its pod ends, so a newer guest tries again.
-    // An older guest never fits.
-    if (guest.attempt !== attempt)
-      return { refused: `rank 0 runs attempt ${attempt}, not ${guest.attempt}`, final: guest.attempt < attempt }
-    if (guest.worldSize !== worldSize)
-      return { refused: `rank 0 expects ${worldSize} ranks, not ${guest.worldSize}`, final: true }
-    if (guest.rank < 1 || guest.rank >= worldSize)
-      return { refused: `rank ${guest.rank} is not one of 1 to ${worldSize - 1}`, final: true }
-    return undefined
+  /** Logs a connection that was turned away. A flood of them does not become a flood of lines. */
+  #tell(from: string, reason: string): void {
+    const count = ++this.#strangers
+    if (count <= LOGGED_STRANGERS) this.#meeting.log(`rendezvous: dropped a connection from ${from}: ${reason}`)
+    else if (Number.isInteger(Math.log2(count)))
+      this.#meeting.log(`rendezvous: dropped ${count} connections so far, the last one from ${from}: ${reason}`)
   }
 
   #leave(socket: Socket): void {

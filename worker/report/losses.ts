@@ -8,7 +8,12 @@ import { z } from 'zod'
 import { errnoCode } from '../failure.ts'
 import { writing } from './output.ts'
 
-const LossPair = z.object({ loss: z.number().optional(), evaluationLoss: z.number().optional() })
+const LossPair = z.object({
+  loss: z.number().optional(),
+  evaluationLoss: z.number().optional(),
+  /** Steps done when evaluationLoss was measured. */
+  evaluationStep: z.int().optional(),
+})
 
 /** Losses at the very start of the job and now. A resumed run could not know the first ones. */
 export const Losses = z.object({ first: LossPair, last: LossPair })
@@ -20,6 +25,8 @@ export interface LossLine {
   loss?: number
   auxLoss?: number
   gradientNorm?: number
+  /** The one that the step used. */
+  learningRate?: number
   evaluationLoss?: number
 }
 

@@ -69,9 +69,11 @@ export class RunRecord {
     if (this.#window.length > WINDOW) this.#window.shift()
   }
 
-  evaluated(loss: number): void {
-    this.#losses.last.evaluationLoss = loss
-    this.#losses.first.evaluationLoss ??= loss
+  /** `step` counts steps done. */
+  evaluated(step: number, loss: number): void {
+    const { first, last } = this.#losses
+    Object.assign(last, { evaluationLoss: loss, evaluationStep: step })
+    if (first.evaluationLoss === undefined) Object.assign(first, { evaluationLoss: loss, evaluationStep: step })
   }
 
   /** Takes the schedule of the next steps. If it is another one, the rates start anew. */
@@ -127,6 +129,7 @@ export class RunRecord {
       lossMilli: milli(last.loss),
       initialLossMilli: milli(first.loss),
       evaluationLossMilli: milli(last.evaluationLoss),
+      evaluationStep: last.evaluationStep,
       initialEvaluationLossMilli: milli(first.evaluationLoss),
       ...(rates && {
         tokensPerSecond: Math.round(rates.tokensPerSecond),

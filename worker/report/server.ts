@@ -4,6 +4,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { ENV } from '../../crds/contract.ts'
 import { errnoCode, errnoText, WorkerFailure } from '../failure.ts'
+import { Callers } from './callers.ts'
 import type { WorkerMetrics } from './metrics.ts'
 import type { RunRecord } from './record.ts'
 
@@ -20,31 +21,63 @@ export interface Reported {
 interface Page {
   status: number
   type: string
-  body: string
+  /** Bytes are shared by all who read them; a string would be copied for each of them. */
+  body: string | Buffer
 }
 
 const text = (status: number, body: string): Page => ({ status, type: 'text/plain; charset=utf-8', body: `${body}\n` })
-const json = (body: string): Page => ({ status: 200, type: 'application/json', body })
+const json = (body: string | Buffer): Page => ({ status: 200, type: 'application/json', body })
+
+/**
+ * A caller that does not finish its question within this time is dropped, and the connections are
+ * looked through as often. The kubelet waits two seconds for the answer to a probe.
+ */
+const QUESTION_MILLISECONDS = 1000
+/** A trace has megabytes. A caller that does not read its answer within this time is dropped. */
+const ANSWER_MILLISECONDS = 30_000
+const MOST = { idle: 128, held: 16 } as const
+/** Linux allows as many by default (net.core.somaxconn). */
+const BACKLOG = 4096
+/** Metrics are computed at most once in this time. */
+const METRICS_MILLISECONDS = 250
+
+const SET = `network.httpPort of the job (without an operator ${ENV.httpPort})`
 
 /** Serves `reported` until closed. Throws `portInUse` naming the port. */
 export async function serveReport(reported: Reported, at: { port: number; host?: string }): Promise<Server> {
-  const server = createServer((request, response) => {
-    answer(reported, request)
-      .catch((error: unknown) => text(500, errnoText(error)))
-      .then(page => send(response, page))
-      .catch(() => response.destroy())
-  })
-  server.requestTimeout = 5000
-  server.headersTimeout = 5000
-  server.maxConnections = 64
+  const pages = new Pages(reported)
+  const server = createServer(
+    {
+      headersTimeout: QUESTION_MILLISECONDS,
+      requestTimeout: QUESTION_MILLISECONDS,
+      connectionsCheckingInterval: QUESTION_MILLISECONDS / 4,
+      keepAliveTimeout: 5000,
+      maxHeaderSize: 8192,
+    },
+    (request, response) => {
+      callers.hold(request.socket)
+      const slow = setTimeout(() => response.destroy(), ANSWER_MILLISECONDS).unref()
+      response.once('close', () => {
+        clearTimeout(slow)
+        callers.release(request.socket)
+      })
+      pages
+        .answer(request)
+        .catch((error: unknown) => text(500, errnoText(error)))
+        .then(page => send(response, page))
+        .catch(() => response.destroy())
+    },
+  )
+  const callers = new Callers(server, MOST)
+  server.maxRequestsPerSocket = 100
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
-    server.listen(at, resolve)
+    server.listen({ ...at, backlog: BACKLOG }, resolve)
   }).catch((error: unknown) => {
     const advice =
       errnoCode(error) === 'EADDRINUSE'
-        ? `another process listens there; stop it or set ${ENV.httpPort}`
-        : `set ${ENV.httpPort}`
+        ? `another process of the pod listens there; stop it or set ${SET}`
+        : `set ${SET}`
     throw new WorkerFailure(
       'portInUse',
       `The worker cannot serve its reports on port ${at.port} (${errnoText(error)}): ${advice}.`,
@@ -55,27 +88,56 @@ export async function serveReport(reported: Reported, at: { port: number; host?:
   return server
 }
 
-async function answer(reported: Reported, request: IncomingMessage): Promise<Page> {
-  if (request.method !== 'GET' && request.method !== 'HEAD') return text(405, 'use GET')
-  const path = new URL(request.url ?? '/', 'http://worker').pathname
-  switch (path) {
-    case '/healthz':
-      return text(200, 'ok')
-    case '/readyz':
-      return reported.ready ? text(200, 'ok') : text(503, 'waiting for the other ranks')
-    case '/metrics':
-      return {
-        status: 200,
-        type: reported.metrics.registry.contentType,
-        body: await reported.metrics.registry.metrics(),
-      }
-    case '/progress':
-      if (reported.rank !== 0) return text(404, `this is rank ${reported.rank}; rank 0 serves /progress`)
-      return json(JSON.stringify(reported.record.progress()))
-    case '/trace':
-      return reported.trace ? json(reported.trace()) : text(404, 'no step has been run yet')
-    default:
-      return text(404, 'use /progress, /metrics, /healthz, /readyz or /trace')
+/**
+ * The pages of one worker. What takes long is computed once for all who ask, because they ask the
+ * thread that also starts the steps.
+ */
+class Pages {
+  readonly #reported: Reported
+  #trace: { of: () => string; page: Page } | undefined
+  #metrics: { time: number; page: Promise<Page> } | undefined
+
+  constructor(reported: Reported) {
+    this.#reported = reported
+  }
+
+  async answer(request: IncomingMessage): Promise<Page> {
+    const { ready, rank, record } = this.#reported
+    if (request.method !== 'GET' && request.method !== 'HEAD') return text(405, 'use GET')
+    switch ((request.url ?? '/').split('?', 1)[0]) {
+      case '/healthz':
+        return text(200, 'ok')
+      case '/readyz':
+        return ready ? text(200, 'ok') : text(503, 'waiting for the other ranks')
+      case '/metrics':
+        return this.#recentMetrics()
+      case '/progress':
+        if (rank !== 0) return text(404, `this is rank ${rank}; rank 0 serves /progress`)
+        return json(JSON.stringify(record.progress()))
+      case '/trace':
+        return this.#lastTrace()
+      default:
+        return text(404, 'use /progress, /metrics, /healthz, /readyz or /trace')
+    }
+  }
+
+  #lastTrace(): Page {
+    const { trace } = this.#reported
+    if (trace === undefined) return text(404, 'no step has been run yet')
+    if (this.#trace?.of !== trace) this.#trace = { of: trace, page: json(Buffer.from(trace())) }
+    return this.#trace.page
+  }
+
+  async #recentMetrics(): Promise<Page> {
+    const time = performance.now()
+    if (this.#metrics === undefined || time - this.#metrics.time > METRICS_MILLISECONDS)
+      this.#metrics = { time, page: this.#currentMetrics() }
+    return this.#metrics.page
+  }
+
+  async #currentMetrics(): Promise<Page> {
+    const { registry } = this.#reported.metrics
+    return { status: 200, type: registry.contentType, body: await registry.metrics() }
   }
 }
 

@@ -3,6 +3,7 @@
 
 import type { Logger } from 'pino'
 import type { WorkerConfig } from '../config.ts'
+import { keepJob } from '../report/job-copy.ts'
 import { LossLog } from '../report/losses.ts'
 import type { WorkerMetrics } from '../report/metrics.ts'
 import type { RunRecord, StepFigures } from '../report/record.ts'
@@ -28,6 +29,13 @@ interface Result {
   checkpoint: object | undefined
 }
 
+/** Figures of a step for losses.jsonl alone. */
+interface More {
+  gradientNorm: number
+  learningRate: number
+  auxLoss: () => number
+}
+
 export class Reporting {
   readonly #options: ReportingOptions
   #losses: LossLog | undefined
@@ -44,7 +52,9 @@ export class Reporting {
   begin(step: number): void {
     const { outputDirectory, rank } = this.#options.config
     this.#resumedAt = step
-    if (outputDirectory !== undefined && rank === 0) this.#losses = new LossLog(outputDirectory, step)
+    if (outputDirectory === undefined || rank !== 0) return
+    keepJob(outputDirectory, this.#options.config)
+    this.#losses = new LossLog(outputDirectory, step)
   }
 
   /** Keeps the runs of a step that began at `started`, as given by performance.now(). */
@@ -56,17 +66,17 @@ export class Reporting {
   }
 
   /** Calls `auxLoss`, which may have to copy from a GPU, only if losses are written to a file. */
-  stepDone(step: number, figures: StepFigures, more: { gradientNorm: number; auxLoss: () => number }): void {
+  stepDone(step: number, figures: StepFigures, more: More): void {
     const { record, metrics } = this.#options
     record.stepDone(step, figures)
     metrics.stepDone(figures)
-    const { gradientNorm, auxLoss } = more
-    this.#losses?.append({ step, loss: figures.loss, auxLoss: auxLoss(), gradientNorm })
+    const { auxLoss, ...rest } = more
+    this.#losses?.append({ step, loss: figures.loss, auxLoss: auxLoss(), ...rest })
   }
 
   evaluated(step: number, evaluationLoss: number): void {
     const { config, record, log } = this.#options
-    record.evaluated(evaluationLoss)
+    record.evaluated(step, evaluationLoss)
     this.#losses?.append({ step, evaluationLoss })
     if (config.rank === 0) log.info({ step, evaluationLoss }, 'evaluation')
   }
@@ -112,7 +122,7 @@ export class Reporting {
       totalSteps: config.spec.training.steps,
       worldSize: config.worldSize,
       loss: { first: first.loss, last: last.loss },
-      evaluationLoss: { first: first.evaluationLoss, last: last.evaluationLoss },
+      evaluationLoss: { first: first.evaluationLoss, last: last.evaluationLoss, step: last.evaluationStep },
       ...record.rates(),
       schedule: record.schedule,
       ...plans,

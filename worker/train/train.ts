@@ -5,6 +5,7 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { Checkpointer } from '../checkpoint/checkpointer.ts'
+import type { Trained } from '../checkpoint/contents.ts'
 import { type CheckpointPlace, type Held, heldTensors } from '../checkpoint/place.ts'
 import type { WorkerConfig } from '../config.ts'
 import type { TokenData } from '../data/data.ts'
@@ -19,11 +20,12 @@ import type { RunRecord } from '../report/record.ts'
 import type { Sharing } from '../schedule/schedule.ts'
 import { defaultThreads } from '../threads.ts'
 import { Buffers } from './buffers.ts'
-import type { LearningRate } from './learning-rate.ts'
+import { type LearningRate, learningRate } from './learning-rate.ts'
 import { Profiler } from './profiler.ts'
 import { Programs } from './programs.ts'
 import { Reporting } from './reporting.ts'
 import { Rescheduler } from './rescheduler.ts'
+import { resumption } from './resumption.ts'
 
 export interface Job {
   config: WorkerConfig
@@ -52,7 +54,11 @@ export async function train(job: Job): Promise<Ending> {
 }
 
 /** The place of the checkpoints; undefined without an output folder. */
-function placeOf({ config, model }: Job, reduce: Reduce): Omit<CheckpointPlace, 'gang'> | undefined {
+function placeOf(
+  { config, model }: Job,
+  reduce: Reduce,
+  trained: () => Trained,
+): Omit<CheckpointPlace, 'gang'> | undefined {
   if (config.outputDirectory === undefined) return undefined
   return {
     directory: join(config.outputDirectory, 'checkpoints'),
@@ -62,6 +68,7 @@ function placeOf({ config, model }: Job, reduce: Reduce): Omit<CheckpointPlace, 
     jobUid: config.jobUid,
     attempt: config.attempt,
     seed: config.spec.training.seed,
+    trained,
     reduce,
   }
 }
@@ -80,7 +87,7 @@ function sharingOf({ backend, rendezvous, worldSize, computeThreads }: WorkerCon
 class Trainer {
   readonly #job: Job
   readonly #reduce: Reduce
-  readonly #rate: LearningRate
+  #rate: LearningRate
   readonly #programs: Programs
   readonly #profiler: Profiler
   readonly #rescheduler: Rescheduler
@@ -115,14 +122,22 @@ class Trainer {
     // The first load allocates persistent memory, and with it every tensor.
     programs.load()
     this.#held = heldTensors(model, rank, name => this.#buffers.floats(name))
-    this.#checkpoints = new Checkpointer({ place: placeOf(job, reduce), held: this.#held, record, log })
+    this.#checkpoints = new Checkpointer({
+      place: placeOf(job, reduce, () => this.#trained),
+      held: this.#held,
+      record,
+      log,
+    })
   }
 
   /** Restores the parameters, or initialises and evaluates them. */
   async begin(): Promise<void> {
-    const { engine, record } = this.#job
+    const { engine, record, log } = this.#job
     record.scheduled(this.#programs.description)
     this.#step = await this.#checkpoints.restore()
+    const { learningRate: rate, warnings } = resumption(this.#checkpoints.trained, this.#trained, this.#step)
+    this.#rate = rate
+    for (const warning of warnings) log.warn(warning)
     if (this.#step > 0) engine.upload(this.#heldNames)
     else {
       const outcome = await everywhere(this.#reduce, async () => this.#initialise())
@@ -187,7 +202,8 @@ class Trainer {
       shareOfMoe: mean(all.shareOfMoe),
     }
     const step = ++this.#step
-    this.#reporting.stepDone(step, figures, { gradientNorm, auxLoss: () => this.#buffers.auxLoss })
+    const rate = learningRate(step - 1, this.#rate)
+    this.#reporting.stepDone(step, figures, { gradientNorm, learningRate: rate, auxLoss: () => this.#buffers.auxLoss })
     this.#checkpoints.stepDone(milliseconds, wasWriting)
     await this.#rescheduler.follow({ step, milliseconds: mean(all.engineTime), disturbed: all.disturbed })
     this.#reporting.logStep(step)
@@ -216,6 +232,14 @@ class Trainer {
       else data.fill(0)
     }
     this.#job.engine.upload(this.#heldNames)
+  }
+
+  /** What a checkpoint of this moment says about its training. */
+  get #trained(): Trained {
+    const { data, config } = this.#job
+    const { builtin, path, tokens } = config.spec.data
+    const source = path ?? `builtin ${builtin}`
+    return { data: { source, tokens, length: data.length }, learningRate: this.#rate }
   }
 
   get #heldNames(): string[] {

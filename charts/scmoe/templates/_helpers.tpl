@@ -34,8 +34,30 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{- /*
+The reference of an image. `key` is its value below image, `name` its name in image.registry, and
+`root` the context of the template. Empty for gpuWorker if it is nowhere.
+*/}}
 {{- define "scmoe.image" -}}
-{{- if .image.digest }}{{ printf "%s@%s" .image.repository .image.digest }}{{ else }}{{ printf "%s:%s" .image.repository (.image.tag | default .appVersion) }}{{ end }}
+{{- $image := index .root.Values.image .key }}
+{{- $registry := .root.Values.image.registry }}
+{{- $repository := $image.repository }}
+{{- if and (not $repository) $registry }}
+{{- $repository = printf "%s/%s" $registry .name }}
+{{- end }}
+{{- if $repository }}
+{{- if $image.digest }}{{ printf "%s@%s" $repository $image.digest }}{{ else }}{{ printf "%s:%s" $repository ($image.tag | default .root.Chart.AppVersion) }}{{ end }}
+{{- else if ne .key "gpuWorker" }}
+{{- fail (printf "image.registry and image.%s.repository are empty, and the images of ScMoE are in no public registry: in a checkout run `npm run build && npx node tools/images/main.ts --push REGISTRY`, which builds the images, pushes them to your registry and prints the helm command that installs them" .key) }}
+{{- end }}
+{{- end }}
+
+{{- /* The operator's pods and the other peers that may read the reports of workers, as JSON. */}}
+{{- define "scmoe.reportReaders" -}}
+{{- $namespace := dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace) -}}
+{{- $pods := dict "matchLabels" (include "scmoe.selector" . | fromYaml) -}}
+{{- $operator := dict "namespaceSelector" $namespace "podSelector" $pods -}}
+{{ concat (list $operator) .Values.jobs.networkPolicy.reportReaders | toJson }}
 {{- end }}
 
 {{- /* Security contexts that the Pod Security level "restricted" admits. */}}

@@ -5,6 +5,7 @@ import { helm } from '../../../tools/cluster/helm.ts'
 import { run, Server } from '../../support/api/crd-server.ts'
 
 const BUILD_MILLISECONDS = 900_000
+const REGISTRY = ['--set', 'image.registry=registry.example.com/ml']
 const ACCOUNT = 'system:serviceaccount:scmoe-system:scmoe'
 
 let server: Server
@@ -25,12 +26,13 @@ const may = async (verb: string, resource: string, namespace: string) =>
   (await server.kubectl('auth', 'can-i', verb, resource, '--namespace', namespace, '--as', ACCOUNT)).ok
 
 const requests = (rules: readonly Rule[]) =>
-  rules.flatMap(({ apiGroups, resources, verbs }) =>
+  rules.flatMap(({ apiGroups, resources, resourceNames, verbs }) =>
     verbs.flatMap(verb =>
       resources.map(resource => {
         const [name = '', sub] = resource.split('/')
         const group = apiGroups[0] === '' ? '' : `.${apiGroups[0]}`
-        return { verb, resource: `${name}${group}`, args: sub === undefined ? [] : ['--subresource', sub] }
+        const object = resourceNames === undefined ? '' : `/${resourceNames[0]}`
+        return { verb, resource: `${name}${group}${object}`, args: sub === undefined ? [] : ['--subresource', sub] }
       }),
     ),
   )
@@ -90,7 +92,7 @@ describe.each(['4', '3'] as const)('the chart with Helm %s on a real API server'
     await server.established()
     await server.create(`early-${major}`, 'workers: {replicas: 2}')
     expect(await specFields()).not.toContain('scheduling')
-    await must('upgrade', 'scmoe', 'charts/scmoe', '--set', 'logging.level=debug')
+    await must('upgrade', 'scmoe', 'charts/scmoe', ...REGISTRY, '--set', 'logging.level=debug')
     await expect.poll(specFields, { timeout: 10_000 }).toContain('scheduling')
     expect(
       await server.must('get', 'scmoejob', `early-${major}`, '--output', 'jsonpath={.spec.workers.replicas}'),
@@ -125,6 +127,7 @@ describe.each(['4', '3'] as const)('the chart with Helm %s on a real API server'
     expect(await refusedTo(LEADER_ELECTION_RULES, 'scmoe-system')).toEqual([])
     for (const [verb, resource] of [
       ['get', 'secrets'],
+      ['get', 'scmoejobs.scmoe.dev'],
       ['update', 'scmoejobs.scmoe.dev'],
       ['patch', 'pods'],
       ['update', 'services'],
@@ -138,13 +141,14 @@ describe.each(['4', '3'] as const)('the chart with Helm %s on a real API server'
     const exec = ['auth', 'can-i', 'create', 'pods', '--subresource', 'exec', '--as', ACCOUNT]
     expect((await server.kubectl(...exec)).ok).toBe(false)
     expect(await may('create', 'leases.coordination.k8s.io', 'default')).toBe(false)
+    expect(await may('update', 'leases.coordination.k8s.io/of-another', 'scmoe-system')).toBe(false)
   })
 
   it('leaves the CRD and the jobs when it is removed, and takes them over when it comes back', async () => {
     await server.create(`job-${major}`)
     await must('uninstall', 'scmoe')
     expect(await server.must('get', 'scmoejobs')).toContain(`job-${major}`)
-    await must('install', 'scmoe', 'charts/scmoe')
+    await must('install', 'scmoe', 'charts/scmoe', ...REGISTRY)
     await must('uninstall', 'scmoe')
     await server.must('delete', 'crd', 'scmoejobs.scmoe.dev')
   })

@@ -5,7 +5,7 @@ import { TRANSITIONS } from '../../../crds/definition/transitions.ts'
 import { fill } from '../../../crds/rule.ts'
 import { refusalLines, Server } from '../../support/api/crd-server.ts'
 
-const VOLUME = 'checkpoint: {volume: {emptyDir: {}}}'
+const VOLUME = 'checkpoint: {volume: {hostPath: {path: /srv}}}'
 
 let server: Server
 let job = ''
@@ -55,7 +55,7 @@ describe('an update', () => {
     ['overlap', { overlap: { strategy: 'Sequential' } }],
     ['network', { network: { port: 30_000 } }],
     ['failurePolicy', { failurePolicy: { maxRestarts: 0 } }],
-    ['checkpoint.volume', { checkpoint: { volume: { emptyDir: { medium: 'Memory' } } } }],
+    ['checkpoint.volume', { checkpoint: { volume: { hostPath: { path: '/srv/other' } } } }],
     ['checkpoint.subPath', { checkpoint: { subPath: 'a' } }],
     ['checkpoint', { checkpoint: null }],
     ['training.steps', { training: { steps: 9 } }],
@@ -76,8 +76,31 @@ describe('an update', () => {
     ])
   })
 
+  // Seen failing without the rule: the steps of a finished job were raised, and nothing happened.
+  it.each(['Complete', 'Failed'])('may not raise steps of a job that is %s, and says what to do', async state => {
+    const patch = JSON.stringify({ status: { state } })
+    await server.must('patch', 'scmoejob', job, '--subresource=status', '--type=merge', '--patch', patch)
+    expect(await update({ training: { steps: 20 } })).toEqual([
+      `spec.training.steps: Invalid value: training.steps cannot be raised any more, because the job is ${state}: delete the job and apply it again with more steps; it goes on from the newest checkpoint in its volume`,
+    ])
+    expect(await update({ reporting: { intervalSeconds: 60 } })).toEqual([])
+  })
+
+  it.each([
+    ['no checkpoint', ''],
+    ['a checkpoint that goes with the pods', 'checkpoint: {volume: {emptyDir: {}}}'],
+  ])('may raise steps of a job with %s only while it is suspended', async (_, checkpoint) => {
+    job = `job-${++jobs}`
+    await server.create(job, checkpoint)
+    expect(await update({ training: { steps: 20 } })).toEqual([
+      expect.stringContaining('training.steps can be raised only with a checkpoint in a volume that outlives the pods'),
+    ])
+    expect(await update({ suspend: true })).toEqual([])
+    expect(await update({ training: { steps: 20 } })).toEqual([])
+  })
+
   it('is tried for every rule', () => {
-    expect(TRANSITIONS).toHaveLength(26)
+    expect(TRANSITIONS).toHaveLength(28)
   })
 
   it('may change workers of a suspended job, and resume it at once', async () => {

@@ -28,7 +28,7 @@ beforeAll(async () => {
   operator = await Operator.start(kubeconfig, '--watch-idle-seconds=3')
   kubelet = new Kubelet(api.kube, { autoReady: true })
   ns = await api.namespace()
-  await api.collectGarbage()
+  await api.control('garbage-collector-controller')
 })
 afterEach(() => {
   proxy.delay(0)

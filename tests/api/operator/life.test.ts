@@ -60,12 +60,12 @@ describe.concurrent('a job that goes well', () => {
       clusterIP: 'None',
       publishNotReadyAddresses: true,
     })
-    expect((await ns.list<KubeObject & { spec: object }>('PodDisruptionBudget'))[0]?.spec).toMatchObject({
-      minAvailable: 1,
-    })
 
     for (const pod of pods) await kubelet.ready(pod)
     const status = await ns.status('gpt', ({ state, workers }) => state === 'Running' && workers?.ready === 2)
+    expect((await ns.list<KubeObject & { spec: object }>('PodDisruptionBudget'))[0]?.spec).toMatchObject({
+      minAvailable: 1,
+    })
     expect(status.conditions?.filter(({ status: holds }) => holds === 'True').map(({ type }) => type)).toEqual([
       'WorkersReady',
       'Running',
@@ -320,7 +320,7 @@ describe('hands off', () => {
   it('a deleted job: the garbage collector finds everything, and nothing comes back', async () => {
     const ns = await api.namespace()
     await running(ns)
-    await api.collectGarbage()
+    await api.control('garbage-collector-controller')
     await ns.deleteJob('gpt')
     await waitFor('everything to be gone', async () => {
       const left = await Promise.all(

@@ -7,6 +7,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, describe, expect, it } from 'vitest'
+import type { Figure } from '../../../bench/turns/figures.ts'
+import type { Disturbance } from '../../../bench/turns/watch.ts'
 import { obstacle } from '../../../bench/world/network.ts'
 
 const root = join(import.meta.dirname, '../../..')
@@ -26,6 +28,20 @@ const EXPECTED = [
 
 interface Result {
   rows: Record<string, string | number | null>[]
+  figures: Figure[]
+  disturbance: Disturbance
+}
+
+/** Every benchmark has figures and says how disturbed it was. */
+function expectFigures({ figures, disturbance }: Result): void {
+  expect(figures.length).toBeGreaterThan(0)
+  for (const { name, value, aim, met, low, high } of figures) {
+    expect(Number.isFinite(value), name).toBe(true)
+    expect(met === null, name).toBe(aim === null)
+    if (low !== null && high !== null) expect([low, value, high].toSorted((a, b) => a - b)).toEqual([low, value, high])
+  }
+  expect(disturbance.turns).toBeGreaterThan(0)
+  expect(disturbance.disturbed).toBeLessThanOrEqual(disturbance.turns)
 }
 
 async function bench(name: string, ...words: string[]): Promise<Result> {
@@ -42,7 +58,16 @@ if (reason !== undefined) console.warn(`skipped: ${reason}`)
 describe.skipIf(reason !== undefined)('benchmarks', { timeout: DEADLINE }, () => {
   // The benchmark itself fails if ranks disagree or a schedule changes a bit of loss or norm.
   it('overlap has a row for every kind and schedule of a regime and phase', async () => {
-    const { rows } = await bench('overlap', '--regimes', '50', '--phases', 'train,forward')
+    const result = await bench('overlap', '--regimes', '50', '--phases', 'train,forward')
+    const { rows } = result
+    expectFigures(result)
+    expect(result.figures.map(({ name, aim }) => `${name}: ${aim}`)).toEqual(
+      expect.arrayContaining([
+        '50 %, train: times as fast as sequential Top2: >= 1.4',
+        '50 %, forward: hidden: >= 98',
+        '50 %, train: over pipelined Top2: > 1',
+      ]),
+    )
     for (const phase of ['train', 'forward']) {
       const own = rows.filter(row => row['phase'] === phase)
       const strategies = own.map(row => `${row['kind']} ${row['position'] ?? ''} ${row['strategy']}`)
@@ -66,7 +91,9 @@ describe.skipIf(reason !== undefined)('benchmarks', { timeout: DEADLINE }, () =>
   })
 
   it('step has a row for both kinds with and without a limit', async () => {
-    const { rows } = await bench('step')
+    const result = await bench('step')
+    const { rows } = result
+    expectFigures(result)
     expect(rows.map(row => `${row['kind']} ${row['strategy']} ${row['linkMbit']}`)).toEqual(
       [null, 300].flatMap(link =>
         ['Top2', 'ScMoE'].flatMap(kind => ['Sequential', 'Auto'].map(strategy => `${kind} ${strategy} ${link}`)),
@@ -76,7 +103,9 @@ describe.skipIf(reason !== undefined)('benchmarks', { timeout: DEADLINE }, () =>
   })
 
   it('exchange has a rate for every size', async () => {
-    const { rows } = await bench('exchange')
+    const result = await bench('exchange')
+    const { rows } = result
+    expectFigures(result)
     expect(rows.length).toBe(1)
     expect(rows[0]?.['megabytesPerSecond']).toBeGreaterThan(0)
   })

@@ -10,6 +10,8 @@ import { temporaryFolder } from '../../support/worker-gang.ts'
 const ROOT = join(import.meta.dirname, '../../..')
 const positive = z.number().positive()
 const Result = z.object({
+  disturbance: z.object({ turns: z.int().positive() }),
+  figures: z.array(z.object({ name: z.string(), value: z.number(), aim: z.literal('<= 0.1'), met: z.boolean() })),
   rows: z.array(
     z.object({
       ranks: z.int(),
@@ -33,8 +35,9 @@ test('the benchmark of what a checkpoint costs has figures for one rank and for 
   const file = join(temporaryFolder(), 'result.json')
   const env = { ...process.env, ...COMPILED }
   await promisify(execFile)(process.execPath, [join(ROOT, 'bench/checkpoint.ts'), '--quick', '--json', file], { env })
-  const { rows } = Result.parse(JSON.parse(readFileSync(file, 'utf8')))
+  const { rows, figures } = Result.parse(JSON.parse(readFileSync(file, 'utf8')))
   expect(rows.map(({ ranks }) => ranks)).toEqual([1, 2])
+  expect(figures.map(({ value }) => value)).toEqual(rows.map(({ costPercent }) => costPercent / 100))
   for (const row of rows) {
     expect(row.stalledMilliseconds).toBeGreaterThanOrEqual(row.copyMilliseconds)
     // 0.2 million parameters with two moments each.

@@ -1,6 +1,5 @@
 // Tests of all_reduce, of connecting ranks and of ranks that are lost. Each rank is a process.
 
-import { type Socket, connect as tcp } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { freePort } from '../../../tools/free-port.ts'
@@ -191,39 +190,5 @@ describe('a peer', () => {
     await early
     const sums = await world.each(rank => rank.call('allReduce', Float64Array.of(1)))
     expect(sums.map(sum => sum[0])).toEqual([2, 2])
-  })
-})
-
-describe('strangers', () => {
-  it('that say nothing, or the wrong thing, on the listening port are no hindrance', async () => {
-    await using world = new World(3)
-    await world.create()
-    const ports = await world.each(rank => rank.call('listen'))
-    const magic = Buffer.from('ScMo\x01\0\0\0\x01\0\0\0\x03\0\0\0')
-    const says = [
-      Buffer.alloc(0),
-      Buffer.from('GET / HTTP/1.1\r\nHost: example\r\n\r\n'.repeat(100)),
-      magic,
-      Buffer.concat([magic, Buffer.alloc(32, 1)]),
-      Buffer.alloc(100_000, 0xff),
-    ]
-    const strangers: Socket[] = []
-    for (const { port } of ports) {
-      for (const said of [...says, ...says, ...says]) {
-        const stranger = tcp(port, '127.0.0.1')
-        stranger.on('error', () => undefined) // being dropped is what is expected
-        stranger.write(said)
-        strangers.push(stranger)
-      }
-    }
-    await sleep(100)
-    try {
-      const peers = ports.map(({ port }) => ({ host: '127.0.0.1', port }))
-      await world.each(rank => rank.call('connect', peers, 'attempt'))
-      const sums = await world.each((rank, index) => rank.call('allReduce', Float64Array.of(index)))
-      expect(sums.map(sum => sum[0])).toEqual([3, 3, 3])
-    } finally {
-      for (const stranger of strangers) stranger.destroy()
-    }
   })
 })

@@ -191,7 +191,7 @@ export const RULE_CASES: readonly Case[] = [
     name: "the port of the server of the worker's second rank",
     spec: 'network: {port: 8081}\n  workers: {gpusPerWorker: 2}',
     says: [
-      'spec.network.port: Invalid value: network.port is 8081, where the worker answers probes and progress requests: use another port',
+      'spec.network.port: Invalid value: network.port is 8081, where the worker answers probes and progress requests (network.httpPort 8080): change one of them',
     ],
   },
   {
@@ -289,7 +289,7 @@ export const RULE_CASES: readonly Case[] = [
     name: "the port of the worker's own server",
     spec: 'network: {port: 8080}',
     says: [
-      'spec.network.port: Invalid value: network.port is 8080, where the worker answers probes and progress requests: use another port',
+      'spec.network.port: Invalid value: network.port is 8080, where the worker answers probes and progress requests (network.httpPort 8080): change one of them',
     ],
   },
   {
@@ -325,7 +325,7 @@ export const RULE_CASES: readonly Case[] = [
     spec: 'model: {blocks: 3}\n  network: {port: 8080}',
     says: [
       'spec.model.blocks: Invalid value: model.blocks is 3, which is not a multiple of model.moeLayerFrequency 2, the number of blocks for each MoE layer: change one of them',
-      'spec.network.port: Invalid value: network.port is 8080, where the worker answers probes and progress requests: use another port',
+      'spec.network.port: Invalid value: network.port is 8080, where the worker answers probes and progress requests (network.httpPort 8080): change one of them',
     ],
   },
   {

@@ -6,6 +6,7 @@ import type { Progress } from '../../../crds/contract.ts'
 import { ApiError, isCode } from '../../../operator/api/errors.ts'
 import type { Kube } from '../../../operator/api/kube.ts'
 import { type Pod, pathOf } from '../../../operator/objects/wire.ts'
+import { recordOf } from '../operator-world.ts'
 import { waitFor } from './operator.ts'
 
 export type End = { exitCode: number; message?: string; reason?: string; at?: number }
@@ -54,8 +55,15 @@ export class Kubelet {
     })
   }
 
+  /** Writes any status, as it is said. The pod has its node before. */
+  async says(pod: Pod, status: object): Promise<void> {
+    if (pod.spec?.nodeName === undefined) await this.#bind(pod)
+    await this.#patch(pod, status)
+  }
+
   async unready(pod: Pod): Promise<void> {
-    await this.#patch(pod, { conditions: [ready(false)] })
+    const containerStatuses = [status(pod, { running: { startedAt: seconds(Date.now()) } }, false)]
+    await this.#patch(pod, { conditions: [ready(false)], containerStatuses })
   }
 
   async waiting(pod: Pod, reason: string, message: string): Promise<void> {
@@ -84,10 +92,11 @@ export class Kubelet {
     await this.#patch(pod, { phase: 'Pending', conditions })
   }
 
+  /** A worker that ends well leaves the record of all its steps, unless `message` is another. */
   async end(pod: Pod, { exitCode, message, reason, at = Date.now() }: End): Promise<void> {
     const terminated = {
       exitCode,
-      message,
+      message: message ?? (exitCode === 0 ? recordOf(pod, new Date(at)) : undefined),
       reason: reason ?? (exitCode === 0 ? 'Completed' : 'Error'),
       finishedAt: seconds(at),
     }

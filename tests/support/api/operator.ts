@@ -89,11 +89,11 @@ export class Api {
     return kubeconfig
   }
 
-  /** Starts the real garbage collector. */
-  async collectGarbage(): Promise<void> {
+  /** Starts real controllers of Kubernetes. */
+  async control(...controllers: string[]): Promise<void> {
     const paths = await binaries(['kube-controller-manager'])
     const flags = [
-      '--controllers=garbage-collector-controller',
+      `--controllers=${controllers.join(',')}`,
       '--leader-elect=false',
       '--secure-port=0',
       '--bind-address=127.0.0.1',

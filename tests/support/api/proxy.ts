@@ -1,7 +1,13 @@
 // A proxy between the operator and the API server that fails as networks and servers fail.
 
 import { writeFileSync } from 'node:fs'
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 import { Agent, request } from 'node:https'
 import { KubeConfig } from '@kubernetes/client-node'
 
@@ -28,6 +34,9 @@ export class FaultProxy {
   readonly waits: number[] = []
   /** Page size of all lists, whatever was asked for. */
   pageSize: number | undefined
+  /** Milliseconds that the clock of every third answer is ahead. */
+  dateAheadMilliseconds = 0
+  #answers = 0
   /** Number of requests that came while the proxy was cut off. */
   turnedAway = 0
   readonly #server: Server
@@ -187,7 +196,7 @@ export class FaultProxy {
         return
       }
       if (answer.statusCode === 201 && /\/pods(\?|$)/.test(url)) this.#noteName(answer)
-      outgoing.writeHead(answer.statusCode ?? 502, answer.headers)
+      outgoing.writeHead(answer.statusCode ?? 502, this.#dated(answer.headers))
       outgoing.flushHeaders()
       if (isWatch(method, url)) this.#watches.add(outgoing)
       answer.on('data', (chunk: Buffer) => {
@@ -204,6 +213,14 @@ export class FaultProxy {
       if (last === undefined) upstream.destroy()
     })
     incoming.pipe(upstream)
+  }
+
+  #dated(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+    const { date = '' } = headers
+    const isWrong = ++this.#answers % 3 === 0 && this.dateAheadMilliseconds !== 0
+    return isWrong
+      ? { ...headers, date: new Date(Date.parse(date) + this.dateAheadMilliseconds).toUTCString() }
+      : headers
   }
 
   #noteName(answer: IncomingMessage): void {

@@ -3,6 +3,7 @@
 
 import { join } from 'node:path'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
+import type { Trained } from '../../../worker/checkpoint/contents.ts'
 import { type CheckpointPlace, type Held, heldTensors } from '../../../worker/checkpoint/place.ts'
 import { restoreCheckpoint } from '../../../worker/checkpoint/restore.ts'
 import { type Saved, Saving } from '../../../worker/checkpoint/saving.ts'
@@ -36,6 +37,11 @@ export function stateOf(config: ModelConfig, rank: number, step?: number): Held[
   return held
 }
 
+export const TRAINED: Trained = {
+  data: { source: '/data/tokens', tokens: 'uint16', length: 1000 },
+  learningRate: { peak: 6e-4, warmupSteps: 20, totalSteps: 200, from: 100, reached: 0.5 },
+}
+
 /** The values of all tensors that a rank holds. */
 export const valuesOf = (held: readonly Held[]) => held.map(({ data }) => data)
 
@@ -52,6 +58,7 @@ export const places = (folder: string, config: ModelConfig, change: Change = {})
     attempt: 1,
     gang: 'one',
     seed: 1,
+    trained: () => TRAINED,
     reduce,
     ...change,
   }))

@@ -3,7 +3,12 @@ import { readFileSync } from 'node:fs'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { parse, parseAllDocuments } from 'yaml'
 import { z } from 'zod'
-import { LEADER_ELECTION_RULES, NAMESPACE_RULES, PROVIDER_RULES } from '../../../operator/objects/permissions.ts'
+import {
+  LEADER_ELECTION_RULES,
+  NAMESPACE_RULES,
+  NETWORK_POLICY_RULES,
+  PROVIDER_RULES,
+} from '../../../operator/objects/permissions.ts'
 import { PROVIDERS } from '../../../operator/objects/providers.ts'
 import { parseOptions } from '../../../operator/options.ts'
 import { helm } from '../../../tools/cluster/helm.ts'
@@ -19,7 +24,12 @@ const Manifest = z.looseObject({
 })
 const Role = Manifest.extend({
   rules: z.array(
-    z.strictObject({ apiGroups: z.array(z.string()), resources: z.array(z.string()), verbs: z.array(z.string()) }),
+    z.strictObject({
+      apiGroups: z.array(z.string()),
+      resources: z.array(z.string()),
+      resourceNames: z.array(z.string()).optional(),
+      verbs: z.array(z.string()),
+    }),
   ),
 })
 const Container = z.looseObject({
@@ -45,8 +55,9 @@ beforeAll(async () => {
   program = await helm('4')
 })
 
+const REGISTRY = ['--set', 'image.registry=registry.example.com/ml']
 const render = (...args: string[]) =>
-  spawnSync(program, ['template', 'scmoe', CHART, '--namespace', 'scmoe-system', ...args], {
+  spawnSync(program, ['template', 'scmoe', CHART, '--namespace', 'scmoe-system', ...REGISTRY, ...args], {
     encoding: 'utf8',
     maxBuffer: 2 ** 26,
   })
@@ -64,13 +75,15 @@ const container = (...args: string[]) => deployment(...args).spec.template.spec.
 
 describe('the chart', () => {
   it('passes helm lint --strict', () => {
-    expect(execFileSync(program, ['lint', '--strict', CHART], { encoding: 'utf8' })).toContain('0 chart(s) failed')
+    expect(execFileSync(program, ['lint', '--strict', CHART, ...REGISTRY], { encoding: 'utf8' })).toContain(
+      '0 chart(s) failed',
+    )
   })
 
   it('has the version of the package', () => {
     const { version } = z.object({ version: z.string() }).parse(JSON.parse(readFileSync('package.json', 'utf8')))
     expect(parse(readFileSync(`${CHART}/Chart.yaml`, 'utf8'))).toMatchObject({ version, appVersion: version })
-    expect(container().image).toBe(`scmoe/operator:${version}`)
+    expect(container().image).toBe(`registry.example.com/ml/operator:${version}`)
   })
 
   it('installs these objects', () => {
@@ -87,11 +100,23 @@ describe('the chart', () => {
       'Deployment/scmoe',
       'Pod/scmoe-test',
       'Role/scmoe-leader-election',
+      'Role/scmoe-test',
       'RoleBinding/scmoe-leader-election',
+      'RoleBinding/scmoe-test',
       'ScMoEJob/scmoe-test',
       'Service/scmoe-metrics',
       'ServiceAccount/scmoe',
+      'ServiceAccount/scmoe-test',
+      'ValidatingAdmissionPolicy/scmoe-warnings',
+      'ValidatingAdmissionPolicyBinding/scmoe-warnings',
     ])
+  })
+
+  it('warns of doubtful jobs, unless told otherwise, and refuses none', () => {
+    const binding = ofKind('ValidatingAdmissionPolicyBinding')
+    expect(binding).toMatchObject([{ spec: { policyName: 'scmoe-warnings', validationActions: ['Warn'] } }])
+    const off = manifests('--set', 'admissionWarnings.enabled=false').map(({ kind }) => kind)
+    expect(off.filter(each => each.startsWith('ValidatingAdmission'))).toEqual([])
   })
 
   it('leaves the CRD alone where told so', () => {
@@ -101,7 +126,7 @@ describe('the chart', () => {
   it('gives the operator the rights it asks for, and no others', () => {
     const roles = [...ofKind('ClusterRole'), ...ofKind('Role')].map(role => Role.parse(role))
     const rulesOf = (name: string) => roles.find(({ metadata }) => metadata.name === name)?.rules
-    expect(rulesOf('scmoe')).toEqual(NAMESPACE_RULES)
+    expect(rulesOf('scmoe')).toEqual([...NAMESPACE_RULES, ...NETWORK_POLICY_RULES])
     expect(rulesOf('scmoe-leader-election')).toEqual(LEADER_ELECTION_RULES)
   })
 
@@ -112,21 +137,40 @@ describe('the chart', () => {
       schedulerName: 'mine',
     })
     const role = ofKind('ClusterRole', ...args).find(({ metadata }) => metadata.name === 'scmoe')
-    expect(Role.parse(role).rules).toEqual([...NAMESPACE_RULES, ...PROVIDER_RULES[provider]])
+    expect(Role.parse(role).rules).toEqual([...NAMESPACE_RULES, ...NETWORK_POLICY_RULES, ...PROVIDER_RULES[provider]])
+  })
+
+  it('gives jobs network policies that let in the operator and the named peers, or none', () => {
+    const prometheus = { namespaceSelector: { matchLabels: { team: 'monitoring' } } }
+    const args = ['--set-json', `jobs.networkPolicy.reportReaders=${JSON.stringify([prometheus])}`]
+    const { matchLabels } = deployment().spec.selector
+    const operator = {
+      namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': 'scmoe-system' } },
+      podSelector: { matchLabels },
+    }
+    expect(parseOptions(container(...args).args)).toMatchObject({
+      networkPolicies: true,
+      reportReaders: [operator, prometheus],
+      restrictTemplates: false,
+    })
+    const off = ['--set', 'jobs.networkPolicy.enabled=false', '--set', 'jobs.restrictTemplates=true']
+    expect(parseOptions(container(...off).args)).toMatchObject({ networkPolicies: false, restrictTemplates: true })
+    const role = ofKind('ClusterRole', ...off).find(({ metadata }) => metadata.name === 'scmoe')
+    expect(Role.parse(role).rules).toEqual(NAMESPACE_RULES)
   })
 
   it('gives them in the watched namespaces alone', () => {
     const args = ['--set', 'watchNamespaces={a,b}']
     expect(ofKind('ClusterRoleBinding', ...args)).toEqual([])
     const bindings = ofKind('RoleBinding', ...args).map(({ metadata }) => `${metadata.namespace}/${metadata.name}`)
-    expect(bindings).toEqual(['a/scmoe', 'b/scmoe', 'scmoe-system/scmoe-leader-election'])
+    expect(bindings).toEqual(['a/scmoe', 'b/scmoe', 'scmoe-system/scmoe-leader-election', 'a/scmoe-test'])
     expect(parseOptions(container(...args).args)).toMatchObject({ watchNamespaces: ['a', 'b'] })
   })
 
   it('starts the operator with flags that it has, and that say what the values say', () => {
     expect(parseOptions(container().args)).toMatchObject({
-      workerImage: 'scmoe/worker:0.1.0',
-      gpuWorkerImage: 'scmoe/worker-gpu:0.1.0',
+      workerImage: 'registry.example.com/ml/worker:0.1.0',
+      gpuWorkerImage: 'registry.example.com/ml/worker-gpu:0.1.0',
       leaderElect: true,
       leaderElectionNamespace: 'scmoe-system',
       logLevel: 'info',
@@ -149,7 +193,7 @@ describe('the chart', () => {
       leaderElect: false,
       logLevel: 'debug',
     })
-    expect(ofKind('Role', ...args)).toEqual([])
+    expect(ofKind('Role', ...args).map(({ metadata }) => metadata.name)).toEqual(['scmoe-test'])
   })
 
   it('runs it as nobody, with nothing to write to and no capabilities', () => {
@@ -199,7 +243,7 @@ describe('the chart', () => {
   })
 
   it('names its objects after the release', () => {
-    const { stdout } = spawnSync(program, ['template', 'first', CHART, '--namespace', 'x'], {
+    const { stdout } = spawnSync(program, ['template', 'first', CHART, '--namespace', 'x', ...REGISTRY], {
       encoding: 'utf8',
       maxBuffer: 2 ** 26,
     })

@@ -32,7 +32,7 @@ type Manifest = z.infer<typeof Manifest>
 
 function template(values: object, ...args: string[]) {
   const file = join(folder, 'values.yaml')
-  writeFileSync(file, stringify(values))
+  writeFileSync(file, stringify(merged([{ image: { registry: 'registry.example.com/ml' } }, values])))
   const all = ['template', 'scmoe', 'charts/scmoe', '--namespace', 'scmoe-system', '--values', file, ...args]
   return spawnSync(program, all, { encoding: 'utf8', maxBuffer: 2 ** 26 })
 }
@@ -168,6 +168,7 @@ describe('a value that is set', () => {
       podDisruptionBudget: enabled,
       networkPolicy: enabled,
       serviceMonitor: enabled,
+      podMonitor: enabled,
       prometheusRule: enabled,
       grafanaDashboard: enabled,
     })
@@ -185,12 +186,13 @@ describe('a value that is set', () => {
   })
 
   it('brings a budget, a network policy, roles and an account, or leaves them out', () => {
-    const list = manifests({
+    const all = manifests({
       podDisruptionBudget: { enabled: true, minAvailable: '50%' },
       networkPolicy: { enabled: true, apiServerCidrs: ['10.0.0.1/32'], apiServerPorts: [6443] },
       serviceAccount: { create: false, name: 'own' },
       userRoles: { create: false },
     })
+    const list = all.filter(({ metadata }) => metadata.annotations?.['helm.sh/hook'] === undefined)
     expect(ofKind(list, 'PodDisruptionBudget')[0]).toMatchObject({ spec: { minAvailable: '50%' } })
     expect(ofKind(list, 'NetworkPolicy')[0]).toMatchObject({
       spec: {
@@ -208,18 +210,63 @@ describe('a value that is set', () => {
   })
 })
 
+describe('the images', () => {
+  const images = (values: object) => {
+    const list = manifests(values)
+    return { operator: pods(list).spec.containers[0]?.image, ...flagsOf(list) }
+  }
+
+  it('come from the one registry that is named, by tag or by digest', () => {
+    const digest = `sha256:${'b'.repeat(64)}`
+    expect(images({ image: { operator: { digest } } })).toMatchObject({
+      operator: `registry.example.com/ml/operator@${digest}`,
+      workerImage: 'registry.example.com/ml/worker:0.1.0',
+      gpuWorkerImage: 'registry.example.com/ml/worker-gpu:0.1.0',
+    })
+  })
+
+  // Seen failing with the repository scmoe/operator, which anybody may own in a public registry.
+  it.each([
+    ['operator', { image: { registry: '' } }],
+    ['worker', { image: { registry: '', operator: { repository: 'r.example.com/operator' } } }],
+  ])('are in no registry of ours: without one for the %s the chart says how to build and push', (name, values) => {
+    const file = join(folder, 'none.yaml')
+    writeFileSync(file, stringify(values))
+    const all = ['template', 'scmoe', 'charts/scmoe', '--values', file]
+    const { status, stderr } = spawnSync(program, all, { encoding: 'utf8' })
+    expect(status).not.toBe(0)
+    expect(stderr).toContain(`image.registry and image.${name}.repository are empty`)
+    expect(stderr).toContain('npx node tools/images/main.ts --push REGISTRY')
+  })
+})
+
 describe('helm test', () => {
   const hooks = (values: object) =>
     manifests(values).filter(({ metadata }) => metadata.annotations?.['helm.sh/hook'] === 'test')
 
   it('runs a job where the operator looks, and a pod beside the operator that follows it', () => {
-    const [pod, job] = hooks({ watchNamespaces: ['train', 'other'] })
-    expect(job).toMatchObject({ kind: 'ScMoEJob', metadata: { name: 'scmoe-test', namespace: 'train' } })
-    expect(pod).toMatchObject({
+    const placed = hooks({ watchNamespaces: ['train', 'other'] })
+    expect(ofKind(placed, 'ScMoEJob')).toMatchObject([{ metadata: { name: 'scmoe-test', namespace: 'train' } }])
+    expect(ofKind(placed, 'Pod')[0]).toMatchObject({
       metadata: { name: 'scmoe-test', namespace: 'scmoe-system' },
       spec: { containers: [{ command: ['node', '/app/follow.mjs'], args: ['train/scmoe-test', '300'] }] },
     })
-    expect(hooks({})[1]?.metadata.namespace).toBe('scmoe-system')
-    expect(hooks({ test: { namespace: 'quiet' }, watchNamespaces: ['a'] })[1]?.metadata.namespace).toBe('quiet')
+    const placeOf = (values: object) => ofKind(hooks(values), 'ScMoEJob')[0]?.metadata.namespace
+    expect(placeOf({})).toBe('scmoe-system')
+    expect(placeOf({ test: { namespace: 'quiet' }, watchNamespaces: ['a'] })).toBe('quiet')
+  })
+
+  it('follows it with an account of its own, which may read that one job and nothing else', () => {
+    const list = hooks({ watchNamespaces: ['train'] })
+    expect(ofKind(list, 'Pod')[0]).toMatchObject({ spec: { serviceAccountName: 'scmoe-test' } })
+    expect(ofKind(list, 'Role')).toMatchObject([
+      {
+        metadata: { namespace: 'train' },
+        rules: [{ apiGroups: ['scmoe.dev'], resources: ['scmoejobs'], resourceNames: ['scmoe-test'], verbs: ['get'] }],
+      },
+    ])
+    expect(ofKind(list, 'RoleBinding')).toMatchObject([
+      { subjects: [{ kind: 'ServiceAccount', name: 'scmoe-test', namespace: 'scmoe-system' }] },
+    ])
   })
 })

@@ -60,9 +60,10 @@ describe('scmoe plan', () => {
     const { objects, programs } = plan('examples/01-two-workers.yaml')
     expect(objects.map(({ kind, metadata }) => `${kind}/${metadata.name}`)).toEqual([
       'Service/moby-dick',
-      'PodDisruptionBudget/moby-dick',
+      'Secret/moby-dick-00000000',
       'Pod/moby-dick-worker-0',
       'Pod/moby-dick-worker-1',
+      'PodDisruptionBudget/moby-dick',
     ])
     expect(programs.map(({ name, rank }) => [name, rank])).toEqual([
       ['train', 0],

@@ -199,7 +199,7 @@ describe('a job that runs', () => {
     for (const name of world.pods.keys()) world.end(name, { exitCode: 0 })
     world.wait(70)
     world.settle()
-    expect(said(world)).toBe('gpt is complete: all 2 workers did 100 steps in 70 s.')
+    expect(said(world)).toBe('gpt is complete: all 2 workers reached step 100 in 70 s.')
   })
 })
 
@@ -211,6 +211,7 @@ describe('of every state, reason and failure', () => {
   it.each(cases)('$state, $reason: whole sentences with everything filled in', ({ state, reason }) => {
     for (const last of failures) {
       const world = started()
+      world.ready('gpt-worker-0')
       const lastFailure = last && { attempt: 1, podName: 'gpt-worker-1', reason: last, message: 'words' }
       world.job.status = ScMoEJobStatus.parse({ state, reason, message: 'words', restarts: 1, attempt: 2, lastFailure })
       const text = said(world)

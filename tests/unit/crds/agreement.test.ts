@@ -36,6 +36,7 @@ function workerRefusal(spec: ScMoEJobSpec, jobName: string): string[] {
       [ENV.worldSize]: String(worldSizeOf(spec)),
       [ENV.backend]: backendOf(spec),
       [ENV.rendezvous]: 'localhost:29500',
+      [ENV.secret]: 'a-random-text-of-32-characters...',
       [ENV.spec]: JSON.stringify(spec),
     })
     return []

@@ -50,7 +50,7 @@ describe('docs/operations.md', () => {
   })
 
   it('has every reason of a failure that the operator makes up itself', () => {
-    const made = matches(read('operator/plan/gang.ts'), /\d+: '(SIG[A-Z]+)'/g)
+    const made = matches(read('operator/objects/pod-end.ts'), /\d+: '(SIG[A-Z]+)'/g)
     for (const reason of [...made, 'OOMKilled', 'PodDeleted']) expect(Object.keys(FAILURES)).toContain(reason)
     expect(made.length).toBeGreaterThan(4)
     expect(firstCells('Reasons of a failure')).toEqual(Object.keys(FAILURES))

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import { maxRestarts, runningWorld, T0, World } from '../../support/operator-world.ts'
+import { why } from '../../../cli/cluster/why.ts'
+import { refusedStatus } from '../../../operator/plan/status.ts'
+import { failure, maxRestarts, runningWorld, T0, World } from '../../support/operator-world.ts'
 
 const conditionOf = (world: World, type: string) => world.status.conditions?.find(each => each.type === type)
 const lookAgain = (world: World) => ((world.plan().requeueAt ?? 0) - T0) / 1000
@@ -204,5 +206,65 @@ describe('a gang of which only some find nodes', () => {
     world.wait(1_000_000)
     expect(world.settle()).toEqual([])
     expect(world.status.attempt).toBe(attempt)
+  })
+})
+
+describe('a gang of which the API server admits only some workers', () => {
+  const spec = { workers: { replicas: 3 }, ...maxRestarts(0), scheduling: { timeoutSeconds: 100 } }
+  /** A quota with room for two pods. */
+  function short(more = {}): World {
+    const world = new World({ ...spec, ...more })
+    world.step({ actions: 3, write: false })
+    const message = 'Pod gpt-worker-2: pods "gpt-worker-2" is forbidden: exceeded quota: team'
+    world.job.status = { ...world.status, ...refusedStatus(world.job, { reason: 'CreateRefused', message }, world.now) }
+    return world
+  }
+
+  // Seen failing without the policy: the two workers held their part of the quota for ever.
+  it('gives them back after a time, and tries again after a pause, without a restart on its account', () => {
+    const world = short()
+    expect(world.plan().requeueAt).toBe(T0 + 100_000)
+    world.wait(100)
+    const done = world.settle()
+    expect(done.slice(0, 3)).toEqual([
+      'delete Pod gpt-worker-0: the gang is queued again',
+      'delete Pod gpt-worker-1: the gang is queued again',
+      'write Queued, AdmissionTimeout: 2 of 3 workers were admitted for 100 s and gave them back; Pod gpt-worker-2: pods "gpt-worker-2" is forbidden: exceeded quota: team',
+    ])
+    expect(world.status).toMatchObject({ attempt: 2, restarts: 0 })
+    world.gone()
+    world.wait(61)
+    expect(world.settle()).toContain('create Pod gpt-worker-2')
+  })
+
+  it('does so at once when its workers have given up the others', () => {
+    const world = short()
+    world.end('gpt-worker-0', { exitCode: 74, message: failure(0, 'rendezvous', 'rank 2 did not come') })
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Queued', reason: 'AdmissionTimeout', restarts: 0 })
+  })
+
+  it('starts smaller if it may', () => {
+    const world = short({
+      workers: { replicas: 3, minReplicas: 2 },
+      checkpoint: { volume: { emptyDir: {} } },
+      model: { experts: 6 },
+      training: { steps: 100, globalBatchSequences: 6 },
+    })
+    world.wait(100)
+    world.settle()
+    world.gone()
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Starting', attempt: 2, workers: { desired: 2 } })
+  })
+
+  it('is told by `scmoe why` in terms of the quota', () => {
+    const world = short()
+    world.wait(100)
+    world.settle()
+    const text = why({ job: world.job, pods: [], now: world.now })
+    expect(text).toContain('exceeded quota: team')
+    expect(text).toContain('Raise the quota that the message names')
+    expect(text).not.toMatch(/network polic/)
   })
 })

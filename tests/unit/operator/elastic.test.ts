@@ -86,7 +86,7 @@ describe('a gang without room for all', () => {
     expect(turn(world)).toEqual(
       expect.arrayContaining([
         'write Queued, ScaledDown: 3 of 4 workers had nodes after 100 s: the gang starts with 2; gpt-worker-3: 0/1 nodes are available',
-        'apply PodDisruptionBudget gpt',
+        'create PodDisruptionBudget gpt',
         'write Running, AllWorkersReady: all 2 workers are ready; 4 were asked for',
       ]),
     )

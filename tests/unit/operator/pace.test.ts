@@ -2,10 +2,17 @@ import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { Pace } from '../../../operator/api/pace.ts'
 
+/** Milliseconds until the next write, which is then sent. */
+function send(pace: Pace, now: number): number {
+  const wait = pace.wait(now)
+  pace.take(now + wait)
+  return wait
+}
+
 it('lets as many go at once as allowed, and then one after another', () => {
   const pace = new Pace({ perSecond: 10, atOnce: 3 })
-  expect([0, 0, 0, 0, 0].map(now => pace.turn(now))).toEqual([0, 0, 0, 100, 200])
-  expect(pace.turn(1000)).toBe(0)
+  expect([0, 0, 0, 0, 100].map(now => send(pace, now))).toEqual([0, 0, 0, 100, 100])
+  expect(send(pace, 1000)).toBe(0)
 })
 
 it('never lets more go in any span than its length allows, and keeps nobody back without need', () => {
@@ -16,13 +23,14 @@ it('never lets more go in any span than its length allows, and keeps nobody back
       let now = 0
       const gone = steps.map(step => {
         now += step
-        return now + pace.turn(now)
+        now += send(pace, now)
+        return now
       })
       for (const [i, from] of gone.entries())
         for (const [j, to] of gone.entries())
           if (j >= i) expect(j - i + 1).toBeLessThanOrEqual(atOnce + ((to - from) * perSecond) / 1000 + 1e-6)
       const idle = new Pace({ perSecond, atOnce })
-      for (let i = 0; i < atOnce; i++) expect(idle.turn(5)).toBeCloseTo(0, 6)
+      for (let i = 0; i < atOnce; i++) expect(send(idle, 5)).toBeCloseTo(0, 6)
     }),
   )
 })

@@ -30,6 +30,7 @@ const event = fc.oneof(
   { weight: 3, arbitrary: fc.record({ ...happening('answer'), step: fc.integer({ min: 0, max: 3 }) }) },
   { weight: 3, arbitrary: fc.record({ ...happening('room'), room: fc.integer({ min: 0, max: 4 }) }) },
   { weight: 2, arbitrary: fc.record({ ...happening('scale'), replicas: fc.constantFrom(1, 2, 4) }) },
+  { weight: 1, arbitrary: fc.record({ ...happening('raise'), steps: fc.integer({ min: 101, max: 200 }) }) },
   // The operator dies after some of its actions, before it writes the status.
   { weight: 2, arbitrary: fc.record({ ...happening('die'), actions: fc.integer({ min: 0, max: 6 }) }) },
 )
@@ -70,6 +71,7 @@ function happen(world: World, what: Event): void {
   else if (what.kind === 'wait') world.wait(what.seconds)
   else if (what.kind === 'answer' && (state === 'Running' || state === 'Stalled')) world.answers(what.step)
   else if (what.kind === 'scale') scale(world, what.replicas)
+  else if (what.kind === 'raise') raise(world, what.steps)
   else if (what.kind === 'die') world.step({ actions: what.actions, write: false })
   else if (what.kind === 'turn') turn(world)
   else if (what.kind === 'room') {
@@ -81,6 +83,12 @@ function happen(world: World, what: Event): void {
 function scale(world: World, replicas: number): void {
   const workers: object = world.job.spec['workers'] ?? {}
   if ('minReplicas' in workers || world.job.spec['suspend'] === true) world.edit({ workers: { ...workers, replicas } })
+}
+
+/** The API server refuses fewer steps than before, and other steps of a job that is over. */
+function raise(world: World, steps: number): void {
+  const { steps: before = 0 } = world.job.spec['training'] as { steps?: number }
+  if (steps > before && terminalOf(world).length === 0) world.edit({ training: { steps } })
 }
 
 /** Lets the old pods go, the back-off end, and the new pods be created and become ready. */

@@ -38,7 +38,7 @@ const pod = (i: number): Pod => ({
     labels: { [LABEL.jobUid]: uid(i), [LABEL.attempt]: '1', [LABEL.rank]: '0' },
     ownerReferences: [{ apiVersion: 'v1', kind: 'ScMoEJob', name: `job-${i}`, uid: uid(i) }],
   },
-  status: { phase: 'Running', podIP: address(i), conditions: [{ type: 'Ready', status: 'True' }] },
+  status: { phase: 'Running', podIP: address(i), containerStatuses: [{ name: 'worker', ready: true }] },
 })
 
 let server: Server

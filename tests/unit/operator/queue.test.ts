@@ -50,7 +50,7 @@ describe('Queue', () => {
     for (const key of ['a', 'b', 'c', 'd']) queue.add(key)
     urgent.add('d')
     queue.add('d')
-    expect([queue.depth, queue.isBusy]).toEqual([4, true])
+    expect([queue.depth, queue.isBusy('')]).toEqual([4, true])
     const { done } = collect(queue)
     await vi.advanceTimersByTimeAsync(10)
     expect(done.filter(each => each.startsWith('start'))).toEqual(['start c', 'start d', 'start a', 'start b'])
@@ -76,10 +76,10 @@ describe('Queue', () => {
       await vi.advanceTimersByTimeAsync(25)
     }
     expect(done.at(-1)).toBe('end u39')
-    expect(queue.isBusy).toBe(true)
+    expect(queue.isBusy('')).toBe(true)
     await vi.advanceTimersByTimeAsync(3000)
     expect(done.at(-1)).toBe('end a')
-    expect(queue.isBusy).toBe(false)
+    expect(queue.isBusy('')).toBe(false)
     expect(performance.now() - start).toBeLessThan(4100)
   })
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { recordRefusal } from '../../../operator/plan/refusal.ts'
 import { isUrgent } from '../../../operator/plan/urgency.ts'
 import { runningWorld, World } from '../../support/operator-world.ts'
 
@@ -26,6 +27,16 @@ describe('a job is looked at first', () => {
     world.gone()
     expect(urgent(world)).toBe(true)
     expect(world.plan()).toMatchObject({ actions: [], requeueAt: world.now + 10_000 })
+  })
+
+  // Seen failing with every job without pods urgent: 120 refused jobs were a burst without end.
+  it('but not again while the API server refuses its pods, unless somebody edits it', () => {
+    const world = new World()
+    const { status } = recordRefusal(world.job, { reason: 'CreateRefused', message: 'exceeded quota' }, world.now)
+    Object.assign(world.job, { status })
+    expect(urgent(world)).toBe(false)
+    world.edit({ reporting: { intervalSeconds: 20 } })
+    expect(urgent(world)).toBe(true)
   })
 
   it('never where it is suspended, finished, deleted, or left to another controller', () => {

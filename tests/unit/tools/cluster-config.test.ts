@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -9,6 +9,7 @@ import { apiserver, etcd, type Layout, nodeComponents, nodeFiles } from '../../.
 import { kindCommands } from '../../../tools/cluster/kind.ts'
 import { extensions, leaves } from '../../../tools/cluster/pki.ts'
 import {
+  fileOf,
   GO_FOLDER,
   goBuild,
   kubernetesVersion,
@@ -147,7 +148,15 @@ describe('what is built', () => {
     expect(requiredVersion('module a\n\nrequire k8s.io/kubernetes v1.2.3\n', 'k8s.io/kubernetes')).toBe('v1.2.3')
     expect(requiredVersion('require (\n\ta/b v0.1.0 // indirect\n)\n', 'a/b')).toBe('v0.1.0')
     expect(() => requiredVersion('module a\n', 'b')).toThrow('does not require b')
-    expect(goBuild('kubelet').ldflags).toContain(`gitVersion=${kubernetesVersion()}`)
+    expect(goBuild('kubernetes').ldflags).toContain(`gitVersion=${kubernetesVersion()}`)
+  })
+
+  it('the programs of Kubernetes are one file, which knows each of them by its name', () => {
+    const source = readFileSync(join(GO_FOLDER, 'kubernetes', 'main.go'), 'utf8')
+    const names = NODE_BINARIES.filter(name => fileOf(name) === 'kubernetes')
+    expect(names.length).toBe(5)
+    for (const name of names) expect(source).toContain(`"${name}":`)
+    expect(['etcd', 'coredns', 'kubectl'] as const).toEqual((['etcd', 'coredns', 'kubectl'] as const).map(fileOf))
   })
 
   it('an error shows the end of a log without blank lines', () => {

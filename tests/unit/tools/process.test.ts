@@ -4,16 +4,31 @@ import { describe, expect, it } from 'vitest'
 import { withLock } from '../../../tools/lock.ts'
 import { descendants, identify, isAlive, killTree, parseStat } from '../../../tools/process.ts'
 
-const stat = (pid: number, parent: number, startTime = '1') => ({ pid, parent, startTime, state: 'S' })
+const stat = (pid: number, parent: number, startTime = '1') => ({ pid, parent, startTime, state: 'S', ticks: 0 })
 
 describe('a process is known by pid and start time', () => {
   it('a name with spaces and parentheses does not shift the fields of /proc/PID/stat', () => {
-    const fields = ['S', '7', ...Array.from({ length: 17 }, () => '0'), '4242', '0']
+    const fields = [
+      'S',
+      '7',
+      ...Array.from({ length: 9 }, () => '0'),
+      '40',
+      '3',
+      '2',
+      '1',
+      '0',
+      '0',
+      '0',
+      '0',
+      '4242',
+      '0',
+    ]
     expect(parseStat(`12 (a) b (c)) ${fields.join(' ')}`)).toEqual({
       pid: 12,
       state: 'S',
       parent: 7,
       startTime: '4242',
+      ticks: 46,
     })
   })
 

@@ -18,6 +18,7 @@ import {
   restoreAll,
   saveAll,
   stateOf,
+  TRAINED,
 } from '../../support/files/checkpoints.ts'
 
 let folder: string
@@ -50,6 +51,7 @@ test('a checkpoint of any number of ranks is read on any other number, bit for b
       expect(restored?.index).toMatchObject({
         step: 30,
         losses: { first: {}, last: { loss: 1, evaluationLoss: 2 } },
+        trained: TRAINED,
         worldSize: saved[0],
       })
       expect(held.map(({ data }) => data)).toEqual(stateOf(config, rank, 30).map(({ data }) => data))

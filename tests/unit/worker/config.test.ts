@@ -6,6 +6,8 @@ import { readConfig } from '../../../worker/config.ts'
 import { WorkerFailure } from '../../../worker/failure.ts'
 import { quotaThreads, type ReadText } from '../../../worker/threads.ts'
 
+const SECRET = 'a-random-text-of-32-characters...'
+
 const spec = (change: object = {}) => ({
   model: { experts: 4 },
   training: { steps: 10, globalBatchSequences: 8 },
@@ -20,6 +22,7 @@ const environment = (change: Record<string, string | undefined> = {}, jobSpec: o
   [ENV.rank]: '1',
   [ENV.worldSize]: '2',
   [ENV.rendezvous]: 'job-worker-0.job:29500',
+  [ENV.secret]: SECRET,
   [ENV.spec]: JSON.stringify(jobSpec),
   ...change,
 })
@@ -48,6 +51,12 @@ test('a worker with GPUs has one rank for each', () => {
   expect(readConfig(environment())).toMatchObject({ backend: 'cpu', localRank: 0 })
 })
 
+test('a rank alone needs no secret', () => {
+  const alone = spec({ workers: { replicas: 1 } })
+  const change = { [ENV.secret]: undefined, [ENV.rank]: '0', [ENV.worldSize]: '1' }
+  expect(readConfig(environment(change, alone)).secret).toBe('')
+})
+
 test('an IPv6 rendezvous is written in brackets', () => {
   const { rendezvous } = readConfig(environment({ [ENV.rendezvous]: '[fd00::1]:4000' }))
   expect(rendezvous).toEqual({ host: 'fd00::1', port: 4000 })
@@ -55,6 +64,8 @@ test('an IPv6 rendezvous is written in brackets', () => {
 
 test.each<[string, Record<string, string | undefined>, object, RegExp]>([
   ['a missing variable', { [ENV.jobUid]: undefined }, spec(), /SCMOE_JOB_UID is not set/],
+  ['no secret for ranks that have to meet', { [ENV.secret]: undefined }, spec(), /SCMOE_SECRET is not set/],
+  ['a secret that can be guessed', { [ENV.secret]: 'x'.repeat(31) }, spec(), /SCMOE_SECRET has 31 characters/],
   ['a rank outside the world', { [ENV.rank]: '2' }, spec(), /SCMOE_RANK is "2".*from 0 to 1/],
   ['a rank that is no number', { [ENV.rank]: '1x' }, spec(), /SCMOE_RANK is "1x"/],
   ['a backend that there is not', { [ENV.backend]: 'rocm' }, spec(), /SCMOE_BACKEND is "rocm".*cpu or cuda/],

@@ -157,6 +157,7 @@ describe('an index is refused, and the checkpoint before it is used', () => {
     ],
     ['another seed', index => ({ ...index, seed: 2 }), 'its mark differs from that of the index'],
     ['another job', index => ({ ...index, jobUid: 'other' }), 'its mark differs from that of the index'],
+    ['other data', index => ({ ...index, trained: undefined }), 'its mark differs from that of the index'],
     ['another attempt', index => ({ ...index, attempt: 2 }), 'its mark differs from that of the index'],
     ['no attempt', index => ({ ...index, attempt: undefined }), 'its mark differs from that of the index'],
   ])('%s', async (_, change, message) => {
@@ -217,7 +218,7 @@ test.each(['step-000000010', 'step-99999999999999999999999999', 'step-00000009']
 
 /** Makes a checkpoint as it was before there were attempts and marks. */
 async function withoutMarks(path: string): Promise<void> {
-  const { attempt: _, ...index } = await readIndex(path)
+  const { attempt: _, trained: _trained, ...index } = await readIndex(path)
   const files = index.files.map(({ name }) => {
     const bytes = readFileSync(join(path, name))
     const end = 8 + Number(bytes.readBigUInt64LE(0))
@@ -237,7 +238,7 @@ test('a checkpoint without attempt and marks, as it was before there were any, i
   const { ranks, warnings } = await restoreAll(places(folder, config))
   expect(warnings).toEqual([])
   for (const [rank, { held, restored }] of ranks.entries()) {
-    expect(restored?.index.attempt).toBeUndefined()
+    expect([restored?.index.attempt, restored?.index.trained]).toEqual([undefined, undefined])
     expect(valuesOf(held)).toEqual(valuesOf(stateOf(config, rank, 7)))
   }
 })

@@ -20,6 +20,7 @@ async function job(worldSize: number, logs: string[] = []) {
   controllers.push(controller)
   const enter = (rank: number, change: Partial<Meeting> = {}): Promise<Mesh> =>
     meet({
+      secret: 'the secret of the job',
       jobUid: 'uid',
       attempt: 1,
       rank,
@@ -42,7 +43,7 @@ test('all ranks get one table and one token, whoever comes first', async () => {
   for (const mesh of meshes) {
     expect(mesh).toEqual(meshes[0])
     expect(mesh.peers).toEqual([5000, 5001, 5002, 5003].map(port => ({ host: '127.0.0.1', port })))
-    expect(mesh.token).toMatch(/^[0-9a-f]{32}$/)
+    expect(mesh.token).toMatch(/^[0-9a-f]{64}$/)
   }
 })
 
@@ -73,54 +74,39 @@ test('at the deadline rank 0 lists who is missing', async () => {
   await Promise.all(present)
 })
 
-test('strangers are dropped with one line each: garbage, too much, silence, half a line', async () => {
-  const { enter, port, logs } = await job(2)
-  const meeting = enter(0)
-  const say = (bytes: string | Buffer, end: boolean) =>
-    new Promise<void>(resolve => {
-      const socket = connect(port, '127.0.0.1', () => (end ? socket.end(bytes) : socket.write(bytes)))
-      socket.on('error', () => resolve())
-      socket.on('close', () => resolve())
-      socket.resume()
-    })
-  await sleep(50)
-  await say('GET / HTTP/1.1\r\n\r\n', false)
-  await say(Buffer.alloc(100_000, 0xff), false)
-  await say('{"magic":', true)
-  await say(`${JSON.stringify({ magic: 'scmoe-rendezvous-1', rank: 1 })}\n`, false)
-  expect(logs.filter(line => line.includes('dropped'))).toHaveLength(4)
-  const [zero, one] = await Promise.all([meeting, enter(1)])
-  expect(one).toEqual(zero)
-})
-
-test('another job, an older attempt, another world and a wrong rank are refused', async () => {
+test('a rank of another job, attempt, world or secret is turned away without a word', async () => {
   const { enter, logs } = await job(2)
   const meeting = enter(0)
-  await expect(enter(1, { attempt: 0 })).rejects.toThrow(/refused rank 1: rank 0 runs attempt 1, not 0/)
-  await expect(enter(1, { worldSize: 3 })).rejects.toThrow(/expects 2 ranks, not 3/)
-  // Rank 0 of a deleted job of the same name may still answer, so a rank asks again until the
-  // deadline.
-  const others = [{ jobUid: 'other' }, { attempt: 2 }].map(change =>
-    enter(1, { ...change, deadlineMilliseconds: 1500 }).catch((error: unknown) => error),
+  const changes = [{ jobUid: 'other' }, { attempt: 0 }, { attempt: 2 }, { worldSize: 3 }, { secret: 'guessed' }]
+  // Rank 0 of an earlier attempt may still answer, so a rank asks again until the deadline.
+  const ends = await Promise.all(
+    changes.map(change => enter(1, { ...change, deadlineMilliseconds: 700 }).catch((error: unknown) => error)),
   )
-  expect(await Promise.all(others)).toMatchObject([
-    { reason: 'rendezvous', peer: 0, message: expect.stringMatching(/belongs to job uid, not other/) },
-    { reason: 'rendezvous', peer: 0, message: expect.stringMatching(/runs attempt 1, not 2/) },
-  ])
-  expect(logs.some(line => line.includes('refused rank 1'))).toBe(true)
+  const message = expect.stringMatching(/closed the connection without a word; it belongs to another job, attempt or/)
+  expect(ends).toEqual(changes.map(() => expect.objectContaining({ reason: 'rendezvous', peer: 0, message })))
+  expect(String(ends), 'figures of rank 0').not.toMatch(/uid|expects|attempt 1/)
+  expect(logs.some(line => line.includes('another job, attempt or number of ranks'))).toBe(true)
   await Promise.all([meeting, enter(1)])
 })
 
-test('a rank that announces itself again replaces its former self', async () => {
-  const { enter } = await job(3)
+test('two meetings of one attempt have different tokens', async () => {
+  const [first, second] = [await job(2), await job(2)]
+  const [one] = await Promise.all([first.enter(0), first.enter(1)])
+  const [other] = await Promise.all([second.enter(0), second.enter(1)])
+  expect(one.token).not.toBe(other.token)
+})
+
+// Seen failing with a newcomer that replaces the guest.
+test('the first guest keeps its rank while its connection lives', async () => {
+  const { enter, logs } = await job(3)
   const meeting = enter(0)
-  const former = enter(1, { enginePort: 1111 })
-  const refused = former.catch(String)
+  const first = enter(1, { enginePort: 1111 })
   await sleep(100)
-  const meshes = [meeting, enter(1, { enginePort: 2222 })]
-  expect(await refused).toContain('another process announced itself as rank 1')
-  meshes.push(enter(2))
-  for (const mesh of await Promise.all(meshes)) expect(mesh.peers[1]).toEqual({ host: '127.0.0.1', port: 2222 })
+  const second = enter(1, { enginePort: 2222, deadlineMilliseconds: 1000 }).catch(String)
+  await vi.waitFor(() => expect(logs.join('\n')).toMatch(/rank 1 is here already/))
+  const meshes = [meeting, first, enter(2)]
+  for (const mesh of await Promise.all(meshes)) expect(mesh.peers[1]).toEqual({ host: '127.0.0.1', port: 1111 })
+  expect(await second).toContain('could not join rank 0')
 })
 
 test('a rank that dies while waiting is missing again', async () => {

@@ -38,6 +38,7 @@ function recordOf(rank: number, worldSize = 2): RunRecord {
       [ENV.rank]: String(rank),
       [ENV.worldSize]: String(worldSize),
       [ENV.rendezvous]: 'localhost:1',
+      [ENV.secret]: 'a-random-text-of-32-characters...',
       [ENV.spec]: JSON.stringify(spec),
     }),
   )
@@ -136,12 +137,15 @@ test('a rank alone reports no communication', () => {
   expect(record.progress()).toHaveProperty('tokensPerSecond')
 })
 
-test('a resumed run keeps the losses of the beginning', () => {
+test('a resumed run keeps the losses of the beginning, and says at which step it last evaluated', () => {
   const record = recordOf(0)
-  record.resumeAt(50, { first: { loss: 5.5, evaluationLoss: 5.6 }, last: { loss: 2.5 } }, '2026-01-01T00:00:00.000Z')
+  const last = { loss: 2.5, evaluationLoss: 2.7, evaluationStep: 50 }
+  record.resumeAt(50, { first: { loss: 5.5, evaluationLoss: 5.6 }, last }, '2026-01-01T00:00:00.000Z')
   record.stepDone(51, { loss: 2, milliseconds: 1, communication: 0, waited: 0, shareOfMoe: 0 })
-  record.evaluated(3)
+  expect(record.progress()).toMatchObject({ step: 51, evaluationLossMilli: 2700, evaluationStep: 50 })
+  record.evaluated(51, 3)
   expect(record.progress()).toMatchObject({
+    evaluationStep: 51,
     initialLossMilli: 5500,
     initialEvaluationLossMilli: 5600,
     evaluationLossMilli: 3000,

@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { cacheRoot, writeAtomically } from '../../cache.ts'
 import { withLock } from '../../lock.ts'
-import { compile, type Progress } from './binaries.ts'
+import { compile, type Progress } from './compile.ts'
 import { buildKey, type ProgramName, programBuild } from './modules.ts'
 
 /** The path of the program, which is built if it is not in the cache. */

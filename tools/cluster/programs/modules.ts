@@ -15,6 +15,12 @@ export type BinaryName =
   | 'kube-proxy'
   | 'coredns'
 
+/**
+ * A file of the cache. All programs of Kubernetes are links to one file, which is compiled and
+ * linked once and acts as the program whose name it is started under.
+ */
+export type FileName = 'etcd' | 'kubernetes' | 'coredns' | 'kubectl'
+
 /** One `go build`: a package of a module under go/, and the flags of the linker. */
 export type GoBuild = {
   readonly module: string
@@ -34,7 +40,7 @@ export const GO_FOLDER = join(import.meta.dirname, '../go')
 /** The programs of mode `api`. */
 export const API_BINARIES: readonly BinaryName[] = ['etcd', 'kube-apiserver']
 
-/** The programs of mode `node`, in the order in which they are built. */
+/** The programs of mode `node`. */
 export const NODE_BINARIES: readonly BinaryName[] = [
   'etcd',
   'kube-apiserver',
@@ -47,7 +53,7 @@ export const NODE_BINARIES: readonly BinaryName[] = [
 ]
 
 const STRIPPED = '-s -w'
-const CONTROL_PLANE_MODULES = ['etcd', 'kubernetes', 'coredns']
+const CONTROL_PLANE_MODULES = ['etcd', 'kubernetes', 'coredns'] as const
 
 /** The version of a module that a go.mod requires. */
 export function requiredVersion(goMod: string, module: string): string {
@@ -65,17 +71,17 @@ export function kubernetesVersion(): string {
   return requiredVersion(readFileSync(join(GO_FOLDER, 'kubernetes', 'go.mod'), 'utf8'), 'k8s.io/kubernetes')
 }
 
-/** The build of one program. Without the version in these flags, the node would report v0.0.0. */
-export function goBuild(name: BinaryName, version = kubernetesVersion()): GoBuild {
-  if (name === 'etcd' || name === 'coredns') return { module: name, package: '.', ldflags: STRIPPED }
+export function fileOf(name: BinaryName): FileName {
+  return name === 'etcd' || name === 'coredns' || name === 'kubectl' ? name : 'kubernetes'
+}
+
+/** The build of one file. Without the version in these flags, the node would report v0.0.0. */
+export function goBuild(name: (typeof CONTROL_PLANE_MODULES)[number], version = kubernetesVersion()): GoBuild {
+  if (name !== 'kubernetes') return { module: name, package: '.', ldflags: STRIPPED }
   const [major, minor] = version.slice(1).split('.')
   const variables = { gitVersion: version, gitMajor: major, gitMinor: minor }
   const settings = Object.entries(variables).map(([key, value]) => `-X k8s.io/component-base/version.${key}=${value}`)
-  return {
-    module: 'kubernetes',
-    package: `k8s.io/kubernetes/cmd/${name}`,
-    ldflags: [STRIPPED, ...settings].join(' '),
-  }
+  return { module: name, package: '.', ldflags: [STRIPPED, ...settings].join(' ') }
 }
 
 /** The build of a program that no cluster needs. */
@@ -122,6 +128,6 @@ export function buildKey(modules: readonly string[], flags: readonly string[]): 
 export function controlPlaneKey(): string {
   return buildKey(
     CONTROL_PLANE_MODULES,
-    NODE_BINARIES.map(name => goBuild(name).ldflags),
+    CONTROL_PLANE_MODULES.map(name => goBuild(name).ldflags),
   )
 }

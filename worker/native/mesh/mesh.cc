@@ -7,7 +7,8 @@
 #include <cerrno>
 #include <cstring>
 #include <list>
-#include <mutex>
+#include <optional>
+#include <set>
 #include <thread>
 
 #include "error.h"
@@ -17,22 +18,10 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr uint32_t kMagic = 0x6f4d6353;  // "ScMo"
-constexpr uint32_t kProtocol = 1;
-constexpr milliseconds kGreeting{3000};  // allowed to one connection for its greeting
+constexpr milliseconds kPatience{3000};  // of the dialling rank, for the answer
+constexpr milliseconds kSilence{1000};   // of the listening rank, for a proof
 constexpr milliseconds kRetry{100};
-constexpr size_t kMaxStrangers = 256;  // open connections without a complete greeting
-
-// The first message on a connection. The dialling rank sends it, the listening rank answers with
-// its own, and the dialling rank confirms with one byte. Without that byte a listener could keep a
-// connection that the dialling rank has given up.
-struct Greeting {
-  uint32_t magic;
-  uint32_t protocol;
-  uint32_t rank;
-  uint32_t world_size;
-  TokenDigest token;
-};
+constexpr size_t kMaxStrangers = 256;  // open connections that have proven nothing
 
 class MeshBuilder {
  public:
@@ -58,27 +47,22 @@ class MeshBuilder {
   }
 
  private:
+  // A connection from somebody who has to prove to be a higher rank.
   struct Stranger {
     Socket socket;
     Clock::time_point deadline;
-    Greeting greeting{};
+    Hello hello{};
+    Confirmation confirmation{};
     size_t received = 0;
-    bool greeted = false;  // both greetings were sent; only the confirming byte is missing
+    std::optional<Handshake> proven{};  // the hello was right; only the confirmation is missing
   };
 
   int this_rank() const { return options_.topology.rank; }
   int world_size() const { return options_.topology.world_size; }
   bool expired() const { return stop_ || interrupt_.raised() || Clock::now() >= deadline_; }
 
-  Greeting own_greeting() const {
-    return {kMagic, kProtocol, uint32_t(this_rank()), uint32_t(world_size()), options_.token};
-  }
-
-  // Whether the greeting comes from the same job and attempt. The caller checks the rank.
-  bool trusted(const Greeting& greeting) const {
-    Greeting expected = own_greeting();
-    expected.rank = greeting.rank;
-    return std::memcmp(&greeting, &expected, sizeof greeting) == 0;
+  Handshake between(uint32_t dialler, uint32_t listener) const {
+    return {options_.token, uint32_t(world_size()), dialler, listener};
   }
 
   Error missing(int rank) const {
@@ -93,12 +77,16 @@ class MeshBuilder {
   // Runs on a thread of its own because resolving a name blocks. The thread writes sockets_ of
   // lower ranks only; reason_ belongs to it until it is joined.
   void dial_lower_ranks() {
-    for (int rank = 0; rank < this_rank() && !expired();) {
-      if (dial_rank(rank)) {
-        ++rank;
-      } else {
-        std::this_thread::sleep_for(kRetry);
+    try {
+      for (int rank = 0; rank < this_rank() && !expired();) {
+        if (dial_rank(rank)) {
+          ++rank;
+        } else {
+          std::this_thread::sleep_for(kRetry);
+        }
       }
+    } catch (const Error& error) {
+      reason_ = error.what();
     }
     dialled_ = true;
     interrupt_.ring();
@@ -106,29 +94,31 @@ class MeshBuilder {
 
   bool dial_rank(int rank) {
     const PeerAddress& peer = options_.peers[rank];
-    const auto deadline = std::min(deadline_, Clock::now() + kGreeting);
+    const auto deadline = std::min(deadline_, Clock::now() + kPatience);
     Socket socket = dial(peer.host, peer.port, milliseconds(milliseconds_until(deadline)), &reason_);
     if (!socket) return false;
-    const Greeting mine = own_greeting();
-    if (send_some(socket.fd(), &mine, sizeof mine) != sizeof mine) return false;
-    Greeting theirs{};
-    for (size_t received = 0; received < sizeof theirs;) {
+    Handshake handshake = between(uint32_t(this_rank()), uint32_t(rank));
+    const Hello hello = handshake.hello();
+    if (send_some(socket.fd(), &hello, sizeof hello) != sizeof hello) return false;
+    Answer answer{};
+    for (size_t received = 0; received < sizeof answer;) {
       reason_ = "the connection was accepted, but the greeting was not answered";
       if (expired() || !wait_for(socket, POLLIN, std::min(deadline, Clock::now() + kRetry))) {
         if (expired() || Clock::now() >= deadline) return false;
         continue;
       }
       const int64_t got =
-          receive_some(socket.fd(), reinterpret_cast<char*>(&theirs) + received, sizeof theirs - received);
+          receive_some(socket.fd(), reinterpret_cast<char*>(&answer) + received, sizeof answer - received);
       if (got < 0) {
         reason_ = "it closed the connection; its token or world size may differ, as those of an older attempt do";
         return false;
       }
-      received += got;
+      received += size_t(got);
     }
-    reason_ = "another rank or job answered at this address";
-    if (!trusted(theirs) || theirs.rank != uint32_t(rank)) return false;
-    if (send_some(socket.fd(), "!", 1) != 1) return false;
+    reason_ = "what answered at this address is not that rank of this attempt";
+    if (!handshake.answers(answer)) return false;
+    const Confirmation confirmation = handshake.confirmation();
+    if (send_some(socket.fd(), &confirmation, sizeof confirmation) != sizeof confirmation) return false;
     sockets_[rank] = std::move(socket);
     return true;
   }
@@ -149,34 +139,54 @@ class MeshBuilder {
       while (listener_) {
         Socket socket = accept_from(listener_);
         if (!socket) break;
-        // The oldest goes, because it has had the most time.
-        if (strangers.size() == kMaxStrangers) strangers.pop_front();
-        strangers.push_back({std::move(socket), Clock::now() + kGreeting});
+        strangers.push_back({std::move(socket), Clock::now() + kSilence});
+        // A peer's hello has mostly come before its connection is accepted. Read at once, it keeps
+        // its place however many others wait in the same queue.
+        if (!welcome(strangers.back())) strangers.pop_back();
+        make_room(strangers);
       }
     }
     if (!all_accepted()) stop_ = true;
   }
 
+  // The oldest goes that has proven nothing, because it has had the most time.
+  static void make_room(std::list<Stranger>& strangers) {
+    const auto unproven = [](const Stranger& stranger) { return !stranger.proven; };
+    if (size_t(std::count_if(strangers.begin(), strangers.end(), unproven)) <= kMaxStrangers) return;
+    strangers.erase(std::find_if(strangers.begin(), strangers.end(), unproven));
+  }
+
   // Reads from one connection. Returns false when the list must forget it: it was closed, refused
   // or has become a peer's socket.
   bool welcome(Stranger& stranger) {
-    char* const into = stranger.greeted ? &ready_ : reinterpret_cast<char*>(&stranger.greeting) + stranger.received;
-    const size_t wanted = stranger.greeted ? 1 : sizeof(Greeting) - stranger.received;
-    const int64_t got = receive_some(stranger.socket.fd(), into, wanted);
+    char* const message =
+        reinterpret_cast<char*>(stranger.proven ? static_cast<void*>(&stranger.confirmation) : &stranger.hello);
+    const size_t size = stranger.proven ? sizeof(Confirmation) : sizeof(Hello);
+    const int64_t got = receive_some(stranger.socket.fd(), message + stranger.received, size - stranger.received);
     if (got < 0) return false;
     if (got == 0) return Clock::now() < stranger.deadline;
-    const uint32_t rank = stranger.greeting.rank;
-    if (stranger.greeted) {
-      sockets_[rank] = std::move(stranger.socket);
+    stranger.received += size_t(got);
+    if (stranger.proven) {
+      if (stranger.received < size) return true;
+      if (stranger.proven->confirms(stranger.confirmation)) sockets_[stranger.hello.rank] = std::move(stranger.socket);
       return false;
     }
-    stranger.received += got;
-    if (stranger.received >= sizeof kMagic && stranger.greeting.magic != kMagic) return false;
-    if (stranger.received < sizeof(Greeting)) return true;
-    if (!trusted(stranger.greeting) || rank <= uint32_t(this_rank()) || rank >= uint32_t(world_size())) return false;
-    const Greeting mine = own_greeting();
-    stranger.greeted = true;
-    return send_some(stranger.socket.fd(), &mine, sizeof mine) == sizeof mine;
+    if (stranger.received >= sizeof stranger.hello.magic && !is_magic(stranger.hello.magic)) return false;
+    return stranger.received < size || answer(stranger);
+  }
+
+  // Judges a whole hello. Only one that proves to come from a higher rank is answered, and only
+  // once.
+  bool answer(Stranger& stranger) {
+    const Hello& hello = stranger.hello;
+    if (hello.rank <= uint32_t(this_rank()) || hello.rank >= uint32_t(world_size())) return false;
+    Handshake handshake = between(hello.rank, uint32_t(this_rank()));
+    if (!handshake.proves(hello) || !nonces_.insert(hello.nonce).second) return false;
+    const Answer answer = handshake.answer();
+    stranger.proven = handshake;
+    stranger.received = 0;
+    stranger.deadline = Clock::now() + kPatience;
+    return send_some(stranger.socket.fd(), &answer, sizeof answer) == sizeof answer;
   }
 
   const MeshOptions& options_;
@@ -187,7 +197,7 @@ class MeshBuilder {
   std::atomic<bool> stop_{false};
   std::atomic<bool> dialled_{false};
   std::string reason_;
-  char ready_ = 0;
+  std::set<Nonce> nonces_;  // of every hello that was answered
 };
 
 }  // namespace

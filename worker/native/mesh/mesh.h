@@ -1,11 +1,11 @@
 // Connects the ranks: one TCP connection per pair, which the higher rank dials.
 #pragma once
 
-#include <array>
 #include <string>
 #include <vector>
 
 #include "interrupt.h"
+#include "mesh/handshake.h"
 #include "mesh/socket.h"
 #include "program/program.h"
 
@@ -16,9 +16,6 @@ struct PeerAddress {
   int port = 0;
 };
 
-// A digest of the attempt's token. It keeps older attempts and strangers out; it encrypts nothing.
-using TokenDigest = std::array<uint8_t, 32>;
-
 struct MeshOptions {
   Topology topology;
   std::vector<PeerAddress> peers;  // by rank; this rank's own entry is ignored
@@ -27,9 +24,9 @@ struct MeshOptions {
 };
 
 // Returns one connected socket per rank, and an empty one at this rank's own place. Peers may start
-// later than this rank: it dials them again and again until the deadline. A connection without the
-// right greeting is closed and delays no other. Throws PEER_TIMEOUT naming a missing rank, or
-// ABORTED.
+// later than this rank: it dials them again and again until the deadline. A connection that does
+// not prove to be a peer's (handshake.h) gets no answer, is closed and delays no other. Throws
+// PEER_TIMEOUT naming a missing rank, or ABORTED.
 std::vector<Socket> connect_mesh(const MeshOptions& options, const Socket& listener, Interrupt& interrupt);
 
 }  // namespace scmoe

@@ -17,7 +17,7 @@
 namespace scmoe {
 namespace {
 
-constexpr int kBacklog = 128;
+constexpr int kBacklog = 4096;           // connections; strangers leave room for peers
 constexpr int kReceiveBuffer = 4 << 20;  // bytes; more than 40 Gbit/s bring while a reader wakes
 constexpr int kSendBuffer = 416 << 10;   // bytes; the most that every kernel grants
 
