@@ -60,7 +60,7 @@ export class Checkpointer {
     return step
   }
 
-  /** What the restored checkpoint says about its training; undefined if it says nothing. */
+  /** The restored checkpoint's words about its training; undefined if it says nothing. */
   get trained(): Trained | undefined {
     return this.#trained
   }

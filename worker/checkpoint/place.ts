@@ -17,7 +17,7 @@ export interface CheckpointPlace {
   /** Name of this gang, which no other gang has; the same on all ranks. */
   gang: string
   seed: number
-  /** What the index says about training; asked when a checkpoint is written. */
+  /** The index's words about training; asked when a checkpoint is begun. */
   trained: () => Trained
   reduce: Reduce
 }

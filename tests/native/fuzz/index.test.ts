@@ -14,7 +14,7 @@ import { tensors } from '../../../worker/model/tensors.ts'
 import { model, places, restoreAll, saveAll, stateOf, valuesOf } from '../../support/files/checkpoints.ts'
 import { Draw, printedSeed, withChangedJson, withDamagedBytes } from '../../support/files/mutate.ts'
 
-const COUNT = process.env['SCMOE_SOAK'] ? 2000 : 120
+const COUNT = process.env['SCMOE_SOAK'] ? 2000 : 60
 const STEP = 6
 const CONFIG = model(3, 3, { experts: 3, hiddenSize: 8, feedForwardSize: 8, vocabularySize: 16 })
 const NAME = `step-0000000${STEP}`

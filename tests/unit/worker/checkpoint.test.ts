@@ -208,7 +208,7 @@ test('if any bit of a checkpoint is flipped, or any file is cut, the checkpoint 
         expect(warnings.join('\n')).toContain(`step-00000010 is not usable (${name}: `)
       },
     ),
-    { numRuns: process.env['SCMOE_SOAK'] ? 2000 : 120 },
+    { numRuns: process.env['SCMOE_SOAK'] ? 2000 : 60 },
   )
 })
 
