@@ -54,7 +54,11 @@ export async function train(job: Job): Promise<Ending> {
 }
 
 /** The place of the checkpoints; undefined without an output folder. */
-function placeOf({ config, model }: Job, reduce: Reduce, trained: () => Trained): CheckpointPlace | undefined {
+function placeOf(
+  { config, model }: Job,
+  reduce: Reduce,
+  trained: () => Trained,
+): Omit<CheckpointPlace, 'gang'> | undefined {
   if (config.outputDirectory === undefined) return undefined
   return {
     directory: join(config.outputDirectory, 'checkpoints'),
@@ -62,6 +66,7 @@ function placeOf({ config, model }: Job, reduce: Reduce, trained: () => Trained)
     model,
     rank: config.rank,
     jobUid: config.jobUid,
+    attempt: config.attempt,
     seed: config.spec.training.seed,
     trained,
     reduce,
