@@ -223,9 +223,9 @@ function ownWarnings(spec: ScMoEJobSpec): Warning[] {
 
 /** The warnings about a valid spec with its defaults, in the order of the table. */
 export function warningsOf(spec: ScMoEJobSpec): Warning[] {
-  const given = WARNINGS.flatMap(({ path, check }) => {
-    const message = check(spec)
-    return message === undefined ? [] : [{ path, message }]
+  const given = WARNINGS.flatMap(warning => {
+    const message = warning.check(spec)
+    return message === undefined ? [] : [{ path: warning.path, message }]
   })
   return [...given, ...ownWarnings(spec)]
 }

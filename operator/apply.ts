@@ -222,7 +222,7 @@ export class Applier {
     if (status === undefined) return
     await this.#patchStatus(job, status, { owner: OWNER_CONTROLLER, quietly: false })
     if ((status.restarts ?? 0) > (readStatus(job).restarts ?? 0)) metrics.restarted(job.metadata.namespace ?? '')
-    for (const each of [note, doubt]) if (each !== undefined) this.#events.send(job, each)
+    for (const event of [note, doubt]) if (event !== undefined) this.#events.send(job, event)
   }
 
   /**

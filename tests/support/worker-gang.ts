@@ -13,7 +13,7 @@ import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { freePort } from '../../tools/free-port.ts'
 import { CLAIM } from '../../worker/checkpoint/claim.ts'
 import { folderOf, listSteps, readIndex } from '../../worker/checkpoint/contents.ts'
-import { hashFile } from '../../worker/checkpoint/safetensors.ts'
+import { hashFile } from '../../worker/checkpoint/safetensors/file.ts'
 import { COMPILED } from './compiled.ts'
 
 const ROOT = join(import.meta.dirname, '../..')

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { errnoCode, WorkerFailure } from '../failure.ts'
 import type { CheckpointPlace } from './place.ts'
-import { openFile, readExactly } from './safetensors.ts'
+import { openFile, readExactly } from './safetensors/file.ts'
 import { temporaryOf } from './temporary.ts'
 
 export const CLAIM = 'claim.json'

@@ -8,7 +8,7 @@ import { z } from 'zod'
 import { errnoCode, issuesText } from '../failure.ts'
 import type { ModelConfig } from '../model/config.ts'
 import { Losses } from '../report/losses.ts'
-import { openFile, readExactly } from './safetensors.ts'
+import { openFile, readExactly } from './safetensors/file.ts'
 
 export const INDEX = 'index.json'
 

@@ -4,7 +4,7 @@
 
 import { elementsOf, meanOf, type Slice, type Tensor, varianceOf } from '../model/tensors.ts'
 import type { CheckpointIndex } from './contents.ts'
-import { MAX_HEADER } from './header.ts'
+import { MAX_HEADER } from './safetensors/header.ts'
 
 /** A part of a tensor in a file. */
 export interface Placed extends Slice {

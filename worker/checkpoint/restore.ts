@@ -18,10 +18,10 @@ import {
   modelDifference,
   readIndex,
 } from './contents.ts'
-import type { Header } from './header.ts'
 import { type FileLayout, layoutOf } from './layout.ts'
 import type { CheckpointPlace, Held } from './place.ts'
-import { hashFile, openFile, readFloats, readHeader } from './safetensors.ts'
+import { hashFile, openFile, readFloats, readHeader } from './safetensors/file.ts'
+import type { Header } from './safetensors/header.ts'
 import { FORMAT } from './shard.ts'
 
 export interface Restored {

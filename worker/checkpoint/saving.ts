@@ -13,7 +13,7 @@ import { demandClaim } from './claim.ts'
 import { type CheckpointIndex, folderOf, type Identity, markOf } from './contents.ts'
 import { type CheckpointPlace, type Held, writersOf } from './place.ts'
 import { identityOf, indexOf, publish } from './publish.ts'
-import type { Written } from './safetensors.ts'
+import type { Written } from './safetensors/file.ts'
 import { copied, type Part, shardName, writeShard, writtenBy } from './shard.ts'
 import { temporaryOf } from './temporary.ts'
 

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { errnoCode } from '../failure.ts'
 import type { ModelConfig } from '../model/config.ts'
 import { type CheckpointPlace, type Held, writersOf } from './place.ts'
-import { encodeHeader, type Tensor as FileTensor, type Written, writeSafetensors } from './safetensors.ts'
+import { encodeHeader, type Tensor as FileTensor, type Written, writeSafetensors } from './safetensors/file.ts'
 import { writeBeside } from './thread.ts'
 
 /** Value of the metadata key `format`. */

@@ -2,7 +2,7 @@
 // waits for them. It has a low priority, so that it hardly slows down a step on the same cores.
 
 import { Worker } from 'node:worker_threads'
-import type { Written } from './safetensors.ts'
+import type { Written } from './safetensors/file.ts'
 
 /** With this priority the thread gets a thirtieth of a busy core, and all of an idle one. */
 const NICE = 15

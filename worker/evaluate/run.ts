@@ -3,7 +3,7 @@
 
 import { closeSync, openSync, renameSync, rmSync } from 'node:fs'
 import type { Evaluation, EvaluationOrder } from '../../crds/evaluation.ts'
-import { writeSafetensors } from '../checkpoint/safetensors.ts'
+import { writeSafetensors } from '../checkpoint/safetensors/file.ts'
 import { TokenFile } from '../data/token-file.ts'
 import { BUFFER } from '../emit/emit.ts'
 import { createEngine, type Engine } from '../engine.ts'

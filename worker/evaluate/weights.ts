@@ -3,8 +3,8 @@
 
 import type { FileHandle } from 'node:fs/promises'
 import { basename } from 'node:path'
-import type { Entry } from '../checkpoint/header.ts'
-import { openFile, readFloats, readHeaderOfAny } from '../checkpoint/safetensors.ts'
+import { openFile, readFloats, readHeaderOfAny } from '../checkpoint/safetensors/file.ts'
+import type { Entry } from '../checkpoint/safetensors/header.ts'
 import { errnoText, WorkerFailure } from '../failure.ts'
 import type { Tensor } from '../model/tensors.ts'
 

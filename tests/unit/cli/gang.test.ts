@@ -5,6 +5,7 @@ import { consequence } from '../../../cli/run/gang.ts'
 
 const ended = (code: number, reason: string, peer?: number) => ({
   code,
+  progress: undefined,
   failure: { rank: 0, reason, message: '', ...(peer !== undefined && { peer }) },
 })
 
@@ -14,7 +15,7 @@ test('a rank that blames another comes after those that blame nobody, and succes
   const own = ended(73, 'checkpoint')
   const blaming = ended(73, 'checkpoint', 0)
   const lost = ended(75, 'peerLost')
-  const done = { code: 0, failure: undefined }
+  const done = { code: 0, failure: undefined, progress: undefined }
   const sorted = [done, blaming, lost, own].toSorted((a, b) => consequence(a) - consequence(b))
   expect(sorted).toEqual([own, blaming, lost, done])
 })

@@ -24,10 +24,10 @@ describe('a valid job that would probably not do what is meant', () => {
 
   it('is among the cases for every warning of the table', () => {
     const given = WARNING_CASES.flatMap(({ spec }) => warningsOf(specOf(spec)).map(({ message }) => message))
-    for (const { check, path } of WARNINGS)
+    for (const warning of WARNINGS)
       expect(
-        WARNING_CASES.some(({ spec }) => check(specOf(spec)) !== undefined),
-        path,
+        WARNING_CASES.some(({ spec }) => warning.check(specOf(spec)) !== undefined),
+        warning.path,
       ).toBe(true)
     expect(new Set(given).size).toBe(WARNING_CASES.length)
   })

@@ -10,9 +10,11 @@ const quantile = (values: readonly number[], share: number) =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length * share)] ?? 0
 const files = [...typescript.values(), ...native.values()].filter(({ path }) => !path.includes('generated'))
 
+// Decisions are a numbered list, which only grows.
 it('has at most 20 files in a folder, and 16 in one of the operator', () => {
   const counts = new Map<string, number>()
-  for (const path of tracked) counts.set(dirname(path), (counts.get(dirname(path)) ?? 0) + 1)
+  for (const path of tracked.filter(file => !file.startsWith('docs/adr/')))
+    counts.set(dirname(path), (counts.get(dirname(path)) ?? 0) + 1)
   const most = (folder: string) => (folder.startsWith('operator') ? 16 : 20)
   expect([...counts].filter(([folder, count]) => count > most(folder))).toEqual([])
 })

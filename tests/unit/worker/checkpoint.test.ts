@@ -8,7 +8,7 @@ import * as fc from 'fast-check'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { encodeIndex, markOf, readIndex } from '../../../worker/checkpoint/contents.ts'
 import { restoreCheckpoint } from '../../../worker/checkpoint/restore.ts'
-import { readHeader } from '../../../worker/checkpoint/safetensors.ts'
+import { readHeader } from '../../../worker/checkpoint/safetensors/file.ts'
 import { Saving } from '../../../worker/checkpoint/saving.ts'
 import type { ModelConfig } from '../../../worker/model/config.ts'
 import {

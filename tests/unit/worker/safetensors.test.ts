@@ -7,7 +7,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { parseHeader } from '../../../worker/checkpoint/header.ts'
 import {
   hashFile,
   openFile,
@@ -15,7 +14,8 @@ import {
   readHeader,
   readHeaderOfAny,
   writeSafetensors,
-} from '../../../worker/checkpoint/safetensors.ts'
+} from '../../../worker/checkpoint/safetensors/file.ts'
+import { parseHeader } from '../../../worker/checkpoint/safetensors/header.ts'
 import { safetensorsBytes } from '../../support/files/bytes.ts'
 
 let folder: string

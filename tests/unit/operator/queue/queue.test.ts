@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { Queue } from '../../../operator/queue.ts'
+import { Queue } from '../../../../operator/queue.ts'
 
 const collect = (queue: Queue, milliseconds = 0, concurrency = 1) => {
   const done: string[] = []

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import { recordRefusal } from '../../../operator/plan/refusal.ts'
-import { isUrgent } from '../../../operator/plan/urgency.ts'
-import { runningWorld, World } from '../../support/operator-world.ts'
+import { recordRefusal } from '../../../../operator/plan/refusal.ts'
+import { isUrgent } from '../../../../operator/plan/urgency.ts'
+import { runningWorld, World } from '../../../support/operator-world.ts'
 
 const urgent = (world: World) => isUrgent(world.job, [...world.pods.values()])
 

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import type { Job } from '../../../operator/objects/wire.ts'
-import { Refusals } from '../../../operator/refusals.ts'
+import type { Job } from '../../../../operator/objects/wire.ts'
+import { Refusals } from '../../../../operator/refusals.ts'
 
 const job = (name: string, change: Partial<Job['metadata']> = {}): Job => ({
   metadata: { name, namespace: 'ns', uid: `uid-${name}`, generation: 1, ...change },

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { Pace } from '../../../operator/api/pace.ts'
+import { Pace } from '../../../../operator/api/pace.ts'
 
 /** Milliseconds until the next write, which is then sent. */
 function send(pace: Pace, now: number): number {

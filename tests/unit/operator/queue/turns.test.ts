@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { Pace } from '../../../operator/api/pace.ts'
-import { Turns } from '../../../operator/api/turns.ts'
+import { Pace } from '../../../../operator/api/pace.ts'
+import { Turns } from '../../../../operator/api/turns.ts'
 
 describe('requests of many namespaces', () => {
   beforeEach(() => void vi.useFakeTimers())
