@@ -24,11 +24,6 @@ export class Shares {
     this.#options = options
   }
 
-  /** Number of places that are held. */
-  get taken(): number {
-    return this.#all
-  }
-
   heldBy(tenant: string): number {
     return this.#held.get(tenant) ?? 0
   }
