@@ -11,11 +11,18 @@ import { helm } from '../../../tools/cluster/helm.ts'
 import { Server } from '../../support/api/crd-server.ts'
 import { WARNING_CASES } from '../../support/api/warning-cases.ts'
 
+/** The chart has no images of its own. */
+const IMAGES = ['operator', 'worker', 'gpuWorker'].flatMap(each => [
+  '--set',
+  `image.${each}.repository=example.com/${each}`,
+])
+
 let server: Server
 beforeAll(async () => {
   server = await Server.start({ crd: true })
-  const args = ['template', 'scmoe', 'charts/scmoe', '--show-only', 'templates/warnings.yaml']
-  const { stdout } = spawnSync(await helm('4'), args, { encoding: 'utf8' })
+  const args = ['template', 'scmoe', 'charts/scmoe', '--show-only', 'templates/warnings.yaml', ...IMAGES]
+  const { stdout, stderr } = spawnSync(await helm('4'), args, { encoding: 'utf8' })
+  expect(stderr).toBe('')
   await server.must('apply', '--filename', server.file(stdout))
   // A policy is asked a moment after it is there.
   while ((await warned({ model: { capacityFactor: '0.01' } })).length === 0) await sleep(50)
