@@ -9,6 +9,9 @@ interface Project {
   globalSetup?: string[]
 }
 
+/** The long form of a test (`npm run soak`) has so many times the time. */
+const PATIENCE = process.env['SCMOE_SOAK'] ? 60 : 1
+
 // Five projects, from tests that need nothing to tests that need a kubelet or a GPU. tools/test.ts
 // runs them, some of them in parallel, and adds up the counts.
 const PROJECTS: Project[] = [
@@ -26,8 +29,8 @@ export default defineConfig({
       test: {
         name,
         include: [`tests/${name}/**/*.test.ts`],
-        testTimeout: timeout,
-        hookTimeout: timeout,
+        testTimeout: timeout * PATIENCE,
+        hookTimeout: timeout * PATIENCE,
         globalSetup,
         // Concurrent tests of a file all run at once.
         maxConcurrency: 50,

@@ -2,7 +2,7 @@
 
 import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { KIND } from '../crds/contract.ts'
+import { KIND, plainText } from '../crds/contract.ts'
 import { type Finding, JobFileError, readJobs, readText, textOf } from './job-file.ts'
 
 type Print = (line: string) => void
@@ -23,7 +23,7 @@ export function validateCommand(paths: readonly string[], { json }: { json?: boo
   if (json) print(JSON.stringify({ valid, jobs, errors, findings: findings.map(asJson) }, undefined, 2))
   else {
     for (const finding of findings) {
-      if (finding.kind === 'error' && finding.line === UNREAD) console.error(finding.message)
+      if (finding.kind === 'error' && finding.line === UNREAD) console.error(plainText(finding.message))
       else print(lineOf(finding))
     }
     if (jobs === 0 && errors === 0) print(`no ${KIND} in ${paths.join(', ')}`)

@@ -228,7 +228,7 @@ export const REASONS = {
     states: [],
     meaning: 'The API server fails (500) to create a pod, e.g. because an admission webhook does not answer.',
     remedy:
-      'Repair or remove the webhook that the message names. The operator tries again with growing pauses of up to 5 minutes.',
+      'Repair or remove the webhook that the message names. The operator tries again with growing pauses of up to 2 minutes.',
   },
 } as const satisfies Record<string, Advice & { states: readonly State[] }>
 
@@ -361,6 +361,7 @@ export const EXIT_REMEDIES = {
     'If it happens again on the same node, look for Xid in its kernel log and take the GPU out of service. NCCL_DEBUG=WARN shows what NCCL reports.',
   checkpoint: 'Check the volume: free space, permissions and read-only mounts.',
   rendezvous: 'Look for the pod that is missing with `kubectl get pods`. Check network policies between the workers.',
+  dataUnavailable: 'Repair the storage or the mount that the message names. The next attempt reads on.',
   peerLost:
     'Find the failure of the other rank, which is the cause. If it did not fail, check the network between the nodes.',
   terminated: '',

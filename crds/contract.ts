@@ -74,7 +74,11 @@ export const JOB_COPY = 'job.json'
 export const EXIT = {
   ok: { code: 0, permanent: false, meaning: 'all steps done' },
   badConfig: { code: 64, permanent: true, meaning: 'the job or the environment cannot be used' },
-  badData: { code: 65, permanent: true, meaning: 'the data cannot be read or is too short' },
+  badData: {
+    code: 65,
+    permanent: true,
+    meaning: 'the data cannot be read, is too short or holds tokens that the model lacks',
+  },
   outOfMemory: { code: 66, permanent: true, meaning: 'the plan does not fit into memory' },
   diverged: { code: 67, permanent: true, meaning: 'the loss or the gradient is no longer a finite number' },
   deviceMissing: { code: 69, permanent: true, meaning: 'the GPU, its driver, the CUDA library or NCCL is missing' },
@@ -83,6 +87,7 @@ export const EXIT = {
   deviceFailed: { code: 72, permanent: false, meaning: 'the GPU, its driver or NCCL reported an error' },
   checkpoint: { code: 73, permanent: false, meaning: 'a checkpoint could not be written' },
   rendezvous: { code: 74, permanent: false, meaning: 'the ranks did not find each other in time' },
+  dataUnavailable: { code: 76, permanent: false, meaning: 'the storage of the data does not answer' },
   peerLost: { code: 75, permanent: false, meaning: 'another rank died or stopped answering' },
   terminated: {
     code: 143,

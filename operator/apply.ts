@@ -13,9 +13,8 @@ import { SECRET_KEY } from './objects/secret.ts'
 import { type Job, type Kind, type KubeObject, keyOf, kindOf, pathOf } from './objects/wire.ts'
 import type { Caches } from './observe.ts'
 import type { Action } from './plan/decision.ts'
-import type { Plan } from './plan/plan.ts'
+import { inOrder, type Plan } from './plan/plan.ts'
 import {
-  inOrder,
   isNamespaceLeaving,
   judgeExisting,
   mutation,

@@ -1,13 +1,12 @@
 // Reads the environment of a worker and the job's spec in it. Everything is checked here, before
 // the worker opens a file or a socket.
 
-import { z } from 'zod'
 import { ENV, MIN_SECRET, PORT } from '../crds/contract.ts'
 import { brokenByEnvironment } from '../crds/environment.ts'
 import { type BackendName, MAX_RANKS } from '../crds/ranks.ts'
 import { type Broken, brokenRules, brokenText } from '../crds/rules.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
-import { WorkerFailure } from './failure.ts'
+import { issuesText, WorkerFailure } from './failure.ts'
 import { defaultThreads } from './threads.ts'
 
 export interface WorkerConfig {
@@ -98,23 +97,7 @@ function readSpec(text: string): ScMoEJobSpec {
   }
   const parsed = ScMoEJobSpec.safeParse(json)
   if (parsed.success) return parsed.data
-  throw bad(describeIssues(parsed.error, json))
-}
-
-/** A line for each wrong field, e.g. `spec.training.steps is "ten": expected number …`. */
-function describeIssues(error: z.ZodError, input: unknown): string {
-  return error.issues
-    .map(issue => {
-      const field = ['spec', ...issue.path].join('.')
-      let value = input
-      for (const key of issue.path)
-        value = typeof value === 'object' && value !== null ? Reflect.get(value, key) : undefined
-      const shown = value === undefined ? 'missing' : JSON.stringify(value).slice(0, 80)
-      return issue.code === 'unrecognized_keys'
-        ? `${field} has unknown fields ${issue.keys.join(', ')}: remove them or correct their spelling.`
-        : `${field} is ${shown}: ${issue.message}.`
-    })
-    .join('\n')
+  throw bad(issuesText(parsed.error, json, 'spec'))
 }
 
 function required(env: Environment, name: string): string {

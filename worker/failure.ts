@@ -1,6 +1,7 @@
 // The error that a worker ends with. Its reason is a key of EXIT and says what happens next; its
 // text says what to do.
 
+import type { z } from 'zod'
 import { EXIT, type Failure } from '../crds/contract.ts'
 import { EngineError, type EngineErrorCode } from './engine-error.ts'
 
@@ -10,8 +11,12 @@ export class WorkerFailure extends Error {
   readonly reason: Reason
   readonly op: string | undefined
   readonly peer: number | undefined
-  constructor(reason: Reason, message: string, where: { op?: string | undefined; peer?: number | undefined } = {}) {
-    super(message)
+  constructor(
+    reason: Reason,
+    message: string,
+    where: { op?: string | undefined; peer?: number | undefined; cause?: unknown } = {},
+  ) {
+    super(message, { cause: where.cause })
     this.name = 'WorkerFailure'
     this.reason = reason
     this.op = where.op
@@ -66,4 +71,20 @@ export function errnoText(error: unknown): string {
 /** The `code` of a Node system error, if it has one. */
 export function errnoCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
+}
+
+/** A line for each wrong field, e.g. `spec.training.steps is "ten": expected number …`. */
+export function issuesText(error: z.ZodError, input: unknown, root: string): string {
+  return error.issues
+    .map(issue => {
+      const field = [root, ...issue.path].join('.')
+      let value = input
+      for (const key of issue.path)
+        value = typeof value === 'object' && value !== null ? Reflect.get(value, key) : undefined
+      const shown = value === undefined ? 'missing' : JSON.stringify(value).slice(0, 80)
+      return issue.code === 'unrecognized_keys'
+        ? `${field} has unknown fields ${issue.keys.join(', ')}: remove them or correct their spelling.`
+        : `${field} is ${shown}: ${issue.message}.`
+    })
+    .join('\n')
 }

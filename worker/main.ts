@@ -1,6 +1,5 @@
 // The worker: one rank of a job, from its environment to its exit code.
 
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { ENV, EXIT } from '../crds/contract.ts'
@@ -15,6 +14,7 @@ import { hasSeveralRanks, runPod } from './ranks/pod.ts'
 import { meet } from './ranks/rendezvous.ts'
 import { logFields, logOutput } from './report/log-output.ts'
 import { WorkerMetrics } from './report/metrics.ts'
+import { inTime, makeFolder, Unanswered } from './report/output.ts'
 import { RunRecord } from './report/record.ts'
 import { type Reported, serveReport } from './report/server.ts'
 import { writeTermination } from './report/termination.ts'
@@ -73,14 +73,15 @@ async function work(config: WorkerConfig, signal: AbortSignal): Promise<Ending> 
   // Everything that can be wrong with this rank alone is checked before it waits for the others.
   const model = modelConfig(spec, worldSize)
   const path = dataPath(spec.data, config.dataDirectory, join(import.meta.dirname, '../build/data'))
-  const data = new TokenData(path, {
+  const data = await TokenData.open(path, {
     tokens: spec.data.tokens,
     vocabulary: model.vocabulary,
     sequenceLength: model.sequence,
   })
   if (spec.data.tokens === 'bytes' && data.look === 'binary')
     log.warn(`${path} has zero bytes, which text does not have: if it holds token numbers, set spec.data.tokens`)
-  makeOutputDirectory(config)
+  log.info(await data.check(config, signal), 'tokens checked')
+  await makeOutputDirectory(config)
   const engine = createEngine({
     backend: config.backend,
     device: { index: config.localRank, graphs: config.graphs, ...exchangeOf(spec) },
@@ -133,14 +134,15 @@ function localOnly({ rendezvous: { host } }: WorkerConfig): { host?: string } {
   return isLoopback(host) ? { host } : {}
 }
 
-function makeOutputDirectory({ outputDirectory }: WorkerConfig): void {
+async function makeOutputDirectory({ outputDirectory, peerTimeoutSeconds }: WorkerConfig): Promise<void> {
   if (outputDirectory === undefined) return
   try {
-    mkdirSync(join(outputDirectory, 'checkpoints'), { recursive: true })
+    await inTime(makeFolder(join(outputDirectory, 'checkpoints')), 1000 * peerTimeoutSeconds)
   } catch (error) {
     throw new WorkerFailure(
       'checkpoint',
       `The output folder ${outputDirectory} cannot be created or written: ${errnoText(error)}. Check the volume and its permissions.`,
+      { cause: error },
     )
   }
 }
@@ -156,5 +158,7 @@ function end(failure: WorkerFailure | undefined): never {
     ...(failure && { failure }),
   })
   running.engine?.abort()
+  // process.exit would wait for the thread that waits for the volume.
+  if (failure?.cause instanceof Unanswered) process.kill(process.pid, 'SIGKILL')
   process.exit(EXIT[failure?.reason ?? 'ok'].code)
 }

@@ -70,7 +70,7 @@ function doneText({ output, trained }: Ended): string {
   const summary = readSummary(output)
   const did = trained ? '' : 'all steps were done already, by an earlier run, and this one changed nothing: '
   const files = `      ${output}: ${resultsIn(output).join(', ')}`
-  const lines = [`${styleText('green', 'done')}  ${did}${summary ? summaryLine(summary) : ''}`, files]
+  const lines = [`${styleText('green', 'done')}  ${did}${summary ? plainText(summaryLine(summary)) : ''}`, files]
   if (trained) return lines.join('\n')
   const more = summary === undefined ? 'a larger number' : `more than ${summary.steps}`
   return [...lines, `      To train on, give --steps ${more}; to train anew, give another folder with --output.`].join(

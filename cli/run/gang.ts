@@ -139,10 +139,10 @@ function openLog(folder: string, name: string): number {
 
 const recordPath = (scratch: string, rank: number) => join(scratch, `rank-${rank}.json`)
 
-/** Sorts ends by cause: a rank that lost a peer failed because of it; success caused nothing. */
-function consequence({ code, failure }: RankEnd): number {
+/** Sorts ends by cause: a rank that blames a peer failed because of it; success caused nothing. */
+export function consequence({ code, failure }: Omit<RankEnd, 'rank'>): number {
   if (code === 0) return 2
-  return failure?.reason === 'peerLost' ? 1 : 0
+  return failure?.reason === 'peerLost' || failure?.peer !== undefined ? 1 : 0
 }
 
 function readRecord(path: string): TerminationRecord {

@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { plainText } from '../../crds/contract.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
@@ -111,9 +112,9 @@ function tell({ spec, output }: Pick<GangOptions, 'spec' | 'output'>): void {
   const step = newestCheckpoint(output)
   if (step !== undefined) {
     const since = step < spec.training.steps ? `from step ${step} on` : 'but all steps were done before'
-    for (const change of changesSince(output, spec)) console.error(`note: ${change}, ${since} (${output})`)
+    for (const change of changesSince(output, spec)) console.error(plainText(`note: ${change}, ${since} (${output})`))
   }
-  for (const warning of warningLines(spec)) console.error(`warning: ${warning}`)
+  for (const warning of warningLines(spec)) console.error(plainText(`warning: ${warning}`))
 }
 
 /** The job of a file with the options applied and checked again. */
@@ -121,7 +122,7 @@ function localJob(file: string, options: RunOptions): { name: string; spec: ScMo
   const { name, spec: written } = readJob(file)
   const { steps = written.training.steps, replicas = written.workers.replicas } = options
   const spec = ScMoEJobSpec.parse({
-    ...withDataPath(written, file, text => console.error(`note: ${text}`)),
+    ...withDataPath(written, file, text => console.error(plainText(`note: ${text}`))),
     training: { ...written.training, steps },
     workers: { ...written.workers, replicas },
     suspend: false,

@@ -3,6 +3,7 @@
 // like a worker does.
 
 import { availableParallelism } from 'node:os'
+import { plainText } from '../../crds/contract.ts'
 import { brokenByEnvironment } from '../../crds/environment.ts'
 import { resolveModel } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
@@ -35,7 +36,7 @@ const VALIDATED = [2, 4]
 /** The text, or the figures as JSON. Throws JobFileError. */
 export async function simulateCommand(file: string, options: SimulateOptions): Promise<string> {
   const read = readJob(file)
-  const job = { ...read, spec: withDataPath(read.spec, file, note => console.error(`note: ${note}`)) }
+  const job = { ...read, spec: withDataPath(read.spec, file, note => console.error(`note: ${plainText(note)}`)) }
   demandMeasurable(job, options)
   if (options.validate) {
     const found: Validation[] = []

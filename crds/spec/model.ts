@@ -81,7 +81,7 @@ export const Model = z
       .max(1_048_576)
       .optional()
       .describe(
-        "Number of different tokens; every token of the data must be below it. Default: the preset's value, otherwise 256.",
+        "Number of different tokens; every token of the data must be below it, and workers look at all of them before the first step. Default: the preset's value, otherwise 256.",
       ),
     tieEmbeddings: z
       .boolean()
@@ -125,11 +125,17 @@ export const Model = z
       .max(32)
       .default('2')
       .describe(
-        'One rank may send ceil(capacityFactor * tokens * topK / experts) tokens to one expert; further tokens are dropped there. none: no token is dropped.',
+        'One rank may send ceil(capacityFactor * tokens * topK / experts) tokens of a micro-batch to one expert, where tokens are those of the rank in the micro-batch; further tokens are dropped there. none: no token is dropped.',
       ),
-    balanceLossCoefficient: decimal.default('0.01').describe('Weight of the load-balance loss.'),
+    balanceLossCoefficient: decimal
+      .default('0.01')
+      .describe(
+        'Weight of the load-balance loss E * sum_e f_e P_e of each MoE layer, where f_e is the share of choices and P_e the mean probability of expert e in one micro-batch over all ranks.',
+      ),
     routerZLossCoefficient: decimal
       .default('0')
-      .describe("Weight of the router's z-loss (arXiv 2202.08906), which keeps the router's logits small."),
+      .describe(
+        "Weight of the router's z-loss (arXiv 2202.08906) of each MoE layer, the mean square of the log-sum-exp of a token's logits. It keeps the logits small.",
+      ),
   })
   .describe('The language model.')

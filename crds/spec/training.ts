@@ -40,7 +40,7 @@ export const Training = z
       .max(65_536)
       .default(1)
       .describe(
-        "Parts of a rank's batch that run one after another, with their gradients added up. More parts need less memory; the step is the same.",
+        "Parts of a rank's batch that run one after another, with their gradients added up. More parts need less memory. The balance loss and the capacity of experts are those of one part, so both depend on the number of parts; the rest of the step is the same. docs/model.md has the formulas.",
       ),
     recompute: z
       .boolean()

@@ -7,7 +7,7 @@ import { networkPolicy } from '../objects/network-policy.ts'
 import { isOrphan, isOwnedBy, metadata as metadataOf, type Wanted } from '../objects/owned.ts'
 import { isStopping } from '../objects/pod-state.ts'
 import { groupOf } from '../objects/providers.ts'
-import type { Job, KubeObject, Pod } from '../objects/wire.ts'
+import { isGroup, type Job, type Kind, type KubeObject, kindOf, type Pod } from '../objects/wire.ts'
 import { budget, service } from '../objects/workers.ts'
 import { doubtNote } from './asked/doubts.ts'
 import { forcedDeletions, nextForced, workloadDeletions } from './cleanup.ts'
@@ -73,10 +73,38 @@ function forcedAlone(view: View): Plan {
  * the Service, the budget and the status (the most expensive write) follow.
  */
 export function podsFirst({ actions }: Plan): Plan | undefined {
-  const isPod = (action: Action) => action.kind === 'create' && action.object.kind === 'Pod'
   if (!actions.some(isPod)) return undefined
   return { actions: actions.filter(action => !('object' in action) || !NEEDED_LATER.has(action.object.kind)) }
 }
+
+const isPod = (action: Action) => action.kind === 'create' && action.object.kind === 'Pod'
+const creates = (action: Action) => action.kind === 'create'
+export const hasCreates = ({ actions }: Plan): boolean => actions.some(creates)
+
+/**
+ * The part of a plan that a refused job needs until it is tried again. Nothing is created, and the
+ * status keeps the refusal.
+ */
+export const withoutCreates = ({ actions, report, requeueAt }: Plan): Plan => ({
+  actions: actions.filter(action => !creates(action)),
+  ...(report === undefined ? {} : { report }),
+  ...(requeueAt === undefined ? {} : { requeueAt }),
+})
+
+/**
+ * The actions in groups, each of which is begun when the one before is done. The object that stands
+ * for the gang and the Secret that its pods refer to are there before the pods. With `oneFirst` one
+ * pod is tried before the others, so that a gang that is refused costs one request.
+ */
+export function inOrder(actions: readonly Action[], oneFirst: boolean): Action[][] {
+  const before = actions.filter(action => 'object' in action && comesBefore(kindOf(action.object)))
+  const first = oneFirst ? actions.find(isPod) : undefined
+  const then = actions.filter(action => !before.includes(action) && (first === undefined || !isPod(action)))
+  const rest = actions.filter(action => first !== undefined && isPod(action) && action !== first)
+  return [before, first === undefined ? then : [first, ...then], rest].filter(group => group.length > 0)
+}
+
+const comesBefore = (kind: Kind) => kind === 'Secret' || isGroup(kind)
 
 /** The plan as sentences, for logs and tests. */
 export function describe({ actions, report, status, requeueAt }: Plan): string[] {

@@ -11,6 +11,7 @@ import { afterEach } from 'vitest'
 import { ENV, EXIT, TerminationRecord } from '../../crds/contract.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { freePort } from '../../tools/free-port.ts'
+import { CLAIM } from '../../worker/checkpoint/claim.ts'
 import { folderOf, listSteps, readIndex } from '../../worker/checkpoint/contents.ts'
 import { hashFile } from '../../worker/checkpoint/safetensors.ts'
 import { COMPILED } from './compiled.ts'
@@ -191,8 +192,10 @@ export function lossCurve(output: string): Map<number, number> {
   return curve
 }
 
+/** All names in the folder of checkpoints, besides the claim of the last gang. */
 export function checkpointFolders(output: string): string[] {
-  return readdirSync(join(output, 'checkpoints')).toSorted()
+  const names = readdirSync(join(output, 'checkpoints'))
+  return names.filter(name => name !== CLAIM).toSorted()
 }
 
 /**

@@ -5,12 +5,13 @@ import { median } from '../median.ts'
 import type { RunRecord } from '../report/record.ts'
 import type { Trained } from './contents.ts'
 import type { CheckpointPlace, Held } from './place.ts'
+import { preparePlace } from './prepare.ts'
 import { restoreCheckpoint } from './restore.ts'
 import { type Saved, Saving } from './saving.ts'
 
 export interface Checkpoints {
   /** Undefined if no checkpoints are read or written. */
-  place: CheckpointPlace | undefined
+  place: Omit<CheckpointPlace, 'gang'> | undefined
   held: readonly Held[]
   record: RunRecord
   log: Logger
@@ -22,6 +23,8 @@ const WINDOW = 500
 /** All ranks make the same calls after the same steps. */
 export class Checkpointer {
   readonly #options: Checkpoints
+  /** Known from `restore` on. */
+  #place: CheckpointPlace | undefined
   #saving: Saving | undefined
   #trained: Trained | undefined
   /**
@@ -37,11 +40,13 @@ export class Checkpointer {
   }
 
   /**
-   * Fills the tensors from the newest usable checkpoint and returns the steps it had done; 0 if
-   * there is none. Collective.
+   * Takes the folder, fills the tensors from the newest usable checkpoint and returns the steps it
+   * had done; 0 if there is none. Throws if no checkpoint could be written. Collective.
    */
   async restore(): Promise<number> {
-    const { place, held, record, log } = this.#options
+    const { held, record, log } = this.#options
+    const place = this.#options.place && (await preparePlace(this.#options.place))
+    this.#place = place
     const restored = place && (await restoreCheckpoint(place, held, message => log.warn(message)))
     if (!place || !restored) return 0
     const { step, losses, savedTime, seed, jobUid, trained } = restored.index
@@ -67,7 +72,8 @@ export class Checkpointer {
 
   /** Begins a checkpoint, and finishes it at once if training has `ended`; collective. */
   async start(step: number, ended: boolean): Promise<void> {
-    const { place, held, record } = this.#options
+    const { held, record } = this.#options
+    const place = this.#place
     await this.finish()
     if (!place || record.checkpointStep === step) return
     this.#saving = await Saving.start(place, step, {
@@ -90,13 +96,13 @@ export class Checkpointer {
   }
 
   #conclude(saved: Saved | undefined): void {
-    const { place, record, log } = this.#options
+    const { record, log } = this.#options
     if (!saved) return
     this.#memory = this.#saving?.memory
     this.#saving = undefined
     keep(this.#saved, saved)
     record.checkpointed(saved.step)
-    if (place?.rank === 0) log.info(saved, 'checkpoint written')
+    if (this.#place?.rank === 0) log.info(saved, 'checkpoint written')
   }
 
   /** Takes the time of a step, and whether this rank was writing a checkpoint when it began. */

@@ -2,13 +2,18 @@
 // has its final name. It is usable when the index and every file match their checksums.
 
 import { createHash } from 'node:crypto'
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { errnoCode, issuesText } from '../failure.ts'
 import type { ModelConfig } from '../model/config.ts'
 import { Losses } from '../report/losses.ts'
+import { openFile, readExactly } from './safetensors.ts'
 
 export const INDEX = 'index.json'
+
+/** A longer index is not read. That of 1024 ranks and 256 blocks is shorter. */
+const MAX_INDEX = 256 << 20
 
 const count = z.int().min(0)
 
@@ -80,13 +85,15 @@ export const Trained = z.object({
 })
 export type Trained = z.infer<typeof Trained>
 
-export const CheckpointIndex = z.object({
+const Content = z.object({
   version: z.literal(2),
   /**
    * Optimizer steps done. Together with the seed it fixes the data position and all random choices.
    */
   step: count,
   jobUid: z.string(),
+  /** The attempt that wrote it. Undefined in an index without marks in its files. */
+  attempt: count.optional(),
   savedTime: z.string(),
   seed: count,
   globalBatchSequences: count,
@@ -96,27 +103,82 @@ export const CheckpointIndex = z.object({
   losses: Losses,
   trained: Trained.optional(),
   /** Files in the same folder. */
-  files: z.array(z.object({ name: z.string().regex(/^[\w.-]+$/), bytes: count, sha256: z.string() })),
+  files: z.array(
+    z.object({
+      name: z.string().regex(/^[\w-][\w.-]*\.safetensors$/),
+      bytes: count,
+      sha256: z.string().regex(/^[0-9a-f]{64}$/),
+    }),
+  ),
   /** For each global tensor, the file (an index) with its elements start .. start + count - 1. */
   tensors: z.record(z.string(), z.array(z.object({ file: count, start: count, count }))),
 })
-export type CheckpointIndex = z.infer<typeof CheckpointIndex>
+export type CheckpointIndex = z.infer<typeof Content>
+/** Keys that a later version adds stay, because the mark covers them. */
+const CheckpointIndex = Content.loose()
+
+/** The fields of an index that are known when its files are written. */
+export type Identity = Omit<CheckpointIndex, 'savedTime' | 'losses' | 'files' | 'tensors'>
+
+/**
+ * The mark of a checkpoint, which all its files carry. It differs between checkpoints of different
+ * steps, attempts, jobs or models, so a file of another checkpoint is found out.
+ */
+export function markOf(index: Identity & Partial<CheckpointIndex>): string {
+  const later = new Set<string>(['savedTime', 'losses', 'files', 'tensors'])
+  return digest(sorted(Object.fromEntries(Object.entries(index).filter(([key]) => !later.has(key)))))
+}
+
+/** The same value with the keys of all objects in order. */
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted)
+  if (typeof value !== 'object' || value === null) return value
+  const entries = Object.entries(value).map(([key, each]): [string, unknown] => [key, sorted(each)])
+  return Object.fromEntries(entries.toSorted(([a], [b]) => (a < b ? -1 : 1)))
+}
 
 /** The checksum covers the content as written, in which the keys keep their order. */
 const Sealed = z.object({ content: z.unknown(), sha256: z.string() })
 
-const seal = (content: unknown) => createHash('sha256').update(JSON.stringify(content)).digest('hex')
+const digest = (content: unknown) => createHash('sha256').update(JSON.stringify(content)).digest('hex')
 
 export function encodeIndex(content: CheckpointIndex): string {
-  return `${JSON.stringify({ content, sha256: seal(content) }, null, 1)}\n`
+  return `${JSON.stringify({ content, sha256: digest(content) }, null, 1)}\n`
 }
 
 /** Reads and verifies `<folder>/index.json`; throws an error that says why it is not usable. */
 export async function readIndex(folder: string): Promise<CheckpointIndex> {
-  const json: unknown = JSON.parse(await readFile(join(folder, INDEX), 'utf8'))
-  const { content, sha256 } = Sealed.parse(json)
-  if (seal(content) !== sha256) throw new Error('its checksum differs: the file was changed or damaged')
-  return CheckpointIndex.parse(content)
+  const json: unknown = JSON.parse(await readText(join(folder, INDEX)))
+  const { content, sha256 } = checked(Sealed, json, 'the index')
+  if (content === undefined || digest(content) !== sha256)
+    throw new Error('its checksum differs: the file was changed or damaged')
+  return checked(CheckpointIndex, content, 'content')
+}
+
+async function readText(path: string): Promise<string> {
+  const file = await openFile(path)
+  try {
+    const { size } = await file.stat()
+    if (size > MAX_INDEX) throw new Error(`it has ${size} bytes, more than an index can have`)
+    return new TextDecoder().decode(await readExactly(file, 0, size))
+  } finally {
+    await file.close()
+  }
+}
+
+function checked<T>(schema: z.ZodType<T>, value: unknown, root: string): T {
+  const parsed = schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  throw new Error(issuesText(parsed.error, value, root))
+}
+
+/**
+ * Whether an error says that a checkpoint is damaged or incomplete, and not that this rank could
+ * not read it.
+ */
+export function isDamage(error: unknown): boolean {
+  const code = errnoCode(error)
+  return code === undefined || code.startsWith('ERR_') || ['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP'].includes(code)
 }
 
 /** The fields that determine the name and shape of every tensor of the model. */
@@ -137,12 +199,13 @@ export const folderOf = (step: number) => `step-${String(step).padStart(8, '0')}
 
 /** Steps of all complete checkpoints, newest first; none if the directory does not exist. */
 export async function listSteps(directory: string): Promise<number[]> {
-  const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
+  const names = await readdir(directory).catch((error: NodeJS.ErrnoException): string[] => {
     if (error.code === 'ENOENT') return []
     throw error
   })
   return names
     .flatMap(name => /^step-(\d{8,})$/.exec(name)?.[1] ?? [])
     .map(Number)
+    .filter(step => names.includes(folderOf(step)))
     .toSorted((a, b) => b - a)
 }

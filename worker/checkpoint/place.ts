@@ -1,7 +1,5 @@
 // The place of checkpoints and the tensors that a rank holds, as writer and reader share them.
 
-import { readdir, rm } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { ModelConfig } from '../model/config.ts'
 import { meanOf, type Slice, sliceOf, type Tensor, tensors, varianceOf } from '../model/tensors.ts'
 import type { Reduce } from '../ranks/together.ts'
@@ -15,6 +13,9 @@ export interface CheckpointPlace {
   model: ModelConfig
   rank: number
   jobUid: string
+  attempt: number
+  /** Name of this gang, which no other gang has; the same on all ranks. */
+  gang: string
   seed: number
   /** The words of the index about training; asked when a checkpoint is written. */
   trained: () => Trained
@@ -41,12 +42,10 @@ export function heldTensors(model: ModelConfig, rank: number, view: (name: strin
   )
 }
 
-/** Name prefix of folders that are being written or removed. */
-export const TEMPORARY = '.tmp-'
-
-/** Removes what earlier processes left unfinished. Only rank 0 calls it, before any rank writes. */
-export async function removeLeftovers(directory: string): Promise<void> {
-  const names = await readdir(directory).catch(() => [])
-  for (const name of names)
-    if (name.startsWith(TEMPORARY)) await rm(join(directory, name), { recursive: true, force: true })
+/**
+ * Ranks that write a file each, from 0 on: those of the first expert-data-parallel replica, or rank
+ * 0 alone if the model has no experts, because the others hold nothing of their own.
+ */
+export function writersOf(model: ModelConfig): number {
+  return tensors(model).some(({ kind }) => kind === 'expert') ? model.expertParallelSize : 1
 }

@@ -1,39 +1,60 @@
 // The end of a checkpoint, on rank 0 when all files are written: the index, the final name of the
-// folder, and the removal of checkpoints that are too old.
+// folder, and the removal of checkpoints that are too old. What a newer attempt wrote stays.
 
 import { open, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
+import { errnoCode, WorkerFailure } from '../failure.ts'
 import { sliceOf } from '../model/tensors.ts'
 import type { Losses } from '../report/losses.ts'
-import { type CheckpointIndex, encodeIndex, folderOf, INDEX, listSteps, modelFields } from './contents.ts'
-import { type CheckpointPlace, type Held, TEMPORARY } from './place.ts'
+import { demandClaim } from './claim.ts'
+import {
+  type CheckpointIndex,
+  encodeIndex,
+  folderOf,
+  type Identity,
+  INDEX,
+  isDamage,
+  listSteps,
+  modelFields,
+  readIndex,
+} from './contents.ts'
+import type { CheckpointPlace, Held } from './place.ts'
+import { temporaryOf } from './temporary.ts'
 
 /** Fields of the index that the place does not give. */
 export interface Content {
-  step: number
+  identity: Identity
   files: CheckpointIndex['files']
   held: readonly Held[]
   losses: Losses
 }
 
-export function indexOf({ model, jobUid, seed, trained }: CheckpointPlace, content: Content): CheckpointIndex {
+/** The fields that identify the checkpoint of a step; the same on all ranks. */
+export function identityOf({ model, jobUid, attempt, seed, trained }: CheckpointPlace, step: number): Identity {
+  return {
+    version: 2,
+    step,
+    jobUid,
+    attempt,
+    seed,
+    globalBatchSequences: model.batch * model.worldSize,
+    worldSize: model.worldSize,
+    expertParallelSize: model.expertParallelSize,
+    model: modelFields(model),
+    trained: trained(),
+  }
+}
+
+export function indexOf({ model }: CheckpointPlace, content: Content): CheckpointIndex {
   const where: CheckpointIndex['tensors'] = {}
   for (const { name, tensor } of content.held) {
     const writers = tensor.kind === 'dense' ? 1 : model.expertParallelSize
     where[name] = Array.from({ length: writers }, (_, file) => ({ file, ...sliceOf(tensor, model, file) }))
   }
   return {
-    version: 2,
-    step: content.step,
-    jobUid,
+    ...content.identity,
     savedTime: new Date().toISOString(),
-    seed,
-    globalBatchSequences: model.batch * model.worldSize,
-    worldSize: model.worldSize,
-    expertParallelSize: model.expertParallelSize,
-    model: modelFields(model),
     losses: content.losses,
-    trained: trained(),
     files: content.files,
     tensors: where,
   }
@@ -54,23 +75,51 @@ export async function publish(place: CheckpointPlace, temporary: string, index: 
   await writeFile(join(temporary, INDEX), encodeIndex(index), { flag: 'wx', flush: true })
   await syncFolder(temporary)
   const folder = join(place.directory, folderOf(index.step))
-  await discard(folder)
+  await demandClaim(place)
+  await discard(place, folder)
   await rename(temporary, folder)
   await syncFolder(place.directory)
   await syncFolder(dirname(place.directory))
-  for (const step of (await listSteps(place.directory)).slice(place.keep))
-    await discard(join(place.directory, folderOf(step)))
+  await demandClaim(place)
+  // Steps beyond this one are of a gang that lost its claim meanwhile. They do not count, and they
+  // go when this gang has passed them.
+  const steps = (await listSteps(place.directory)).filter(step => step <= index.step)
+  for (const step of steps.slice(place.keep)) await discard(place, join(place.directory, folderOf(step)))
 }
 
-/** Removes a folder. It is renamed first, so that half of it never looks like a checkpoint. */
-async function discard(folder: string): Promise<void> {
-  const going = join(dirname(folder), `${TEMPORARY}old-${Date.now()}-${process.pid}`)
+/**
+ * Removes a checkpoint, if there is one. It is renamed first, so that half of it never looks like a
+ * checkpoint. Throws and puts it back if it is of a newer attempt.
+ */
+async function discard(place: CheckpointPlace, folder: string): Promise<void> {
+  const going = join(dirname(folder), temporaryOf(place, `old-${basename(folder)}`))
   try {
     await rename(folder, going)
-  } catch {
-    return
+  } catch (error) {
+    if (errnoCode(error) === 'ENOENT') return
+    throw error
+  }
+  // Only now can nobody put another checkpoint in its place.
+  const attempt = await attemptOf(place, going)
+  if (attempt > place.attempt) {
+    await rename(going, folder)
+    throw new WorkerFailure(
+      'checkpoint',
+      `${folder} was written by attempt ${attempt} of this job, so this gang (attempt ${place.attempt}) ends and leaves it there.`,
+    )
   }
   await rm(going, { recursive: true, force: true })
+}
+
+/** The attempt that wrote a checkpoint; 0 if another job wrote it or if it is not usable. */
+async function attemptOf({ jobUid }: CheckpointPlace, folder: string): Promise<number> {
+  try {
+    const index = await readIndex(folder)
+    return index.jobUid === jobUid ? (index.attempt ?? 0) : 0
+  } catch (error) {
+    if (isDamage(error)) return 0
+    throw error
+  }
 }
 
 async function syncFolder(folder: string): Promise<void> {

@@ -3,8 +3,9 @@
 // written in place, without a copy of the tensors, and hashed with SHA-256 on the way.
 
 import { createHash } from 'node:crypto'
+import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { z } from 'zod'
+import { type Header, MAX_HEADER, METADATA, parseHeader } from './header.ts'
 
 export interface Tensor {
   name: string
@@ -17,30 +18,7 @@ export interface Written {
   sha256: string
 }
 
-export interface Entry {
-  /** The type's name in safetensors: F32, BF16, ... */
-  dtype: string
-  shape: number[]
-  /** Bytes from the start of the file. */
-  start: number
-  end: number
-}
-
-export interface Header {
-  entries: Map<string, Entry>
-  metadata: Record<string, string>
-}
-
-const HeaderJson = z.object({ __metadata__: z.record(z.string(), z.string()).optional() }).catchall(
-  z.object({
-    dtype: z.string(),
-    shape: z.array(z.int().min(0)),
-    data_offsets: z.tuple([z.int().min(0), z.int().min(0)]),
-  }),
-)
-
 const CHUNK = 4 << 20
-const MAX_HEADER = 100 << 20
 
 /** Writes and fsyncs a new file; fails if the file exists. */
 export async function writeSafetensors(
@@ -76,27 +54,23 @@ export async function readHeader(file: FileHandle): Promise<Header> {
   return header
 }
 
-/**
- * Reads the header of an open file whose tensors may be of any type. Throws if it is malformed. The
- * bytes of tensors that are not of F32 are not checked.
- */
+/** Reads the header of an open file whose tensors may be of any type. Throws if it is malformed. */
 export async function readHeaderOfAny(file: FileHandle): Promise<Header> {
   const { size } = await file.stat()
   const length = size < 8 ? 0 : Number(new DataView((await readExactly(file, 0, 8)).buffer).getBigUint64(0, true))
   if (length < 2 || length > MAX_HEADER || length > size - 8)
     throw new Error('not a safetensors file: its header does not fit')
-  const json: unknown = JSON.parse(new TextDecoder().decode(await readExactly(file, 8, length)))
-  const { __metadata__: metadata = {}, ...tensors } = HeaderJson.parse(json)
-  const entries = new Map<string, Entry>()
-  for (const [name, { dtype, shape, data_offsets: offsets }] of Object.entries(tensors)) {
-    const entry = { dtype, shape, start: 8 + length + offsets[0], end: 8 + length + offsets[1] }
-    const elements = shape.reduce((product, n) => product * n, 1)
-    if (dtype === 'F32' && (entry.end - entry.start !== 4 * elements || entry.end > size)) {
-      throw new Error(`not a usable safetensors file: tensor ${name} does not have the bytes its shape needs`)
-    }
-    entries.set(name, entry)
-  }
-  return { entries, metadata }
+  return parseHeader(await readExactly(file, 8, length), { dataStart: 8 + length, size })
+}
+
+/**
+ * Opens a file to read it. Throws if it is not a regular file: opening a pipe would wait for ever.
+ */
+export async function openFile(path: string): Promise<FileHandle> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  if ((await file.stat()).isFile()) return file
+  await file.close()
+  throw new Error('it is not a regular file')
 }
 
 /** Reads `target.length` values from `start` bytes into the file. */
@@ -124,17 +98,20 @@ export async function hashFile(file: FileHandle): Promise<Written> {
 
 /** The bytes of a file before those of the tensors, which follow in the given order. */
 export function encodeHeader(tensors: readonly Tensor[], metadata: Record<string, string>): Uint8Array {
-  const header: Record<string, unknown> = { __metadata__: metadata }
+  // Entries of a Map, because assigning the key `__proto__` to an object would set no property.
+  const header = new Map<string, unknown>([[METADATA, metadata]])
   let offset = 0
   for (const { name, shape, data } of tensors) {
     const elements = shape.reduce((product, n) => product * n, 1)
     if (elements !== data.length)
       throw new Error(`tensor ${name}: shape ${shape.join('x')} does not hold ${data.length} values`)
-    header[name] = { dtype: 'F32', shape, data_offsets: [offset, offset + data.byteLength] }
+    if (header.has(name)) throw new Error(`tensor ${name}: two tensors cannot have this name`)
+    header.set(name, { dtype: 'F32', shape, data_offsets: [offset, offset + data.byteLength] })
     offset += data.byteLength
   }
-  const json = new TextEncoder().encode(JSON.stringify(header))
+  const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)))
   const padded = Math.ceil(json.length / 8) * 8
+  if (padded > MAX_HEADER) throw new Error(`a header of ${padded} bytes is longer than safetensors allows`)
   const bytes = new Uint8Array(8 + padded).fill(0x20, 8)
   new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true)
   bytes.set(json, 8)
@@ -152,11 +129,16 @@ async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
   for (let at = 0; at < bytes.length; ) at += (await file.write(bytes, at)).bytesWritten
 }
 
-async function readExactly(file: FileHandle, position: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+/** Reads `length` bytes from `position` on. Throws if the file ends before. */
+export async function readExactly(
+  file: FileHandle,
+  position: number,
+  length: number,
+): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = new Uint8Array(length)
   for (let at = 0; at < length; ) {
     const { bytesRead } = await file.read(bytes, at, length - at, position + at)
-    if (bytesRead === 0) throw new Error('the file ends within its header')
+    if (bytesRead === 0) throw new Error(`the file ended ${length - at} bytes early`)
     at += bytesRead
   }
   return bytes

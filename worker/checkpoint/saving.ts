@@ -1,5 +1,5 @@
-// A checkpoint while it is being written: one file per rank of the first expert-data-parallel
-// replica, then index.json. Everything is written under a temporary name, fsynced and renamed, so
+// A checkpoint while it is being written: the files of the ranks that hold something of their own,
+// then index.json. Everything is written under a temporary name, fsynced and renamed, so
 // that a folder with its final name is complete whenever a process dies. Training waits only for a
 // copy of the tensors; they are written, and the checkpoint gets its name, while training goes on.
 
@@ -9,11 +9,13 @@ import { errnoText, WorkerFailure } from '../failure.ts'
 import type { ModelConfig } from '../model/config.ts'
 import { everywhere, gathered, together } from '../ranks/together.ts'
 import type { Losses } from '../report/losses.ts'
-import { type CheckpointIndex, folderOf } from './contents.ts'
-import { type CheckpointPlace, type Held, TEMPORARY } from './place.ts'
-import { indexOf, publish } from './publish.ts'
+import { demandClaim } from './claim.ts'
+import { type CheckpointIndex, folderOf, type Identity, markOf } from './contents.ts'
+import { type CheckpointPlace, type Held, writersOf } from './place.ts'
+import { identityOf, indexOf, publish } from './publish.ts'
 import type { Written } from './safetensors.ts'
 import { copied, type Part, shardName, writeShard, writtenBy } from './shard.ts'
+import { temporaryOf } from './temporary.ts'
 
 /** A finished checkpoint. The times are this rank's. */
 export interface Saved {
@@ -46,6 +48,8 @@ export class Saving {
   readonly #step: number
   readonly #state: State
   readonly #temporary: string
+  /** As it is at the start, so that the index agrees with the marks of the files. */
+  readonly #identity: Identity
   readonly #begun = performance.now()
   #memory: ArrayBuffer | undefined
   /** This rank's work in the present phase; the file it wrote, if any. */
@@ -60,7 +64,8 @@ export class Saving {
     this.#place = place
     this.#step = step
     this.#state = state
-    this.#temporary = join(place.directory, `${TEMPORARY}${folderOf(step)}`)
+    this.#identity = identityOf(place, step)
+    this.#temporary = join(place.directory, temporaryOf(place, folderOf(step)))
     this.#work = this.#begin(() => this.#writeOwn(part))
   }
 
@@ -125,7 +130,7 @@ export class Saving {
       const files = filesOf(written, model)
       this.#files = files
       this.#work = this.#begin(async () => {
-        const content = { step: this.#step, files, ...this.#state }
+        const content = { identity: this.#identity, files, ...this.#state }
         if (rank === 0) await publish(this.#place, this.#temporary, indexOf(this.#place, content))
         return undefined
       })
@@ -152,7 +157,9 @@ export class Saving {
 
   async #writeOwn(part: Part): Promise<Written | undefined> {
     if (part.held.length === 0) return undefined
-    const { body, ...written } = await writeShard(this.#place, this.#temporary, { step: this.#step, part })
+    if (this.#place.rank === 0) await demandClaim(this.#place)
+    const mark = markOf(this.#identity)
+    const { body, ...written } = await writeShard(this.#place, this.#temporary, { step: this.#step, mark, part })
     this.#write = performance.now() - this.#begun
     this.#memory = body
     return written
@@ -182,6 +189,7 @@ async function agreed(
   if (peer < 0) return all.map(numbers => writtenFrom(numbers.subarray(1)))
   if (rank === 0) await rm(temporary, { recursive: true, force: true }).catch(() => undefined)
   if (failed) {
+    if (outcome.error instanceof WorkerFailure) throw outcome.error
     throw new WorkerFailure(
       'checkpoint',
       `The checkpoint ${temporary} could not be written: ${errnoText(outcome.error)}. The previous checkpoint is intact; check the volume's free space and permissions.`,
@@ -209,4 +217,4 @@ function writtenFrom([bytes = 0, ...words]: Float64Array): Written {
 }
 
 const filesOf = (written: readonly Written[], model: ModelConfig): CheckpointIndex['files'] =>
-  written.slice(0, model.expertParallelSize).map((file, rank) => ({ name: shardName(rank, model), ...file }))
+  written.slice(0, writersOf(model)).map((file, rank) => ({ name: shardName(rank, model), ...file }))

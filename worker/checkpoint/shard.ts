@@ -1,12 +1,17 @@
 // The file that one rank writes into a checkpoint: the experts on ranks of the first
-// expert-data-parallel replica, and on rank 0 the dense tensors as well.
+// expert-data-parallel replica, and on rank 0 the dense tensors as well. A rank without either
+// writes none.
 
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { errnoCode } from '../failure.ts'
 import type { ModelConfig } from '../model/config.ts'
-import type { CheckpointPlace, Held } from './place.ts'
+import { type CheckpointPlace, type Held, writersOf } from './place.ts'
 import { encodeHeader, type Tensor as FileTensor, type Written, writeSafetensors } from './safetensors.ts'
 import { writeBeside } from './thread.ts'
+
+/** Value of the metadata key `format`. */
+export const FORMAT = 'scmoe-1'
 
 /** The tensors that a rank writes. */
 export interface Part {
@@ -15,9 +20,9 @@ export interface Part {
   memory: ArrayBuffer | undefined
 }
 
-/** The tensors among `held` that this rank writes; none on ranks of other replicas. */
+/** The tensors among `held` that this rank writes; none on ranks that write no file. */
 export function writtenBy(rank: number, held: readonly Held[], model: ModelConfig): Held[] {
-  if (rank >= model.expertParallelSize) return []
+  if (rank >= writersOf(model)) return []
   return held.filter(({ tensor }) => rank === 0 || tensor.kind === 'expert')
 }
 
@@ -33,8 +38,7 @@ export function copied(own: readonly Held[], memory: ArrayBuffer): Part {
   return { held, memory }
 }
 
-export const shardName = (rank: number, model: ModelConfig) =>
-  `shard-${rank}-of-${model.expertParallelSize}.safetensors`
+export const shardName = (rank: number, model: ModelConfig) => `shard-${rank}-of-${writersOf(model)}.safetensors`
 
 /**
  * Writes the file of this rank, on a thread if the tensors were copied; `body` is then the copy.
@@ -42,20 +46,25 @@ export const shardName = (rank: number, model: ModelConfig) =>
 export async function writeShard(
   place: CheckpointPlace,
   folder: string,
-  { step, part: { held, memory } }: { step: number; part: Part },
+  { step, mark, part: { held, memory } }: { step: number; mark: string; part: Part },
 ): Promise<Written & { body?: ArrayBuffer }> {
   const { model, rank } = place
-  await mkdir(folder, { recursive: true })
+  // Another rank may have made it already.
+  await mkdir(folder).catch((error: unknown) => {
+    if (errnoCode(error) !== 'EEXIST') throw error
+  })
   const perRank = model.experts / model.expertParallelSize
+  const hasExperts = held.some(({ tensor }) => tensor.kind === 'expert')
   const files: FileTensor[] = held.map(({ name, tensor, data }) => ({
     name,
     shape: tensor.kind === 'dense' ? tensor.shape : [perRank, ...tensor.shape.slice(1)],
     data,
   }))
   const metadata = {
-    format: 'scmoe-1',
+    format: FORMAT,
     step: String(step),
-    experts: `${rank * perRank}-${(rank + 1) * perRank - 1} of ${model.experts}`,
+    ...(hasExperts && { experts: `${rank * perRank}-${(rank + 1) * perRank - 1} of ${model.experts}` }),
+    checkpoint: mark,
   }
   const path = join(folder, shardName(rank, model))
   return memory === undefined

@@ -3,12 +3,14 @@
 // checkpoint needs no data position beside its step.
 
 import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ENV } from '../../crds/contract.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { errnoText, WorkerFailure } from '../failure.ts'
 import { type CorpusName, corpusText } from './corpora.ts'
-import { TokenFile, type TokenType } from './token-file.ts'
+import { answered, readFailure } from './storage.ts'
+import { type Checked, TokenFile, type TokenFileOptions } from './token-file.ts'
 
 /** The part of the text that a batch is drawn from. The last tenth is for validation. */
 export type Split = 'train' | 'validation'
@@ -52,11 +54,7 @@ export function extractCorpus(name: CorpusName, folder: string): void {
   }
 }
 
-export interface DataOptions {
-  /** `spec.data.tokens`: what the file holds. */
-  tokens: TokenType
-  /** Every token of the file must be smaller than this. */
-  vocabulary: number
+export interface DataOptions extends TokenFileOptions {
   sequenceLength: number
 }
 
@@ -85,6 +83,15 @@ export class TokenData {
     this.#range = { train: { start: 0, length: length - held }, validation: { start: length - held, length: held } }
   }
 
+  /** The same, but a storage that hangs is a failure too, after a while. */
+  static async open(path: string, options: DataOptions): Promise<TokenData> {
+    const found = stat(path).catch((error: unknown) => {
+      throw readFailure(`The data ${path} cannot be read`, error)
+    })
+    await answered(found, `Opening the data ${path}`)
+    return new TokenData(path, options)
+  }
+
   get path(): string {
     return this.#file.path
   }
@@ -97,6 +104,14 @@ export class TokenData {
   /** Tokens in the file. */
   get length(): number {
     return this.#file.length
+  }
+
+  /**
+   * Looks at every token of this rank's share of the file, so that a wrong one is found before the
+   * first step and not whenever it is drawn.
+   */
+  check({ rank, worldSize }: { rank: number; worldSize: number }, signal?: AbortSignal): Promise<Checked> {
+    return this.#file.check(rank, worldSize, signal)
   }
 
   /**

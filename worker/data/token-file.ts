@@ -1,16 +1,29 @@
 // A file of tokens: text, in which each byte is a token, or little-endian numbers. Every token that
 // is read is checked against the vocabulary.
 
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
-import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { errnoText, WorkerFailure } from '../failure.ts'
+import { closeSync, constants, fstatSync, openSync, read, readSync, type Stats } from 'node:fs'
+import { promisify } from 'node:util'
+import { WorkerFailure } from '../failure.ts'
 import { LOOKED_AT, type Look, looksLike } from './look.ts'
+import { answered, readFailure } from './storage.ts'
+import { firstAtLeast, guessTypes, numbersIn, type TokenType, typeText, WIDTH } from './token-types.ts'
 
-export type TokenType = ScMoEJobSpec['data']['tokens']
+export interface TokenFileOptions {
+  tokens: TokenType
+  /** Every token must be smaller than this. */
+  vocabulary: number
+}
 
-const BYTES: Readonly<Record<TokenType, 1 | 2 | 4>> = { bytes: 1, uint16: 2, uint32: 4 }
+/** Tokens `first` to `end - 1` of a file, all of which the vocabulary has. */
+export interface Checked {
+  first: number
+  end: number
+  bytesPerSecond: number
+}
 
-/** Failures are `badData` and name the file, the byte and the value. */
+const CHUNK_BYTES = 4 << 20
+
+/** Failures name the file, the place, the value and what to do. */
 export class TokenFile {
   readonly path: string
   /** Tokens in the file. */
@@ -20,30 +33,29 @@ export class TokenFile {
   readonly #file: number
   readonly #type: TokenType
   readonly #vocabulary: number
+  readonly #opened: Stats
 
-  constructor(path: string, { tokens, vocabulary }: { tokens: TokenType; vocabulary: number }) {
+  constructor(path: string, { tokens, vocabulary }: TokenFileOptions) {
     this.path = path
     this.#type = tokens
     this.#vocabulary = vocabulary
-    let bytes: number
     try {
-      this.#file = openSync(path, 'r')
-      const stat = fstatSync(this.#file)
-      if (!stat.isFile()) throw new Error(stat.isDirectory() ? 'it is a folder' : 'it is not a regular file')
-      bytes = stat.size
-      const begin = new Uint8Array(Math.max(1, Math.min(bytes, LOOKED_AT)))
+      // Without O_NONBLOCK, opening a named pipe would wait for a writer.
+      this.#file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+      this.#opened = fstatSync(this.#file)
+      if (!this.#opened.isFile())
+        throw new Error(this.#opened.isDirectory() ? 'it is a folder' : 'it is not a regular file')
+      const begin = new Uint8Array(Math.max(1, Math.min(this.#opened.size, LOOKED_AT)))
       this.look = looksLike(begin.subarray(0, readSync(this.#file, begin, { position: 0 })))
     } catch (error) {
-      throw new WorkerFailure(
-        'badData',
-        `The data ${path} cannot be read: ${errnoText(error)}. Check spec.data and what is mounted there.`,
-      )
+      throw readFailure(`The data ${path} cannot be read`, error)
     }
-    const width = BYTES[tokens]
+    const bytes = this.#opened.size
+    const width = WIDTH[tokens]
     if (bytes % width !== 0) {
       throw new WorkerFailure(
         'badData',
-        `The data ${path} has ${bytes} bytes, which is not a multiple of the ${width} that each token of spec.data.tokens ${tokens} takes: the file was cut short, or holds something else.`,
+        `The data ${path} has ${bytes} bytes, which is not a multiple of the ${width} that each token of spec.data.tokens ${tokens} takes: the file was cut short, or holds something else. Write the file anew, or create a new job with the spec.data.tokens that the file has.`,
       )
     }
     this.length = bytes / width
@@ -62,19 +74,67 @@ export class TokenFile {
 
   /** Fills `tokens` from the file's token `start` on. */
   read(tokens: Int32Array, start: number): void {
-    const width = BYTES[this.#type]
+    const width = WIDTH[this.#type]
     const bytes = new Uint8Array(tokens.length * width)
     this.#readBytes(bytes, start * width)
-    const view = new DataView(bytes.buffer)
-    for (let i = 0; i < tokens.length; i++) {
-      const token = tokenAt(view, i * width, width)
-      if (token >= this.#vocabulary) this.#refuse(token, (start + i) * width)
-      tokens[i] = token
-    }
+    const numbers = numbersIn(bytes, width)
+    const wrong = firstAtLeast(numbers, this.#vocabulary)
+    if (wrong >= 0) this.#refuse(numbers[wrong] ?? 0, start + wrong)
+    tokens.set(numbers)
+  }
+
+  /**
+   * Reads one of `parts` equal parts of the file and throws if it holds a token that the vocabulary
+   * lacks, or numbers of another width. The process can do other work between the pieces that it
+   * reads.
+   */
+  async check(part: number, parts: number, signal?: AbortSignal): Promise<Checked> {
+    const first = Math.floor((this.length * part) / parts)
+    const end = Math.floor((this.length * (part + 1)) / parts)
+    const started = performance.now()
+    const width = WIDTH[this.#type]
+    this.#refuseOtherWidth()
+    if (this.#vocabulary < 256 ** width) await this.#checkTokens(first, end, signal)
+    const bytes = (end - first) * width
+    return { first, end, bytesPerSecond: Math.round((1000 * bytes) / Math.max(1, performance.now() - started)) }
   }
 
   close(): void {
     closeSync(this.#file)
+  }
+
+  /** Looks at one piece while the next one is read. */
+  async #checkTokens(first: number, end: number, signal: AbortSignal | undefined): Promise<void> {
+    const width = WIDTH[this.#type]
+    const piece = CHUNK_BYTES / width
+    const load = (start: number) => this.#readLater(start, Math.min(piece, end - start))
+    let next = load(first)
+    for (let start = first; start < end; start += piece) {
+      const numbers = numbersIn(await next, width)
+      if (start + piece < end) next = load(start + piece)
+      const wrong = firstAtLeast(numbers, this.#vocabulary)
+      if (wrong < 0 && !signal?.aborted) continue
+      await next.catch(() => undefined)
+      if (wrong < 0) return
+      this.#refuse(numbers[wrong] ?? 0, start + wrong)
+    }
+  }
+
+  async #readLater(start: number, count: number): Promise<Uint8Array> {
+    const width = WIDTH[this.#type]
+    const bytes = new Uint8Array(count * width)
+    const later = promisify(read)
+    let got = 0
+    while (got < bytes.length) {
+      const position = start * width + got
+      const reading = later(this.#file, bytes, got, bytes.length - got, position).catch((error: unknown) => {
+        throw readFailure(`Reading ${this.path} at byte ${position} failed`, error)
+      })
+      const { bytesRead } = await answered(reading, `Reading ${this.path} at byte ${position}`)
+      if (bytesRead === 0) this.#refuseShort(position)
+      got += bytesRead
+    }
+    return bytes
   }
 
   #readBytes(bytes: Uint8Array, position: number): void {
@@ -86,24 +146,44 @@ export class TokenFile {
         got += more
       }
     } catch (error) {
-      throw new WorkerFailure('badData', `Reading ${this.path} at byte ${position} failed: ${errnoText(error)}.`)
+      throw readFailure(`Reading ${this.path} at byte ${position} failed`, error)
     }
-    if (got === bytes.length) return
+    if (got < bytes.length) this.#refuseShort(position + got)
+  }
+
+  #refuseShort(byte: number): never {
     throw new WorkerFailure(
       'badData',
-      `${this.path} ended at byte ${position + got}: it was shortened while it was being read.`,
+      `${this.path} ended at byte ${byte}, but had ${this.#opened.size} bytes when it was opened: it was shortened while it was being read. Put the whole file back and create the job again; it continues from its last checkpoint.`,
     )
   }
 
-  #refuse(token: number, byte: number): never {
+  /** 16-bit numbers cannot be a file of 32-bit numbers that merely fits. */
+  #refuseOtherWidth(): void {
+    if (this.#type !== 'uint16' || this.#vocabulary <= 65_536) return
+    const sample = new Uint8Array(Math.min(this.#opened.size, 1 << 16) & ~3)
+    this.#readBytes(sample, 0)
+    if (!guessTypes(sample, this.#vocabulary).includes('uint32')) return
     throw new WorkerFailure(
       'badData',
-      `The data ${this.path} holds the token ${token} at byte ${byte}, but spec.model.vocabularySize is ${this.#vocabulary}: raise it, or check that spec.data.tokens ${this.#type} is what the file holds.`,
+      `The data ${this.path} holds uint32 tokens, but spec.data.tokens is uint16: of its first ${sample.length / 2} numbers every second one is below ${Math.ceil(this.#vocabulary / 65_536)}, and spec.model.vocabularySize ${this.#vocabulary} is more than 16 bits can tell apart. Create a new job with spec.data.tokens uint32.`,
     )
   }
-}
 
-function tokenAt(view: DataView, byte: number, width: 1 | 2 | 4): number {
-  if (width === 1) return view.getUint8(byte)
-  return width === 2 ? view.getUint16(byte, true) : view.getUint32(byte, true)
+  #refuse(token: number, place: number): never {
+    const byte = place * WIDTH[this.#type]
+    const now = fstatSync(this.#file)
+    const changed =
+      now.mtimeMs === this.#opened.mtimeMs && now.size === this.#opened.size
+        ? ''
+        : ` The file was changed at ${now.mtime.toISOString()}, after it was opened.`
+    const sample = new Uint8Array(Math.min(now.size, 1 << 16) & ~3)
+    this.#readBytes(sample, 0)
+    const others = guessTypes(sample, this.#vocabulary).filter(type => type !== this.#type)
+    const guess = others.length > 0 ? ` The file looks like ${others.map(typeText).join(' or ')}.` : ''
+    throw new WorkerFailure(
+      'badData',
+      `The data ${this.path} holds the token ${token} at place ${place} (byte ${byte}), but spec.model.vocabularySize is ${this.#vocabulary}: tokens are 0 to ${this.#vocabulary - 1}.${changed}${guess} Correct the file, or create a new job: with spec.model.vocabularySize ${token + 1} or more, or with another spec.data.tokens than ${this.#type}. Both fields are fixed in a job that exists.`,
+    )
+  }
 }

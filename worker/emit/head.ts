@@ -6,7 +6,7 @@ import type { Emitter } from './emitter.ts'
 import { linear, linearBackward, norm, normBackward, RESIDUAL } from './layers.ts'
 
 const OUTSIDE = { unit: -1, part: 'other' } as const
-const shape = ({ config }: Emitter) => ({ batch: config.batch, sequence: config.sequence, dim: config.dim })
+const shape = ({ config: { batch, sequence, dim, vocabulary } }: Emitter) => ({ batch, sequence, dim, vocabulary })
 
 const tables = ({ config }: Emitter) => (config.positions === 'Learned' ? ['wte', 'wpe'] : ['wte'])
 

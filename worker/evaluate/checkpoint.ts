@@ -1,9 +1,11 @@
 // Finds what there is to evaluate at a path, and reads its parameters: a checkpoint of this
 // program, written by any number of ranks, or weights of another program.
 
+import { statSync } from 'node:fs'
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type CheckpointIndex, folderOf, INDEX, listSteps, modelDifference, readIndex } from '../checkpoint/contents.ts'
+import { layoutOf } from '../checkpoint/layout.ts'
 import { readHeld } from '../checkpoint/restore.ts'
 import { errnoText, WorkerFailure } from '../failure.ts'
 import type { ModelConfig } from '../model/config.ts'
@@ -15,6 +17,8 @@ export type Source =
   | { kind: 'weights'; files: string[] }
 
 const bad = (message: string) => new WorkerFailure('badConfig', message)
+const notUsable = (folder: string, file: string, error: unknown) =>
+  bad(`The checkpoint ${folder} is not usable: ${file}: ${short(error)}. Give the folder of another step.`)
 const short = (error: unknown) => errnoText(error).replaceAll(/\s+/g, ' ').slice(0, 300)
 
 /**
@@ -47,18 +51,31 @@ async function ownCheckpoint(folder: string): Promise<Source> {
   try {
     return { kind: 'checkpoint', folder, index: await readIndex(folder) }
   } catch (error) {
-    throw bad(`The checkpoint ${folder} is not usable: ${INDEX}: ${short(error)}. Give the folder of another step.`)
+    throw notUsable(folder, INDEX, error)
   }
 }
 
-/** Throws `badConfig` if a checkpoint is of another model than the job's. */
+/**
+ * Throws `badConfig` if a checkpoint is of another model than the job's, or if its index does not
+ * list the tensors of that model. It is asked before memory is taken for them.
+ */
 export function demandModel(source: Source, model: ModelConfig): void {
   if (source.kind === 'weights') return
-  const difference = modelDifference(source.index.model, model)
-  if (difference === undefined) return
-  throw bad(
-    `The checkpoint ${source.folder} was made with ${difference}: give the job of the checkpoint, or leave --job out.`,
-  )
+  const { folder, index } = source
+  const difference = modelDifference(index.model, model)
+  if (difference !== undefined) {
+    throw bad(
+      `The checkpoint ${folder} was made with ${difference}: give the job of the checkpoint, or leave --job out.`,
+    )
+  }
+  try {
+    for (const { name, bytes } of layoutOf(index, tensors(model))) {
+      const size = statSync(join(folder, name), { throwIfNoEntry: false })?.size
+      if (size !== bytes) throw new Error(`${name} has ${size ?? 'no'} bytes instead of ${bytes}`)
+    }
+  } catch (error) {
+    throw notUsable(folder, INDEX, error)
+  }
 }
 
 /**
@@ -80,12 +97,10 @@ export async function readParameters(
   }))
   let file = INDEX
   try {
-    await readHeld(source.folder, { index: source.index, held }, name => {
+    await readHeld(source.folder, { index: source.index, tensors: expected, held }, name => {
       file = name
     })
   } catch (error) {
-    throw bad(
-      `The checkpoint ${source.folder} is not usable: ${file}: ${short(error)}. Give the folder of another step.`,
-    )
+    throw notUsable(source.folder, file, error)
   }
 }

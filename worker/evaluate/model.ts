@@ -3,9 +3,11 @@
 
 import { hasSharedExpert, hasShortcut } from '../../crds/presets.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
+import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import type { CheckpointIndex } from '../checkpoint/contents.ts'
 import { BUFFER, emitEvaluate, emitMicroBatch } from '../emit/emit.ts'
+import { issuesText } from '../failure.ts'
 import { type ModelConfig, modelConfig } from '../model/config.ts'
 import type { Emitted } from '../program/program.ts'
 
@@ -16,10 +18,19 @@ const BATCH = 8
 
 /**
  * A spec with the model of an index. An index has only the fields that shape tensors. So no token
- * is dropped here, and the coefficients of the balance and z-losses have their defaults.
+ * is dropped here, and the coefficients of the balance and z-losses have their defaults. Throws an
+ * error with the fields of a model that no job can have.
  */
 export function specOfIndex({ model }: Pick<CheckpointIndex, 'model'>): ScMoEJobSpec {
-  return ScMoEJobSpec.parse({
+  const parsed = ScMoEJobSpec.safeParse(inputOf(model))
+  if (!parsed.success) throw new Error(issuesText(parsed.error, inputOf(model), 'spec'))
+  const broken = brokenRules(parsed.data, 'checkpoint')
+  if (broken.length > 0) throw new Error(brokenText(broken))
+  return parsed.data
+}
+
+function inputOf(model: CheckpointIndex['model']) {
+  return {
     model: {
       kind: model.kind,
       ...(hasShortcut(model.kind) && { shortcutPosition: model.shortcutPosition }),
@@ -41,7 +52,7 @@ export function specOfIndex({ model }: Pick<CheckpointIndex, 'model'>): ScMoEJob
       capacityFactor: 'none',
     },
     training: { steps: 1, sequenceLength: model.sequence },
-  })
+  }
 }
 
 /**

@@ -3,7 +3,6 @@
 
 import { closeSync, openSync, renameSync, rmSync } from 'node:fs'
 import type { Evaluation, EvaluationOrder } from '../../crds/evaluation.ts'
-import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { writeSafetensors } from '../checkpoint/safetensors.ts'
 import { TokenFile } from '../data/token-file.ts'
 import { BUFFER } from '../emit/emit.ts'
@@ -78,13 +77,14 @@ function described(source: Source): Pick<Evaluation, 'checkpoint' | 'step'> {
 function specOf({ spec }: EvaluationOrder, source: Source): ModelSpec {
   if (spec !== undefined) return spec
   if (source.kind === 'checkpoint') {
-    const own = specOfIndex(source.index)
-    const broken = brokenRules(own, 'checkpoint')
-    if (broken.length === 0) return own
-    throw new WorkerFailure(
-      'badConfig',
-      `The checkpoint ${source.folder} holds a model that no job can have: ${brokenText(broken)}. Give the folder of another checkpoint.`,
-    )
+    try {
+      return specOfIndex(source.index)
+    } catch (error) {
+      throw new WorkerFailure(
+        'badConfig',
+        `The checkpoint ${source.folder} holds a model that no job can have: ${errnoText(error)}. Give the folder of another checkpoint.`,
+      )
+    }
   }
   throw new WorkerFailure(
     'badConfig',

@@ -1,9 +1,10 @@
 // Weights that another program wrote: safetensors files with the tensors that docs/checkpoints.md
 // lists, without an index and moments. All tensors are checked before any is read.
 
-import { type FileHandle, open } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
 import { basename } from 'node:path'
-import { type Entry, readFloats, readHeaderOfAny } from '../checkpoint/safetensors.ts'
+import type { Entry } from '../checkpoint/header.ts'
+import { openFile, readFloats, readHeaderOfAny } from '../checkpoint/safetensors.ts'
 import { errnoText, WorkerFailure } from '../failure.ts'
 import type { Tensor } from '../model/tensors.ts'
 
@@ -69,7 +70,7 @@ export async function readWeights(
     const places = new Map<string, (Found & Entry & { handle: FileHandle })[]>()
     for (const path of files) {
       await reading(path, async () => {
-        const handle = await open(path, 'r')
+        const handle = await openFile(path)
         opened.push(handle)
         const { entries } = await readHeaderOfAny(handle)
         for (const [name, entry] of entries)

@@ -4,27 +4,13 @@
 
 #include <cstdint>
 
+#include "attrs.generated.h"
+
 // Kernel files are compiled for several instruction sets. They may share no function, or the linker
 // could keep a copy that this machine cannot run; so every function here is inlined.
 #define SCMOE_ALWAYS_INLINE inline __attribute__((always_inline))
 
 namespace scmoe {
-
-// The attributes of one op, parsed once when the program is loaded. An attribute that the op does
-// not have has the value below. Attributes that are words (direction, group) concern only the
-// communicator and are not here.
-struct Attrs {
-  int64_t rows, dim, in, out;
-  int64_t batch, sequence, heads, keyValueHeads, vocabulary;
-  int64_t experts, topK, capacity;
-  int64_t rank, worldSize, expertParallelSize;
-  int64_t chunk, chunks = 1;
-  int64_t elements, coefficients;
-  int64_t accumulate, bias, inverse;  // 0 or 1
-  float scale, auxCoefficient, zCoefficient;
-  float base;
-  float beta1, beta2, epsilon, weightDecay, clip;
-};
 
 // The type of a buffer's elements.
 enum class DType : uint8_t { kF32, kI32, kBF16 };

@@ -47,6 +47,16 @@ export interface BufferSpec {
   repeated?: true
   /** The op adds to the output or updates it, so it reads the output too. */
   accumulate?: true
+  /**
+   * Bounds of the numbers in an i32 input by which the op finds elements of other buffers: each is
+   * at least `from` and below `below`. The engine looks at them before the op runs.
+   */
+  values?: { from: number; below?: Size }
+  /**
+   * The inputs whose buffer the output may be, whole. Otherwise an output has no byte in common
+   * with another buffer of its op.
+   */
+  mayBe?: readonly string[]
 }
 
 /** A demand on an attribute that depends on others. */
@@ -78,6 +88,11 @@ export interface OpSpec {
   outputs: readonly BufferSpec[]
   attrs: readonly AttrName[]
   routed?: Routed
+  /**
+   * The op finds the row of a choice by its inputs expert, slot and counts: the slot is below the
+   * count of the expert, and no more rows are kept than `least(rows * topK, experts * capacity)`.
+   */
+  placed?: true
   rules?: readonly Rule[]
   /**
    * The first guess of the floating-point operations. `rows` of an op on routed rows are those that

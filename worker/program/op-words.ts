@@ -4,7 +4,7 @@
 import type { AttrName } from './op-attributes.ts'
 import type { BufferSpec, Elements, OpSpec, Rule, Size } from './op-spec.ts'
 
-type Marks = Pick<BufferSpec, 'optional' | 'when' | 'repeated' | 'accumulate'>
+type Marks = Omit<BufferSpec, 'name' | 'type' | 'elements'>
 const of =
   (type: BufferSpec['type']) =>
   (name: string, elements: Elements, marks: Marks = {}): BufferSpec => ({ name, type, elements, ...marks })
@@ -21,15 +21,23 @@ export const compute = (spec: Omit<OpSpec, 'queue'>): OpSpec => ({ queue: 'compu
 export const comm = (spec: Omit<OpSpec, 'queue'>): OpSpec => ({ queue: 'comm', ...spec })
 
 export const TOKENS = ['batch', { plus: ['sequence', 1] }] as const
+export const TABLE = ['vocabulary', 'dim'] as const
 export const POSITIONS = ['batch', 'sequence', 'dim'] as const
 export const ROWS = ['rows', 'dim'] as const
 export const CHOICES = ['rows', 'topK'] as const
 export const COEFFICIENTS = ['rows', 'coefficients'] as const
+/** Inputs by whose numbers an op finds elements of other buffers. */
+export const TOKENS_IN = i32('tokens', TOKENS, { values: { from: 0, below: 'vocabulary' } })
+export const EXPERT_IN = i32('expert', CHOICES, { values: { from: 0, below: 'experts' } })
+/** -1: the choice is dropped. */
+export const SLOT_IN = i32('slot', CHOICES, { values: { from: -1, below: 'capacity' } })
 export const LOGITS = ['batch', 'sequence', 'vocabulary'] as const
 export const WEIGHT = ['out', 'in'] as const
 export const LOCAL_EXPERTS = { over: ['experts', 'expertParallelSize'] } as const
 export const EXPERT_WEIGHT: Size = [LOCAL_EXPERTS, 'out', 'in']
 export const ALL_COUNTS = ['worldRanks', 'experts'] as const
+export const COUNTS_IN = i32('counts', 'experts', { values: { from: 0 } })
+export const ALL_COUNTS_IN = i32('allCounts', ALL_COUNTS, { values: { from: 0 } })
 /** Rows before dispatch: a token's choices, less what is beyond the capacity. */
 export const SENT: Size = [{ least: [CHOICES, ['experts', 'capacity']] }, 'dim']
 /** q | k | v of every token: H + 2 KV heads of d/H values. */
@@ -55,7 +63,7 @@ export const ELEMENTWISE = 16
 
 export const activation = (inputs: readonly BufferSpec[], output: BufferSpec): OpSpec =>
   compute({
-    inputs: [...inputs, i32('allCounts', ALL_COUNTS, OPTIONAL)],
+    inputs: [...inputs, { ...ALL_COUNTS_IN, ...OPTIONAL }],
     outputs: [output],
     attrs: ['rows', 'dim'],
     routed: ROUTED_IN_CHUNKS,

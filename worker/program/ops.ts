@@ -26,13 +26,16 @@ import type { OpSpec } from './op-spec.ts'
 import {
   ADDED,
   ALL_COUNTS,
+  ALL_COUNTS_IN,
   act,
   activation,
   any,
   CHOICES,
   COEFFICIENTS,
+  COUNTS_IN,
   comm,
   compute,
+  EXPERT_IN,
   EXPERT_WEIGHT,
   f32,
   HEAD_RULES,
@@ -54,23 +57,25 @@ import {
   SCORES,
   SENT,
   SHARED_HEADS,
-  TOKENS,
+  SLOT_IN,
+  TABLE,
+  TOKENS_IN,
   WEIGHT,
   wide,
 } from './op-words.ts'
 
 export const OPS = {
   // x[n] = wte[tokens[b,t]] (+ wpe[t]). tokens: i32 [B, T+1], of which the first T columns are the
-  // inputs and the last T the targets. Which rows of wte [V, d] are read, only the tokens say.
+  // inputs and the last T the targets. wte: [V, d].
   embedding: compute({
-    inputs: [i32('tokens', TOKENS), f32('wte', 'dim'), f32('wpe', ['sequence', 'dim'], OPTIONAL)],
+    inputs: [TOKENS_IN, f32('wte', TABLE), f32('wpe', ['sequence', 'dim'], OPTIONAL)],
     outputs: [act('x', POSITIONS)],
-    attrs: ['batch', 'sequence', 'dim'],
+    attrs: ['batch', 'sequence', 'dim', 'vocabulary'],
   }),
   embedding_backward: compute({
-    inputs: [i32('tokens', TOKENS), act('dx', POSITIONS)],
-    outputs: [f32('dwte', 'dim', ADDED), f32('dwpe', ['sequence', 'dim'], { ...ADDED, ...OPTIONAL })],
-    attrs: ['batch', 'sequence', 'dim'],
+    inputs: [TOKENS_IN, act('dx', POSITIONS)],
+    outputs: [f32('dwte', TABLE, ADDED), f32('dwpe', ['sequence', 'dim'], { ...ADDED, ...OPTIONAL })],
+    attrs: ['batch', 'sequence', 'dim', 'vocabulary'],
   }),
 
   // y = (x - mean) * rstd * gamma + beta over the last axis; epsilon is 1e-5. mean, rstd: [rows].
@@ -187,10 +192,10 @@ export const OPS = {
     inputs: [
       f32('dweight', CHOICES),
       f32('probs', ['rows', 'experts']),
-      i32('expert', CHOICES),
+      EXPERT_IN,
       f32('weight', CHOICES),
-      i32('slot', CHOICES),
-      i32('allCounts', ALL_COUNTS),
+      SLOT_IN,
+      ALL_COUNTS_IN,
       act('x', ROWS),
       f32('w', ['experts', 'dim']),
       f32('lse', 'rows', OPTIONAL),
@@ -202,7 +207,7 @@ export const OPS = {
   // loss[0] = scale * E * sum_e f_e P_e over the local tokens. Its sum over the world is the
   // balance loss without its coefficient.
   aux_loss: compute({
-    inputs: [f32('probs', ['rows', 'experts']), i32('allCounts', ALL_COUNTS)],
+    inputs: [f32('probs', ['rows', 'experts']), ALL_COUNTS_IN],
     outputs: [f32('loss', 1)],
     attrs: ['rows', 'experts', 'topK', 'worldSize', 'scale', 'accumulate'],
   }),
@@ -215,40 +220,31 @@ export const OPS = {
 
   // rows[row(n,i)] = x[n] for every choice that is kept.
   permute: compute({
-    inputs: [act('x', ROWS), i32('expert', CHOICES), i32('slot', CHOICES), i32('counts', 'experts')],
+    inputs: [act('x', ROWS), EXPERT_IN, SLOT_IN, COUNTS_IN],
     outputs: [act('rows', SENT)],
     attrs: ROUTE,
+    placed: true,
   }),
   // dx[n] = sum_i drows[row(n,i)] over the choices that are kept.
   permute_backward: compute({
-    inputs: [act('drows', SENT), i32('expert', CHOICES), i32('slot', CHOICES), i32('counts', 'experts')],
+    inputs: [act('drows', SENT), EXPERT_IN, SLOT_IN, COUNTS_IN],
     outputs: [act('dx', ROWS)],
     attrs: [...ROUTE, 'accumulate'],
+    placed: true,
   }),
   // y[n] = sum_i weight[n,i] * rows[row(n,i)] over the choices that are kept; 0 if none is.
   unpermute: compute({
-    inputs: [
-      act('rows', SENT),
-      i32('expert', CHOICES),
-      i32('slot', CHOICES),
-      i32('counts', 'experts'),
-      f32('weight', CHOICES),
-    ],
+    inputs: [act('rows', SENT), EXPERT_IN, SLOT_IN, COUNTS_IN, f32('weight', CHOICES)],
     outputs: [act('y', ROWS)],
     attrs: ROUTE,
+    placed: true,
   }),
   // drows[row(n,i)] = weight[n,i] * dy[n]; dweight[n,i] = <dy[n], rows[row(n,i)]>, 0 if dropped.
   unpermute_backward: compute({
-    inputs: [
-      act('dy', ROWS),
-      act('rows', SENT),
-      i32('expert', CHOICES),
-      i32('slot', CHOICES),
-      i32('counts', 'experts'),
-      f32('weight', CHOICES),
-    ],
+    inputs: [act('dy', ROWS), act('rows', SENT), EXPERT_IN, SLOT_IN, COUNTS_IN, f32('weight', CHOICES)],
     outputs: [act('drows', SENT), f32('dweight', CHOICES)],
     attrs: ROUTE,
+    placed: true,
   }),
 
   // For each local expert e with its rows x_e: y_e = x_e w_e^T (+ b_e). w: [L, out, in], b: [L,
@@ -257,7 +253,7 @@ export const OPS = {
     inputs: [
       act('x', { routed: 'in' }),
       act('w', EXPERT_WEIGHT),
-      i32('allCounts', ALL_COUNTS),
+      ALL_COUNTS_IN,
       act('b', [LOCAL_EXPERTS, 'out'], OPTIONAL),
     ],
     outputs: [act('y', { routed: 'out' })],
@@ -266,7 +262,7 @@ export const OPS = {
     work: LINEAR_WORK,
   }),
   grouped_linear_dgrad: compute({
-    inputs: [act('dy', { routed: 'out' }), act('w', EXPERT_WEIGHT), i32('allCounts', ALL_COUNTS)],
+    inputs: [act('dy', { routed: 'out' }), act('w', EXPERT_WEIGHT), ALL_COUNTS_IN],
     outputs: [act('dx', { routed: 'in' })],
     attrs: ['in', 'out'],
     routed: ROUTED_IN_CHUNKS,
@@ -274,7 +270,7 @@ export const OPS = {
   }),
   // Always over all rows, so that chunks do not change the order of sums.
   grouped_linear_wgrad: compute({
-    inputs: [act('dy', { routed: 'out' }), act('x', { routed: 'in' }), i32('allCounts', ALL_COUNTS)],
+    inputs: [act('dy', { routed: 'out' }), act('x', { routed: 'in' }), ALL_COUNTS_IN],
     outputs: [f32('dw', EXPERT_WEIGHT, ADDED), f32('db', [LOCAL_EXPERTS, 'out'], { ...ADDED, ...OPTIONAL })],
     attrs: ['in', 'out'],
     routed: ROUTED,
@@ -319,15 +315,19 @@ export const OPS = {
     attrs: ['rows', 'dim'],
   }),
   // y = a + b.
-  add: compute({ inputs: [act('a', ROWS), act('b', ROWS)], outputs: [act('y', ROWS)], attrs: ['rows', 'dim'] }),
+  add: compute({
+    inputs: [act('a', ROWS), act('b', ROWS)],
+    outputs: [act('y', ROWS, { mayBe: ['a', 'b'] })],
+    attrs: ['rows', 'dim'],
+  }),
 
   // loss[0] = scale * sum_n (logsumexp(logits[n]) - logits[n, target]);
   // dlogits = scale * (softmax - onehot), which may be the buffer of the logits itself.
   // scale = 1 / (W*N*micro-batches), so that sums over ranks and micro-batches are means over all
   // tokens of the step.
   cross_entropy: compute({
-    inputs: [act('logits', LOGITS), i32('tokens', TOKENS)],
-    outputs: [f32('loss', 1), act('dlogits', LOGITS, OPTIONAL)],
+    inputs: [act('logits', LOGITS), TOKENS_IN],
+    outputs: [f32('loss', 1), act('dlogits', LOGITS, { ...OPTIONAL, mayBe: ['logits'] })],
     attrs: ['batch', 'sequence', 'vocabulary', 'scale', 'accumulate'],
   }),
 
@@ -360,7 +360,7 @@ export const OPS = {
   // allCounts[q][e] for every rank q of the world.
   all_gather_counts: comm({
     collective: 'gather',
-    inputs: [i32('counts', 'experts')],
+    inputs: [COUNTS_IN],
     outputs: [i32('allCounts', ALL_COUNTS)],
     attrs: ['experts'],
   }),
@@ -370,7 +370,7 @@ export const OPS = {
   all_to_all: comm({
     collective: 'exchange',
     place: 'apart',
-    inputs: [narrow('rows'), i32('allCounts', ALL_COUNTS)],
+    inputs: [narrow('rows'), ALL_COUNTS_IN],
     outputs: [narrow('out')],
     attrs: ['direction', 'dim'],
     routed: ROUTED_IN_CHUNKS,

@@ -2,7 +2,7 @@
 // with a line such as `{"step":12,"loss":2.31}` for each step. A resumed run drops the lines of the
 // steps that it does again.
 
-import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { appendFileSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { errnoCode } from '../failure.ts'
@@ -32,19 +32,25 @@ export interface LossLine {
 
 export class LossLog {
   readonly #path: string
+  /**
+   * The open file, and not its name: a newer gang gives the name to a file of its own, to which
+   * this one must not add.
+   */
+  readonly #file: number
 
   /** Keeps the lines of an earlier run up to `step`; none if `step` is 0. */
   constructor(folder: string, step: number) {
     this.#path = join(folder, 'losses.jsonl')
-    writing(this.#path, () => {
+    this.#file = writing(this.#path, () => {
       const temporary = `${this.#path}.tmp`
       writeFileSync(temporary, step === 0 ? '' : linesUpTo(readIfThere(this.#path), step))
       renameSync(temporary, this.#path)
+      return openSync(this.#path, 'a')
     })
   }
 
   append(line: LossLine): void {
-    writing(this.#path, () => appendFileSync(this.#path, `${JSON.stringify(line)}\n`))
+    writing(this.#path, () => appendFileSync(this.#file, `${JSON.stringify(line)}\n`))
   }
 }
 

@@ -54,7 +54,11 @@ export async function train(job: Job): Promise<Ending> {
 }
 
 /** The place of the checkpoints; undefined without an output folder. */
-function placeOf({ config, model }: Job, reduce: Reduce, trained: () => Trained): CheckpointPlace | undefined {
+function placeOf(
+  { config, model }: Job,
+  reduce: Reduce,
+  trained: () => Trained,
+): Omit<CheckpointPlace, 'gang'> | undefined {
   if (config.outputDirectory === undefined) return undefined
   return {
     directory: join(config.outputDirectory, 'checkpoints'),
@@ -62,6 +66,7 @@ function placeOf({ config, model }: Job, reduce: Reduce, trained: () => Trained)
     model,
     rank: config.rank,
     jobUid: config.jobUid,
+    attempt: config.attempt,
     seed: config.spec.training.seed,
     trained,
     reduce,
@@ -79,6 +84,11 @@ function sharingOf({ backend, rendezvous, worldSize, computeThreads }: WorkerCon
     : { computeThreads, ranks: 1, processors: defaultThreads() }
 }
 
+const DATA_OF_ANOTHER_RANK = new WorkerFailure(
+  'peerLost',
+  'Another rank cannot read its data: all ranks stopped after the same step, with a checkpoint if the job has any.',
+)
+
 class Trainer {
   readonly #job: Job
   readonly #reduce: Reduce
@@ -92,6 +102,8 @@ class Trainer {
   readonly #reporting: Reporting
   /** Steps done. */
   #step = 0
+  /** Why the next step's tokens cannot be read, here or on another rank. */
+  #dataFailure: WorkerFailure | undefined
 
   constructor(job: Job) {
     const { config, model, engine, data, record, log } = job
@@ -147,11 +159,11 @@ class Trainer {
     const { steps, evaluation } = config.spec.training
     const everySteps = config.spec.checkpoint?.everySteps ?? 100
     let stopping = false
-    while (this.#step < steps && !stopping) {
+    while (this.#step < steps && !stopping && !this.#dataFailure) {
       stopping = await this.#trainStep()
       const last = this.#step === steps
       if (last || this.#step % evaluation.everySteps === 0) await this.#evaluate()
-      const ends = last || stopping
+      const ends = last || stopping || this.#dataFailure !== undefined
       if (ends || this.#step % everySteps === 0) {
         if (config.outputDirectory !== undefined) engine.download(this.#heldNames)
         await this.#checkpoints.start(this.#step, ends)
@@ -163,6 +175,7 @@ class Trainer {
       engine: engine.description,
       checkpoint: this.#checkpoints.cost,
     })
+    if (this.#dataFailure) throw this.#dataFailure
     return this.#step < steps ? 'stopped' : 'done'
   }
 
@@ -177,8 +190,10 @@ class Trainer {
     const { loss, gradientNorm } = this.#buffers
     this.#checkFinite(loss, gradientNorm)
     this.#reporting.ran(started, ran.runs)
+    const unread = this.#step + 1 < this.#job.config.spec.training.steps && this.#buffers.readAhead(this.#step + 1)
     const all = await together(this.#reduce, {
       stop: stopRequested(),
+      unread: Boolean(unread),
       disturbed: wasWriting,
       pending: this.#checkpoints.pending,
       communication: ran.overlap.communication / 1000,
@@ -196,6 +211,7 @@ class Trainer {
       waited: mean(all.waited),
       shareOfMoe: mean(all.shareOfMoe),
     }
+    if (all.unread) this.#dataFailure = unread || DATA_OF_ANOTHER_RANK
     const step = ++this.#step
     const rate = learningRate(step - 1, this.#rate)
     this.#reporting.stepDone(step, figures, { gradientNorm, learningRate: rate, auxLoss: () => this.#buffers.auxLoss })

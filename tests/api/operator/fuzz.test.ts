@@ -15,7 +15,7 @@ import { pathOf } from '../../../operator/objects/wire.ts'
 import { Api, type Namespace, Operator, type StoredJob, waitFor } from '../../support/api/operator.ts'
 import { FaultProxy, isAct } from '../../support/api/proxy.ts'
 
-const MANIFESTS = 1000
+const MANIFESTS = process.env['SCMOE_SOAK'] ? 5000 : 1000
 const SEED = Number(process.env['SCMOE_FUZZ_SEED'] ?? Date.now() % 1_000_000)
 const folder = mkdtempSync(join(tmpdir(), 'scmoe-fuzz-'))
 

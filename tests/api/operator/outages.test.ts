@@ -14,7 +14,7 @@ import { FaultProxy } from '../../support/api/proxy.ts'
 
 const WORKERS = 2
 /** Set SCMOE_OUTAGE_SECONDS=60 for an outage as long as in a real cluster. */
-const OUTAGE_SECONDS = Number(process.env['SCMOE_OUTAGE_SECONDS'] ?? 8)
+const OUTAGE_SECONDS = Number(process.env['SCMOE_OUTAGE_SECONDS'] ?? (process.env['SCMOE_SOAK'] ? 60 : 8))
 
 let api: Api
 let kubelet: Kubelet

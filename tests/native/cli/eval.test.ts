@@ -6,6 +6,7 @@ import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { API_VERSION, KIND } from '../../../crds/contract.ts'
 import { Evaluation, type EvaluationOrder } from '../../../crds/evaluation.ts'
 import type { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
+import { type CheckpointIndex, encodeIndex, readIndex } from '../../../worker/checkpoint/contents.ts'
 import { BUFFER, emitGradients } from '../../../worker/emit/emit.ts'
 import { createEngine } from '../../../worker/engine.ts'
 import { evaluate } from '../../../worker/evaluate/run.ts'
@@ -327,6 +328,24 @@ describe('what cannot be evaluated is said in one error', () => {
       { ...order, spec: smallSpec() },
       /step-00000001 was made with spec\.model\.hiddenSize 32, the job has 16: give the job of the checkpoint, or leave --job out/,
     )
+    const index = await readIndex(step)
+    const { model } = index
+    // Seen failing with an index that listed nothing and was read as zeros: perplexity 256.000.
+    const changes: [Partial<CheckpointIndex>, RegExp][] = [
+      [{ files: [] }, /index\.json: it has elements 0 to 8191 of wte in file 0 of 0\. Give the folder/],
+      [{ files: [], tensors: {} }, /index\.json: it has elements 0 to 8191 of wte in no file\. Give the folder/],
+      [{ model: { ...model, shortcutPosition: 1 } }, /shard-0-of-2\.safetensors: it belongs to another checkpoint/],
+      [{ model: { ...model, dim: 0 } }, /holds a model that no job can have: spec\.model\.hiddenSize is 0: .*Give the/],
+      [
+        { model: { ...model, heads: 3 } },
+        /no job can have: .*model\.heads is 3, which does not divide .*hiddenSize 32/,
+      ],
+    ]
+    for (const [change, reason] of changes) {
+      writeFileSync(join(step, 'index.json'), encodeIndex({ ...index, ...change }))
+      await refused(order, reason)
+    }
+    writeFileSync(join(step, 'index.json'), encodeIndex(index))
     const shard = join(step, 'shard-1-of-2.safetensors')
     writeFileSync(shard, readFileSync(shard).with(5000, 1))
     await refused(

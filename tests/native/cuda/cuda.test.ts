@@ -123,6 +123,13 @@ describe('its kernels, emulated', () => {
     },
   )
 
+  // Seen failing with a product whose float takes up the whole depth.
+  test('sum thousands of terms as exactly as PyTorch does in float32', { timeout: BUILD_DEADLINE }, async () => {
+    const { status, lines } = await run('native', ['--long'])
+    expect(lines.length).toBeGreaterThan(5)
+    expect({ status, wrong: wrong(lines) }).toEqual({ status: 0, wrong: [] })
+  })
+
   // Seen failing with the forward pass of attention left to its plain kernel.
   test('multiply bf16 on tensor cores wherever there is a kernel that does', () => {
     const lines = checks.filter(([what]) => what === 'tensor cores')

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Choice, describe as nameOf } from '../../../worker/schedule/schedule.ts'
 import { BUILD_DEADLINE } from '../../support/build.ts'
-import { add, makeProgram, shapeOf } from '../../support/engine/programs.ts'
+import { add, lookUp, makeProgram, shapeOf } from '../../support/engine/programs.ts'
 import { failureOf, startWorld } from '../../support/engine/ranks.ts'
 import { ModelWorld, Processes, wholeModel } from '../../support/model-world.ts'
 import { configOf, type Job } from '../../support/program-arbitraries.ts'
@@ -84,6 +84,16 @@ const together = (rank: number, size: number) =>
     add('double', ['a', 'a'], 'b', 64),
     { op: 'all_reduce', label: 'sum', inputs: ['b'], outputs: ['b'], attrs: { group: 'world' }, after: ['double'] },
   ])
+
+// Seen failing without the look at what was uploaded.
+it('tokens that were written for a device are looked at before the run', async () => {
+  await using world = await startWorld(1, { backend: 'cuda' }, standInEnvironment())
+  await world.rank(0).call('load', lookUp())
+  await world.rank(0).call('write', 'tokens', [0, 7, 1, 9, 0])
+  const failure = await failureOf(world.rank(0).call('run', 'look up'))
+  expect(failure.code).toBe('BAD_PROGRAM')
+  expect(failure.message).toContain("(buffer 'tokens') holds 9 at place 3, wants at least 0 and below vocabulary (8)")
+})
 
 describe('a device that fails', () => {
   // The two calls fail on different threads. Seen failing: an error of an event on the

@@ -5,7 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { createEngine, type Engine, type EngineOptions, loadAddon } from '../../../worker/engine.ts'
 import { EngineError } from '../../../worker/engine-error.ts'
 import type { Program } from '../../../worker/program/program.ts'
-import { add, makeProgram, shapeOf } from '../../support/engine/programs.ts'
+import { add, lookUp, makeProgram, shapeOf } from '../../support/engine/programs.ts'
 import { DEFAULTS, failureOf, World } from '../../support/engine/ranks.ts'
 
 const engines: Engine[] = []
@@ -113,6 +113,22 @@ describe('a program', () => {
 })
 
 describe('the loader', () => {
+  // Seen failing without the check: the router read slots as experts and ended with a signal.
+  it('refuses an output that has memory in common with another buffer of its op', () => {
+    const attrs = { rows: 4, dim: 2, experts: 4, topK: 1, capacity: 4 }
+    const buffers = { x: 8, w: 8, probs: 16, expert: { i32: 4 }, weight: 4, counts: { i32: 4 } }
+    const outputs = ['probs', 'expert', 'weight', 'expert', 'counts']
+    const router = { op: 'router', label: 'gate', inputs: ['x', 'w'], outputs, attrs } as const
+    expect(errorOf(() => start().load(makeProgram('aliased', shapeOf(0, 1), buffers, [router]))).message).toContain(
+      "output 'slot' of router (buffer 'expert') has memory in common with output 'expert' of router (buffer 'expert')",
+    )
+    const linear = { rows: 2, in: 2, out: 2, bias: 0 }
+    const inPlace = { op: 'linear', label: 'layer', inputs: ['x', 'w'], outputs: ['x'], attrs: linear } as const
+    expect(errorOf(() => start().load(makeProgram('aliased', shapeOf(0, 1), buffers, [inPlace]))).message).toContain(
+      "output 'y' of linear (buffer 'x') has memory in common with input 'x' of linear",
+    )
+  })
+
   type Mutable = Record<string, unknown> & { buffers: Record<string, unknown>[]; ops: Record<string, unknown>[] }
   const cases: [string, (program: Mutable) => unknown, ...string[]][] = [
     ['version', p => (p['version'] = 2), 'version is 2'],
@@ -194,6 +210,24 @@ describe('the loader', () => {
     expect(error.message).toMatch(/7036\d+ bytes needed, \d+ available/)
     engine.load(goodProgram())
     await engine.run('train')
+  })
+})
+
+describe('an op', () => {
+  // Seen failing without the look at its numbers: the op read outside its buffers.
+  it.each([8, -1, 2 ** 31 - 1])('is not run with the index %i, and says where it is', async token => {
+    const engine = start()
+    engine.load(lookUp())
+    engine.view('tokens').set([0, 7, 1, 0, 0])
+    await engine.run('look up')
+    engine.view('tokens')[2] = token
+    await expect(engine.run('look up')).rejects.toMatchObject({
+      code: 'BAD_PROGRAM',
+      op: 'rows of tokens',
+      message: expect.stringContaining(
+        `input 0 of embedding (buffer 'tokens') holds ${token} at place 2, wants at least 0 and below vocabulary (8)`,
+      ),
+    })
   })
 })
 

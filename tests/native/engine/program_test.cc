@@ -19,7 +19,16 @@ json valid_program() {
   grouped.update({{"in", 8}, {"out", 4}, {"chunk", 0}, {"chunks", 1}});
   return make_program(
       "train", kTopology,
-      {{"x", 128}, {"w", 64}, {"b", 8}, {"y", 128}, {"counts", 4, "i32"}, {"all", 16, "i32"}, {"rows", 256}},
+      {{"x", 128},
+       {"w", 64},
+       {"b", 8},
+       {"y", 128},
+       {"counts", 4, "i32"},
+       {"all", 16, "i32"},
+       {"rows", 256},
+       {"m", 64},
+       {"v", 64},
+       {"g", 64}},
       {{"linear", "lin", {0, 1, 2}, {3}, {{"rows", 16}, {"in", 8}, {"out", 8}, {"bias", 1}}},
        {"all_gather_counts", "gather", {4}, {5}, {{"experts", 4}}, {0}},
        {"all_to_all", "dispatch", {3, 5}, {6}, to_all},
@@ -27,8 +36,8 @@ json valid_program() {
        {"all_reduce", "reduce", {1, 2}, {1, 2}, {{"group", "edp"}}, {3}},
        {"adamw",
         "update",
-        {1, 2, 2},
-        {1, 1, 1},
+        {9, 2, 2},
+        {1, 7, 8},
         {{"elements", 64}, {"beta1", 0.9}, {"beta2", 0.95}, {"epsilon", 1e-8}, {"weightDecay", 0.1}, {"clip", 1}},
         {4}}});
 }

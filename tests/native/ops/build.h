@@ -77,6 +77,8 @@ struct RouterExtras {
 Case router(const Route& r, RouterExtras extras = {}, int64_t world = 2);
 // A router whose experts score the same in pairs, so that the lower index must win.
 Case tied_router(const Route& r);
+// A router whose logits are so far apart that nearly all probabilities are zero in a float.
+Case steep_router(const Route& r, RouterExtras extras = {});
 Case aux_loss(const Route& r, int64_t world);
 Case permute(const Route& r);
 Case unpermute(const Route& r);

@@ -46,7 +46,7 @@ std::string mark(bool is, const char* word) {
 
 Case embedding(int64_t b, int64_t t, int64_t d, int64_t v, bool positions) {
   Case c{.op = "embedding", .label = text({{"B", b}, {"T", t}, {"d", d}, {"V", v}}) + mark(!positions, "no positions")};
-  c.attrs.batch = b, c.attrs.sequence = t, c.attrs.dim = d;
+  c.attrs.batch = b, c.attrs.sequence = t, c.attrs.dim = d, c.attrs.vocabulary = v;
   c.inputs = {{"tokens", tokens(b, t, v)}, {"wte", normal(v * d)}};
   if (positions) c.inputs["wpe"] = normal(t * d);
   c.outputs = {{"x", b * t * d}};

@@ -110,6 +110,14 @@ Case tied_router(const Route& r) {
   return c;
 }
 
+Case steep_router(const Route& r, RouterExtras extras) {
+  Case c = router(r, extras);
+  c.label += " steep";
+  c.smooth = false;
+  for (double& w : c.inputs["w"].real) w *= 40;
+  return c;
+}
+
 Case aux_loss(const Route& r, int64_t world) {
   Case c{.op = "aux_loss", .label = label_of(r)};
   set_route(c, r);

@@ -38,6 +38,7 @@ struct Case {
   // Operations of the forward op. 0: it is limited by memory, and its rate is in GB/s.
   double flops = 0;
   bool differentiable = true;  // false if a small step changes a choice
+  bool smooth = true;          // false if a gradient changes too much within a small step
   bool bf16 = false;           // whether activations are bf16
 };
 

@@ -23,6 +23,8 @@ bool check_backend_in_bf16(const Backend& backend, const std::string& filter = "
 bool check_gradients();
 bool check_properties(const Backend& backend, const std::string& filter = "");
 bool check_chunks(const Case& c, const Backend& backend);
+// Compares long sums with float64. The loops in float64 run once for all backends.
+bool check_long_sums(const std::vector<const Backend*>& backends, const std::string& filter = "");
 bool report(const std::string& what, const std::string& op, const std::string& where, const std::string& label,
             const std::string& problem);
 

@@ -1,8 +1,11 @@
-// ops_test                     checks kernels, their properties and gradients; exit code 1 if a
-// check fails ops_test --kernels           leaves out the gradients, which run the same code many
-// more times ops_test --names             prints the ops of every backend ops_test --time [op] [n]
-// times training shapes on n threads, or on one ops_test --peak [n]          prints the rate of
-// sgemm in GFLOP/s
+// ops_test                   checks kernels, their properties, long sums and gradients; exit code 1
+//                            if a check fails
+// ops_test --kernels         leaves out long sums and gradients, which run the same code many more
+//                            times
+// ops_test --long [op]       checks long sums alone
+// ops_test --names           prints the ops of every backend
+// ops_test --time [op] [n]   times training shapes on n threads, or on one
+// ops_test --peak [n]        prints the rate of sgemm in GFLOP/s
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -40,8 +43,11 @@ int main(int count, char** words) {
       const int threads = std::atoi(word(first_is_number ? 2 : 3));
       return scmoe::test::time_ops(first_is_number ? "" : word(2), threads > 0 ? threads : 1) ? 0 : 1;
     }
-    const bool right = scmoe::test::check_kernels();
+    if (std::strcmp(word(1), "--long") == 0)
+      return scmoe::test::check_long_sums(scmoe::test::backends_here(), word(2)) ? 0 : 1;
+    bool right = scmoe::test::check_kernels();
     if (std::strcmp(word(1), "--kernels") == 0) return right ? 0 : 1;
+    right &= scmoe::test::check_long_sums(scmoe::test::backends_here());
     return scmoe::test::check_gradients() && right ? 0 : 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -60,6 +60,13 @@ describe('the CPU backend', () => {
     },
   )
 
+  // Seen failing with sums that one float takes up from the first term to the last.
+  test('sums of thousands of terms are as exact as those of PyTorch in float32', () => {
+    const lines = checks.filter(([what]) => what === 'long sum')
+    expect(lines.length).toBeGreaterThan(100)
+    expect(wrong(lines)).toEqual([])
+  })
+
   const backwardOps = computeOps.filter(
     op => /_(?:backward|dgrad|wgrad)$/.test(op) || op === 'cross_entropy' || op === 'rope',
   )
@@ -76,10 +83,7 @@ describe('the CPU backend', () => {
   // assigned round-robin; `inverse` ignored; `taken` ignored; a chunk one row short in both at
   // once. And in the kernels: all rows in every chunk; chunks from the last to the first.
   test.each([
-    [
-      'chunks',
-      'gives rows in chunks, and weight gradients over chunks, the bits of the whole, and touches no other row',
-    ],
+    ['chunks', 'gives rows in chunks the bits of the whole, and touches no other row'],
     ['shared heads', 'attends with shared keys and values as with copies of them for each head'],
     ['turn back', 'undoes a turn with its inverse'],
     ['in place', 'puts the gradient of logits in their place as it does beside them'],

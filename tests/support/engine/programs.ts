@@ -74,6 +74,18 @@ export const shapeOf = (rank: number, worldSize: number, expertParallelSize = wo
   expertParallelSize,
 })
 
+/** A program of one op that looks up rows of a table of 8; its tokens are persistent. */
+export const lookUp = (): Program =>
+  makeProgram('look up', shapeOf(0, 1), { tokens: { i32: 5 }, table: 8 * 3, rows: 4 * 3 }, [
+    {
+      op: 'embedding',
+      label: 'rows of tokens',
+      inputs: ['tokens', 'table'],
+      outputs: ['rows'],
+      attrs: { batch: 1, sequence: 4, dim: 3, vocabulary: 8 },
+    },
+  ])
+
 /** An op that writes the sum of the two inputs to the output. */
 export const add = (label: string, inputs: [string, string], output: string, elements: number) => ({
   op: 'add' as const,

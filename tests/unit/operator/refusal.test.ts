@@ -4,14 +4,8 @@ import { describe, expect, it } from 'vitest'
 import { LABEL } from '../../../crds/contract.ts'
 import type { KubeObject } from '../../../operator/objects/wire.ts'
 import { service } from '../../../operator/objects/workers.ts'
-import {
-  inOrder,
-  judgeExisting,
-  mutation,
-  recordRefusal,
-  refusalOf,
-  withoutCreates,
-} from '../../../operator/plan/refusal.ts'
+import { inOrder, withoutCreates } from '../../../operator/plan/plan.ts'
+import { judgeExisting, mutation, recordRefusal, refusalOf } from '../../../operator/plan/refusal.ts'
 import { readSpec } from '../../../operator/plan/view.ts'
 import { World } from '../../support/operator-world.ts'
 

@@ -1,9 +1,11 @@
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type DataOptions, dataPath, randomBelow, TokenData } from '../../../worker/data/data.ts'
+import { answered, readFailure } from '../../../worker/data/storage.ts'
 import { learningRate } from '../../../worker/train/learning-rate.ts'
 
 let folder: string
@@ -146,20 +148,92 @@ test.each([
   ['bytes', 1, 200, 100],
   ['uint16', 2, 65_535, 50_257],
   ['uint32', 4, 4_294_967_295, 50_257],
-] as const)('of %s, a token outside the vocabulary is named with its byte', (tokens, width, wrong, vocabulary) => {
-  const file = join(folder, `wrong-${tokens}`)
-  const bytes = Buffer.alloc(width * 400)
-  bytes.writeUIntLE(wrong, 100 * width, width)
+] as const)(
+  'of %s, a token outside the vocabulary is named with its place',
+  async (tokens, width, wrong, vocabulary) => {
+    const file = join(folder, `wrong-${tokens}`)
+    const bytes = Buffer.alloc(width * 400)
+    bytes.writeUIntLE(wrong, 100 * width, width)
+    writeFileSync(file, bytes)
+    const data = open(file, { tokens, vocabulary })
+    const readAll = () => {
+      for (let step = 0; step < 100; step++) batch(data, { step })
+    }
+    const message = new RegExp(
+      `wrong-${tokens} holds the token ${wrong} at place 100 .byte ${100 * width}., but spec.model.vocabularySize is ${vocabulary}: .*spec.data.tokens than ${tokens}`,
+    )
+    expect(readAll).toThrow(message)
+    await expect(data.check({ rank: 0, worldSize: 1 })).rejects.toThrow(message)
+    await data.check({ rank: 1, worldSize: 2 })
+    data.close()
+  },
+)
+
+// Seen failing without the check: the token was found when it was drawn, which may be never.
+test('a token outside the vocabulary is found before any is drawn, by the rank in whose share it is', async () => {
+  const file = join(folder, 'one-wrong')
+  const bytes = Buffer.alloc(2 * 3_000_000)
+  bytes.writeUInt16LE(50_257, 2 * 41_234)
   writeFileSync(file, bytes)
-  const data = open(file, { tokens, vocabulary })
-  const readAll = () => {
-    for (let step = 0; step < 100; step++) batch(data, { step })
-  }
-  const message = new RegExp(
-    `wrong-${tokens} holds the token ${wrong} at byte ${100 * width}, but spec.model.vocabularySize is ${vocabulary}: .*spec.data.tokens ${tokens}`,
+  const data = open(file, { tokens: 'uint16', vocabulary: 50_257 })
+  const found = await Promise.allSettled([0, 1, 2, 3].map(rank => data.check({ rank, worldSize: 4 })))
+  expect(found.map(({ status }) => status)).toEqual(['rejected', 'fulfilled', 'fulfilled', 'fulfilled'])
+  expect(String(found[0]?.status === 'rejected' && found[0].reason)).toMatch(
+    /the token 50257 at place 41234 .*tokens are 0 to 50256\. Correct the file, or create a new job: with spec.model.vocabularySize 50258 or more/,
   )
-  expect(readAll).toThrow(message)
   data.close()
+})
+
+// Seen failing with numbers of any width taken for what the job says.
+test('32-bit tokens are not read as 16-bit ones, and the refusal of the reverse says what they look like', async () => {
+  const write = (name: string, width: 2 | 4) => {
+    const bytes = Buffer.alloc(width * 30_000)
+    for (let i = 0; i < 30_000; i++) bytes.writeUIntLE((i * 7919) % (width === 2 ? 50_000 : 151_936), i * width, width)
+    writeFileSync(join(folder, name), bytes)
+    return join(folder, name)
+  }
+  const wide = open(write('wide', 4), { tokens: 'uint16', vocabulary: 151_936 })
+  await expect(wide.check({ rank: 0, worldSize: 1 })).rejects.toThrow(
+    /holds uint32 tokens, but spec.data.tokens is uint16: .* Create a new job with spec.data.tokens uint32/,
+  )
+  const narrow = open(write('narrow', 2), { tokens: 'uint32', vocabulary: 151_936 })
+  await expect(narrow.check({ rank: 0, worldSize: 1 })).rejects.toThrow(/looks like spec.data.tokens uint16\./)
+  const right = open(write('right', 2), { tokens: 'uint16', vocabulary: 151_936 })
+  await right.check({ rank: 0, worldSize: 1 })
+  for (const data of [wide, narrow, right]) data.close()
+})
+
+test('a token that was written after the check is said to be new', async () => {
+  const file = join(folder, 'rewritten')
+  writeFileSync(file, Buffer.alloc(2 * 20_000))
+  const data = open(file, { tokens: 'uint16', vocabulary: 100 })
+  await data.check({ rank: 0, worldSize: 1 })
+  writeFileSync(file, Buffer.alloc(2 * 20_000, 0xff))
+  expect(() => batch(data, {})).toThrow(
+    /the token 65535 at place \d+ .*The file was changed at \d{4}-.*after it was opened/,
+  )
+  data.close()
+})
+
+// Seen hanging without O_NONBLOCK.
+test('a named pipe is refused at once', () => {
+  execFileSync('mkfifo', [join(folder, 'pipe')])
+  expect(() => open(join(folder, 'pipe'))).toThrow(/pipe cannot be read: it is not a regular file/)
+})
+
+test('storage that is gone or does not answer is no fault of the data: another attempt may read it', async () => {
+  const stale = Object.assign(new Error('ESTALE: stale file handle, read'), { code: 'ESTALE' })
+  expect(readFailure('Reading /x at byte 5 failed', stale)).toMatchObject({
+    reason: 'dataUnavailable',
+    message: expect.stringMatching(/^Reading \/x at byte 5 failed: ESTALE: stale file handle\. .* repair it/),
+  })
+  const missing = Object.assign(new Error("ENOENT: no such file or directory, open '/x'"), { code: 'ENOENT' })
+  expect(readFailure('The data /x cannot be read', missing)).toMatchObject({ reason: 'badData' })
+  await expect(answered(new Promise(() => undefined), 'Opening the data /x', 0.01)).rejects.toMatchObject({
+    reason: 'dataUnavailable',
+    message: expect.stringContaining('Opening the data /x has not been answered for 0.01 s.'),
+  })
+  expect(await answered(Promise.resolve(7), 'Opening the data /x')).toBe(7)
 })
 
 test('a file cut within a token, or too short, is refused with its size', () => {

@@ -37,8 +37,28 @@ SCMOE_INLINE float lane_sum(Vec v) {
   return sum;
 }
 
-// sum_i a[i] b[i], in 4 * kLanes partial sums.
-inline float dot(const float* a, const float* b, int64_t n) {
+// The elements that a float sums at most. A longer sum is a sum of such sums, or its roundings grow
+// with its length.
+inline constexpr int64_t kSumElements = 2048;
+// The rows that are summed into floats of their own before they are added to a longer sum.
+inline constexpr int64_t kSumRows = 256;
+
+// The sum of body(first, count) over blocks of at most kSumElements of n elements.
+template <class Body>
+SCMOE_INLINE float sum_of_blocks(int64_t n, const Body& body) {
+  float total = 0;
+  for (int64_t i = 0; i < n; i += kSumElements) total += body(i, min(kSumElements, n - i));
+  return total;
+}
+
+// Calls body(first, end) for blocks of at most kSumRows of `rows` rows.
+template <class Body>
+SCMOE_INLINE void each_block(int64_t rows, const Body& body) {
+  for (int64_t n = 0; n < rows; n += kSumRows) body(n, min(n + kSumRows, rows));
+}
+
+// The next two functions take one block, in 4 * kLanes partial sums.
+inline float dot_of_block(const float* a, const float* b, int64_t n) {
   Vec s0{}, s1{}, s2{}, s3{};
   int64_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
@@ -53,7 +73,7 @@ inline float dot(const float* a, const float* b, int64_t n) {
   return sum;
 }
 
-inline float sum(const float* a, int64_t n) {
+inline float sum_of_block(const float* a, int64_t n) {
   Vec s0{}, s1{}, s2{}, s3{};
   int64_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
@@ -66,6 +86,15 @@ inline float sum(const float* a, int64_t n) {
   float sum = lane_sum((s0 + s1) + (s2 + s3));
   for (; i < n; i++) sum += a[i];
   return sum;
+}
+
+// sum_i a[i] b[i]
+inline float dot(const float* a, const float* b, int64_t n) {
+  return sum_of_blocks(n, [=](int64_t i, int64_t count) { return dot_of_block(a + i, b + i, count); });
+}
+
+inline float sum(const float* a, int64_t n) {
+  return sum_of_blocks(n, [=](int64_t i, int64_t count) { return sum_of_block(a + i, count); });
 }
 
 inline float maximum(const float* a, int64_t n) {
@@ -148,8 +177,8 @@ SCMOE_INLINE void map(const float* a, const float* b, float* y, int64_t n, const
   if (i < n) store_some(y + i, f(load_some(a + i, n - i), load_some(b + i, n - i)), n - i);
 }
 
-// Returns sum_i e^(x[i] * scale - shift) and leaves the terms in y.
-inline float exp_row(const float* x, float* y, int64_t n, float scale, float shift) {
+// One block of exp_row.
+inline float exp_of_block(const float* x, float* y, int64_t n, float scale, float shift) {
   Vec s0{}, s1{};
   int64_t i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
@@ -169,6 +198,16 @@ inline float exp_row(const float* x, float* y, int64_t n, float scale, float shi
   store_some(y + i, exp_fast(load_some(x + i, n - i) * scale - shift), n - i);
   for (; i < n; i++) total += y[i];
   return total;
+}
+
+// Returns sum_i e^(x[i] * scale - shift) and leaves the terms in y.
+inline float exp_row(const float* x, float* y, int64_t n, float scale, float shift) {
+  return sum_of_blocks(n, [=](int64_t i, int64_t count) { return exp_of_block(x + i, y + i, count, scale, shift); });
+}
+
+inline void clear(float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) y[j] = 0.0f;
 }
 
 }  // namespace scmoe::SCMOE_ISA

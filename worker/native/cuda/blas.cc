@@ -5,7 +5,7 @@
 #include <memory>
 #include <optional>
 
-#include "cuda/kernels/columns.cuh"
+#include "columns.cuh"
 #include "stream.h"
 
 namespace scmoe::cuda {

@@ -73,6 +73,24 @@ __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+// A sum of many terms: blocks of kTerms terms, each from zero, are added one after another. One
+// float that takes up every term would round each to the size of the whole sum.
+class LongSum {
+ public:
+  __device__ void add(float term) {
+    part_ += term;
+    if (++terms_ < kTerms) return;
+    sum_ += part_;
+    part_ = 0, terms_ = 0;
+  }
+  __device__ float value() const { return sum_ + part_; }
+
+ private:
+  static constexpr int kTerms = 256;
+  float sum_ = 0, part_ = 0;
+  int terms_ = 0;
+};
+
 // --- Warps and blocks. All threads of the warp, or of the block, must call; all get the result.
 
 template <class T>

@@ -1,8 +1,8 @@
 // Moves routed rows to and from the buffers of an exchange whose size does not depend on counts
 // (device.h).
-#include "cuda/kernels/rows.cuh"
 #include "device.cuh"
 #include "exchange.h"
+#include "rows.cuh"
 
 namespace scmoe::cuda {
 namespace {

@@ -11,6 +11,7 @@
 #include "device/progress.h"
 #include "device/streams.h"
 #include "device/watch.h"
+#include "program/indices.h"
 
 namespace scmoe {
 namespace {
@@ -103,6 +104,7 @@ class DeviceExecutor final : public Executor {
 
 void DeviceExecutor::run_compute(const LoadedProgram& loaded) {
   try {
+    check_uploaded(loaded.program, memory_.host()->data());
     device_.use(index_);
     streams_.issue(loaded, progress_);
     device_.event_await(prepared_of(loaded).last);

@@ -7,6 +7,7 @@
 
 #include "error.h"
 #include "executor/executor.h"
+#include "program/indices.h"
 
 namespace scmoe {
 namespace {
@@ -66,7 +67,7 @@ class HostExecutor final : public Executor {
   static constexpr uint32_t kNever = ~0u;
 
   void run_ops(const LoadedProgram& loaded, Queue queue);
-  Clock::time_point run_op(const ProgramOp& op, int index);
+  Clock::time_point run_op(const Program& program, const ProgramOp& op, int index);
   void await_compute(uint32_t count, const std::vector<int>& peers);
   void await_comm(uint32_t count);
   double microseconds(Clock::time_point time) const {
@@ -99,7 +100,7 @@ void HostExecutor::run_ops(const LoadedProgram& loaded, Queue queue) {
     }
     const Clock::time_point start = Clock::now();
     const double cpu = thread_cpu();
-    const Clock::time_point ready = run_op(op, ops[i]);
+    const Clock::time_point ready = run_op(loaded.program, op, ops[i]);
     times_->start[ops[i]] = microseconds(start);
     times_->ready[ops[i]] = microseconds(std::max(start, ready));
     times_->cpu[ops[i]] = thread_cpu() - cpu;
@@ -113,9 +114,10 @@ void HostExecutor::run_ops(const LoadedProgram& loaded, Queue queue) {
 }
 
 // Returns the time at which the last peer arrived at a collective; for a compute op, the epoch.
-Clock::time_point HostExecutor::run_op(const ProgramOp& op, int index) {
+Clock::time_point HostExecutor::run_op(const Program& program, const ProgramOp& op, int index) {
   if (op.queue == Queue::kComm) return communicator_.run(op, uint32_t(index));
   try {
+    check_indices(program, op);
     op.run(call_of(op), stream_);
   } catch (const std::bad_alloc&) {
     throw failure_of(op, kOutOfMemory,

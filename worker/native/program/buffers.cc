@@ -121,6 +121,30 @@ void check_copies(const ParsedOp& parsed, const std::vector<Bound>& bound) {
   }
 }
 
+// Whether two buffers have a byte in common.
+bool overlap(const Buffer& a, const Buffer& b) {
+  return a.persistent == b.persistent && bytes_of(a) > 0 && bytes_of(b) > 0 && a.offset < b.offset + bytes_of(b) &&
+         b.offset < a.offset + bytes_of(a);
+}
+
+// An op that reads what it has just written, or writes twice to one place, computes something else
+// or takes a wrong number for an index. `bound`: the inputs, then the outputs.
+void check_apart(const ParsedOp& parsed, const std::vector<Bound>& bound) {
+  const size_t num_inputs = parsed.op.inputs.size();
+  for (size_t o = num_inputs; o < bound.size(); ++o) {
+    // Shared outputs are the inputs themselves.
+    for (size_t i = parsed.spec.place == Place::kShared ? num_inputs : 0; i < o; ++i) {
+      const Bound &output = bound[o], &other = bound[i];
+      if (!overlap(*output.buffer, *other.buffer)) continue;
+      const auto names = [&](const char* name) { return other.spec->name == std::string_view(name); };
+      const std::vector<const char*>& allowed = output.spec->may_be;
+      const bool same = output.buffer == other.buffer;
+      if (i < num_inputs && same && std::any_of(allowed.begin(), allowed.end(), names)) continue;
+      parsed.from.fail(output.name + " has memory in common with " + other.name + ": give it another place");
+    }
+  }
+}
+
 void check_places(const ParsedOp& parsed) {
   const ProgramOp& op = parsed.op;
   if (parsed.spec.place == Place::kShared && op.inputs != op.outputs) {
@@ -145,6 +169,7 @@ void check_buffers(const ParsedOp& parsed) {
   check_sizes(parsed, bound);
   if (!spec.outputs.empty() && spec.outputs[0].extent == Extent::kAsInputs) check_copies(parsed, bound);
   check_places(parsed);
+  check_apart(parsed, bound);
 }
 
 }  // namespace scmoe

@@ -6,8 +6,8 @@ const std::vector<AttrSpec> kAttrs = {
     {.name = "dim", .integer = &Attrs::dim, .least = 1, .most = 9007199254740992},
     {.name = "in", .integer = &Attrs::in, .least = 1, .most = 9007199254740992},
     {.name = "out", .integer = &Attrs::out, .least = 1, .most = 9007199254740992},
-    {.name = "batch", .integer = &Attrs::batch, .least = 0, .most = 9007199254740992},
-    {.name = "sequence", .integer = &Attrs::sequence, .least = 0, .most = 9007199254740992},
+    {.name = "batch", .integer = &Attrs::batch, .least = 1, .most = 9007199254740992},
+    {.name = "sequence", .integer = &Attrs::sequence, .least = 1, .most = 9007199254740992},
     {.name = "heads", .integer = &Attrs::heads, .least = 1, .most = 9007199254740992},
     {.name = "keyValueHeads", .integer = &Attrs::keyValueHeads, .least = 1, .most = 9007199254740992},
     {.name = "vocabulary", .integer = &Attrs::vocabulary, .least = 1, .most = 9007199254740992},
@@ -40,20 +40,20 @@ const std::vector<AttrSpec> kAttrs = {
 const std::vector<OpSpec> kOps = {
     {.name = "embedding",
      .inputs = {
-         {.name = "tokens", .type = BufferType::kI32, .formula = "batch * (sequence + 1)", .elements = [](const Sizes& s) { return s[&Attrs::batch] * (s[&Attrs::sequence] + Count(1)); }},
-         {.name = "wte", .type = BufferType::kF32, .formula = "dim", .elements = [](const Sizes& s) { return s[&Attrs::dim]; }},
+         {.name = "tokens", .type = BufferType::kI32, .indexes = true, .from = 0, .limit = "vocabulary", .below = [](const Sizes& s) { return s[&Attrs::vocabulary]; }, .formula = "batch * (sequence + 1)", .elements = [](const Sizes& s) { return s[&Attrs::batch] * (s[&Attrs::sequence] + Count(1)); }},
+         {.name = "wte", .type = BufferType::kF32, .formula = "vocabulary * dim", .elements = [](const Sizes& s) { return s[&Attrs::vocabulary] * s[&Attrs::dim]; }},
          {.name = "wpe", .type = BufferType::kF32, .optional = true, .formula = "sequence * dim", .elements = [](const Sizes& s) { return s[&Attrs::sequence] * s[&Attrs::dim]; }},},
      .outputs = {
          {.name = "x", .type = BufferType::kActivation, .formula = "batch * sequence * dim", .elements = [](const Sizes& s) { return s[&Attrs::batch] * s[&Attrs::sequence] * s[&Attrs::dim]; }},},
-     .attrs = {"batch", "sequence", "dim"}},
+     .attrs = {"batch", "sequence", "dim", "vocabulary"}},
     {.name = "embedding_backward",
      .inputs = {
-         {.name = "tokens", .type = BufferType::kI32, .formula = "batch * (sequence + 1)", .elements = [](const Sizes& s) { return s[&Attrs::batch] * (s[&Attrs::sequence] + Count(1)); }},
+         {.name = "tokens", .type = BufferType::kI32, .indexes = true, .from = 0, .limit = "vocabulary", .below = [](const Sizes& s) { return s[&Attrs::vocabulary]; }, .formula = "batch * (sequence + 1)", .elements = [](const Sizes& s) { return s[&Attrs::batch] * (s[&Attrs::sequence] + Count(1)); }},
          {.name = "dx", .type = BufferType::kActivation, .formula = "batch * sequence * dim", .elements = [](const Sizes& s) { return s[&Attrs::batch] * s[&Attrs::sequence] * s[&Attrs::dim]; }},},
      .outputs = {
-         {.name = "dwte", .type = BufferType::kF32, .accumulate = true, .formula = "dim", .elements = [](const Sizes& s) { return s[&Attrs::dim]; }},
+         {.name = "dwte", .type = BufferType::kF32, .accumulate = true, .formula = "vocabulary * dim", .elements = [](const Sizes& s) { return s[&Attrs::vocabulary] * s[&Attrs::dim]; }},
          {.name = "dwpe", .type = BufferType::kF32, .optional = true, .accumulate = true, .formula = "sequence * dim", .elements = [](const Sizes& s) { return s[&Attrs::sequence] * s[&Attrs::dim]; }},},
-     .attrs = {"batch", "sequence", "dim"}},
+     .attrs = {"batch", "sequence", "dim", "vocabulary"}},
     {.name = "layernorm",
      .inputs = {
          {.name = "x", .type = BufferType::kActivation, .formula = "rows * dim", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::dim]; }},
@@ -151,7 +151,7 @@ const std::vector<OpSpec> kOps = {
     {.name = "gelu",
      .inputs = {
          {.name = "x", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "dim", .elements = [](const Sizes& s) { return s[&Attrs::dim]; }},
-         {.name = "allCounts", .type = BufferType::kI32, .optional = true, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
+         {.name = "allCounts", .type = BufferType::kI32, .optional = true, .indexes = true, .from = 0, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
      .outputs = {
          {.name = "y", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "dim", .elements = [](const Sizes& s) { return s[&Attrs::dim]; }},},
      .attrs = {"rows", "dim"},
@@ -164,7 +164,7 @@ const std::vector<OpSpec> kOps = {
      .inputs = {
          {.name = "dy", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "dim", .elements = [](const Sizes& s) { return s[&Attrs::dim]; }},
          {.name = "x", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "dim", .elements = [](const Sizes& s) { return s[&Attrs::dim]; }},
-         {.name = "allCounts", .type = BufferType::kI32, .optional = true, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
+         {.name = "allCounts", .type = BufferType::kI32, .optional = true, .indexes = true, .from = 0, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
      .outputs = {
          {.name = "dx", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "dim", .elements = [](const Sizes& s) { return s[&Attrs::dim]; }},},
      .attrs = {"rows", "dim"},
@@ -176,7 +176,7 @@ const std::vector<OpSpec> kOps = {
     {.name = "swiglu",
      .inputs = {
          {.name = "x", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "2 * dim", .elements = [](const Sizes& s) { return Count(2) * s[&Attrs::dim]; }},
-         {.name = "allCounts", .type = BufferType::kI32, .optional = true, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
+         {.name = "allCounts", .type = BufferType::kI32, .optional = true, .indexes = true, .from = 0, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
      .outputs = {
          {.name = "y", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "dim", .elements = [](const Sizes& s) { return s[&Attrs::dim]; }},},
      .attrs = {"rows", "dim"},
@@ -189,7 +189,7 @@ const std::vector<OpSpec> kOps = {
      .inputs = {
          {.name = "dy", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "dim", .elements = [](const Sizes& s) { return s[&Attrs::dim]; }},
          {.name = "x", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "2 * dim", .elements = [](const Sizes& s) { return Count(2) * s[&Attrs::dim]; }},
-         {.name = "allCounts", .type = BufferType::kI32, .optional = true, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
+         {.name = "allCounts", .type = BufferType::kI32, .optional = true, .indexes = true, .from = 0, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
      .outputs = {
          {.name = "dx", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "2 * dim", .elements = [](const Sizes& s) { return Count(2) * s[&Attrs::dim]; }},},
      .attrs = {"rows", "dim"},
@@ -217,10 +217,10 @@ const std::vector<OpSpec> kOps = {
      .inputs = {
          {.name = "dweight", .type = BufferType::kF32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
          {.name = "probs", .type = BufferType::kF32, .formula = "rows * experts", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::experts]; }},
-         {.name = "expert", .type = BufferType::kI32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
+         {.name = "expert", .type = BufferType::kI32, .indexes = true, .from = 0, .limit = "experts", .below = [](const Sizes& s) { return s[&Attrs::experts]; }, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
          {.name = "weight", .type = BufferType::kF32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
-         {.name = "slot", .type = BufferType::kI32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
-         {.name = "allCounts", .type = BufferType::kI32, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},
+         {.name = "slot", .type = BufferType::kI32, .indexes = true, .from = -1, .limit = "capacity", .below = [](const Sizes& s) { return s[&Attrs::capacity]; }, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
+         {.name = "allCounts", .type = BufferType::kI32, .indexes = true, .from = 0, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},
          {.name = "x", .type = BufferType::kActivation, .formula = "rows * dim", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::dim]; }},
          {.name = "w", .type = BufferType::kF32, .formula = "experts * dim", .elements = [](const Sizes& s) { return s[&Attrs::experts] * s[&Attrs::dim]; }},
          {.name = "lse", .type = BufferType::kF32, .optional = true, .formula = "rows", .elements = [](const Sizes& s) { return s[&Attrs::rows]; }},},
@@ -231,7 +231,7 @@ const std::vector<OpSpec> kOps = {
     {.name = "aux_loss",
      .inputs = {
          {.name = "probs", .type = BufferType::kF32, .formula = "rows * experts", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::experts]; }},
-         {.name = "allCounts", .type = BufferType::kI32, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
+         {.name = "allCounts", .type = BufferType::kI32, .indexes = true, .from = 0, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
      .outputs = {
          {.name = "loss", .type = BufferType::kF32, .formula = "1", .elements = [](const Sizes&) { return Count(1); }},},
      .attrs = {"rows", "experts", "topK", "worldSize", "scale", "accumulate"}},
@@ -244,48 +244,52 @@ const std::vector<OpSpec> kOps = {
     {.name = "permute",
      .inputs = {
          {.name = "x", .type = BufferType::kActivation, .formula = "rows * dim", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::dim]; }},
-         {.name = "expert", .type = BufferType::kI32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
-         {.name = "slot", .type = BufferType::kI32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
-         {.name = "counts", .type = BufferType::kI32, .formula = "experts", .elements = [](const Sizes& s) { return s[&Attrs::experts]; }},},
+         {.name = "expert", .type = BufferType::kI32, .indexes = true, .from = 0, .limit = "experts", .below = [](const Sizes& s) { return s[&Attrs::experts]; }, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
+         {.name = "slot", .type = BufferType::kI32, .indexes = true, .from = -1, .limit = "capacity", .below = [](const Sizes& s) { return s[&Attrs::capacity]; }, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
+         {.name = "counts", .type = BufferType::kI32, .indexes = true, .from = 0, .formula = "experts", .elements = [](const Sizes& s) { return s[&Attrs::experts]; }},},
      .outputs = {
          {.name = "rows", .type = BufferType::kActivation, .formula = "min(rows * topK, experts * capacity) * dim", .elements = [](const Sizes& s) { return least(s[&Attrs::rows] * s[&Attrs::topK], s[&Attrs::experts] * s[&Attrs::capacity]) * s[&Attrs::dim]; }},},
-     .attrs = {"rows", "dim", "experts", "topK", "capacity"}},
+     .attrs = {"rows", "dim", "experts", "topK", "capacity"},
+     .placed = true},
     {.name = "permute_backward",
      .inputs = {
          {.name = "drows", .type = BufferType::kActivation, .formula = "min(rows * topK, experts * capacity) * dim", .elements = [](const Sizes& s) { return least(s[&Attrs::rows] * s[&Attrs::topK], s[&Attrs::experts] * s[&Attrs::capacity]) * s[&Attrs::dim]; }},
-         {.name = "expert", .type = BufferType::kI32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
-         {.name = "slot", .type = BufferType::kI32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
-         {.name = "counts", .type = BufferType::kI32, .formula = "experts", .elements = [](const Sizes& s) { return s[&Attrs::experts]; }},},
+         {.name = "expert", .type = BufferType::kI32, .indexes = true, .from = 0, .limit = "experts", .below = [](const Sizes& s) { return s[&Attrs::experts]; }, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
+         {.name = "slot", .type = BufferType::kI32, .indexes = true, .from = -1, .limit = "capacity", .below = [](const Sizes& s) { return s[&Attrs::capacity]; }, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
+         {.name = "counts", .type = BufferType::kI32, .indexes = true, .from = 0, .formula = "experts", .elements = [](const Sizes& s) { return s[&Attrs::experts]; }},},
      .outputs = {
          {.name = "dx", .type = BufferType::kActivation, .formula = "rows * dim", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::dim]; }},},
-     .attrs = {"rows", "dim", "experts", "topK", "capacity", "accumulate"}},
+     .attrs = {"rows", "dim", "experts", "topK", "capacity", "accumulate"},
+     .placed = true},
     {.name = "unpermute",
      .inputs = {
          {.name = "rows", .type = BufferType::kActivation, .formula = "min(rows * topK, experts * capacity) * dim", .elements = [](const Sizes& s) { return least(s[&Attrs::rows] * s[&Attrs::topK], s[&Attrs::experts] * s[&Attrs::capacity]) * s[&Attrs::dim]; }},
-         {.name = "expert", .type = BufferType::kI32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
-         {.name = "slot", .type = BufferType::kI32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
-         {.name = "counts", .type = BufferType::kI32, .formula = "experts", .elements = [](const Sizes& s) { return s[&Attrs::experts]; }},
+         {.name = "expert", .type = BufferType::kI32, .indexes = true, .from = 0, .limit = "experts", .below = [](const Sizes& s) { return s[&Attrs::experts]; }, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
+         {.name = "slot", .type = BufferType::kI32, .indexes = true, .from = -1, .limit = "capacity", .below = [](const Sizes& s) { return s[&Attrs::capacity]; }, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
+         {.name = "counts", .type = BufferType::kI32, .indexes = true, .from = 0, .formula = "experts", .elements = [](const Sizes& s) { return s[&Attrs::experts]; }},
          {.name = "weight", .type = BufferType::kF32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},},
      .outputs = {
          {.name = "y", .type = BufferType::kActivation, .formula = "rows * dim", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::dim]; }},},
-     .attrs = {"rows", "dim", "experts", "topK", "capacity"}},
+     .attrs = {"rows", "dim", "experts", "topK", "capacity"},
+     .placed = true},
     {.name = "unpermute_backward",
      .inputs = {
          {.name = "dy", .type = BufferType::kActivation, .formula = "rows * dim", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::dim]; }},
          {.name = "rows", .type = BufferType::kActivation, .formula = "min(rows * topK, experts * capacity) * dim", .elements = [](const Sizes& s) { return least(s[&Attrs::rows] * s[&Attrs::topK], s[&Attrs::experts] * s[&Attrs::capacity]) * s[&Attrs::dim]; }},
-         {.name = "expert", .type = BufferType::kI32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
-         {.name = "slot", .type = BufferType::kI32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
-         {.name = "counts", .type = BufferType::kI32, .formula = "experts", .elements = [](const Sizes& s) { return s[&Attrs::experts]; }},
+         {.name = "expert", .type = BufferType::kI32, .indexes = true, .from = 0, .limit = "experts", .below = [](const Sizes& s) { return s[&Attrs::experts]; }, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
+         {.name = "slot", .type = BufferType::kI32, .indexes = true, .from = -1, .limit = "capacity", .below = [](const Sizes& s) { return s[&Attrs::capacity]; }, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},
+         {.name = "counts", .type = BufferType::kI32, .indexes = true, .from = 0, .formula = "experts", .elements = [](const Sizes& s) { return s[&Attrs::experts]; }},
          {.name = "weight", .type = BufferType::kF32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},},
      .outputs = {
          {.name = "drows", .type = BufferType::kActivation, .formula = "min(rows * topK, experts * capacity) * dim", .elements = [](const Sizes& s) { return least(s[&Attrs::rows] * s[&Attrs::topK], s[&Attrs::experts] * s[&Attrs::capacity]) * s[&Attrs::dim]; }},
          {.name = "dweight", .type = BufferType::kF32, .formula = "rows * topK", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::topK]; }},},
-     .attrs = {"rows", "dim", "experts", "topK", "capacity"}},
+     .attrs = {"rows", "dim", "experts", "topK", "capacity"},
+     .placed = true},
     {.name = "grouped_linear",
      .inputs = {
          {.name = "x", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "in", .elements = [](const Sizes& s) { return s[&Attrs::in]; }},
          {.name = "w", .type = BufferType::kActivation, .formula = "(experts / expertParallelSize) * out * in", .elements = [](const Sizes& s) { return (s[&Attrs::experts] / s[&Attrs::expertParallelSize]) * s[&Attrs::out] * s[&Attrs::in]; }},
-         {.name = "allCounts", .type = BufferType::kI32, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},
+         {.name = "allCounts", .type = BufferType::kI32, .indexes = true, .from = 0, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},
          {.name = "b", .type = BufferType::kActivation, .optional = true, .formula = "(experts / expertParallelSize) * out", .elements = [](const Sizes& s) { return (s[&Attrs::experts] / s[&Attrs::expertParallelSize]) * s[&Attrs::out]; }},},
      .outputs = {
          {.name = "y", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "out", .elements = [](const Sizes& s) { return s[&Attrs::out]; }},},
@@ -299,7 +303,7 @@ const std::vector<OpSpec> kOps = {
      .inputs = {
          {.name = "dy", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "out", .elements = [](const Sizes& s) { return s[&Attrs::out]; }},
          {.name = "w", .type = BufferType::kActivation, .formula = "(experts / expertParallelSize) * out * in", .elements = [](const Sizes& s) { return (s[&Attrs::experts] / s[&Attrs::expertParallelSize]) * s[&Attrs::out] * s[&Attrs::in]; }},
-         {.name = "allCounts", .type = BufferType::kI32, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
+         {.name = "allCounts", .type = BufferType::kI32, .indexes = true, .from = 0, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
      .outputs = {
          {.name = "dx", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "in", .elements = [](const Sizes& s) { return s[&Attrs::in]; }},},
      .attrs = {"in", "out"},
@@ -312,7 +316,7 @@ const std::vector<OpSpec> kOps = {
      .inputs = {
          {.name = "dy", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "out", .elements = [](const Sizes& s) { return s[&Attrs::out]; }},
          {.name = "x", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "in", .elements = [](const Sizes& s) { return s[&Attrs::in]; }},
-         {.name = "allCounts", .type = BufferType::kI32, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
+         {.name = "allCounts", .type = BufferType::kI32, .indexes = true, .from = 0, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
      .outputs = {
          {.name = "dw", .type = BufferType::kF32, .accumulate = true, .formula = "(experts / expertParallelSize) * out * in", .elements = [](const Sizes& s) { return (s[&Attrs::experts] / s[&Attrs::expertParallelSize]) * s[&Attrs::out] * s[&Attrs::in]; }},
          {.name = "db", .type = BufferType::kF32, .optional = true, .accumulate = true, .formula = "(experts / expertParallelSize) * out", .elements = [](const Sizes& s) { return (s[&Attrs::experts] / s[&Attrs::expertParallelSize]) * s[&Attrs::out]; }},},
@@ -369,15 +373,15 @@ const std::vector<OpSpec> kOps = {
          {.name = "a", .type = BufferType::kActivation, .formula = "rows * dim", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::dim]; }},
          {.name = "b", .type = BufferType::kActivation, .formula = "rows * dim", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::dim]; }},},
      .outputs = {
-         {.name = "y", .type = BufferType::kActivation, .formula = "rows * dim", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::dim]; }},},
+         {.name = "y", .type = BufferType::kActivation, .may_be = {"a", "b"}, .formula = "rows * dim", .elements = [](const Sizes& s) { return s[&Attrs::rows] * s[&Attrs::dim]; }},},
      .attrs = {"rows", "dim"}},
     {.name = "cross_entropy",
      .inputs = {
          {.name = "logits", .type = BufferType::kActivation, .formula = "batch * sequence * vocabulary", .elements = [](const Sizes& s) { return s[&Attrs::batch] * s[&Attrs::sequence] * s[&Attrs::vocabulary]; }},
-         {.name = "tokens", .type = BufferType::kI32, .formula = "batch * (sequence + 1)", .elements = [](const Sizes& s) { return s[&Attrs::batch] * (s[&Attrs::sequence] + Count(1)); }},},
+         {.name = "tokens", .type = BufferType::kI32, .indexes = true, .from = 0, .limit = "vocabulary", .below = [](const Sizes& s) { return s[&Attrs::vocabulary]; }, .formula = "batch * (sequence + 1)", .elements = [](const Sizes& s) { return s[&Attrs::batch] * (s[&Attrs::sequence] + Count(1)); }},},
      .outputs = {
          {.name = "loss", .type = BufferType::kF32, .formula = "1", .elements = [](const Sizes&) { return Count(1); }},
-         {.name = "dlogits", .type = BufferType::kActivation, .optional = true, .formula = "batch * sequence * vocabulary", .elements = [](const Sizes& s) { return s[&Attrs::batch] * s[&Attrs::sequence] * s[&Attrs::vocabulary]; }},},
+         {.name = "dlogits", .type = BufferType::kActivation, .optional = true, .may_be = {"logits"}, .formula = "batch * sequence * vocabulary", .elements = [](const Sizes& s) { return s[&Attrs::batch] * s[&Attrs::sequence] * s[&Attrs::vocabulary]; }},},
      .attrs = {"batch", "sequence", "vocabulary", "scale", "accumulate"}},
     {.name = "cast",
      .inputs = {
@@ -416,7 +420,7 @@ const std::vector<OpSpec> kOps = {
     {.name = "all_gather_counts",
      .collective = Collective::kAllGatherCounts,
      .inputs = {
-         {.name = "counts", .type = BufferType::kI32, .formula = "experts", .elements = [](const Sizes& s) { return s[&Attrs::experts]; }},},
+         {.name = "counts", .type = BufferType::kI32, .indexes = true, .from = 0, .formula = "experts", .elements = [](const Sizes& s) { return s[&Attrs::experts]; }},},
      .outputs = {
          {.name = "allCounts", .type = BufferType::kI32, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
      .attrs = {"experts"}},
@@ -425,7 +429,7 @@ const std::vector<OpSpec> kOps = {
      .place = Place::kApart,
      .inputs = {
          {.name = "rows", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "dim", .elements = [](const Sizes& s) { return s[&Attrs::dim]; }},
-         {.name = "allCounts", .type = BufferType::kI32, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
+         {.name = "allCounts", .type = BufferType::kI32, .indexes = true, .from = 0, .formula = "worldSize * experts", .elements = [](const Sizes& s) { return s.world() * s[&Attrs::experts]; }},},
      .outputs = {
          {.name = "out", .type = BufferType::kActivation, .extent = Extent::kRouted, .formula = "dim", .elements = [](const Sizes& s) { return s[&Attrs::dim]; }},},
      .attrs = {"direction", "dim"},

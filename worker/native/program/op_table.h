@@ -65,6 +65,14 @@ struct BufferSpec {
   // Unless null, the buffer is given if this attribute is `is`, and otherwise left out.
   const char* when = nullptr;
   int64_t is = 0;
+  // The inputs that the output may be; other outputs have no memory in common with any buffer.
+  std::vector<const char*> may_be = {};
+  // Whether an input's numbers find elements of other buffers. They are at least `from`, and below
+  // `below` unless it is null. `limit` is `below` in words.
+  bool indexes = false;
+  int64_t from = 0;
+  const char* limit = "";
+  SizeOf below = nullptr;
   Extent extent = Extent::kElements;
   const char* formula = "";  // `elements` in words
   SizeOf elements = nullptr;
@@ -103,6 +111,7 @@ struct OpSpec {
   std::vector<BufferSpec> inputs, outputs;
   std::vector<const char*> attrs;
   std::vector<Rule> rules = {};
+  bool placed = false;  // whether the op finds rows by its inputs expert, slot and counts
   // The input that counts routed rows, or -1. The attributes and rules after it concern an op with
   // that input.
   int routed_by = -1;

@@ -6,6 +6,7 @@
 #include "attributes.h"
 #include "buffers.h"
 #include "error.h"
+#include "indices.h"
 #include "json_object.h"
 #include "op_table.h"
 
@@ -93,6 +94,7 @@ ProgramOp parse_op(const Object& from, const Program& program, const Backend& ba
   op.outputs = parse_indices(from, "outputs", program.buffers.size());
   parse_attrs(from, *spec, topology, op);
   check_buffers({from, program.buffers, *spec, op, topology});
+  find_indices(program.buffers, *spec, topology, op);
   if (!spec->is_comm()) op.run = function_of(from, backend, op.name);
   parse_waits(from, program, op);
   op.fingerprint = fingerprint(program.name, op);

@@ -43,6 +43,22 @@ inline int64_t bytes_of(const Buffer& buffer) {
   return buffer.elements * size_of(buffer.dtype);
 }
 
+// The numbers of an input by which an op finds elements of other buffers.
+struct Indices {
+  int input;
+  int64_t elements;
+  int64_t from, end;  // at least `from`, below `end`
+  const char* limit;  // `end` in words
+};
+
+// The rows that an op finds by counts, of which no more than `room` may be kept.
+struct CountedRows {
+  // Inputs, or -1. Before dispatch a choice has the row `slot` of its expert; after dispatch rows
+  // are counted alone.
+  int counts = -1, expert = -1, slot = -1;
+  int64_t room = 0;
+};
+
 struct ProgramOp {
   std::string name;   // row of the op table
   std::string label;  // unique within the program
@@ -58,6 +74,10 @@ struct ProgramOp {
   uint32_t wait_count = 0;
   // Identifies this op on the wire, so that ranks that run different programs notice.
   uint32_t fingerprint = 0;
+
+  // Demands on the numbers in its inputs, whenever it runs (indices.h).
+  std::vector<Indices> indices;
+  CountedRows rows;
 
   // Filled by `bind`.
   std::vector<const void*> in;

@@ -60,10 +60,6 @@ Place place_of(const Shape& s, int64_t b, int64_t g) {
   return {row + g * s.group * s.head_dim, k, k + s.groups * s.head_dim};
 }
 
-void clear(float* y, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; i++) y[i] = 0.0f;
-}
-
 // Fills a row of scores up to a whole vector with values that add nothing to a softmax. Returns the
 // new length. Rows have room for it.
 int64_t pad(float* scores, int64_t valid) {
@@ -120,7 +116,7 @@ void forward_head(const Shape& s, const float* q, const KeysValues& kv, float* o
       const int64_t whole = pad(p, valid);
       const float top = maximum(p, whole) * s.scale;
       total[i] = exp_row(p, p, whole, s.scale, top);
-      clear(p, valid, seen);
+      clear(p + valid, seen - valid);
       lse[first + i] = top + __builtin_logf(total[i]);
     }
     float* y = o + first * s.dim;
@@ -152,8 +148,8 @@ void softmax_backward(const Shape& s, const Outcome& y, int64_t first, int64_t r
       store(p + j, e);
       store(d + j, e * (load(d + j) - inner) * s.scale);
     }
-    clear(p, valid, first + rows);
-    clear(d, valid, first + rows);
+    clear(p + valid, first + rows - valid);
+    clear(d + valid, first + rows - valid);
   }
 }
 
@@ -223,8 +219,8 @@ void attention_backward(const OpCall& call, Stream* stream) {
                             pack({io.qkv + at.v, s.stride, true}, t, dim, space.take(packed_elements(t, dim))),
                             pack({io.qkv + at.k, s.stride}, dim, t, space.take(packed_elements(dim, t))),
                             space.take(t * dim), space.take(t * dim)};
-      clear(g.dk, 0, t * dim);
-      clear(g.dv, 0, t * dim);
+      clear(g.dk, t * dim);
+      clear(g.dv, t * dim);
       for (int64_t h = 0; h < s.group; h++) {
         const int64_t head = unit % s.groups * s.group + h, from = b * t * s.dim + head * dim, q = at.q + h * dim;
         const Outcome y{io.do_ + from, io.o + from, io.lse + (b * s.heads + head) * t};

@@ -41,15 +41,20 @@ void shared_gate_backward(const OpCall& call, Stream* stream) {
   const bool accumulate = call.attrs->accumulate != 0;
   const op::SharedGateBackward<> io(call);
   float* difference = scratch(stream, kShared, dim);
-  parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int) {
+  parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int thread) {
+    const int64_t width = end - begin;
+    float* dw = scratch(stream, thread, width);
     for (int64_t j = begin; j < end; j++) difference[j] = k == 2 ? io.w[j] - io.w[dim + j] : io.w[j];
-    for (int64_t n = 0; n < rows; n++) {
-      const float dz = logit_gradient(io.dc + n * k, io.c + n * k, k);
-      const float* x = io.x + n * dim + begin;
-      (accumulate ? add_scaled : copy_scaled)(difference + begin, dz, io.dx + n * dim + begin, end - begin);
-      add_scaled(x, dz, io.dw + begin, end - begin);
-      if (k == 2) add_scaled(x, -dz, io.dw + dim + begin, end - begin);
-    }
+    each_block(rows, [=](int64_t n, int64_t last) {
+      clear(dw, width);
+      for (; n < last; n++) {
+        const float dz = logit_gradient(io.dc + n * k, io.c + n * k, k);
+        (accumulate ? add_scaled : copy_scaled)(difference + begin, dz, io.dx + n * dim + begin, width);
+        add_scaled(io.x + n * dim + begin, dz, dw, width);
+      }
+      add_scaled(dw, 1.0f, io.dw + begin, width);
+      if (k == 2) add_scaled(dw, -1.0f, io.dw + dim + begin, width);
+    });
   });
 }
 

@@ -84,15 +84,13 @@ void pack_panels(const float* x, int64_t stride, bool columns, int64_t lines, in
   (columns ? pack_columns<width> : pack_rows<width>)(x, stride, lines, depth, out);
 }
 
-// --- The kernel: one tile of C in registers. Nearly all time is spent in this loop.
+// --- The kernel: one tile of C in registers. Nearly all time is spent in this loop. The sums start
+// from zero and are added to C at the end: a float that carries a long sum through the loop would
+// round every term to the size of that sum.
 
 template <int rows>
 SCMOE_INLINE void tile(int64_t depth, const float* a, const float* b, float* c, int64_t ldc, bool accumulate) {
-  Vec sum[rows][kTileVecs];
-#pragma GCC unroll 16
-  for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
-    for (int j = 0; j < kTileVecs; j++) sum[i][j] = accumulate ? load(c + i * ldc + j * kLanes) : Vec{};
+  Vec sum[rows][kTileVecs] = {};
   for (int64_t p = 0; p < depth; p++, a += kTileRows, b += kTileCols) {
     Vec row[kTileVecs];
 #pragma GCC unroll 4
@@ -107,7 +105,10 @@ SCMOE_INLINE void tile(int64_t depth, const float* a, const float* b, float* c, 
 #pragma GCC unroll 16
   for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
-    for (int j = 0; j < kTileVecs; j++) store(c + i * ldc + j * kLanes, sum[i][j]);
+    for (int j = 0; j < kTileVecs; j++) {
+      float* to = c + i * ldc + j * kLanes;
+      store(to, accumulate ? load(to) + sum[i][j] : sum[i][j]);
+    }
 }
 
 // Tiles with fewer rows for the end of a matrix: 4 or 8 rows instead of 14.
@@ -123,8 +124,7 @@ void tile_of_rows(int64_t rows, int64_t depth, const float* a, const float* b, f
   tile<kTileRows>(depth, a, b, c, ldc, accumulate);
 }
 
-// Writes the values with which the chains of a tile's elements start: the sum of C, bias and
-// residual.
+// Writes the values to which the sums of a tile's elements are added: C, bias and residual.
 void start_tile(const Gemm& g, int64_t row, int64_t col, int64_t rows, int64_t cols, float* c, int64_t ldc) {
   for (int64_t i = 0; i < rows; i++) {
     const int64_t at = (row + i) * g.ldc + col;

@@ -53,17 +53,19 @@ void dgrad(Shape s, const DgradBuffers& io, bool accumulate, const Ranges* rows,
 
 // db[out] += sum over rows of dy[rows, out]
 void add_rows(const float* dy, int64_t rows, int64_t dim, float* db, Stream* stream) {
-  parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int) {
-    int64_t n = 0;
-    for (; n + 4 <= rows; n += 4) {
-      const float *a = dy + n * dim, *b = a + dim, *c = b + dim, *d = c + dim;
+  parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int thread) {
+    const int64_t width = end - begin;
+    float* part = scratch(stream, thread, width);
+    each_block(rows, [=](int64_t n, int64_t last) {
+      clear(part, width);
+      for (; n + 4 <= last; n += 4) {
+        const float *a = dy + n * dim + begin, *b = a + dim, *c = b + dim, *d = c + dim;
 #pragma omp simd
-      for (int64_t j = begin; j < end; j++) db[j] += (a[j] + b[j]) + (c[j] + d[j]);
-    }
-    for (; n < rows; n++) {
-#pragma omp simd
-      for (int64_t j = begin; j < end; j++) db[j] += dy[n * dim + j];
-    }
+        for (int64_t j = 0; j < width; j++) part[j] += (a[j] + b[j]) + (c[j] + d[j]);
+      }
+      for (; n < last; n++) add_scaled(dy + n * dim + begin, 1.0f, part, width);
+      add_scaled(part, 1.0f, db + begin, width);
+    });
   });
 }
 

@@ -9,9 +9,12 @@ constexpr float kEpsilon = 1e-5f;
 void forward_row(const float* x, const float* gamma, const float* beta, float* y, int64_t dim, float* mean,
                  float* rstd) {
   const float m = sum(x, dim) / static_cast<float>(dim);
-  float variance = 0;
-#pragma omp simd reduction(+ : variance)
-  for (int64_t j = 0; j < dim; j++) variance += (x[j] - m) * (x[j] - m);
+  const float variance = sum_of_blocks(dim, [=](int64_t first, int64_t count) {
+    float part = 0;
+#pragma omp simd reduction(+ : part)
+    for (int64_t j = first; j < first + count; j++) part += (x[j] - m) * (x[j] - m);
+    return part;
+  });
   const float r = 1.0f / __builtin_sqrtf(variance / static_cast<float>(dim) + kEpsilon);
 #pragma omp simd
   for (int64_t j = 0; j < dim; j++) y[j] = (x[j] - m) * r * gamma[j] + beta[j];
@@ -22,13 +25,18 @@ void forward_row(const float* x, const float* gamma, const float* beta, float* y
 // dx (+)= rstd * (g - mean(g) - xhat * mean(g * xhat)), g = dy * gamma, xhat = (x - mean) * rstd
 void backward_row(const float* dy, const float* x, const float* gamma, float* dx, int64_t dim, float mean, float rstd,
                   bool accumulate) {
-  float sum_g = 0, sum_gx = 0;
-#pragma omp simd reduction(+ : sum_g, sum_gx)
-  for (int64_t j = 0; j < dim; j++) {
-    const float g = dy[j] * gamma[j];
-    sum_g += g;
-    sum_gx += g * (x[j] - mean);
-  }
+  float sum_gx = 0;
+  const float sum_g = sum_of_blocks(dim, [&](int64_t first, int64_t count) {
+    float part_g = 0, part_gx = 0;
+#pragma omp simd reduction(+ : part_g, part_gx)
+    for (int64_t j = first; j < first + count; j++) {
+      const float g = dy[j] * gamma[j];
+      part_g += g;
+      part_gx += g * (x[j] - mean);
+    }
+    sum_gx += part_gx;
+    return part_g;
+  });
   const float c0 = sum_g / static_cast<float>(dim), c1 = sum_gx * rstd * rstd / static_cast<float>(dim);
   if (accumulate) {
 #pragma omp simd
@@ -42,9 +50,12 @@ void backward_row(const float* dy, const float* x, const float* gamma, float* dx
 // dx (+)= rstd * (g - xhat * mean(g * xhat)), g = dy * gamma, xhat = x * rstd
 void rms_backward_row(const float* dy, const float* x, const float* gamma, float* dx, int64_t dim, float rstd,
                       bool accumulate) {
-  float sum_gx = 0;
-#pragma omp simd reduction(+ : sum_gx)
-  for (int64_t j = 0; j < dim; j++) sum_gx += dy[j] * gamma[j] * x[j];
+  const float sum_gx = sum_of_blocks(dim, [=](int64_t first, int64_t count) {
+    float part = 0;
+#pragma omp simd reduction(+ : part)
+    for (int64_t j = first; j < first + count; j++) part += dy[j] * gamma[j] * x[j];
+    return part;
+  });
   const float c = sum_gx * rstd * rstd / static_cast<float>(dim);
   if (accumulate) {
 #pragma omp simd
@@ -74,15 +85,22 @@ void layernorm_backward(const OpCall& call, Stream* stream) {
     for (int64_t n = begin; n < end; n++)
       backward_row(io.dy + n * dim, io.x + n * dim, io.gamma, io.dx + n * dim, dim, io.mean[n], io.rstd[n], accumulate);
   });
-  parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int) {
-    for (int64_t n = 0; n < rows; n++) {
-      const float *g = io.dy + n * dim, *v = io.x + n * dim, m = io.mean[n], r = io.rstd[n];
+  parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int thread) {
+    const int64_t width = end - begin;
+    float *dbeta = scratch(stream, thread, 2 * width), *dgamma = dbeta + width;
+    each_block(rows, [=](int64_t n, int64_t last) {
+      clear(dbeta, 2 * width);
+      for (; n < last; n++) {
+        const float *g = io.dy + n * dim + begin, *v = io.x + n * dim + begin, m = io.mean[n], r = io.rstd[n];
 #pragma omp simd
-      for (int64_t j = begin; j < end; j++) {
-        io.dbeta[j] += g[j];
-        io.dgamma[j] += g[j] * (v[j] - m) * r;
+        for (int64_t j = 0; j < width; j++) {
+          dbeta[j] += g[j];
+          dgamma[j] += g[j] * (v[j] - m) * r;
+        }
       }
-    }
+      add_scaled(dbeta, 1.0f, io.dbeta + begin, width);
+      add_scaled(dgamma, 1.0f, io.dgamma + begin, width);
+    });
   });
 }
 
@@ -108,12 +126,18 @@ void rmsnorm_backward(const OpCall& call, Stream* stream) {
     for (int64_t n = begin; n < end; n++)
       rms_backward_row(io.dy + n * dim, io.x + n * dim, io.gamma, io.dx + n * dim, dim, io.rstd[n], accumulate);
   });
-  parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int) {
-    for (int64_t n = 0; n < rows; n++) {
-      const float *g = io.dy + n * dim, *v = io.x + n * dim, r = io.rstd[n];
+  parallel_for(stream, dim, 64, [=](int64_t begin, int64_t end, int thread) {
+    const int64_t width = end - begin;
+    float* dgamma = scratch(stream, thread, width);
+    each_block(rows, [=](int64_t n, int64_t last) {
+      clear(dgamma, width);
+      for (; n < last; n++) {
+        const float *g = io.dy + n * dim + begin, *v = io.x + n * dim + begin, r = io.rstd[n];
 #pragma omp simd
-      for (int64_t j = begin; j < end; j++) io.dgamma[j] += g[j] * v[j] * r;
-    }
+        for (int64_t j = 0; j < width; j++) dgamma[j] += g[j] * v[j] * r;
+      }
+      add_scaled(dgamma, 1.0f, io.dgamma + begin, width);
+    });
   });
 }
 

@@ -23,11 +23,6 @@ Routing routing_of(const Attrs& a, const Buffers& io, Stream* stream) {
   return {.expert = io.expert, .slot = io.slot, .first = first, .rows = a.rows, .dim = a.dim, .k = a.topK};
 }
 
-void fill(float* y, int64_t n) {
-#pragma omp simd
-  for (int64_t j = 0; j < n; j++) y[j] = 0.0f;
-}
-
 struct Gathered {
   const float *rows, *scale;  // scale may be null, which means 1
   float* y;
@@ -45,7 +40,7 @@ void gather(const Routing& r, const Gathered& io, bool accumulate, Stream* strea
                                              r.dim);
         started = true;
       }
-      if (!started) fill(io.y + n * r.dim, r.dim);
+      if (!started) clear(io.y + n * r.dim, r.dim);
     }
   });
 }

@@ -19,23 +19,25 @@ struct Choices {
   float* weight;
 };
 
-// Chooses the k largest except the one `excluded`, and of equal ones the lower index. The softmax
-// comes before the choice: after it, k = 1 would leave no gradient.
-void choose(const float* probs, const Attrs& a, int32_t excluded, const Choices& to) {
+// Chooses the k largest logits except that of the expert `excluded`, and of equal ones the lower
+// index. Far below the largest logit all probabilities are equal or zero, so they cannot choose and
+// cannot be divided by their sum. If k > 1, the weights are the softmax of the chosen logits, which
+// is the same as the probabilities over their sum.
+void choose(const float* logits, const Attrs& a, int32_t excluded, const Choices& to) {
   const int64_t experts = a.experts, k = a.topK;
-  float chosen = 0;
+  float total = 0;
   for (int64_t i = 0; i < k; i++) {
     int32_t best = -1;
     for (int32_t e = 0; e < experts; e++) {
       bool taken = e == excluded;
       for (int64_t j = 0; j < i; j++) taken |= to.expert[j] == e;
-      if (!taken && (best < 0 || probs[e] > probs[best])) best = e;
+      if (!taken && (best < 0 || logits[e] > logits[best])) best = e;
     }
     to.expert[i] = best;
-    to.weight[i] = probs[best];
-    chosen += probs[best];
+    to.weight[i] = __builtin_expf(logits[best] - logits[to.expert[0]]);
+    total += to.weight[i];
   }
-  for (int64_t i = 0; k > 1 && i < k; i++) to.weight[i] /= chosen;
+  for (int64_t i = 0; i < k; i++) to.weight[i] /= total;
 }
 
 // slot[n, i] = the number of earlier choices of that expert, where all first choices in token order
@@ -75,11 +77,14 @@ void router(const OpCall& call, Stream* stream) {
             stream);
   parallel_for(stream, a.rows, 16, [=](int64_t begin, int64_t end, int) {
     for (int64_t n = begin; n < end; n++) {
-      float* probs = io.probs + n * a.experts;
-      const float whole = softmax(probs, a.experts);
-      if (io.lse) io.lse[n] = whole;
+      float* probs = io.probs + n * a.experts;  // still the logits
       const Choices choices{io.expert + n * a.topK, io.weight + n * a.topK};
       choose(probs, a, io.taken ? io.taken[n] : -1, choices);
+      const float whole = softmax(probs, a.experts);
+      if (io.lse) io.lse[n] = whole;
+      // The weight of a single expert is its share of the softmax over all: a softmax over the
+      // chosen one alone would be 1 and leave no gradient.
+      if (a.topK == 1) choices.weight[0] = probs[choices.expert[0]];
     }
   });
   assign_slots(a, io.expert, io.slot, io.counts);
@@ -100,17 +105,17 @@ void router_backward(const OpCall& call, Stream* stream) {
       const float* p = io.probs + n * experts;
       float* d = dlogits + n * experts;
       for (int64_t e = 0; e < experts; e++) d[e] = aux * share[e];
-      // weight = p if k = 1, otherwise p / (sum of the chosen p).
-      float chosen = k > 1 ? 0.0f : 1.0f, mean = 0;
-      for (int64_t i = n * k; k > 1 && i < n * k + k; i++) {
-        chosen += p[io.expert[i]];
-        mean += io.slot[i] < 0 ? 0.0f : io.dweight[i] * io.weight[i];
-      }
-      for (int64_t i = n * k; i < n * k + k; i++)
-        d[io.expert[i]] += ((io.slot[i] < 0 ? 0.0f : io.dweight[i]) - mean) / chosen;
+      const auto dweight = [=](int64_t i) { return io.slot[i] < 0 ? 0.0f : io.dweight[i]; };
+      // If k = 1, the weight is p.
+      if (k == 1) d[io.expert[n]] += dweight(n);
       // D lse / d logit = p
       const float inner = dot(p, d, experts) - (io.lse ? z * io.lse[n] : 0.0f);
       for (int64_t e = 0; e < experts; e++) d[e] = p[e] * (d[e] - inner);
+      if (k == 1) continue;
+      // The weights are the softmax of the chosen logits.
+      float mean = 0;
+      for (int64_t i = n * k; i < n * k + k; i++) mean += dweight(i) * io.weight[i];
+      for (int64_t i = n * k; i < n * k + k; i++) d[io.expert[i]] += io.weight[i] * (dweight(i) - mean);
     }
   });
   gemm_team({.m = a.rows,
@@ -140,7 +145,7 @@ void aux_loss(const OpCall& call, Stream* stream) {
   load_share(a, io.allCounts, share);
   double loss = 0;
   for (int64_t n = 0; n < a.rows; n++) loss += dot(io.probs + n * a.experts, share, a.experts);
-  loss *= static_cast<double>(a.experts) / static_cast<double>(a.worldSize * a.rows);
+  loss *= static_cast<double>(a.experts) / static_cast<double>(max(1, a.worldSize * a.rows));
   io.loss[0] = (a.accumulate ? io.loss[0] : 0.0f) + static_cast<float>(loss * a.scale);
 }
 

@@ -34,21 +34,23 @@ void router(const OpCall& call, Stream*) {
   const Attrs& a = *call.attrs;
   const op::Router<Real> io(call);
   for (int64_t n = 0; n < a.rows; n++) {
-    std::vector<double> p(a.experts, 0.0);
+    std::vector<double> logits(a.experts, 0.0), p(a.experts, 0.0);
     double total = 0, chosen = 0;
     for (int64_t e = 0; e < a.experts; e++)
-      for (int64_t j = 0; j < a.dim; j++) p[e] += 1.0 * io.x[n * a.dim + j] * io.w[e * a.dim + j];
-    const double top = *std::max_element(p.begin(), p.end());
-    for (double& x : p) total += x = std::exp(x - top);
+      for (int64_t j = 0; j < a.dim; j++) logits[e] += 1.0 * io.x[n * a.dim + j] * io.w[e * a.dim + j];
+    const double top = *std::max_element(logits.begin(), logits.end());
+    for (int64_t e = 0; e < a.experts; e++) total += p[e] = std::exp(logits[e] - top);
     for (double& x : p) x /= total;
     std::vector<int32_t> order(a.experts);
     std::iota(order.begin(), order.end(), 0);
     if (io.taken) std::erase(order, io.taken[n]);
-    std::stable_sort(order.begin(), order.end(), [&](int32_t l, int32_t r) { return p[l] > p[r]; });
-    for (int64_t i = 0; i < a.topK; i++) chosen += p[order[i]];
+    std::stable_sort(order.begin(), order.end(), [&](int32_t l, int32_t r) { return logits[l] > logits[r]; });
+    // Probabilities far below the largest are zero, so those of the chosen are formed anew.
+    const auto share = [&](int64_t i) { return std::exp(logits[order[i]] - logits[order[0]]); };
+    for (int64_t i = 0; i < a.topK; i++) chosen += share(i);
     for (int64_t i = 0; i < a.topK; i++) {
       io.expert[n * a.topK + i] = order[i];
-      io.weight[n * a.topK + i] = a.topK > 1 ? p[order[i]] / chosen : p[order[i]];
+      io.weight[n * a.topK + i] = a.topK > 1 ? share(i) / chosen : p[order[i]];
     }
     std::copy(p.begin(), p.end(), io.probs + n * a.experts);
     if (io.lse) io.lse[n] = top + std::log(total);
@@ -72,25 +74,27 @@ void router_backward(const OpCall& call, Stream*) {
     std::vector<double> dp(a.experts);
     for (int64_t e = 0; e < a.experts; e++)
       dp[e] = 1.0 * a.auxCoefficient * a.experts * share[e] / (a.worldSize * a.rows);
-    double chosen = 0, inner = 0;
-    for (int64_t c = n * a.topK; c < (n + 1) * a.topK; c++) chosen += p[io.expert[c]];
-    // weight_i = p_i / chosen, so d weight_i / d p_j = ((i == j) - weight_i) / chosen; for k = 1
-    // weight = p.
-    for (int64_t j = n * a.topK; j < (n + 1) * a.topK; j++) {
+    if (a.topK == 1 && io.slot[n] >= 0) dp[io.expert[n]] += io.dweight[n];
+    double inner = 0;
+    for (int64_t e = 0; e < a.experts; e++) inner += p[e] * dp[e];
+    std::vector<double> dlogits(a.experts);
+    for (int64_t e = 0; e < a.experts; e++) {
+      dlogits[e] = p[e] * (dp[e] - inner);
+      if (io.lse) dlogits[e] += 2.0 * a.zCoefficient * io.lse[n] / (a.worldSize * a.rows) * p[e];
+    }
+    // For k > 1 the weights are the softmax of the chosen logits l, so d weight_i / d l_j =
+    // weight_i ((i == j) - weight_j).
+    for (int64_t j = n * a.topK; a.topK > 1 && j < (n + 1) * a.topK; j++) {
       for (int64_t i = n * a.topK; i < (n + 1) * a.topK; i++) {
-        const double slope = a.topK > 1 ? ((i == j) - p[io.expert[i]] / chosen) / chosen : 1;
-        if (io.slot[i] >= 0) dp[io.expert[j]] += io.dweight[i] * slope;
+        if (io.slot[i] >= 0) dlogits[io.expert[j]] += io.dweight[i] * io.weight[i] * ((i == j) - io.weight[j]);
       }
     }
-    for (int64_t e = 0; e < a.experts; e++) inner += p[e] * dp[e];
     for (int64_t j = 0; j < a.dim; j++) {
       Real& dx = io.dx[n * a.dim + j];
       double sum = a.accumulate ? dx : 0;
       for (int64_t e = 0; e < a.experts; e++) {
-        double dlogit = p[e] * (dp[e] - inner);
-        if (io.lse) dlogit += 2.0 * a.zCoefficient * io.lse[n] / (a.worldSize * a.rows) * p[e];
-        sum += dlogit * io.w[e * a.dim + j];
-        io.dw[e * a.dim + j] += dlogit * io.x[n * a.dim + j];
+        sum += dlogits[e] * io.w[e * a.dim + j];
+        io.dw[e * a.dim + j] += dlogits[e] * io.x[n * a.dim + j];
       }
       dx = sum;
     }

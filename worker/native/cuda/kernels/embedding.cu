@@ -38,7 +38,7 @@ __global__ void token_gradient_kernel(float* dwte, const int32_t* tokens, const 
   const int64_t first = blockIdx.x, count = s.tokens();
   const int32_t token = s.token(tokens, first);
   const int64_t j = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
-  float sum = 0;
+  LongSum sum;
   for (int64_t base = 0; base < count; base += kThreads) {
     const int64_t n = base + threadIdx.x;
     const unsigned found = __ballot_sync(kAllLanes, n < count && s.token(tokens, n) == token);
@@ -49,20 +49,20 @@ __global__ void token_gradient_kernel(float* dwte, const int32_t* tokens, const 
       for (unsigned left = here[w]; left != 0; left &= left - 1) {
         const int64_t at = base + w * kWarp + __ffs(left) - 1;
         if (at < first) return;  // the token belongs to an earlier block
-        if (j < s.dim) sum += load(dx[at * s.dim + j]);
+        if (j < s.dim) sum.add(load(dx[at * s.dim + j]));
       }
     }
   }
-  if (j < s.dim) dwte[token * s.dim + j] += sum;
+  if (j < s.dim) dwte[token * s.dim + j] += sum.value();
 }
 
 template <class T>
 __global__ void position_gradient_kernel(float* dwpe, const T* dx, Shape s) {
   const int64_t i = global_thread(), size = s.sequence * s.dim;
   if (i >= size) return;
-  float sum = 0;
-  for (int64_t b = 0; b < s.batch; b++) sum += load(dx[b * size + i]);
-  dwpe[i] += sum;
+  LongSum sum;
+  for (int64_t b = 0; b < s.batch; b++) sum.add(load(dx[b * size + i]));
+  dwpe[i] += sum.value();
 }
 
 }  // namespace

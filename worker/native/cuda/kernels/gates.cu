@@ -1,5 +1,5 @@
 // Coefficient gates of the shared expert: a warp for each row.
-#include "columns.cuh"
+#include "cuda/columns.cuh"
 #include "cuda/ops.cuh"
 
 namespace scmoe::cuda {

@@ -39,12 +39,12 @@ __global__ void cross_entropy_kernel(CrossEntropy<T> p) {
 
 // share[e] = f_e. A thread for each expert.
 __global__ void load_share_kernel(float* share, const int32_t* all_counts, int64_t world, int64_t experts,
-                                  float choices) {
+                                  double choices) {
   const int64_t e = global_thread();
   if (e >= experts) return;
-  float sum = 0;
-  for (int64_t q = 0; q < world; q++) sum += static_cast<float>(all_counts[q * experts + e]);
-  share[e] = sum / choices;
+  int64_t sum = 0;
+  for (int64_t q = 0; q < world; q++) sum += all_counts[q * experts + e];
+  share[e] = static_cast<float>(static_cast<double>(sum) / choices);
 }
 
 struct Balance {
@@ -71,7 +71,7 @@ __global__ void finish_loss(const double* partials, int64_t count, Loss loss) {
 }
 
 void load_share(Stream* stream, const Attrs& a, const int32_t* all_counts, float* share) {
-  const float choices = static_cast<float>(a.worldSize * a.rows * a.topK);
+  const double choices = static_cast<double>(a.worldSize * a.rows * a.topK);
   launch(stream, grid_of(a.experts), load_share_kernel, share, all_counts, a.worldSize, a.experts, choices);
 }
 
@@ -99,7 +99,8 @@ void aux_loss(const OpCall& call, Stream* stream) {
   double* partials = scratch_of<double>(stream, kLossBlocks + a.experts);
   float* share = reinterpret_cast<float*>(partials + kLossBlocks);
   load_share(stream, a, io.allCounts, share);
-  const double mean = static_cast<double>(a.experts) / static_cast<double>(a.worldSize * a.rows);
+  const double tokens = static_cast<double>(greatest<int64_t>(1, a.worldSize * a.rows));
+  const double mean = static_cast<double>(a.experts) / tokens;
   sum_loss(stream, Balance{.probs = io.probs, .share = share, .experts = a.experts}, a.rows * a.experts,
            {io.loss, a.scale * mean, a.accumulate != 0}, partials);
 }

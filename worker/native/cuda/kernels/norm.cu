@@ -1,5 +1,5 @@
 // LayerNorm and RMSNorm: a warp for each row.
-#include "columns.cuh"
+#include "cuda/columns.cuh"
 #include "cuda/ops.cuh"
 
 namespace scmoe::cuda {

@@ -1,6 +1,6 @@
 // Activations and sums, element by element along rows.
 #include "cuda/ops.cuh"
-#include "rows.cuh"
+#include "cuda/rows.cuh"
 
 namespace scmoe::cuda {
 namespace {

@@ -1,6 +1,6 @@
 // Rotary positions, in place: a block for each token, which computes its angles once for all heads.
+#include "cuda/attention.cuh"
 #include "cuda/ops.cuh"
-#include "cuda/products/attention.cuh"
 
 namespace scmoe::cuda {
 namespace {

@@ -2,9 +2,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "columns.cuh"
+#include "cuda/columns.cuh"
 #include "cuda/ops.cuh"
-#include "cuda/products/tile.cuh"
+#include "cuda/tile.cuh"
 #include "loss.cuh"
 
 namespace scmoe::cuda {
@@ -41,26 +41,30 @@ __global__ void choose_kernel(Choice p) {
   for (int64_t e = lane; e < p.experts; e += kWarp) total += expf(probs[e] - top);
   total = warp_sum(total);
   if (p.lse && lane == 0) p.lse[n] = top + logf(total);
-  for (int64_t e = lane; e < p.experts; e += kWarp) probs[e] = expf(probs[e] - top) / total;
 
+  // The logits choose: far below the largest, all probabilities are zero.
   const int taken = p.taken ? p.taken[n] : -1;
-  float weight[2] = {0, 0};
+  float logit[2] = {0, 0};
   int pick[2] = {-1, -1};
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     if (i >= p.k) break;
-    float score = -1;
+    float score = -INFINITY;
     int index = static_cast<int>(p.experts) - 1;  // stays if no score is a number
     for (int64_t e = lane; e < p.experts; e += kWarp) {
       const bool open = e != taken && e != pick[0];
       if (open && probs[e] > score) score = probs[e], index = static_cast<int>(e);
     }
     pick[i] = best_of_warp(score, index);
-    weight[i] = __shfl_sync(kAllLanes, lane == pick[i] % kWarp ? probs[pick[i]] : 0.0f, pick[i] % kWarp);
+    logit[i] = __shfl_sync(kAllLanes, lane == pick[i] % kWarp ? probs[pick[i]] : 0.0f, pick[i] % kWarp);
   }
+  for (int64_t e = lane; e < p.experts; e += kWarp) probs[e] = expf(probs[e] - top) / total;
   if (lane >= p.k) return;
   p.expert[n * p.k + lane] = lane == 0 ? pick[0] : pick[1];
-  p.weight[n * p.k + lane] = (lane == 0 ? weight[0] : weight[1]) / (p.k > 1 ? weight[0] + weight[1] : 1);
+  // The softmax of the chosen logits, or for one choice its share of the softmax over all.
+  const float second = expf(logit[1] - logit[0]);
+  const float chosen = (lane == 0 ? 1 : second) / (1 + second);
+  p.weight[n * p.k + lane] = p.k > 1 ? chosen : expf(logit[0] - top) / total;
 }
 
 // The position of choice c in the order in which places are given: i = 0 of all tokens, then i = 1.
@@ -116,28 +120,26 @@ __global__ void place_kernel(Places p) {
 }
 
 struct Backward {
-  float* dlogits;                      // [rows, experts]
-  const float *dweight, *probs, *lse;  // [rows, k]; [rows, experts]; [rows] or null
-  const float* share;                  // [experts]
-  const int32_t *expert, *slot;        // [rows, k]
+  float* dlogits;                    // [rows, experts]
+  const float *dweight, *weight;     // [rows, k]
+  const float *probs, *lse, *share;  // [rows, experts]; [rows] or null; [experts]
+  const int32_t *expert, *slot;      // [rows, k]
   int64_t rows, experts, k;
   float balance, z;  // factors of a share and of a log-sum-exp
 
-  // d loss / d probs[e] of a token
+  __device__ float of_weight(int64_t choice) const { return slot[choice] < 0 ? 0 : dweight[choice]; }
+  // d loss / d probs[e] of a token. A single choice has its probability as weight.
   __device__ float of_prob(int64_t n, int64_t e) const {
-    float dp = balance * share[e];
-    const float* p = probs + n * experts;
-    const int32_t* chosen = expert + n * k;
-    const float total = k > 1 ? p[chosen[0]] + p[chosen[1]] : 1;
-    // weight_i = p_i / total, so d weight_i / d p_j = ((i == j) - weight_i) / total; for k = 1
-    // weight = p.
-    for (int64_t j = 0; j < k; j++) {
-      for (int64_t i = 0; i < k && chosen[j] == e; i++) {
-        const float slope = k > 1 ? ((i == j ? 1.0f : 0.0f) - p[chosen[i]] / total) / total : 1;
-        if (slot[n * k + i] >= 0) dp += dweight[n * k + i] * slope;
-      }
-    }
-    return dp;
+    return balance * share[e] + (k == 1 && expert[n] == e ? of_weight(n) : 0);
+  }
+  // d loss / d logit e by way of two weights, which are the softmax of the chosen logits.
+  __device__ float of_chosen(int64_t n, int64_t e) const {
+    if (k == 1) return 0;
+    float mean = 0, slope = 0;
+    for (int64_t c = n * k; c < n * k + k; c++) mean += weight[c] * of_weight(c);
+    for (int64_t c = n * k; c < n * k + k; c++)
+      if (expert[c] == e) slope += weight[c] * (of_weight(c) - mean);
+    return slope;
   }
 };
 
@@ -150,7 +152,7 @@ __global__ void dlogits_kernel(Backward p) {
   inner = warp_sum(inner);
   const float of_lse = p.lse ? p.z * p.lse[n] : 0;
   for (int64_t e = lane; e < p.experts; e += kWarp)
-    p.dlogits[n * p.experts + e] = p.probs[n * p.experts + e] * (p.of_prob(n, e) - inner + of_lse);
+    p.dlogits[n * p.experts + e] = p.probs[n * p.experts + e] * (p.of_prob(n, e) - inner + of_lse) + p.of_chosen(n, e);
 }
 
 // dw[e, j] of a slice of tokens: partials[slice, experts, dim]
@@ -223,6 +225,7 @@ void router_backward(const OpCall& call, Stream* stream) {
     launch(stream, warp_per_row(a.rows), dlogits_kernel,
            Backward{.dlogits = dlogits,
                     .dweight = io.dweight,
+                    .weight = io.weight,
                     .probs = io.probs,
                     .lse = io.lse,
                     .share = share,

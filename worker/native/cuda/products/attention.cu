@@ -5,7 +5,7 @@
 #include <string>
 #include <type_traits>
 
-#include "attention.cuh"
+#include "cuda/attention.cuh"
 #include "cuda/ops.cuh"
 
 namespace scmoe::cuda {

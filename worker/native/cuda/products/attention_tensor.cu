@@ -2,7 +2,7 @@
 // 2307.08691) with softmax and sums in fp32. Probabilities and their gradients are rounded to bf16
 // before they are multiplied. The backward pass is two kernels, one for queries and one for keys
 // and values. So nothing is added atomically, and results have the same bits in every run.
-#include "attention.cuh"
+#include "cuda/attention.cuh"
 #include "matrix.cuh"
 
 namespace scmoe::cuda {

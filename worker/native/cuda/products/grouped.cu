@@ -3,10 +3,10 @@
 // everything else to fp32 multiply-adds.
 #include <type_traits>
 
-#include "cuda/kernels/rows.cuh"
 #include "cuda/ops.cuh"
+#include "cuda/rows.cuh"
+#include "cuda/tile.cuh"
 #include "tensor_tile.cuh"
-#include "tile.cuh"
 
 namespace scmoe::cuda {
 namespace {
@@ -147,9 +147,10 @@ __global__ void bias_gradient_kernel(Wgrad<T> p) {
   __shared__ float sums[kBiasWarps][kWarp];
   const Span span = p.span(blockIdx.y);
   const int64_t j = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x;
-  float sum = 0;
+  LongSum terms;
   for (int64_t n = threadIdx.y; n < span.count && j < p.out; n += kBiasWarps)
-    sum += load(p.dy[(span.first + n) * p.out + j]);
+    terms.add(load(p.dy[(span.first + n) * p.out + j]));
+  float sum = terms.value();
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y != 0 || j >= p.out) return;

@@ -2,9 +2,9 @@
 // cuBLASLt has nothing for a shape, the tile kernel and a sum over rows take its place. fp32 is
 // fp32 throughout (no TF32); bf16 is multiplied on tensor cores and summed in fp32.
 #include "cuda/blas.h"
-#include "cuda/kernels/columns.cuh"
+#include "cuda/columns.cuh"
 #include "cuda/ops.cuh"
-#include "tile.cuh"
+#include "cuda/tile.cuh"
 
 namespace scmoe::cuda {
 namespace {

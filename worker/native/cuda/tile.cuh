@@ -1,6 +1,6 @@
-// Matrix products in fp32 by plain fused multiply-adds (no TF32). Each element is summed over the
-// depth in ascending order, so the bits of a row do not depend on the other rows that are computed
-// with it. For small products, and for experts in fp32.
+// Matrix products in fp32 by plain fused multiply-adds (no TF32). Each element is summed over
+// blocks of the depth in ascending order, each from zero, so the bits of a row do not depend on the
+// other rows that are computed with it. For small products, and for experts in fp32.
 #pragma once
 
 #include "cuda/device.cuh"
@@ -8,6 +8,7 @@
 namespace scmoe::cuda {
 
 constexpr int kTile = 64, kDepth = 16;  // rows and columns, and depth of a step, of a block
+constexpr int kSumDepth = 256;          // terms that are summed from zero
 constexpr int kSide = 4;                // rows and columns of a thread
 constexpr int kTileThreads = kTile / kSide * kTile / kSide;
 
@@ -18,6 +19,7 @@ template <class A, class B>
 __device__ void multiply_tile(float (&sum)[kSide][kSide], A a, B b, int64_t depth) {
   __shared__ float left[kDepth][kTile + 1], right[kDepth][kTile + 1];
   const int row = threadIdx.x / (kTile / kSide) * kSide, column = threadIdx.x % (kTile / kSide) * kSide;
+  float part[kSide][kSide] = {};
   for (int64_t base = 0; base < depth; base += kDepth) {
     for (int i = threadIdx.x; i < kTile * kDepth; i += kTileThreads) {
       const int am = A::kAlongDepth ? i / kDepth : i % kTile, ak = A::kAlongDepth ? i % kDepth : i / kTile;
@@ -33,9 +35,14 @@ __device__ void multiply_tile(float (&sum)[kSide][kSide], A a, B b, int64_t dept
 #pragma unroll
       for (int i = 0; i < kSide; i++)
 #pragma unroll
-        for (int j = 0; j < kSide; j++) sum[i][j] += x[i] * y[j];
+        for (int j = 0; j < kSide; j++) part[i][j] += x[i] * y[j];
     }
     __syncthreads();
+    if ((base + kDepth) % kSumDepth != 0 && base + kDepth < depth) continue;
+#pragma unroll
+    for (int i = 0; i < kSide; i++)
+#pragma unroll
+      for (int j = 0; j < kSide; j++) sum[i][j] += part[i][j], part[i][j] = 0;
   }
 }
 

@@ -18,10 +18,11 @@ template <class F>
 __global__ void column_partials(F value, int64_t rows, int64_t columns, float* partials) {
   __shared__ float sums[kColumnWarps][kWarp];
   const int64_t j = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x;
-  float sum = 0;
+  LongSum terms;
   const int64_t first = static_cast<int64_t>(blockIdx.y) * kColumnWarps + threadIdx.y;
   for (int64_t n = first; n < rows && j < columns; n += static_cast<int64_t>(gridDim.y) * kColumnWarps)
-    sum += value(n, j);
+    terms.add(value(n, j));
+  float sum = terms.value();
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y != 0 || j >= columns) return;

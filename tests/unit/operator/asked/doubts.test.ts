@@ -1,7 +1,7 @@
 // Tests of what the operator says about a valid job that would probably not do what is meant.
 
 import { expect, it } from 'vitest'
-import { World } from '../../support/operator-world.ts'
+import { World } from '../../../support/operator-world.ts'
 
 const SIDECAR = { workers: { replicas: 1, template: { spec: { containers: [{ name: 'pytorch' }] } } } }
 const doubt = (world: World) => world.status.conditions?.find(({ type }) => type === 'Doubtful')

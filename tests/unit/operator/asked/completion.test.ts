@@ -1,7 +1,7 @@
 // Tests of when a job is complete: by the records of its workers, whatever its spec says by then.
 
 import { describe, expect, it } from 'vitest'
-import { recordOf, runningWorld, World } from '../../support/operator-world.ts'
+import { recordOf, runningWorld, World } from '../../../support/operator-world.ts'
 
 const VOLUME = { checkpoint: { volume: { persistentVolumeClaim: { claimName: 'c' } } } }
 const raise = (world: World, steps: number) => world.edit({ training: { steps } })
