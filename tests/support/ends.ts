@@ -83,7 +83,7 @@ export const ENDINGS: Record<string, Ending> = {
   },
   'an init container that never ends': {
     pod: image => ({ initContainers: [beside(image, FOREVER)] }),
-    spec: { startupDeadlineSeconds: 12 },
+    spec: { startupDeadlineSeconds: 40 },
     until: hasFailed,
     is: { lastFailure: { reason: 'StartupDeadlineExceeded', container: 'beside' } },
     says: 'init container beside has not ended',
