@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ScMoEJobStatus } from '../../crds/status.ts'
+import { builtImage } from '../../tools/images/images.ts'
 import { installChart, ROOT } from '../../tools/install.ts'
 import { run } from '../../tools/process.ts'
 import { ENDINGS, specOf } from '../support/ends.ts'
@@ -243,11 +244,12 @@ describe('a pod that ends or waits for another reason than its worker', () => {
 
   beforeAll(async () => {
     const node = (await world.kubectl('get', 'nodes', '-o', 'jsonpath={.items[0].metadata.name}')).trim()
-    const manifests = Object.entries(ENDINGS).map(async ([title, ending]) =>
-      manifest({ name: nameOf(title), spec: await specOf(ending, node) }),
+    const { name: image } = await builtImage('worker')
+    const manifests = Object.entries(ENDINGS).map(([title, ending]) =>
+      manifest({ name: nameOf(title), spec: specOf(ending, image, node) }),
     )
     const file = join(folder, 'endings.yaml')
-    writeFileSync(file, (await Promise.all(manifests)).join('---\n'))
+    writeFileSync(file, manifests.join('---\n'))
     await world.kubectl('apply', '-n', NAMESPACE, '-f', file)
   })
 

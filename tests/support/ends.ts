@@ -3,7 +3,6 @@
 // worker's image.
 
 import type { ScMoEJobStatus } from '../../crds/status.ts'
-import { builtImage } from '../../tools/images/images.ts'
 
 export type Ending = {
   /** Part of spec.workers.template.spec, besides the worker's container. */
@@ -84,7 +83,7 @@ export const ENDINGS: Record<string, Ending> = {
   },
   'an init container that never ends': {
     pod: image => ({ initContainers: [beside(image, FOREVER)] }),
-    spec: { startupDeadlineSeconds: 12 },
+    spec: { startupDeadlineSeconds: 40 },
     until: hasFailed,
     is: { lastFailure: { reason: 'StartupDeadlineExceeded', container: 'beside' } },
     says: 'init container beside has not ended',
@@ -140,9 +139,8 @@ export const ENDINGS: Record<string, Ending> = {
   },
 }
 
-/** The spec of the job for a case. `node` is the name of the only node. */
-export async function specOf({ pod, worker = {}, spec = {} }: Ending, node: string): Promise<Record<string, unknown>> {
-  const image = (await builtImage('worker')).name
+/** The spec of the job for a case, for the worker's image and the only node. */
+export function specOf({ pod, worker = {}, spec = {} }: Ending, image: string, node: string): Record<string, unknown> {
   const parts: { containers?: object[] } = JSON.parse(JSON.stringify(pod?.(image) ?? {}).replace('NODE', node))
   const containers = [{ name: 'worker', ...worker }, ...(parts.containers ?? [])]
   return {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { why } from '../../../cli/cluster/why.ts'
+import type { Action } from '../../../operator/plan/decision.ts'
 import { refusedStatus } from '../../../operator/plan/status.ts'
 import { failure, maxRestarts, runningWorld, T0, World } from '../../support/operator-world.ts'
 
@@ -226,7 +227,8 @@ describe('a gang of which the API server admits only some workers', () => {
   /** A quota with room for two pods. */
   function short(more = {}): World {
     const world = new World({ ...spec, ...more })
-    world.step({ actions: 3, write: false })
+    const isThird = (action: Action) => 'object' in action && action.object.metadata.name === 'gpt-worker-2'
+    world.step({ actions: world.plan().actions.findIndex(isThird), write: false })
     const message = 'Pod gpt-worker-2: pods "gpt-worker-2" is forbidden: exceeded quota: team'
     world.job.status = { ...world.status, ...refusedStatus(world.job, { reason: 'CreateRefused', message }, world.now) }
     return world

@@ -71,13 +71,14 @@ describe('the actions of a plan', () => {
   it('begin with the object that stands for the gang, before its pods', () => {
     const { actions } = new World({ workers: { replicas: 2 } }, 'coscheduling').plan()
     const [first, ...rest] = inOrder(actions, false)
-    expect(first).toMatchObject([{ object: { kind: 'PodGroup' } }])
+    expect(first).toMatchObject([{ object: { kind: 'PodGroup' } }, { object: { kind: 'Secret' } }])
     expect(names(rest)).toEqual([['gpt', 'gpt-worker-0', 'gpt-worker-1']])
   })
 
   it('try one pod before the others where it may be refused', () => {
     const { actions } = new World({ workers: { replicas: 3 } }).plan()
     expect(names(inOrder(actions, true))).toEqual([
+      ['gpt-uid-1'],
       ['gpt-worker-0', 'gpt'],
       ['gpt-worker-1', 'gpt-worker-2'],
     ])
@@ -86,7 +87,7 @@ describe('the actions of a plan', () => {
   it('create nothing until a refused job is tried again, and do what else is due', () => {
     const refused = new World()
     const { actions, status } = refused.plan()
-    expect([actions.length, status?.state]).toEqual([3, 'Starting'])
+    expect([actions.length, status?.state]).toEqual([4, 'Starting'])
     expect(withoutCreates(refused.plan())).toEqual({ actions: [] })
     refused.settle()
     refused.end('gpt-worker-1', { exitCode: 70 })
