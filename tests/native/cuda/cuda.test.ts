@@ -123,7 +123,6 @@ describe('its kernels, emulated', () => {
     },
   )
 
-  // Seen failing with a product whose float takes up the whole depth.
   test('sum thousands of terms as exactly as PyTorch does in float32', { timeout: BUILD_DEADLINE }, async () => {
     const { status, lines } = await run('native', ['--long'])
     expect(lines.length).toBeGreaterThan(5)

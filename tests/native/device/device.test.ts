@@ -85,7 +85,6 @@ const together = (rank: number, size: number) =>
     { op: 'all_reduce', label: 'sum', inputs: ['b'], outputs: ['b'], attrs: { group: 'world' }, after: ['double'] },
   ])
 
-// Seen failing without the look at what was uploaded.
 it('tokens that were written for a device are looked at before the run', async () => {
   await using world = await startWorld(1, { backend: 'cuda' }, standInEnvironment())
   await world.rank(0).call('load', lookUp())

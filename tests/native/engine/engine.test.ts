@@ -113,7 +113,6 @@ describe('a program', () => {
 })
 
 describe('the loader', () => {
-  // Seen failing without the check: the router read slots as experts and ended with a signal.
   it('refuses an output that has memory in common with another buffer of its op', () => {
     const attrs = { rows: 4, dim: 2, experts: 4, topK: 1, capacity: 4 }
     const buffers = { x: 8, w: 8, probs: 16, expert: { i32: 4 }, weight: 4, counts: { i32: 4 } }
@@ -214,7 +213,6 @@ describe('the loader', () => {
 })
 
 describe('an op', () => {
-  // Seen failing without the look at its numbers: the op read outside its buffers.
   it.each([8, -1, 2 ** 31 - 1])('is not run with the index %i, and says where it is', async token => {
     const engine = start()
     engine.load(lookUp())

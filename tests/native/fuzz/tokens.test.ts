@@ -66,8 +66,6 @@ async function openAndCheck({ tokens, vocabulary, ranks }: File): Promise<TokenD
   }
 }
 
-// Seen failing with a check that leaves out the last token of a rank's share, with one that begins
-// a share at a place in bytes, and with one that compares signed numbers.
 test(`each of ${FILES} random files is refused by what is wrong with it, or every token drawn is one of its tokens`, async () => {
   const outcomes = { refused: 0, read: 0 }
   await fc.assert(

@@ -169,7 +169,6 @@ test.each([
   },
 )
 
-// Seen failing without the check: the token was found when it was drawn, which may be never.
 test('a token outside the vocabulary is found before any is drawn, by the rank in whose share it is', async () => {
   const file = join(folder, 'one-wrong')
   const bytes = Buffer.alloc(2 * 3_000_000)
@@ -184,7 +183,6 @@ test('a token outside the vocabulary is found before any is drawn, by the rank i
   data.close()
 })
 
-// Seen failing with numbers of any width taken for what the job says.
 test('32-bit tokens are not read as 16-bit ones, and the refusal of the reverse says what they look like', async () => {
   const write = (name: string, width: 2 | 4) => {
     const bytes = Buffer.alloc(width * 30_000)
@@ -215,7 +213,6 @@ test('a token that was written after the check is said to be new', async () => {
   data.close()
 })
 
-// Seen hanging without O_NONBLOCK.
 test('a named pipe is refused at once', () => {
   execFileSync('mkfifo', [join(folder, 'pipe')])
   expect(() => open(join(folder, 'pipe'))).toThrow(/pipe cannot be read: it is not a regular file/)
