@@ -4,12 +4,14 @@
 // the time until a standby takes over. bench/README.md explains the figures.
 //
 //   node bench/operator.ts [--json FILE] [--quick] [--rounds N] [--without-jobset] [--rates]
+//   node bench/operator.ts --hostile [--json FILE] [--quick] [--rounds N]
 
 import { parseArgs } from 'node:util'
 import { pathOf } from '../operator/objects/wire.ts'
 import { freePort } from '../tools/free-port.ts'
 import { median } from '../worker/median.ts'
-import { type Burst, burst, clear, loop, memory, type Recovery, recovery, send } from './operator/phases.ts'
+import { HOSTILE, type Lives, rowsOf, type Sizes, type Turn, turnOf } from './operator/hostile.ts'
+import { type Burst, burst, clear, loop, memory, quantile, type Recovery, recovery, send } from './operator/phases.ts'
 import { processorPercent, takeover, Workers, writes, writesPerJob } from './operator/rest.ts'
 import { JobSet, Operator, type Subject } from './operator/subjects.ts'
 import { World } from './operator/world.ts'
@@ -21,6 +23,7 @@ const { values: options } = parseArgs({
     quick: { type: 'boolean', default: false },
     rounds: { type: 'string' },
     rates: { type: 'boolean', default: false },
+    hostile: { type: 'boolean', default: false },
     'without-jobset': { type: 'boolean', default: false },
   },
 })
@@ -149,12 +152,45 @@ async function jobsetRows(world: World): Promise<Rows> {
 
 const pause = async (seconds: number) => new Promise(resolve => setTimeout(resolve, seconds * 1000))
 
+const HOSTILE_SIZES: Sizes = options.quick
+  ? { refused: 6, refusedWorkers: 2, webhook: 4, webhookSeconds: 1, failing: 6, lanes: 1, seconds: 1 }
+  : { refused: 120, refusedWorkers: 8, webhook: 40, webhookSeconds: 10, failing: 1000, lanes: 4, seconds: 20 }
+
+/** Turns in which a namespace is alone and in which another one is hostile, round by round. */
+async function hostile(world: World, flags: readonly string[]): Promise<void> {
+  const operator = new Operator(world, { flags, interval: 5 })
+  const lives: Lives = { alone: [], refused: [], webhook: [], failing: [] }
+  await operator.start()
+  for (let i = 0; i < rounds; i++) {
+    for (const turn of ['alone', ...HOSTILE] satisfies Turn[]) {
+      lives[turn].push(...(await turnOf({ world, subject: operator, sizes: HOSTILE_SIZES }, turn, `r${i}`)))
+      console.error(`round ${i + 1}, ${turn}: ${lives[turn].length} lives`)
+    }
+  }
+  await operator.stop()
+  const rows = rowsOf(lives, quantile)
+  console.log(`${machine()}; ${JSON.stringify(HOSTILE_SIZES)}, ${rounds} rounds\n`)
+  const head = ['hostile', 'phase', 'lives', 'p50 ms', 'p99 ms', 'x alone (p50)', 'x alone (p99)']
+  const cells = rows.map(row => [
+    row.hostile,
+    row.phase,
+    row.samples,
+    fixed(row.p50, 0),
+    fixed(row.p99, 0),
+    fixed(row.ratio50, 2),
+    fixed(row.ratio99, 2),
+  ])
+  console.log(table(head, cells))
+  writeJson(options.json, { bench: 'operator-hostile', machine: machine(), ...HOSTILE_SIZES, rounds, rows })
+}
+
 async function main(): Promise<void> {
   const world = await World.start()
   const reporting = new Workers(world)
   try {
     const metricsPort = await freePort()
     const flags = [`--metrics-port=${metricsPort}`, `--progress-port=${await reporting.listen()}`]
+    if (options.hostile) return await hostile(world, flags)
     const operator = new Operator(world, { flags, interval: size.interval })
     const loops: Bare[] = []
     const rows: Measured[] = []

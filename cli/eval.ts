@@ -5,6 +5,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { join, resolve } from 'node:path'
 import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
+import { plainText } from '../crds/contract.ts'
 import {
   type Evaluation,
   EvaluationMessage,
@@ -82,7 +83,7 @@ function answerOf(child: ChildProcess, progress: (at: EvaluationProgress) => voi
 const digits = (value: number) => value.toFixed(6)
 
 function text(found: Evaluation): string {
-  const { step, sequences, sequenceLength, batchSequences } = found
+  const { step, sequences, sequenceLength, batchSequences, data, vocabulary, precision } = found
   const rows: [string, number | undefined, string][] = [
     ['loss', found.loss, ''],
     ['cross-entropy', found.crossEntropy, `perplexity ${Math.exp(found.crossEntropy).toFixed(3)}`],
@@ -91,8 +92,9 @@ function text(found: Evaluation): string {
     ['gradient norm', found.gradientNorm, ''],
   ]
   return [
-    `${styleText('bold', found.checkpoint)}${step === undefined ? '' : `  step ${step}`}`,
-    `${sequences} ${sequences === 1 ? 'sequence' : 'sequences'} of ${sequenceLength} tokens, ${batchSequences} at a time`,
+    `${styleText('bold', plainText(found.checkpoint))}${step === undefined ? '' : `  step ${step}`}`,
+    `${plainText(data.path)}  ${data.tokens} tokens, read as ${data.type} ${data.because}; vocabulary ${vocabulary}`,
+    `${sequences} ${sequences === 1 ? 'sequence' : 'sequences'} of ${sequenceLength} tokens, ${sequences * sequenceLength} predicted, ${batchSequences} at a time, in ${precision}`,
     ...rows.flatMap(([name, value, more]) =>
       value === undefined ? [] : [`  ${name.padEnd(14)} ${digits(value)}${more && styleText('dim', `  ${more}`)}`],
     ),

@@ -1,6 +1,7 @@
 // The command line of scmoe: all commands with their options. docs/cli.md is written from it.
 
 import { Command, Option } from 'commander'
+import { plainText } from '../crds/contract.ts'
 import packageFile from '../package.json' with { type: 'json' }
 import { notNegative, positive, share, wholeNumber, wholeNumbers } from './arguments.ts'
 import { addClusterCommands } from './cluster/command-line.ts'
@@ -12,7 +13,9 @@ import { type RunOptions, runCommand } from './run/run.ts'
 import { type SimulateOptions, simulateCommand } from './simulate/simulate.ts'
 import { validateCommand } from './validate.ts'
 
-const print = (text: string) => console.log(text)
+const print = (text: string) => console.log(plainText(text))
+/** For text whose style is its own, and in which the words of others are plain already. */
+const printStyled = (text: string) => console.log(text)
 
 /** `exit` is called with the exit code of the command that ran. */
 export function program(exit: (code: number) => void): Command {
@@ -45,7 +48,7 @@ export function program(exit: (code: number) => void): Command {
   addRun(scmoe, exit)
   addEval(scmoe, exit)
   addDoctor(scmoe, exit)
-  addClusterCommands(scmoe, { exit, print })
+  addClusterCommands(scmoe, { exit, print, printStyled })
   return scmoe
 }
 
@@ -151,7 +154,7 @@ function addEval(scmoe: Command, exit: (code: number) => void): void {
     .addOption(
       new Option(
         '--type <type>',
-        'type of the values in the tokens file (default: spec.data.tokens of the job, otherwise bytes)',
+        'type of the values in the tokens file (default: what the checkpoint was trained on, otherwise data.tokens of a job with data.path, otherwise bytes if the vocabulary has at most 256)',
       ).choices(['bytes', 'uint16', 'uint32']),
     )
     .option('--sequences <n>', 'evaluate only the first n sequences (default: all)', wholeNumber(1))
@@ -168,7 +171,7 @@ function addEval(scmoe: Command, exit: (code: number) => void): void {
     )
     .option('--json', 'one JSON object instead of text')
     .action(async (options: EvalOptions) => {
-      print(await evalCommand(options))
+      printStyled(await evalCommand(options))
       exit(0)
     })
 }

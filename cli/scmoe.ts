@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The scmoe command: runs the command line and turns errors into texts and exit codes.
 
+import { plainText } from '../crds/contract.ts'
 import { surviveLostOutput } from './output.ts'
 import { program } from './program.ts'
 import { Interrupted } from './run/stops.ts'
@@ -36,6 +37,6 @@ process.once('beforeExit', () => {
 try {
   await scmoe.parseAsync()
 } catch (error) {
-  console.error(explain(error))
+  console.error(plainText(explain(error)))
   process.exitCode = error instanceof Interrupted ? error.exitCode : 1
 }

@@ -92,6 +92,24 @@ export const EXIT = {
 } as const
 
 const count = z.int().min(0)
+/**
+ * Characters that a terminal obeys or that change the order of what it shows: controls except tabs
+ * and ends of lines, the controls of Latin-1, separators, and marks of writing direction.
+ */
+// oxlint-disable-next-line no-control-regex -- these are what is looked for
+const OBEYED = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
+
+/**
+ * The text with each such character written out, e.g. `\u001b` for escape. In a JSON text this is
+ * the same string, so JSON stays what it was.
+ */
+export const plainText = (text: string): string =>
+  text
+    .replaceAll('\r\n', '\n')
+    .replace(OBEYED, character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
+
+/** A worker's words, which end in statuses and on terminals. */
+const words = (most: number) => z.string().max(most).transform(plainText)
 
 /**
  * The answer to `GET /progress` on rank 0, and a part of the container's termination message.
@@ -121,7 +139,7 @@ export const Progress = z.object({
    */
   communicationShareOfMoePercent: z.int().min(0).max(100).optional(),
   /** For example `shortcut K=3, backward K=2, 1 chunk`. */
-  schedule: z.string().max(128).optional(),
+  schedule: words(128).optional(),
   estimatedRemainingSeconds: count.optional(),
   lastCheckpointStep: count.optional(),
   /** RFC 3339, UTC. */
@@ -133,10 +151,10 @@ export type Progress = z.infer<typeof Progress>
 export const Failure = z.object({
   rank: count,
   /** A key of EXIT. */
-  reason: z.string().max(64),
-  op: z.string().max(128).optional(),
+  reason: words(64),
+  op: words(128).optional(),
   peer: count.optional(),
-  message: z.string().max(1024),
+  message: words(1024),
 })
 export type Failure = z.infer<typeof Failure>
 

@@ -3,7 +3,7 @@
 
 import type { ScMoEJobSpec } from './scmoejob.ts'
 
-/** What a job learns does not depend on these, or the checkpoint takes care of them. */
+/** Fields on which what a job learns does not depend, or of which the checkpoint takes care. */
 const FREE = /^training\.(steps|precision|recompute|evaluation)\b/
 
 /**

@@ -13,7 +13,7 @@ export const EvaluationOrder = z.strictObject({
    * coefficients of the losses and the capacity.
    */
   spec: ScMoEJobSpec.optional(),
-  /** Type of the tokens in the file. Default: `spec.data.tokens`, otherwise bytes. */
+  /** Type of the tokens in the file. Default: what the checkpoint was trained on. */
   type: ScMoEJobSpec.shape.data.unwrap().shape.tokens.unwrap().optional(),
   /** Number of sequences from the beginning of the file. Default: all of the file. */
   sequences: z.int().min(1).optional(),
@@ -33,6 +33,11 @@ export const Evaluation = z.object({
   checkpoint: z.string(),
   /** Optimizer steps done; unknown for weights of another program. */
   step: z.number().optional(),
+  /** The file that was read, how, who says so, and the tokens in it. */
+  data: z.object({ path: z.string(), type: z.string(), because: z.string(), tokens: z.number() }),
+  vocabulary: z.number(),
+  /** The type that the model was computed in, whatever it was trained in. */
+  precision: z.literal('float32'),
   sequences: z.number(),
   sequenceLength: z.number(),
   batchSequences: z.number(),

@@ -225,6 +225,6 @@ export const REASONS = {
     states: [],
     meaning: 'The API server fails (500) to create a pod, e.g. because an admission webhook does not answer.',
     remedy:
-      'Repair or remove the webhook that the message names. The operator tries again with growing pauses of up to 5 minutes.',
+      'Repair or remove the webhook that the message names. The operator tries again with growing pauses of up to 2 minutes.',
   },
 } as const satisfies Record<string, Advice & { states: readonly State[] }>

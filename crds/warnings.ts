@@ -1,6 +1,7 @@
-// What a valid job would do that nobody can have meant: settings with which nothing is learnt, or
-// with which pods run without what the user wrote for them. The API server takes such a job. Each
-// warning is written once; a policy of the chart and every program say the same words. Pure.
+// Warnings about valid jobs that do what nobody can have meant: settings with which nothing is
+// learnt, or with which pods run without what the user wrote for them. The API server takes such a
+// job. Each warning is written once; a policy of the chart and every program say the same words.
+// Pure.
 
 import { ENV } from './contract.ts'
 import { fill, messageExpression, term } from './rule.ts'
@@ -220,7 +221,7 @@ function ownWarnings(spec: ScMoEJobSpec): Warning[] {
   return [{ path: 'spec.workers.minReplicas', message }]
 }
 
-/** What a valid spec with its defaults makes a reader doubt, in the order of the table. */
+/** The warnings about a valid spec with its defaults, in the order of the table. */
 export function warningsOf(spec: ScMoEJobSpec): Warning[] {
   const given = WARNINGS.flatMap(({ path, check }) => {
     const message = check(spec)

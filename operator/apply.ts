@@ -13,9 +13,9 @@ import { SECRET_KEY } from './objects/secret.ts'
 import { type Job, type Kind, type KubeObject, keyOf, kindOf, pathOf } from './objects/wire.ts'
 import type { Caches } from './observe.ts'
 import type { Action } from './plan/decision.ts'
+import { inOrder } from './plan/order.ts'
 import type { Plan } from './plan/plan.ts'
 import {
-  inOrder,
   isNamespaceLeaving,
   judgeExisting,
   mutation,
@@ -140,6 +140,9 @@ export class Applier {
       if (isCode(error, 409) && error.reason === 'AlreadyExists')
         return object.kind === 'Secret' ? undefined : this.#adopt(object)
       const refusal = refusalIn(object, error)
+      // Workers run without a budget, too.
+      if (kind === 'PodDisruptionBudget' && refusal !== undefined)
+        return this.#options.log.warn({ name: object.metadata.name, refusal: refusal.message }, 'no disruption budget')
       throw refusal === undefined ? error : new Stalled(refusal, { cause: error })
     }
   }

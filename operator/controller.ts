@@ -9,8 +9,9 @@ import { isOver } from './objects/pod-state.ts'
 import type { Job, Pod } from './objects/wire.ts'
 import { Caches, type Change } from './observe.ts'
 import type { Options } from './options.ts'
+import { hasCreates, withoutCreates } from './plan/order.ts'
 import { describe, type Plan, plan, podsFirst } from './plan/plan.ts'
-import { hasCreates, isRefused, withoutCreates } from './plan/refusal.ts'
+import { isRefused } from './plan/refusal.ts'
 import { isWaitedFor } from './plan/report.ts'
 import { type Leftovers, managedElsewhere, type Observed, readStatus } from './plan/view.ts'
 import { PodWordsReader } from './pod-words.ts'
@@ -124,7 +125,7 @@ export class Controller {
     this.#queue.add(job)
   }
 
-  /** What a pod had is free again, and a refused job of its namespace may get it. */
+  /** A pod gave back what it had, and a refused job of its namespace may get it. */
   #tryRefused(namespace: string): void {
     const { keys, milliseconds } = this.#refusals.room(namespace)
     for (const key of keys) this.#queue.addAfter(key, milliseconds)

@@ -38,7 +38,7 @@ const INSTANCE_BYTES = 128
 export class Events {
   readonly #kube: Pick<Kube, 'call'>
   readonly #options: EventOptions
-  /** Events that were sent, by the job's uid and by everything else that makes two events the same. */
+  /** Events that were sent, by the job's uid and all else that makes two events the same. */
   readonly #sent = new Map<string, Map<string, Sent>>()
   /** Events that wait, by namespace. */
   readonly #pending = new Map<string, Pending[]>()
@@ -63,6 +63,11 @@ export class Events {
   /** Forgets the events of a job that is gone. */
   forget(uid: string): void {
     this.#sent.delete(uid)
+  }
+
+  /** Number of events that are remembered for a series. */
+  get remembered(): number {
+    return [...this.#sent.values()].reduce((sum, sent) => sum + sent.size, 0)
   }
 
   /** Resolves when all events are sent or lost. */

@@ -9,6 +9,7 @@ import {
   type ContainerStatus,
   type GroupKind,
   type InitContainer,
+  isGroup,
   type Job,
   type Kind,
   type KubeObject,
@@ -125,6 +126,11 @@ export class Caches {
     }
   }
 
+  /** Number of objects that are kept. */
+  get size(): { jobs: number; pods: number; gonePods: number } {
+    return { jobs: [...this.jobs()].length, pods: this.#pods.size, gonePods: this.#gonePods.size }
+  }
+
   isUrgent(key: string): boolean {
     const job = this.#get('ScMoEJob', key)
     return job !== undefined && isUrgent(job, this.#pods.of(key))
@@ -143,8 +149,8 @@ export class Caches {
   }
 
   /**
-   * Takes the server's answer to a write of ours, so that the next decision sees it. `quietly` means
-   * that no decision follows from it.
+   * Takes the server's answer to a write of ours, so that the next decision sees it. `quietly`
+   * means that no decision follows from it.
    */
   remember<K extends Kind>(kind: K, object: Objects[K], quietly = false): void {
     const { namespaces } = this.#options
@@ -192,6 +198,10 @@ export class Caches {
 class Index<T> {
   readonly #jobs = new Map<string, Map<string, T>>()
 
+  get size(): number {
+    return [...this.#jobs.values()].reduce((sum, objects) => sum + objects.size, 0)
+  }
+
   of(job: string): T[] {
     return [...(this.#jobs.get(job)?.values() ?? [])]
   }
@@ -208,8 +218,6 @@ class Index<T> {
     this.#jobs.delete(job)
   }
 }
-
-const isGroup = (kind: Kind): kind is GroupKind => kind.includes('.')
 
 /** Kueue creates its Workloads itself, without our label, and puts a pod template into each. */
 const groupOptions = (kind: GroupKind) =>

@@ -38,7 +38,7 @@ const TICK_MILLISECONDS = 1000
 const TIMEOUT_MILLISECONDS = 2000
 /** Requests at the same time. With answers of the largest size they take 8 MiB. */
 const CONCURRENCY = 128
-/** A request that takes longer waits for a worker that is slow or gone, and others have its place. */
+/** A request that takes longer waits for a worker that is slow or gone. Others get its place. */
 const SLOW_MILLISECONDS = 250
 /** Limit of a namespace while its other requests to the API server are more urgent. */
 const CONCURRENCY_YIELDING = 4
@@ -132,7 +132,7 @@ export class Scraper {
     })
   }
 
-  /** Jobs that did not answer last time get half of the share, so that they do not hold up others. */
+  /** Jobs that did not answer last time get half of the share, so that others have the rest. */
   #hasRoom({ namespace, due }: Turn, tenants: number, now: number): boolean {
     if (!this.#shares.admits(namespace, tenants)) return false
     const yields = due.at + PATIENCE_MILLISECONDS > now && this.#options.shouldYield?.(namespace) === true

@@ -6,7 +6,7 @@ import { same } from './objects/json.ts'
 import { type Job, keyOf } from './objects/wire.ts'
 
 type Refused = {
-  /** What was asked for. Another version of the job is another question. */
+  /** The version of the job that was refused. Another version is another question. */
   job: Job
   failures: number
   /** By performance.now. Nothing is created before. */
@@ -19,7 +19,7 @@ const FIRST_PASSING_MILLISECONDS = 1000
 const LONGEST_MILLISECONDS = 120_000
 /** The refused jobs of one namespace are together tried once in this time. */
 const APART_MILLISECONDS = 1000
-/** What is given back comes in pieces, and after this time most of it is there. */
+/** A gang gives its pods back one by one, and after this time most of them are gone. */
 const SOON_MILLISECONDS = 1000
 /** Jobs that are tried when there may be room. The next ones follow when these get it. */
 const AT_A_TIME = 2

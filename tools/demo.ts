@@ -6,6 +6,7 @@
 //   --only-training   leave out the comparison of schedules
 //   --provider NAME   auto, existing, kind, embedded (see tools/cluster)
 //   --state FOLDER    the folder of everything that the cluster writes
+//   --json FILE       write the turns and the ratio for npm run docs:measurements
 
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -20,6 +21,7 @@ import { saveOutput } from './demo/output.ts'
 import { watchOf } from './demo/own.ts'
 import { comparisonOf, type Turn } from './demo/plan.ts'
 import { onProgress, say, step } from './demo/progress.ts'
+import { writeResult } from './demo/result.ts'
 import { comparisonTable, lastLine, speedLine, trainedLine } from './demo/words.ts'
 import { importImages, installChart, kubectlFor, makeNamespace, ROOT } from './install.ts'
 import { allProcesses, descendants, identify, killTree } from './process.ts'
@@ -37,10 +39,11 @@ interface Options {
   provider: ProviderName | 'auto'
   keep: boolean
   compare: boolean
+  json: string | undefined
 }
 
 /** Trains, compares, and returns the closing lines. */
-async function demo(cluster: Cluster, { keep, compare }: Options): Promise<string[]> {
+async function demo(cluster: Cluster, { keep, compare, json }: Options): Promise<string[]> {
   const kubectl = await kubectlFor(cluster, onProgress)
   await step('build and import images', () => importImages(cluster))
   await step('helm install charts/scmoe', () => installChart(cluster))
@@ -59,6 +62,7 @@ async function demo(cluster: Cluster, { keep, compare }: Options): Promise<strin
     const watch = await watchOf(cluster, say)
     turns.push(...(await runTurns({ kubectl, namespace: NAMESPACE, watch, say })))
   }
+  writeResult(json, { job, turns, seconds: Math.round(performance.now() / 1000) })
   const comparison = comparisonOf(turns)
   for (const line of comparison === undefined ? [] : comparisonTable(comparison)) say(line)
   const kept = keep || cluster.provider === 'existing' ? cluster : undefined
@@ -114,6 +118,7 @@ async function main(): Promise<void> {
       'only-training': { type: 'boolean', default: false },
       provider: { type: 'string', default: 'auto' },
       state: { type: 'string', default: defaultStateDir('node') },
+      json: { type: 'string' },
     },
   })
   const stateDir = values.state
@@ -122,7 +127,8 @@ async function main(): Promise<void> {
     return
   }
   const provider = values.provider as ProviderName | 'auto'
-  const options = { stateDir, provider, keep: values.keep, compare: !values['only-training'] }
+  const { keep, json } = values
+  const options = { stateDir, provider, keep, json, compare: !values['only-training'] }
   const work = run(options)
   endOnSignal(work, options)
   await work

@@ -78,6 +78,8 @@ async function work(config: WorkerConfig, signal: AbortSignal): Promise<Ending> 
     vocabulary: model.vocabulary,
     sequenceLength: model.sequence,
   })
+  if (spec.data.tokens === 'bytes' && data.look === 'binary')
+    log.warn(`${path} has zero bytes, which text does not have: if it holds token numbers, set spec.data.tokens`)
   makeOutputDirectory(config)
   const engine = createEngine({
     backend: config.backend,

@@ -7,8 +7,11 @@ import { Reflector } from '../../operator/api/reflector.ts'
 import { type Pod, pathOf } from '../../operator/objects/wire.ts'
 import { until } from './parallel.ts'
 
-/** A pod, the time at which this process saw it first, and its address. */
-export type Seen = { at: number; pod: Pod; address: string }
+/**
+ * A pod, the time at which this process saw it first, its address, and the time at which the server
+ * had it as ready.
+ */
+export type Seen = { at: number; pod: Pod; address: string; readyAt?: number }
 
 const PATCH = 'application/strategic-merge-patch+json'
 const timestamp = () => new Date().toISOString().replace(/\.\d+Z/, 'Z')
@@ -84,13 +87,15 @@ export class Pods {
       const n = ++this.#number
       this.#add(pod, 1)
       const address = `127.${1 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}`
-      this.#live.set(pod.metadata.uid ?? '', { at: performance.now(), pod, address })
+      const seen: Seen = { at: performance.now(), pod, address }
+      this.#live.set(pod.metadata.uid ?? '', seen)
       this.#byAddress.set(address, pod)
-      void this.#run(pod, address)
+      void this.#run(seen)
     }
   }
 
-  async #run(pod: Pod, address: string): Promise<void> {
+  async #run(seen: Seen): Promise<void> {
+    const { pod, address } = seen
     const running = { running: { startedAt: timestamp() } }
     await this.#patch(pod, {
       phase: 'Running',
@@ -101,6 +106,7 @@ export class Pods {
     }).catch((error: unknown) => {
       if (!isCode(error, 404, 409) && !this.#stop.signal.aborted) console.error(error)
     })
+    seen.readyAt = performance.now()
   }
 
   async #patch({ metadata: { namespace, name, uid } }: Pod, status: object): Promise<void> {

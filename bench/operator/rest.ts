@@ -84,7 +84,8 @@ export async function writesPerJob(
   return ((await writes(metricsPort)) - before) / gangs.length
 }
 
-function lastWords({
+/** The termination message of a worker that did all its steps. Only rank 0 has one. */
+export function lastWords({
   metadata: { labels = {} },
 }: {
   metadata: { labels?: Record<string, string> | undefined }

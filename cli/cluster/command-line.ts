@@ -15,7 +15,10 @@ import { why } from './why.ts'
 
 export interface Wiring {
   exit: (code: number) => void
+  /** Writes plain text, whatever the text has. */
   print: (text: string) => void
+  /** Writes text as it is. */
+  printStyled: (text: string) => void
 }
 
 /** Adds the options that kubectl has under the same names. */
@@ -59,7 +62,7 @@ export function addClusterCommands(scmoe: Command, wiring: Wiring): void {
       })
 }
 
-function addTop(scmoe: Command, { exit, print }: Wiring): void {
+function addTop(scmoe: Command, { exit, printStyled }: Wiring): void {
   ofCluster(scmoe.command('top').summary('list jobs with their speed'))
     .description(
       'List jobs with step, tokens per second (of all ranks, and per rank), overlap and time left, the fastest first. On a terminal the table is updated until Ctrl-C and shows the trend of the tokens per second; elsewhere it is printed once.',
@@ -70,7 +73,7 @@ function addTop(scmoe: Command, { exit, print }: Wiring): void {
     .option('--interval <seconds>', 'time between two updates', between(0.2, 3600), 2)
     .action(async (options: TopOptions & ClusterOptions) => {
       whenNobodyReads(process, () => process.exit())
-      await topCommand(await Cluster.connect(options), options, print)
+      await topCommand(await Cluster.connect(options), options, printStyled)
       exit(0)
     })
 }

@@ -1,5 +1,6 @@
 // The table of scmoe top, made from jobs as the API server returns them. Pure.
 
+import { plainText } from '../../crds/contract.ts'
 import type { ScMoEJobStatus, State } from '../../crds/status.ts'
 import type { Job } from '../../operator/objects/wire.ts'
 import { readSpec, readStatus } from '../../operator/plan/view.ts'
@@ -89,7 +90,14 @@ export function topTable(rows: readonly Row[], shown: Shown): string {
       ...(shown.trends ? [shown.trends.of(row.uid)] : []),
     ]),
   ]
-  return [...aligned(table, shown.style), '', summary(sorted)].join('\n')
+  return [
+    ...aligned(
+      table.map(row => row.map(plainText)),
+      shown.style,
+    ),
+    '',
+    summary(sorted),
+  ].join('\n')
 }
 
 function cells(row: Row, now: number): string[] {

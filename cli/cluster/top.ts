@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
+import { plainText } from '../../crds/contract.ts'
 import { type Cluster, ClusterError } from './client.ts'
 import { listJobs } from './jobs.ts'
 import { rowOf, Trends, topTable } from './top-table.ts'
@@ -53,7 +54,7 @@ async function keepShowing(look: () => Promise<string>, { interval }: TopOptions
       table = await look()
     } catch (error) {
       if (!(error instanceof ClusterError)) throw error
-      update(`${fitting(table, process.stdout.rows - 2)}\n${styleText('yellow', error.message)}`)
+      update(`${fitting(table, process.stdout.rows - 2)}\n${styleText('yellow', plainText(error.message))}`)
     }
   }
 }

@@ -17,6 +17,7 @@ import { type Device, deviceOf, type Wished } from './devices.ts'
 import { shortage } from './fits.ts'
 import { containersText, firstPod, workerOf } from './pods.ts'
 import { type Planned, planPrograms } from './programs.ts'
+import { restricted } from './restricted.ts'
 import { type Measured, readMeasured } from './results.ts'
 
 export interface PlanOptions extends Wished {
@@ -51,6 +52,7 @@ export function planCommand(file: string, options: PlanOptions): string {
     ...doubts(job.spec),
     ['The operator would', ...created.map(sentence => `  ${sentence}`)].join('\n'),
     pod === undefined ? '' : containersText(pod),
+    ...restricted(job.spec),
     [memory(planned, model, options.rank), short].filter(Boolean).join('\n'),
     weighed(planned, device, measured),
     planned.timeline,
@@ -78,7 +80,7 @@ function planObjects(job: Job, workerImage: string) {
   }
 }
 
-/** What a reader should look at before anything else. */
+/** The warnings, which a reader should see before anything else. */
 function doubts(spec: Job['spec']): string[] {
   const lines = warningLines(spec).map(line => `  ${line}`)
   return lines.length === 0 ? [] : [['Warnings', ...lines].join('\n')]

@@ -5,7 +5,7 @@ import { constants } from 'node:os'
 import { join } from 'node:path'
 import { styleText } from 'node:util'
 import { z } from 'zod'
-import { EXIT } from '../../crds/contract.ts'
+import { EXIT, plainText } from '../../crds/contract.ts'
 import { readable } from '../cluster/log-line.ts'
 import { plural } from '../sentence.ts'
 import type { RankEnd } from './gang.ts'
@@ -96,7 +96,7 @@ function failureText({ output, ends: [first] }: Ended): string {
   const log = join(output, 'logs', `rank-${first?.rank}.log`)
   const why = first === undefined ? 'no rank was started' : (reasonOf(first) ?? `${silentEnd(first)}${lastLines(log)}`)
   const failed = styleText('red', 'failed', { stream: process.stderr })
-  return `${failed}  rank ${first?.rank}: ${why}\nLog: ${log}`
+  return `${failed}  rank ${first?.rank}: ${plainText(why)}\nLog: ${log}`
 }
 
 function reasonOf({ failure }: RankEnd): string | undefined {

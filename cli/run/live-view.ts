@@ -2,7 +2,7 @@
 
 import { styleText } from 'node:util'
 import { createLogUpdate } from 'log-update'
-import { Progress } from '../../crds/contract.ts'
+import { Progress, plainText } from '../../crds/contract.ts'
 import { duration, nats } from '../sentence.ts'
 
 const LINE_EVERY_MILLISECONDS = 5000
@@ -67,5 +67,5 @@ export function progressLine(progress: Progress): string {
     progress.schedule,
     progress.estimatedRemainingSeconds !== undefined && `${duration(progress.estimatedRemainingSeconds)} left`,
   ]
-  return parts.filter(Boolean).join('  ')
+  return plainText(parts.filter(Boolean).join('  '))
 }

@@ -28,8 +28,8 @@ export type WriteLimits = {
   /** Without it, or with 0 per second, only the server's own limits apply. */
   pace?: PaceOptions
   /**
-   * Milliseconds that a write may take from now on. If none are left, the write is not sent, and one
-   * that is under way is cancelled. A write of a process that is paused before sending it is
+   * Milliseconds that a write may take from now on. If none are left, the write is not sent, and
+   * one that is under way is cancelled. A write of a process that is paused before sending it is
    * cancelled, too: after the pause, timers run before sockets.
    */
   budget?: () => number
@@ -268,11 +268,12 @@ function jsonOf({ method, path }: Request, text: string): ReturnType<typeof JSON
 
 function refusal(req: Request, response: Dispatcher.ResponseData, text: string): ApiError {
   const status = statusOf(text)
+  const { kind } = record(status['details'])
   const after = Number(response.headers['retry-after'])
   return new ApiError({
     code: response.statusCode,
     reason: typeof status['reason'] === 'string' ? status['reason'] : '',
-    kind: String(record(status['details'])['kind'] ?? ''),
+    kind: typeof kind === 'string' ? kind : '',
     message: typeof status['message'] === 'string' ? status['message'] : text.slice(0, 512),
     request: `${req.method} ${req.path}`,
     retryAfterMilliseconds: Number.isFinite(after) && after >= 0 ? after * 1000 : undefined,

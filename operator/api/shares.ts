@@ -4,13 +4,13 @@
 export type SharesOptions = {
   /** Work that is under way and not slow. */
   atOnce: number
-  /** Work that takes longer is slow: its place is given to others. It still counts for its tenant. */
+  /** Work that takes longer is slow. Others get its place, and it still counts for its tenant. */
   slowMilliseconds: number
 }
 
 /** All work that is under way, slow or not, is at most so many times `atOnce`. */
 const MOST = 16
-/** A tenant without work under way gets its first place as long as work is below this many times `atOnce`. */
+/** A tenant without work under way gets a place up to so many times `atOnce`. */
 const CROWDED = 2
 
 export class Shares {
@@ -53,7 +53,7 @@ export class Shares {
     return this.#quick < atOnce || (mine === 0 && this.#quick < CROWDED * atOnce)
   }
 
-  /** Takes a place. `onSlow` is called when the work is slow, which makes room. Returns the way back. */
+  /** Takes a place, and returns what gives it back. `onSlow` is called when slow work leaves it. */
   take(tenant: string, onSlow: () => void): () => void {
     this.#all++
     this.#quick++

@@ -4,7 +4,7 @@
 import type { Pace } from './pace.ts'
 import { Shares } from './shares.ts'
 
-/** Requests under way. More of them would cost a burst of TLS handshakes before any is answered faster. */
+/** Requests under way. More would cost a burst of TLS handshakes before any is answered faster. */
 const AT_ONCE = 32
 /** An admission webhook may hold a request for long, and then others have its place. */
 const SLOW_MILLISECONDS = 1000
@@ -42,14 +42,16 @@ export class Turns {
     }
   }
 
+  #resume = (): void => {
+    this.#pause = undefined
+    this.#pump()
+  }
+
   #hasToPause(): boolean {
     const now = performance.now()
     const wait = this.#pace?.wait(now) ?? 0
     if (wait > 0) {
-      this.#pause ??= setTimeout(() => {
-        this.#pause = undefined
-        this.#pump()
-      }, Math.ceil(wait))
+      if (this.#pause === undefined) this.#pause = setTimeout(this.#resume, Math.ceil(wait))
       return true
     }
     this.#pace?.take(now)

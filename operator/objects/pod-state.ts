@@ -7,7 +7,8 @@ import type { ContainerStatus, Pod, PodCondition } from './wire.ts'
 export type Outcome = 'missing' | 'active' | 'succeeded' | 'failed'
 export type Terminated = NonNullable<NonNullable<ContainerStatus['state']>['terminated']>
 
-const workerStatus = (pod: Pod | undefined): ContainerStatus | undefined =>
+/** The status of the worker container. */
+export const workerStatus = (pod: Pod | undefined): ContainerStatus | undefined =>
   pod?.status?.containerStatuses?.find(container => container.name === CONTAINER)
 
 /** How the worker container ended, undefined while it has not. */

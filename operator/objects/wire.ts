@@ -89,7 +89,7 @@ export function isOlder(version: string | undefined, than: string | undefined): 
  */
 export const clip = (text: string, length = 1024): string => text.slice(0, length).toWellFormed()
 
-/** Shortens a text to a number of bytes in UTF-8, by which the API server limits an event's note. */
+/** Shortens a text to so many bytes of UTF-8, as the API server limits the note of an event. */
 export function clipBytes(text: string, bytes: number): string {
   const { read } = new TextEncoder().encodeInto(text, new Uint8Array(bytes))
   return text.slice(0, read).toWellFormed()
@@ -122,6 +122,8 @@ export function kindOf({ apiVersion = '', kind = '' }: KubeObject): Kind {
   if (found === undefined) throw new Error(`${apiVersion} ${kind} is no kind that the operator handles`)
   return found
 }
+/** Whether objects of this kind stand for a gang. */
+export const isGroup = (kind: Kind): kind is GroupKind => kind.includes('.')
 const isKind = (name: string): name is Kind => Object.hasOwn(COLLECTIONS, name)
 
 /** The path of one object, or of a collection. Without a namespace it covers all namespaces. */

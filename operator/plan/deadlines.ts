@@ -2,6 +2,7 @@
 
 import { isScheduled, scheduledTime, unreadySince } from '../objects/pod-state.ts'
 import { type Pod, podName } from '../objects/wire.ts'
+import { workerOf } from '../objects/workers.ts'
 import type { Decision, Policy } from './decision.ts'
 import { countWorkers, type PodFailure } from './gang.ts'
 import { earliest, instant, isPast, timestamp } from './time.ts'
@@ -36,12 +37,12 @@ export const queueEnd = (view: View): number | undefined => {
 }
 
 /**
- * When a gang of which the API server admits only some pods gives them back or, if elastic, starts
- * smaller. Undefined for a gang of which all pods are there, or none.
+ * When a gang of which the API server admits only some objects gives its pods back or, if elastic,
+ * starts smaller. Undefined for a gang that has everything, or no pod.
  */
-export const admissionEnd = ({ gang, created, status, spec }: View): number | undefined => {
+export const admissionEnd = ({ gang, service, created, status, spec }: View): number | undefined => {
   const isRefused = status.reason !== undefined && REFUSALS.has(status.reason)
-  if (created || !isRefused || gang.every(pod => pod !== undefined)) return undefined
+  if (created || !isRefused || (service !== undefined && gang.every(pod => pod !== undefined))) return undefined
   const first = earliest(gang.map(pod => instant(pod?.metadata.creationTimestamp)))
   return first === undefined ? undefined : first + seconds(spec.scheduling.timeoutSeconds)
 }
@@ -96,12 +97,14 @@ function missedDeadline(view: View): Missed | undefined {
   const trouble = worstTrouble(gang, view.podWords)
   if (isPast(startupEnd(view), now) && trouble !== undefined) {
     const { ready } = countWorkers(view, 0)
+    const isProbed = trouble.reason === 'WorkersStarting' && workerOf(spec.workers)['readinessProbe'] !== undefined
+    const byProbe = isProbed ? ' by the readinessProbe of spec.workers.template' : ''
     return {
       podName: trouble.podName,
       nodeName: trouble.nodeName,
       ...(trouble.container === undefined ? {} : { container: trouble.container }),
       reason: 'StartupDeadlineExceeded',
-      message: `${ready} of ${gang.length} workers were ready ${spec.startupDeadlineSeconds} s after the first got its node; ${trouble.message}`,
+      message: `${ready} of ${gang.length} workers were ready ${spec.startupDeadlineSeconds} s after the first got its node; ${trouble.message}${byProbe}`,
     }
   }
   const { provenMilliseconds, step } = stepAge(view)

@@ -2,9 +2,8 @@
 
 import { KIND, LABEL } from '../../crds/contract.ts'
 import { isOwnedBy, type Wanted } from '../objects/owned.ts'
-import { type Job, type KubeObject, kindOf } from '../objects/wire.ts'
-import type { Action, Note } from './decision.ts'
-import type { Plan } from './plan.ts'
+import { isGroup, type Job, type KubeObject, kindOf } from '../objects/wire.ts'
+import type { Note } from './decision.ts'
 import { type Controlled, refusedStatus } from './status.ts'
 import { readStatus } from './view.ts'
 
@@ -12,7 +11,7 @@ import { readStatus } from './view.ts'
 export type Answer = {
   /** HTTP status. */
   code: number
-  /** The kind that the answer is about, in plural. Empty where the server does not know the path. */
+  /** The kind that the answer is about, in plural. Empty if the server does not know the path. */
   kind: string
   /** The server's own text, with the request before it. */
   message: string
@@ -33,7 +32,7 @@ export function refusalOf(object: Wanted, { code, kind, message }: Answer): Refu
   switch (code) {
     case 404:
       // Without its namespace the job is gone, too. Only a scheduler's kinds can be missing.
-      if (kind === 'namespaces' || !isGroup(object)) return undefined
+      if (kind === 'namespaces' || !isGroup(kindOf(object))) return undefined
       return { reason: 'SchedulerMissing', message: unknownKind(object) }
     case 400:
     case 403:
@@ -49,7 +48,7 @@ export function refusalOf(object: Wanted, { code, kind, message }: Answer): Refu
   }
 }
 
-/** The API server did not answer in time, which is a refusal of the admission webhook that it asks. */
+/** The refusal of a create that is not answered in time. Admission webhooks are the usual cause. */
 export const unanswered = (object: Wanted, message: string): Refusal => ({
   reason: 'CreateFailed',
   message: `${kindOf(object)} ${object.metadata.name}: ${message}; an admission webhook may be slow`,
@@ -60,6 +59,7 @@ const REFUSALS: ReadonlySet<string | undefined> = new Set([
   'CreateRefused',
   'CreateFailed',
   'NameTaken',
+  'PodChanged',
   'SchedulerMissing',
 ])
 
@@ -68,37 +68,6 @@ export function isRefused(job: Job): boolean {
   const { reason, observedGeneration } = readStatus(job)
   return REFUSALS.has(reason) && observedGeneration === job.metadata.generation
 }
-
-const creates = (action: Action) => action.kind === 'create'
-export const hasCreates = ({ actions }: Plan): boolean => actions.some(creates)
-
-/**
- * The plan of a job that is refused, until it is tried again: what does not need anything new. Its
- * status keeps the refusal.
- */
-export const withoutCreates = ({ actions, report, requeueAt }: Plan): Plan => ({
-  actions: actions.filter(action => !creates(action)),
-  ...(report === undefined ? {} : { report }),
-  ...(requeueAt === undefined ? {} : { requeueAt }),
-})
-
-/**
- * The actions in groups, each of which is begun when the one before is done. The object that stands
- * for the gang, and the Secret that its pods refer to, are there before the pods. With `oneFirst` one pod is tried before the others, so that
- * a gang that is refused costs one request.
- */
-export function inOrder(actions: readonly Action[], oneFirst: boolean): Action[][] {
-  const isPod = (action: Action) => action.kind === 'create' && action.object.kind === 'Pod'
-  const before = actions.filter(
-    action => 'object' in action && (isGroup(action.object) || action.object.kind === 'Secret'),
-  )
-  const first = oneFirst ? actions.find(isPod) : undefined
-  const then = actions.filter(action => !before.includes(action) && (first === undefined || !isPod(action)))
-  const rest = actions.filter(action => first !== undefined && isPod(action) && action !== first)
-  return [before, first === undefined ? then : [first, ...then], rest].filter(group => group.length > 0)
-}
-
-const isGroup = (object: Wanted): boolean => kindOf(object).includes('.')
 
 const unknownKind = ({ apiVersion, kind, metadata: { name } }: Wanted): string =>
   `${kind} ${name}: the API server does not serve ${apiVersion} ${kind}; install the scheduler that scheduling.provider of the chart names, or choose another provider`

@@ -1,7 +1,7 @@
 // Why a pod is not ready: the scheduler, the registry or the kubelet holds it up.
 
 import { CONTAINER } from '../../crds/contract.ts'
-import { isReady, isSidecar, outcomeOf, type Unplaced, unplaced } from '../objects/pod-state.ts'
+import { isReady, isSidecar, outcomeOf, type Unplaced, unplaced, workerStatus } from '../objects/pod-state.ts'
 import { isPreparing, type PodWords } from '../objects/pod-words.ts'
 import type { ContainerStatus, Pod } from '../objects/wire.ts'
 
@@ -67,7 +67,9 @@ export function troubleOf(pod: Pod, words: PodWords = new Map()): Trouble | unde
   }
   const said = isPreparing(pod) ? words.get(pod.metadata.uid ?? '') : undefined
   if (said !== undefined) return { ...place, reason: 'VolumeMount', message: `${name}: ${said}` }
-  return { ...place, reason: 'WorkersStarting', message: `${name} is not ready` }
+  const state = workerStatus(pod)?.state?.waiting?.reason
+  const still = state === undefined ? '' : ` (${state})`
+  return { ...place, reason: 'WorkersStarting', message: `${name} is not ready${still}` }
 }
 
 /** The containers that the worker waits for, and the worker itself. */

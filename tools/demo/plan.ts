@@ -104,6 +104,8 @@ export interface Comparison {
   ratio: number
   lowest: number
   highest: number
+  /** Tokens per second. */
+  pairs: Record<Side, number>[]
 }
 
 /** The comparison at the rate that was found; undefined if the machine was not the demo's own. */
@@ -113,7 +115,10 @@ export function comparisonOf(turns: readonly Turn[]): Comparison | undefined {
   const of = (side: Side) => quiet.filter(turn => turn.side === side && turn.mbit === mbit).slice(0, PAIRS)
   const [sequential, shortcut] = [of('sequential'), of('shortcut')]
   if (mbit === undefined || sequential.length < PAIRS || shortcut.length < PAIRS) return undefined
-  const ratios = shortcut.map((turn, pair) => turn.tokensPerSecond / (sequential[pair]?.tokensPerSecond ?? Number.NaN))
+  const pairs = shortcut.map((turn, pair) => {
+    return { sequential: sequential[pair]?.tokensPerSecond ?? Number.NaN, shortcut: turn.tokensPerSecond }
+  })
+  const ratios = pairs.map(pair => pair.shortcut / pair.sequential)
   const sides = { sequential: mediansOf(sequential), shortcut: mediansOf(shortcut) }
   return {
     mbit,
@@ -121,6 +126,7 @@ export function comparisonOf(turns: readonly Turn[]): Comparison | undefined {
     ratio: sides.shortcut.tokensPerSecond / sides.sequential.tokensPerSecond,
     lowest: Math.min(...ratios),
     highest: Math.max(...ratios),
+    pairs,
   }
 }
 

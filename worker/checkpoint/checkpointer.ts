@@ -55,7 +55,7 @@ export class Checkpointer {
     return step
   }
 
-  /** What the restored checkpoint says about its training; undefined if it says nothing. */
+  /** The words of the restored checkpoint about its training; undefined if it has none. */
   get trained(): Trained | undefined {
     return this.#trained
   }

@@ -58,8 +58,8 @@ const SPEC_FIELD: Record<keyof ModelFields, string> = {
 const FIELDS = ModelFields.keyof().options
 
 /**
- * What the model was trained on, and how the learning rate goes on. Without it a resumed run could
- * change either without a word. Checkpoints of older versions do not have it.
+ * The data that the model was trained on, and how the learning rate goes on. Without them a resumed
+ * run could change either without a word. Checkpoints of older versions do not have them.
  */
 export const Trained = z.object({
   data: z.object({

@@ -16,7 +16,7 @@ export interface CheckpointPlace {
   rank: number
   jobUid: string
   seed: number
-  /** What the index says about training; asked when a checkpoint is written. */
+  /** The words of the index about training; asked when a checkpoint is written. */
   trained: () => Trained
   reduce: Reduce
 }

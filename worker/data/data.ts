@@ -89,6 +89,11 @@ export class TokenData {
     return this.#file.path
   }
 
+  /** The kind of file that its beginning looks like. */
+  get look(): TokenFile['look'] {
+    return this.#file.look
+  }
+
   /** Tokens in the file. */
   get length(): number {
     return this.#file.length

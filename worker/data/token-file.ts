@@ -4,6 +4,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { errnoText, WorkerFailure } from '../failure.ts'
+import { LOOKED_AT, type Look, looksLike } from './look.ts'
 
 export type TokenType = ScMoEJobSpec['data']['tokens']
 
@@ -14,6 +15,8 @@ export class TokenFile {
   readonly path: string
   /** Tokens in the file. */
   readonly length: number
+  /** The kind of file that its beginning looks like. */
+  readonly look: Look
   readonly #file: number
   readonly #type: TokenType
   readonly #vocabulary: number
@@ -28,7 +31,8 @@ export class TokenFile {
       const stat = fstatSync(this.#file)
       if (!stat.isFile()) throw new Error(stat.isDirectory() ? 'it is a folder' : 'it is not a regular file')
       bytes = stat.size
-      readSync(this.#file, new Uint8Array(1), { position: 0 })
+      const begin = new Uint8Array(Math.max(1, Math.min(bytes, LOOKED_AT)))
+      this.look = looksLike(begin.subarray(0, readSync(this.#file, begin, { position: 0 })))
     } catch (error) {
       throw new WorkerFailure(
         'badData',
@@ -43,6 +47,12 @@ export class TokenFile {
       )
     }
     this.length = bytes / width
+    if (tokens !== 'bytes' && this.look === 'text') {
+      throw new WorkerFailure(
+        'badData',
+        `The data ${path} is text, but spec.data.tokens is ${tokens}: give the file of token numbers that a tokenizer wrote, or use tokens bytes.`,
+      )
+    }
   }
 
   /** The unit of `length`, for messages. */

@@ -15,6 +15,7 @@ import { assemble, schedule } from '../schedule/schedule.ts'
 import { defaultThreads } from '../threads.ts'
 import { demandModel, locate, readParameters, type Source } from './checkpoint.ts'
 import { type Batch, batchesOf, batchOf, emitBatch, type ModelSpec, modelOf, specOfIndex } from './model.ts'
+import { BYTE_VALUES, type Reading, SAID, tokenType } from './token-type.ts'
 
 /**
  * Does what `order` says. `progress` is called with the number of sequences that are done. Throws
@@ -28,7 +29,15 @@ export async function evaluate(
   const spec = specOf(order, source)
   demandModel(source, modelOf(spec, 1))
   if (order.gradients !== undefined) demandWritable(order.gradients)
-  const file = tokenFile(order, spec)
+  const { vocabulary } = modelOf(spec, 1)
+  const reading = tokenType({
+    source: described(source).checkpoint,
+    trained: source.kind === 'checkpoint' ? source.index.trained : undefined,
+    type: order.type,
+    spec: order.spec,
+    vocabulary,
+  })
+  const file = tokenFile(order.tokens, reading, vocabulary)
   const engine = createEngine({
     rank: 0,
     worldSize: 1,
@@ -47,6 +56,9 @@ export async function evaluate(
     }
     const found = {
       ...described(source),
+      data: { path: file.path, type: reading.tokens, because: reading.because, tokens: file.length },
+      vocabulary,
+      precision: 'float32' as const,
       ...run.result(),
       ...(order.gradients !== undefined && { gradients: order.gradients }),
     }
@@ -80,9 +92,16 @@ function specOf({ spec }: EvaluationOrder, source: Source): ModelSpec {
   )
 }
 
-function tokenFile({ tokens, type, spec }: EvaluationOrder, { model, training }: ModelSpec): TokenFile {
-  const { vocabulary } = modelOf({ model, training }, 1)
-  return new TokenFile(tokens, { tokens: type ?? spec?.data.tokens ?? 'bytes', vocabulary })
+/** Token numbers read as bytes are only believed if somebody says so. */
+function tokenFile(path: string, { tokens, because }: Reading, vocabulary: number): TokenFile {
+  const file = new TokenFile(path, { tokens, vocabulary })
+  const areText = tokens === 'bytes' && vocabulary >= BYTE_VALUES
+  if (!areText || file.look !== 'binary' || because === SAID) return file
+  file.close()
+  throw new WorkerFailure(
+    'badData',
+    `The data ${path} has zero bytes, which text does not have, but it would be read as bytes ${because}: if it holds token numbers, they are not those of this model; otherwise say --type bytes.`,
+  )
 }
 
 /** Sequences lie end to end in the file. The last target of each is the first token of the next. */
@@ -144,7 +163,7 @@ class Run {
     this.#z += program.weight * this.#sum(BUFFER.z, this.#hasZ)
   }
 
-  result(): Omit<Evaluation, 'checkpoint'> {
+  result(): Omit<Evaluation, 'checkpoint' | 'data' | 'vocabulary' | 'precision'> {
     const { auxCoefficient, zCoefficient, sequence, batch } = this.model
     const loss =
       this.#crossEntropy + (this.#hasAux ? auxCoefficient * this.#aux : 0) + (this.#hasZ ? zCoefficient * this.#z : 0)

@@ -1,5 +1,5 @@
-// The learning rate: a linear warm-up, then a cosine down to a tenth of the peak. A run that goes on
-// from a checkpoint goes on from the value that was reached. Pure.
+// The learning rate: a linear warm-up, then a cosine down to a tenth of the peak. A run that goes
+// on from a checkpoint goes on from the value that was reached. Pure.
 
 export interface LearningRate {
   peak: number

@@ -1,5 +1,5 @@
-// What a run that goes on from a checkpoint takes over from the runs before it, and what it says
-// about settings that are others now. Pure.
+// Decides how a run goes on from a checkpoint, and what it says about settings that are others than
+// those of the runs before it. Pure.
 
 import type { Trained } from '../checkpoint/contents.ts'
 import { WorkerFailure } from '../failure.ts'

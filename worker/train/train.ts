@@ -229,7 +229,7 @@ class Trainer {
     this.#job.engine.upload(this.#heldNames)
   }
 
-  /** What a checkpoint of this moment says about its training. */
+  /** The words of a checkpoint of this moment about its training. */
   get #trained(): Trained {
     const { data, config } = this.#job
     const { builtin, path, tokens } = config.spec.data

@@ -52,12 +52,15 @@ The reference of an image. `key` is its value below image, `name` its name in im
 {{- end }}
 {{- end }}
 
-{{- /* The operator's pods and the other peers that may read the reports of workers, as JSON. */}}
+{{- /* The operator's pods and the other peers that may read the reports of workers, as JSON; all if the
+       list is empty. */}}
 {{- define "scmoe.reportReaders" -}}
 {{- $namespace := dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace) -}}
 {{- $pods := dict "matchLabels" (include "scmoe.selector" . | fromYaml) -}}
 {{- $operator := dict "namespaceSelector" $namespace "podSelector" $pods -}}
-{{ concat (list $operator) .Values.jobs.networkPolicy.reportReaders | toJson }}
+{{- $readers := .Values.jobs.networkPolicy.reportReaders -}}
+{{- /* Where the Prometheus of the PodMonitor runs is not known. */ -}}
+{{ if and .Values.podMonitor.enabled (not $readers) }}[]{{ else }}{{ concat (list $operator) $readers | toJson }}{{ end }}
 {{- end }}
 
 {{- /* Security contexts that the Pod Security level "restricted" admits. */}}

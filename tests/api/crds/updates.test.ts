@@ -111,6 +111,14 @@ describe('an update', () => {
     expect(await update({ workers: { template: null } })).toHaveLength(1)
   })
 
+  it('may change the ports of a suspended job, which still have to differ', async () => {
+    expect(await update({ suspend: true })).toEqual([])
+    expect(await update({ network: { httpPort: 8090 } })).toEqual([])
+    expect(await update({ network: { httpPort: 29_500 } })).toEqual([
+      'spec.network.port: Invalid value: network.port is 29500, where the worker answers probes and progress requests (network.httpPort 29500): change one of them',
+    ])
+  })
+
   it('may change the precision of a suspended job, and take it back to CPUs in float32 alone', async () => {
     expect(await update({ suspend: true })).toEqual([])
     expect(await update({ training: { precision: 'bfloat16' } })).toEqual([])

@@ -35,7 +35,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await kubelet?.stop()
   await operator?.stop()
-  await ranks?.stop()
+  ranks?.stop()
   await proxy?.stop()
   await api?.stop()
   rmSync(folder, { recursive: true })

@@ -18,6 +18,7 @@ beforeAll(async () => {
   operator = await Operator.start(
     await api.restricted(),
     '--worker-image=scmoe-worker:test',
+    '--network-policies',
     '--leader-elect',
     '--leader-election-namespace=default',
   )
@@ -113,6 +114,27 @@ describe.concurrent('a job that goes well', () => {
       async () =>
         (await ns.list<KubeObject & { spec: { publishNotReadyAddresses?: boolean } }>('Service'))[0]?.spec
           .publishNotReadyAddresses === true,
+    )
+  })
+})
+
+describe.concurrent('the network policy of a job', () => {
+  // Seen failing with a policy that is made and never compared.
+  it('is made where the operator is told so, and repaired when someone changes or deletes it', async () => {
+    const ns = await api.namespace()
+    await ns.createJob('gpt', { workers: { replicas: 2 } })
+    const policy = async () => (await ns.list<KubeObject & { spec: { ingress: object[] } }>('NetworkPolicy'))[0]
+    const made = await waitFor('the policy', policy)
+    expect(made.spec.ingress).toHaveLength(2)
+    expect(made.metadata.ownerReferences).toMatchObject([{ kind: 'ScMoEJob', name: 'gpt', controller: true }])
+    const path = pathOf('NetworkPolicy', ns.name, 'gpt')
+    const body = { spec: { ingress: [{}] } }
+    await api.kube.call({ method: 'PATCH', path, body, contentType: 'application/merge-patch+json' })
+    await waitFor('the repair', async () => JSON.stringify((await policy())?.spec) === JSON.stringify(made.spec))
+    await api.kube.call({ method: 'DELETE', path })
+    await waitFor(
+      'another one',
+      async () => ((await policy())?.metadata.uid ?? made.metadata.uid) !== made.metadata.uid,
     )
   })
 })

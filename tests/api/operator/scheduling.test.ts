@@ -238,17 +238,41 @@ async function finalizers(ns: Namespace, pod: string, wanted: string[] | null): 
   await api.kube.call({ method: 'PATCH', path: pathOf('Pod', ns.name, pod), body, contentType })
 }
 
+const CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
+
+async function uninstall(crd: string, collection: string): Promise<void> {
+  await api.kube.call({ method: 'DELETE', path: `${CRDS}/${crd}` })
+  await waitFor('the kind not to be served any more', async () =>
+    api.kube.call({ method: 'GET', path: collection }).then(
+      () => false,
+      () => true,
+    ),
+  )
+}
+
 describe('a provider that is not installed', () => {
+  // Seen failing with namespaces searched in the answer's text with its path: the status stayed
+  // empty. Seen failing with the group and the pods created together: pods were there without it.
+  it('is told in the status, and no pod is created without its group', async () => {
+    const ns = await operatorFor('coscheduling')
+    const kind = 'PodGroup.scheduling.x-k8s.io'
+    await uninstall('podgroups.scheduling.x-k8s.io', pathOf(kind))
+    await ns.createJob('gpt', two)
+    const status = await ns.state('gpt', 'Pending', 'SchedulerMissing')
+    expect(status.message).toContain('the API server does not serve scheduling.x-k8s.io/v1alpha1 PodGroup')
+    expect(await ns.podNames()).toEqual([])
+
+    const crd = readFileSync('tests/schedulers/podgroups.scheduling.x-k8s.io.yaml', 'utf8')
+    await api.kube.call({ method: 'POST', path: CRDS, body: parse(crd) })
+    await served(kind)
+    await ns.patchJob('gpt', { reporting: { intervalSeconds: 20 } })
+    await ns.gang(2)
+    expect((await group(ns, 'gpt', kind)).spec).toMatchObject({ minMember: 2 })
+  })
+
   it('ends the operator with what is missing', async () => {
     const collection = '/apis/scheduling.volcano.sh/v1beta1/podgroups'
-    const path = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/podgroups.scheduling.volcano.sh'
-    await api.kube.call({ method: 'DELETE', path })
-    await waitFor('the kind not to be served any more', async () =>
-      api.kube.call({ method: 'GET', path: collection }).then(
-        () => false,
-        () => true,
-      ),
-    )
+    await uninstall('podgroups.scheduling.volcano.sh', collection)
     await expect(Operator.start(api.kubeconfig, '--scheduling-provider=volcano')).rejects.toThrow(
       `the scheduling provider is volcano, but the API server does not serve ${collection}: install the scheduler, or choose another provider`,
     )

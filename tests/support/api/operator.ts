@@ -10,9 +10,14 @@ import { parse } from 'yaml'
 import { API_VERSION, KIND, LABEL } from '../../../crds/contract.ts'
 import type { ScMoEJobStatus } from '../../../crds/status.ts'
 import { Kube } from '../../../operator/api/kube.ts'
-import { LEADER_ELECTION_RULES, NAMESPACE_RULES, PROVIDER_RULES } from '../../../operator/objects/permissions.ts'
+import {
+  LEADER_ELECTION_RULES,
+  NAMESPACE_RULES,
+  NETWORK_POLICY_RULES,
+  PROVIDER_RULES,
+} from '../../../operator/objects/permissions.ts'
 import type { ProviderName } from '../../../operator/objects/providers.ts'
-import { type Job, type KubeObject, type Pod, pathOf } from '../../../operator/objects/wire.ts'
+import { type Job, type Kind, type KubeObject, type Pod, pathOf } from '../../../operator/objects/wire.ts'
 import { type Cluster, up } from '../../../tools/cluster/cluster.ts'
 import { binaries } from '../../../tools/cluster/programs/binaries.ts'
 import { freePort } from '../../../tools/free-port.ts'
@@ -79,7 +84,8 @@ export class Api {
     const role = (kind: string) => ({ apiGroup: 'rbac.authorization.k8s.io', kind, name: metadata.name })
     const subjects = [{ kind: 'ServiceAccount', name: account, namespace: 'default' }]
     const post = async (path: string, body: object) => this.kube.call({ method: 'POST', path: `${api}${path}`, body })
-    await post('/clusterroles', { metadata, rules: [...NAMESPACE_RULES, ...PROVIDER_RULES[provider]] })
+    const rules = [...NAMESPACE_RULES, ...NETWORK_POLICY_RULES, ...PROVIDER_RULES[provider]]
+    await post('/clusterroles', { metadata, rules })
     await post('/clusterrolebindings', { metadata, roleRef: role('ClusterRole'), subjects })
     await post('/namespaces/default/roles', { metadata, rules: LEADER_ELECTION_RULES })
     await post('/namespaces/default/rolebindings', { metadata, roleRef: role('Role'), subjects })
@@ -155,7 +161,7 @@ export class Namespace {
     await this.kube.call({ method: 'DELETE', path: pathOf('ScMoEJob', this.name, name) })
   }
 
-  async list<T extends KubeObject>(kind: 'Pod' | 'Service' | 'PodDisruptionBudget' | 'ScMoEJob'): Promise<T[]> {
+  async list<T extends KubeObject>(kind: Kind): Promise<T[]> {
     return (await this.kube.call<{ items: T[] }>({ method: 'GET', path: pathOf(kind, this.name) })).items
   }
 

@@ -153,6 +153,8 @@ describe('the chart', () => {
       reportReaders: [operator, prometheus],
       restrictTemplates: false,
     })
+    const scraped = parseOptions(container('--set', 'podMonitor.enabled=true').args)
+    expect(scraped, 'a Prometheus that is somewhere').toMatchObject({ networkPolicies: true, reportReaders: [] })
     const off = ['--set', 'jobs.networkPolicy.enabled=false', '--set', 'jobs.restrictTemplates=true']
     expect(parseOptions(container(...off).args)).toMatchObject({ networkPolicies: false, restrictTemplates: true })
     const role = ofKind('ClusterRole', ...off).find(({ metadata }) => metadata.name === 'scmoe')

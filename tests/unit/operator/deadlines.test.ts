@@ -134,6 +134,18 @@ describe('the deadline on a start', () => {
     expect(world.status.lastFailure).toMatchObject({ podName: 'gpt-worker-1', reason: 'StartupDeadlineExceeded' })
   })
 
+  it("names a readinessProbe of the user's, which takes the place of the worker's own", () => {
+    const template = { spec: { containers: [{ name: 'worker', readinessProbe: { tcpSocket: { port: 1 } } }] } }
+    const world = new World({ ...spec, workers: { replicas: 1, template } })
+    world.settle()
+    world.unready('gpt-worker-0')
+    world.wait(60)
+    world.settle()
+    expect(world.status.lastFailure?.message).toContain(
+      'gpt-worker-0 is not ready by the readinessProbe of spec.workers.template',
+    )
+  })
+
   it('does not count while no worker has a node: that is a queue', () => {
     const world = new World(spec)
     world.room = 0
@@ -240,6 +252,18 @@ describe('a gang of which the API server admits only some workers', () => {
   it('does so at once when its workers have given up the others', () => {
     const world = short()
     world.end('gpt-worker-0', { exitCode: 74, message: failure(0, 'rendezvous', 'rank 2 did not come') })
+    world.settle()
+    expect(world.status).toMatchObject({ state: 'Queued', reason: 'AdmissionTimeout', restarts: 0 })
+  })
+
+  it('does so, too, when all its pods are there but its Service is refused', () => {
+    const world = new World(spec)
+    world.settle()
+    world.service = undefined
+    Object.assign(world.job, { status: undefined })
+    const message = 'Service gpt: services "gpt" is forbidden: exceeded quota: team'
+    world.job.status = { ...refusedStatus(world.job, { reason: 'CreateRefused', message }, world.now) }
+    world.wait(100)
     world.settle()
     expect(world.status).toMatchObject({ state: 'Queued', reason: 'AdmissionTimeout', restarts: 0 })
   })

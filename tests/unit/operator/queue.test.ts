@@ -96,6 +96,54 @@ describe('Queue', () => {
     expect(done.at(-1)).toBe('end a')
   })
 
+  // Seen failing with one line of keys for all namespaces: `quiet/a` came after all others.
+  it('works on a key of another namespace at once, however many keys one namespace has', async () => {
+    const queue = new Queue({ isUrgent: key => key.startsWith('many/') })
+    const { done } = collect(queue, 100, 4)
+    for (let i = 0; i < 200; i++) queue.add(`many/${i}`)
+    await vi.advanceTimersByTimeAsync(50)
+    expect(done).toHaveLength(4)
+    queue.add('quiet/a')
+    await vi.advanceTimersByTimeAsync(10)
+    expect(done.at(-1)).toBe('start quiet/a')
+    expect([queue.isBusy('many'), queue.isBusy('quiet')]).toEqual([true, false])
+  })
+
+  // Seen failing without a limit for each namespace, and with slow work that keeps its place.
+  it('works on the keys of a namespace although those of fifty others take minutes', async () => {
+    const queue = new Queue()
+    const started: string[] = []
+    void queue.run(8, async key => {
+      started.push(key)
+      if (key.startsWith('slow')) await new Promise(resolve => setTimeout(resolve, 120_000))
+    })
+    for (let i = 0; i < 500; i++) queue.add(`slow-${i % 50}/${i}`)
+    await vi.advanceTimersByTimeAsync(5000)
+    for (let i = 0; i < 20; i++) queue.add(`quiet/${i}`)
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(started.filter(key => key.startsWith('quiet/'))).toHaveLength(20)
+    // Each of the others has begun, too, and none has more than its share.
+    expect(new Set(started.map(key => key.split('/')[0])).size).toBe(51)
+    expect(started.filter(key => key.startsWith('slow-0/')).length).toBeLessThanOrEqual(8)
+  })
+
+  // Seen failing with the namespace that was added to last served first.
+  it('lets namespaces take turns, so that one with many keys goes on beside others that never end', async () => {
+    const queue = new Queue()
+    const done: string[] = []
+    void queue.run(1, async key => {
+      done.push(key)
+      await new Promise(resolve => setTimeout(resolve, 10))
+      if (!key.startsWith('many/')) queue.add(key)
+    })
+    for (let i = 0; i < 100; i++) queue.add(`many/${i}`)
+    for (const namespace of ['x', 'y', 'z']) queue.add(`${namespace}/busy`)
+    await vi.advanceTimersByTimeAsync(1200)
+    const ofMany = done.filter(key => key.startsWith('many/')).length / done.length
+    expect(ofMany).toBeGreaterThan(1 / 5)
+    expect(ofMany).toBeLessThan(2 / 5)
+  })
+
   it('of two delays keeps the earlier', async () => {
     const queue = new Queue()
     queue.addAfter('a', 1000)

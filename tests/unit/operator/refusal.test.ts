@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest'
 import { LABEL } from '../../../crds/contract.ts'
 import type { KubeObject } from '../../../operator/objects/wire.ts'
 import { service } from '../../../operator/objects/workers.ts'
-import { inOrder, judgeExisting, recordRefusal, refusalOf, withoutCreates } from '../../../operator/plan/refusal.ts'
+import { inOrder, withoutCreates } from '../../../operator/plan/order.ts'
+import { judgeExisting, mutation, recordRefusal, refusalOf } from '../../../operator/plan/refusal.ts'
 import { readSpec } from '../../../operator/plan/view.ts'
 import { World } from '../../support/operator-world.ts'
 
@@ -71,13 +72,13 @@ describe('the actions of a plan', () => {
     const { actions } = new World({ workers: { replicas: 2 } }, 'coscheduling').plan()
     const [first, ...rest] = inOrder(actions, false)
     expect(first).toMatchObject([{ object: { kind: 'PodGroup' } }])
-    expect(names(rest)).toEqual([['gpt', 'gpt', 'gpt-worker-0', 'gpt-worker-1']])
+    expect(names(rest)).toEqual([['gpt', 'gpt-worker-0', 'gpt-worker-1']])
   })
 
   it('try one pod before the others where it may be refused', () => {
     const { actions } = new World({ workers: { replicas: 3 } }).plan()
     expect(names(inOrder(actions, true))).toEqual([
-      ['gpt-worker-0', 'gpt', 'gpt'],
+      ['gpt-worker-0', 'gpt'],
       ['gpt-worker-1', 'gpt-worker-2'],
     ])
   })
@@ -85,7 +86,7 @@ describe('the actions of a plan', () => {
   it('create nothing until a refused job is tried again, and do what else is due', () => {
     const refused = new World()
     const { actions, status } = refused.plan()
-    expect([actions.length, status?.state]).toEqual([4, 'Starting'])
+    expect([actions.length, status?.state]).toEqual([3, 'Starting'])
     expect(withoutCreates(refused.plan())).toEqual({ actions: [] })
     refused.settle()
     refused.end('gpt-worker-1', { exitCode: 70 })
@@ -109,6 +110,23 @@ describe('an object that exists already', () => {
     expect(judgeExisting(wanted, found({ deletionTimestamp: '2026-01-01T00:00:00Z' }))).toBe('leaving')
     expect(judgeExisting(wanted, found({ labels: { ...labels, [LABEL.attempt]: '1' } }))).toBe('leaving')
     expect(judgeExisting(wanted, found({ labels: { ...labels, [LABEL.jobUid]: 'uid-0' } }))).toBe('leaving')
+  })
+
+  // Seen failing with every object of a job of this name waited for: without an owner, nobody ever
+  // deletes it.
+  it('stops the job where an earlier job of this name left it without an owner', () => {
+    const labels = { ...wanted.metadata.labels, [LABEL.jobUid]: 'uid-0' }
+    expect(judgeExisting(wanted, found({ labels, ownerReferences: [] }))).toMatchObject({ reason: 'NameTaken' })
+  })
+
+  it('would never be seen again if an admission webhook changed its labels', () => {
+    const labels = { ...wanted.metadata.labels, 'mesh.example.com/injected': 'true' }
+    expect(mutation(wanted, found({ labels }))).toBeUndefined()
+    expect(mutation(wanted, found({ labels: { ...labels, [LABEL.jobUid]: 'other' } }))).toMatchObject({
+      reason: 'PodChanged',
+      message: expect.stringContaining(`an admission webhook changed the label ${LABEL.jobUid} to "other"`),
+    })
+    expect(mutation(wanted, found({ labels: { [LABEL.jobUid]: 'uid-1' } }))?.message).toContain('removed the label')
   })
 
   it('stops the job where it is somebody else’s', () => {

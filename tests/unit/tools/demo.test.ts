@@ -7,6 +7,7 @@ import { parse } from 'yaml'
 import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 import { manifestOf } from '../../../tools/demo/compare.ts'
 import { type Ask, comparisonOf, next, PAIRS, type Turn } from '../../../tools/demo/plan.ts'
+import { figuresOf } from '../../../tools/demo/result.ts'
 import { comparisonTable, lastLine, speedLine, trainedLine, turnLine } from '../../../tools/demo/words.ts'
 
 const QUIET = { others: 0.01, stolen: 0 }
@@ -105,6 +106,7 @@ describe('the turns of the comparison', () => {
     const turns = all({ half: 675, speed: side => speeds[side][counts[side]++] ?? 0 })
     const comparison = comparisonOf(turns)
     expect(comparison).toMatchObject({ ratio: 1.6, lowest: 1.5, highest: 2.05, mbit: 450 })
+    expect(comparison && figuresOf(comparison)[0]).toMatchObject({ value: 1.6, unit: 'x', low: 1.5, high: 2.05 })
     expect(speedLine(turns, comparison)).toBe(
       `2. Here ScMoE has 1.60 x the tokens/s of a usual model (1.50 to 2.05 in ${PAIRS} pairs of turns), where the usual ` +
         "model's expert layers wait 60 % of their time for the network (450 Mbit/s); ScMoE hides 98 % of that traffic behind computation.",

@@ -1,11 +1,11 @@
 // Tells the user, once, what a valid spec would probably not do as meant: a condition and an event.
 
-import type { ScMoEJobStatus } from '../../crds/status.ts'
-import { warningsOf } from '../../crds/warnings.ts'
-import type { Job } from '../objects/wire.ts'
-import { clip } from '../objects/wire.ts'
-import type { Note } from './decision.ts'
-import { readSpec } from './view.ts'
+import type { ScMoEJobStatus } from '../../../crds/status.ts'
+import { warningsOf } from '../../../crds/warnings.ts'
+import type { Job } from '../../objects/wire.ts'
+import { clip } from '../../objects/wire.ts'
+import type { Note } from '../decision.ts'
+import { readSpec } from '../view.ts'
 
 type Doubt = { type: 'Doubtful'; status: 'True' | 'False'; reason: string; message: string }
 

@@ -1,13 +1,13 @@
 // Decides whether the workers did what the job asks for, from their own records. `training.steps`
 // may have been raised since they were told how many steps to do.
 
-import { LABEL } from '../../crds/contract.ts'
-import { isStopping, outcomeOf, terminationRecord, workerEnd } from '../objects/pod-state.ts'
-import type { Pod } from '../objects/wire.ts'
-import type { Policy } from './decision.ts'
-import { lastSeen, type PodFailure } from './gang.ts'
-import { instant, timestamp } from './time.ts'
-import type { View } from './view.ts'
+import { LABEL } from '../../../crds/contract.ts'
+import { isStopping, outcomeOf, terminationRecord, workerEnd } from '../../objects/pod-state.ts'
+import type { Pod } from '../../objects/wire.ts'
+import type { Policy } from '../decision.ts'
+import { lastSeen, type PodFailure } from '../gang.ts'
+import { instant, timestamp } from '../time.ts'
+import type { View } from '../view.ts'
 
 /** The steps that a worker did, and those that it was told to do, if its pod or record says so. */
 type Steps = { done: number | undefined; told: number | undefined }
