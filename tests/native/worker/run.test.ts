@@ -191,7 +191,7 @@ test('Ctrl-C twice kills', async () => {
 // the temporary folder. For a closed stderr the same, at the first note.
 test('a run whose outputs are closed or full trains to its end, and leaves nothing temporary', async () => {
   const folder = temporaryFolder()
-  const file = manifest(folder, tinySpec({ steps: 300, replicas: 1, everySteps: 1000 }))
+  const file = manifest(folder, tinySpec({ steps: 300, replicas: 1, everySteps: 300 }))
   const full = openSync('/dev/full', 'w')
   try {
     const runs = ['piped', 'full', 'no-stderr'].map(name => join(folder, name))
