@@ -31,7 +31,7 @@ export function program(exit: (code: number) => void): Command {
     .command('validate')
     .summary('check files as the API server would')
     .description(
-      'Check ScMoEJobs and report what the API server would refuse: unknown fields, wrong types and broken rules, each with its line and what to do. Objects of other kinds are named and not checked. The exit code is 1 if anything is wrong, or if there is no ScMoEJob.',
+      'Check ScMoEJobs and report what the API server would refuse: unknown fields, wrong types and broken rules, each with its line and what to do. Objects of other kinds are named and not checked. The exit code is 1 if anything is wrong, or if there is no ScMoEJob; warnings do not count.',
     )
     .argument(
       '<files...>',
@@ -39,7 +39,7 @@ export function program(exit: (code: number) => void): Command {
     )
     .option(
       '--json',
-      'print one JSON object: valid, the numbers of jobs and errors, and findings. A finding has kind (job, error, skipped or note), file, line, and name and namespace of a job, or message; an error also has path, the field, and remedy, what to do',
+      'print one JSON object: valid, the numbers of jobs and errors, and findings. A finding has kind (job, error, warning, skipped or note), file, line, and name and namespace of a job, or message; an error also has path, the field, and remedy, what to do',
     )
     .action((files: string[], options: { json?: boolean }) => exit(validateCommand(files, options, print) ? 0 : 1))
 

@@ -28,6 +28,8 @@ export const GPUS: readonly Gpu[] = [
   { name: 'L40S', product: /L40S/, peak: { bfloat16: 362, float32: 91.6 }, memory: 48, link: 0 },
   { name: 'L4', product: /\bL4\b/, peak: { bfloat16: 121, float32: 30.3 }, memory: 24, link: 0 },
 ]
+/** e.g. `an H100`, `a B200`. */
+export const withArticle = ({ name }: Pick<Gpu, 'name'>): string => `${name.startsWith('B') ? 'a' : 'an'} ${name}`
 export const GPU_NAMES = GPUS.map(({ name }) => name)
 const USUAL = 'H100'
 
@@ -83,10 +85,10 @@ export function deviceOf(spec: ScMoEJobSpec, wished: Wished): Device {
   )
   const compute =
     gigaflops === undefined
-      ? `: ${100 * SHARE} % of the ${gpu.peak[precision]} Tflop/s that an ${gpu.name} has in ${precision}`
+      ? `: ${100 * SHARE} % of the ${gpu.peak[precision]} Tflop/s that ${withArticle(gpu)} has in ${precision}`
       : ''
   const network = megabytesPerSecond === undefined ? ` (${linkText(spec, gpu)})` : ''
-  const guess = `a guess for an ${gpu.name} (${source})${compute}${network}; --results predicts from measured times`
+  const guess = `a guess for ${withArticle(gpu)} (${source})${compute}${network}; --results predicts from measured times`
   return { assumed, gpu, text: `${speeds(assumed)}, ${guess}` }
 }
 

@@ -2,7 +2,7 @@
 
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { bytes } from '../sentence.ts'
-import { type Device, GPUS } from './devices.ts'
+import { type Device, GPUS, withArticle } from './devices.ts'
 import type { Container } from './pods.ts'
 
 /** Part of a GPU's memory that CUDA, NCCL and the driver leave to a program. */
@@ -34,8 +34,8 @@ function gpuShortage(spec: ScMoEJobSpec, needed: number, gpu: (typeof GPUS)[numb
   const others =
     larger === undefined
       ? `and no other GPU known here has more than ${most.memory} GB (${most.name})`
-      : `while an ${larger.name} has ${larger.memory} GB`
-  return `Memory is short: a rank needs ${bytes(needed)}, but an ${gpu.name} has ${gpu.memory} GB, of which about ${100 * USABLE} % can be used, ${others}: ${LESS}${precision}.`
+      : `while ${withArticle(larger)} has ${larger.memory} GB`
+  return `Memory is short: a rank needs ${bytes(needed)}, but ${withArticle(gpu)} has ${gpu.memory} GB, of which about ${100 * USABLE} % can be used, ${others}: ${LESS}${precision}.`
 }
 
 const SUFFIXES: Readonly<Record<string, number>> = {

@@ -7,7 +7,7 @@ import { plainText } from '../../crds/contract.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import { brokenRules, brokenText } from '../../crds/rules.ts'
 import { ScMoEJobSpec } from '../../crds/scmoejob.ts'
-import { warningLines } from '../../crds/warnings.ts'
+import { warningsOf } from '../../crds/warnings.ts'
 import { JobFileError, readJob, withDataPath } from '../job-file.ts'
 import { causeOf } from '../sentence.ts'
 import { demandWritable, mergeTraces, removeTraces } from '../trace-file.ts'
@@ -104,6 +104,9 @@ async function follow(job: GangOptions, options: RunOptions, stops: Stops): Prom
   }
 }
 
+/** Fields that a run without pods does not use. */
+const ONLY_IN_PODS = /^spec\.(checkpoint\.volume|workers\.template)/
+
 /**
  * Says what a reader should know before the first step. Training that goes on with other settings
  * than it began with is legitimate, but must not go unnoticed.
@@ -114,7 +117,8 @@ function tell({ spec, output }: Pick<GangOptions, 'spec' | 'output'>): void {
     const since = step < spec.training.steps ? `from step ${step} on` : 'but all steps were done before'
     for (const change of changesSince(output, spec)) console.error(plainText(`note: ${change}, ${since} (${output})`))
   }
-  for (const warning of warningLines(spec)) console.error(plainText(`warning: ${warning}`))
+  for (const { path, message } of warningsOf(spec))
+    if (!ONLY_IN_PODS.test(path)) console.error(plainText(`warning: ${path}: ${message}`))
 }
 
 /** The job of a file with the options applied and checked again. */

@@ -131,7 +131,7 @@ describe('scmoe plan', () => {
     expect(a100).toContain('40 % of the 312 Tflop/s that an A100 has in bfloat16')
     const unknown = planCommand(onGpus('NVIDIA-GeForce'), rest)
     expect(unknown).toContain('a guess for an H100 (assumed; --device names another)')
-    expect(planCommand(onGpus('NVIDIA-GeForce'), { ...rest, device: 'B200' })).toContain('an B200 (--device)')
+    expect(planCommand(onGpus('NVIDIA-GeForce'), { ...rest, device: 'B200' })).toContain('a B200 (--device)')
     expect(planCommand(onGpus('NVIDIA-GeForce'), { ...rest, gigaflops: 1 })).toMatch(/^ +[\d.]+ h {2}/m)
     expect(a100).not.toMatch(/\d{5}\.\d|\d{5} ms/)
   })
