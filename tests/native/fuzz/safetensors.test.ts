@@ -42,6 +42,12 @@ function rightFile(draw: Draw): { header: Record<string, unknown>; data: Uint8Ar
 
 /** The text of a header in which a part stands twice, is renamed or is gone. */
 function withChangedText(text: string, draw: Draw): string {
+  // Half of the time whole entries, otherwise pieces of them.
+  const entries = text.match(/"[^"]*":\{[^{}]*\}/g) ?? []
+  if (draw.next() < 0.5 && entries.length > 0) {
+    const [one, other] = [draw.of(entries), draw.of(entries)]
+    return draw.of([text.replace(one, `${one},${other}`), text.replace(`${one},`, ''), text.replace(one, other)])
+  }
   const parts = text.split(/(?<=[,{}[\]])/)
   const at = draw.below(parts.length)
   const change = draw.of([
@@ -89,6 +95,7 @@ function demandSame(bytes: Buffer, { entries, metadata }: Header): void {
   expect(owners.every(owner => owner === 1)).toBe(true)
 }
 
+// Seen failing with gaps, and with equal keys of which the last was kept.
 test('a damaged file is refused with a reason, or read as its bytes say', async () => {
   const seed = printedSeed()
   const reasons = new Map<string, number>()

@@ -72,7 +72,14 @@ export function withChangedJson<T>(value: T, draw: Draw): T {
 function changeOne(root: unknown, draw: Draw): void {
   const all = parents(root).filter(each => Object.keys(each).length > 0)
   if (all.length === 0) return
-  const parent = draw.of(all) as Record<string, unknown>
+  // From the root down, so that the few upper levels are changed as often as the many lower ones.
+  let parent = root as Record<string, unknown>
+  while (draw.next() < 0.65) {
+    const below = Object.values(parent).filter(each => all.includes(each as Parent))
+    if (below.length === 0) break
+    parent = draw.of(below) as Record<string, unknown>
+  }
+  if (Object.keys(parent).length === 0) return
   const [key, other] = [draw.of(Object.keys(parent)), draw.of(Object.keys(parent))]
   const value = parent[key]
   const set = (name: string, to: unknown) =>
