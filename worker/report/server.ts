@@ -104,7 +104,8 @@ class Pages {
   async answer(request: IncomingMessage): Promise<Page> {
     const { ready, rank, record } = this.#reported
     if (request.method !== 'GET' && request.method !== 'HEAD') return text(405, 'use GET')
-    switch ((request.url ?? '/').split('?', 1)[0]) {
+    const [path = '/'] = (request.url ?? '/').split('?', 1)
+    switch (path) {
       case '/healthz':
         return text(200, 'ok')
       case '/readyz':
