@@ -10,11 +10,14 @@ import { z } from 'zod'
 import { LABEL } from '../../crds/contract.ts'
 import { manifest, NAMESPACE, startWorld, until, type World } from '../support/node.ts'
 
+/** The first cluster on a machine waits for its programs to be built. */
+const BUILD_MILLISECONDS = 1_800_000
+
 const folder = mkdtempSync(join(tmpdir(), 'scmoe-hostile-'))
 let world: World
 beforeAll(async () => {
   world = await startWorld()
-})
+}, BUILD_MILLISECONDS)
 afterAll(async () => {
   await world?.down()
   rmSync(folder, { recursive: true })
