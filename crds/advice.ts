@@ -3,7 +3,7 @@
 // that the status is about.
 
 import { EXIT } from './contract.ts'
-import { type Advice, REASONS } from './reasons.ts'
+import type { Advice } from './reasons.ts'
 import type { ConditionType } from './status.ts'
 
 export { type Advice, REASONS } from './reasons.ts'
