@@ -132,6 +132,9 @@ function* bounds(value: unknown, schema: Schema): Generator<Refusal> {
       const message = `Too long: may not be more than ${schema.maxLength} bytes`
       yield { message, remedy: `shorten it from ${length} to ${schema.maxLength} characters`, blocking: true }
     }
+    // Fields of our own have rules in their place, whose messages say what to do.
+    if (schema.pattern !== undefined && !new RegExp(schema.pattern, 'u').test(value))
+      yield { text: `should match '${schema.pattern}'`, remedy: 'use a value of this form' }
   }
   if (schema.enum && !schema.enum.includes(value)) {
     const supported = schema.enum.map(each => JSON.stringify(String(each))).join(', ')

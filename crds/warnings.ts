@@ -133,7 +133,7 @@ export const WARNINGS: readonly SharedWarning[] = [
     field: 'training.optimizer.gradientClipNorm',
     cel: `${decimal('gradientClipNorm')} >= ${SMALLEST_NORM}`,
     message:
-      'training.optimizer.gradientClipNorm is {gradientClipNorm}, which scales gradients below the epsilon of AdamW, 1e-8, so nothing is learnt: use a number such as "1"',
+      'gradientClipNorm is {gradientClipNorm}, which scales gradients below the epsilon of AdamW, 1e-8, so nothing is learnt: use a number such as "1"',
     holds: (s: ScMoEJobSpec) => Number(s.training.optimizer.gradientClipNorm) >= Number(SMALLEST_NORM),
   },
   {

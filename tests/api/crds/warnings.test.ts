@@ -22,7 +22,7 @@ beforeAll(async () => {
   server = await Server.start({ crd: true })
   const args = ['template', 'scmoe', 'charts/scmoe', '--show-only', 'templates/warnings.yaml', ...IMAGES]
   const { stdout, stderr } = spawnSync(await helm('4'), args, { encoding: 'utf8' })
-  expect(stderr).toBe('')
+  if (stderr !== '') throw new Error(stderr)
   await server.must('apply', '--filename', server.file(stdout))
   // A policy is asked a moment after it is there.
   while ((await warned({ model: { capacityFactor: '0.01' } })).length === 0) await sleep(50)

@@ -55,7 +55,7 @@ export const WARNING_CASES: readonly WarningCase[] = [
     name: 'a norm below the epsilon of AdamW',
     spec: optimizer({ gradientClipNorm: '1e-60' }),
     path: 'spec.training.optimizer.gradientClipNorm',
-    says: 'training.optimizer.gradientClipNorm is 1e-60, which scales gradients below the epsilon',
+    says: 'gradientClipNorm is 1e-60, which scales gradients below the epsilon',
   },
   {
     name: 'a decay that takes everything away',

@@ -103,8 +103,11 @@ function turn(world: World): void {
     if (spec?.nodeName !== undefined && status?.phase === 'Pending') world.ready(name)
 }
 
+/** Doubtful is about the spec, whatever the state. */
 const truths = (world: World) =>
-  world.status.conditions?.filter(({ status }) => status === 'True').map(({ type }) => type) ?? []
+  world.status.conditions
+    ?.filter(({ type, status }) => status === 'True' && type !== 'Doubtful')
+    .map(({ type }) => type) ?? []
 const terminalOf = (world: World) => truths(world).filter(type => type === 'Complete' || type === 'Failed')
 const sizeOf = (pod: Pod) => Number(pod.metadata.labels?.[LABEL.worldSize])
 
