@@ -84,18 +84,17 @@ export async function writesPerJob(
   return ((await writes(metricsPort)) - before) / gangs.length
 }
 
-/** The termination message of a worker that did all its steps. Only rank 0 has one. */
+/** The termination message of a worker that did all its steps. */
 export function lastWords({
   metadata: { labels = {} },
 }: {
   metadata: { labels?: Record<string, string> | undefined }
-}): string | undefined {
-  if (labels[LABEL.rank] !== '0') return undefined
-  const { [LABEL.jobUid]: jobUid, [LABEL.attempt]: attempt } = labels
+}): string {
+  const { [LABEL.jobUid]: jobUid, [LABEL.attempt]: attempt, [LABEL.rank]: rank } = labels
   const progress = {
     jobUid,
     attempt: Number(attempt),
-    rank: 0,
+    rank: Number(rank),
     step: 100,
     totalSteps: 100,
     observedTime: new Date().toISOString(),

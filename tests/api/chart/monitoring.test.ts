@@ -10,7 +10,6 @@ import { parseAllDocuments, stringify } from 'yaml'
 import { z } from 'zod'
 import { ENV, LABEL } from '../../../crds/contract.ts'
 import { ranksPerWorker } from '../../../crds/ranks.ts'
-import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
 import { serveMetrics } from '../../../operator/telemetry.ts'
 import { helm } from '../../../tools/cluster/helm.ts'
 import { builtProgram } from '../../../tools/cluster/programs/built.ts'
@@ -85,17 +84,21 @@ async function served(): Promise<string> {
   }
 }
 
-const workerRecord = () =>
-  new RunRecord(
-    readConfig({
-      [ENV.jobName]: 'gpt',
-      [ENV.jobUid]: 'uid',
-      [ENV.rank]: '0',
-      [ENV.worldSize]: '1',
-      [ENV.rendezvous]: 'localhost:1',
-      [ENV.spec]: '{}',
-    }),
-  )
+const SPEC = {
+  training: { steps: 1, globalBatchSequences: 16 },
+  model: { experts: 16 },
+  workers: { gpusPerWorker: 16 },
+}
+const config = () =>
+  readConfig({
+    [ENV.jobName]: 'gpt',
+    [ENV.jobUid]: 'uid',
+    [ENV.rank]: '0',
+    [ENV.worldSize]: '16',
+    [ENV.rendezvous]: 'localhost:1',
+    [ENV.secret]: 'a'.repeat(64),
+    [ENV.spec]: JSON.stringify(SPEC),
+  })
 
 /** Metrics of workers have the label `scmoejob` of the PodMonitor; those of the operator, `job`. */
 const ofWorkers = (expr: string) => expr.includes('scmoejob=~"$scmoejob"')
@@ -152,9 +155,8 @@ describe('the PodMonitor', () => {
     const labels = new Set(Object.values(LABEL))
     const [label] = podMonitor.selector.matchExpressions.map(({ key }) => key)
     expect(labels).toContain(label)
-    const spec = ScMoEJobSpec.parse({ workers: { replicas: 1, gpusPerWorker: 16 } })
     expect(podMonitor.podMetricsEndpoints.map(({ port }) => port)).toEqual(
-      Array.from({ length: ranksPerWorker(spec) }, (_, local) => (local === 0 ? 'http' : `http-${local}`)),
+      Array.from({ length: ranksPerWorker(config().spec) }, (_, local) => (local === 0 ? 'http' : `http-${local}`)),
     )
     const meta = `__meta_kubernetes_pod_label_${LABEL.jobName.replaceAll(/[^a-z]/g, '_')}`
     for (const { relabelings } of podMonitor.podMetricsEndpoints)
@@ -165,7 +167,7 @@ describe('the PodMonitor', () => {
 
 describe('metrics', () => {
   it('that rules and dashboard ask for are served by the operator, or by workers', async () => {
-    const texts = [await served(), await new WorkerMetrics(workerRecord()).registry.metrics()]
+    const texts = [await served(), await new WorkerMetrics(new RunRecord(config())).registry.metrics()]
     const there = new Set([...texts.join('\n').matchAll(/^# TYPE (\S+) /gm)].map(match => match[1] ?? ''))
     const asked = new Set(
       expressions().flatMap(expr => [...expr.matchAll(/([a-z_]+)\{/g)].map(match => match[1] ?? '')),

@@ -129,7 +129,7 @@ describe.each(['4', '3'] as const)('the chart with Helm %s on a real API server'
       ['get', 'secrets'],
       ['get', 'scmoejobs.scmoe.dev'],
       ['update', 'scmoejobs.scmoe.dev'],
-      ['patch', 'pods'],
+      ['update', 'pods'],
       ['update', 'services'],
     ] as const) {
       expect({ verb, resource, allowed: await may(verb, resource, 'default') }).toEqual({

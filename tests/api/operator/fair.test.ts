@@ -58,7 +58,7 @@ async function life(ns: Namespace, name: string): Promise<number> {
   await Promise.all(pods.map(async pod => kubelet.end(pod, { exitCode: 0 })))
   await ns.state(name, 'Complete')
   await waitFor('the event', async () =>
-    (await ns.events()).some(({ note }) => note.startsWith('all 2 workers') && note.includes('steps')),
+    (await ns.events()).some(({ note }) => note.startsWith('all 2 workers reached step')),
   )
   return performance.now() - start
 }

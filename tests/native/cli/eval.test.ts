@@ -308,7 +308,7 @@ describe('what cannot be evaluated is said in one error', () => {
       /has 25 bytes, but 4 sequences of 8 and the last target need 33: use a longer file, or fewer --sequences/,
     )
     await refused({ ...order, tokens: write('short', 'abc') }, /has 3 bytes, but 1 sequence of 8 .* need 9/)
-    await refused({ ...order, tokens: write('text', 'some text.') }, /token 115 at byte 0, but spec\.model/)
+    await refused({ ...order, tokens: write('text', 'some text.') }, /token 115 at place 0 \(byte 0\), but spec\.model/)
     await refused({ ...order, tokens: join(folder, 'none') }, /none cannot be read: ENOENT/)
     await refused(
       { ...order, gradients: join(folder, 'none/g.safetensors') },
