@@ -64,8 +64,7 @@ function addPlan(scmoe: Command, exit: (code: number) => void): void {
     .option('--rank <n>', 'rank whose program is shown', wholeNumber(0), 0)
     .option(
       '--worker-image <image>',
-      'image of a worker whose template names no image',
-      `scmoe/worker:${packageFile.version}`,
+      'image of a worker whose template names no image; default: the one that tools/images builds here',
     )
     .option('--results <folder>', 'output folder of a `scmoe run` of this job; predict from the times measured there')
     .addOption(

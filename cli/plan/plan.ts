@@ -8,6 +8,7 @@ import { warningLines } from '../../crds/warnings.ts'
 import type { Job as KubeJob } from '../../operator/objects/wire.ts'
 import { budget } from '../../operator/objects/workers.ts'
 import { plan, describe as sentences } from '../../operator/plan/plan.ts'
+import packageFile from '../../package.json' with { type: 'json' }
 import { type ModelConfig, modelConfig } from '../../worker/model/config.ts'
 import { parameterCounts } from '../../worker/model/tensors.ts'
 import { describe } from '../../worker/schedule/schedule.ts'
@@ -22,7 +23,8 @@ import { type Measured, readMeasured } from './results.ts'
 
 export interface PlanOptions extends Wished {
   rank: number
-  workerImage: string
+  /** Default: the images that tools/images builds here, with the name for GPUs or without. */
+  workerImage?: string
   /** The output folder of a run of the job, whose measured times replace the assumed speeds. */
   results?: string | undefined
   json?: boolean | undefined
@@ -61,7 +63,7 @@ export function planCommand(file: string, options: PlanOptions): string {
     .join('\n\n')
 }
 
-function planObjects(job: Job, workerImage: string) {
+function planObjects(job: Job, workerImage: string | undefined) {
   const metadata = {
     name: job.name,
     namespace: job.namespace ?? 'default',
@@ -70,7 +72,9 @@ function planObjects(job: Job, workerImage: string) {
   }
   const object: KubeJob = { apiVersion: API_VERSION, kind: KIND, metadata, spec: job.spec }
   const nothing = { pods: [], service: undefined, budget: undefined, watchedSince: 0 }
-  const settings = { workerImage, gpuWorkerImage: workerImage, scheduler: { provider: 'none' as const } }
+  const local = (name: string) => workerImage ?? `localhost/scmoe/${name}:${packageFile.version}`
+  const images = { workerImage: local('worker'), gpuWorkerImage: local('worker-gpu') }
+  const settings = { ...images, scheduler: { provider: 'none' as const } }
   const planned = plan({ ...nothing, ...settings, job: object }, 0)
   const objects = planned.actions.flatMap(action => ('object' in action ? [action.object] : []))
   // The operator creates the budget when the gang runs.
