@@ -88,8 +88,8 @@ function readReport(file: string): VitestReport | undefined {
 }
 
 /**
- * Lanes run in parallel; the stages of a lane run one after another. The stages of the second lane
- * wait for servers and deadlines most of their time.
+ * Lanes run in parallel; the stages of a lane run one after another. The stages of the last two
+ * lanes wait for servers and deadlines most of their time.
  */
 const LANES: readonly (readonly Stage[])[] = [
   [
@@ -101,7 +101,8 @@ const LANES: readonly (readonly Stage[])[] = [
     vitest('native'),
     vitest('gpu'),
   ],
-  [vitest('api'), vitest('cluster')],
+  [vitest('api')],
+  [vitest('cluster')],
 ]
 const stages = LANES.flat()
 
