@@ -1,7 +1,7 @@
 // Tests of the words and figures of `scmoe run`, from plain data. tests/native/worker/run.test.ts
 // runs jobs.
 
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -63,18 +63,21 @@ describe('the end of a run', () => {
 describe('the copy of the job in the output folder', () => {
   const folder = mkdtempSync(join(tmpdir(), 'scmoe-copy-'))
   const place = join(folder, JOB_COPY)
+  const linked = join(folder, 'linked')
+  symlinkSync(folder, linked)
   afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-  // Seen failing without the comparison of paths, and with a comparison of them as they are given.
+  // Seen failing without the comparison, and with a comparison of the paths as text.
   it('does not replace the file that the user wrote', () => {
     const job = { apiVersion: API_VERSION, kind: KIND, metadata: { name: 'a' }, spec: { training: { steps: 1 } } }
     for (const text of [JSON.stringify(job), '# a comment\nkind: ScMoEJob\n']) {
       writeFileSync(place, text)
-      for (const file of [place, relative(process.cwd(), place)])
+      for (const file of [place, relative(process.cwd(), place), join(linked, JOB_COPY)])
         expect(() => demandOwnPlace(file, folder)).toThrow(
           `${place} would be replaced by a copy of the job: give another folder with --output`,
         )
     }
+    writeFileSync(join(folder, 'mine.yaml'), JSON.stringify(job))
     for (const file of ['-', join(folder, 'mine.yaml'), join(tmpdir(), JOB_COPY)])
       expect(() => demandOwnPlace(file, folder)).not.toThrow()
   })
