@@ -95,7 +95,8 @@ describe('a quiet namespace', () => {
     expect(acts(refused, POD, edited)).toHaveLength(names.length * 4)
   })
 
-  // Seen failing with one limit of reconciles for all: the pods came after the webhook's answers.
+  // Seen failing with one limit of reconciles for all: the pods came when the operator had given up
+  // waiting for the webhook.
   it('has its pods before a slow webhook has answered for another, whose jobs start once it answers', async () => {
     const [slow, quiet] = [await api.namespace(), await api.namespace()]
     let answer: () => void = () => undefined
