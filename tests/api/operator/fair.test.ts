@@ -69,7 +69,8 @@ const POD = /^POST .*\/pods(\?|$)/
 const STATUS = /^PATCH .*\/status/
 
 describe('a quiet namespace', () => {
-  // Seen failing with refused jobs as urgent ones: Starting came after 20 s, alone after 10 ms.
+  // Seen failing with refused jobs as urgent ones that are tried again at once, and with all pods
+  // of a refused job asked for at once.
   it('is not slowed by jobs that the API server refuses, which are tried by one pod and write one status', async () => {
     const [refused, quiet] = [await api.namespace(), await api.namespace()]
     const alone = await life(quiet, 'alone')
