@@ -1,7 +1,7 @@
 // The job that was trained before in an output folder, from the copy that the worker keeps there.
 
 import { readFileSync, statSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { JOB_COPY } from '../../crds/contract.ts'
 import { differences } from '../../crds/differences.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
@@ -28,11 +28,17 @@ function dataChange(output: string, { data: { path } }: ScMoEJobSpec): string[] 
 /** Throws JobFileError if the copy of the job would replace the file that the user wrote. */
 export function demandOwnPlace(file: string, output: string): void {
   const place = join(output, JOB_COPY)
-  if (file === '-' || resolve(file) !== place) return
+  if (file === '-' || !isSameFile(file, place)) return
   // A copy may be run again.
   const isCopy = `${JSON.stringify(readJson(place), undefined, 2)}\n` === readFileSync(place, 'utf8')
   if (!isCopy)
     throw new JobFileError(`${place} would be replaced by a copy of the job: give another folder with --output`)
+}
+
+/** Also where a link leads to the file. */
+function isSameFile(a: string, b: string): boolean {
+  const [one, other] = [a, b].map(path => statSync(path, { bigint: true, throwIfNoEntry: false }))
+  return one !== undefined && one.ino === other?.ino && one.dev === other.dev
 }
 
 function readJson(path: string): unknown {

@@ -44,8 +44,8 @@ async function warned(spec: object): Promise<string[]> {
   return [...error.matchAll(/^Warning: .*'scmoe-warnings': (.*)$/gm)].map(match => match[1] ?? '')
 }
 
-// Seen failing without `object.spec` in the expressions: a policy that cannot be worked out says
-// nothing.
+// Seen failing with a field in an expression that no spec has: a policy that cannot be worked out
+// says nothing.
 it.each(WARNING_CASES)('says what scmoe validate says: $name', async ({ spec }) => {
   const own = warningsOf(ScMoEJobSpec.parse({ training: { steps: 100 }, ...spec })).map(({ message }) => message)
   expect(await warned(spec)).toEqual(own)

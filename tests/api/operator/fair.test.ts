@@ -69,7 +69,8 @@ const POD = /^POST .*\/pods(\?|$)/
 const STATUS = /^PATCH .*\/status/
 
 describe('a quiet namespace', () => {
-  // Seen failing with refused jobs as urgent ones: Starting came after 20 s, alone after 10 ms.
+  // Seen failing with refused jobs as urgent ones that are tried again at once, and with all pods
+  // of a refused job asked for at once.
   it('is not slowed by jobs that the API server refuses, which are tried by one pod and write one status', async () => {
     const [refused, quiet] = [await api.namespace(), await api.namespace()]
     const alone = await life(quiet, 'alone')
@@ -95,7 +96,8 @@ describe('a quiet namespace', () => {
     expect(acts(refused, POD, edited)).toHaveLength(names.length * 4)
   })
 
-  // Seen failing with one limit of reconciles for all: the pods came after the webhook's answers.
+  // Seen failing with one limit of reconciles for all: the pods came when the operator had given up
+  // waiting for the webhook.
   it('has its pods before a slow webhook has answered for another, whose jobs start once it answers', async () => {
     const [slow, quiet] = [await api.namespace(), await api.namespace()]
     let answer: () => void = () => undefined

@@ -37,7 +37,7 @@ async function refused(replicas: number): Promise<string[]> {
 const folder = () => join(output, 'checkpoints')
 
 describe('before the first step, the folder and the reason are named:', () => {
-  // Seen failing without the look: both trained, and ended with ENOENT instead of EROFS.
+  // Seen failing without the look: the ranks ended with the exit code of an internal error.
   test.for([
     { what: 'the folder of checkpoints is read-only on two ranks', replicas: 2, path: folder },
     { what: 'the output is read-only', replicas: 1, path: () => output },

@@ -169,6 +169,32 @@ describe('scmoe plan', () => {
     expect(text).toContain('  container pytorch, which runs beside it: image mine:1; no limits')
   })
 
+  // Seen failing with init containers left out, and with limits alone.
+  it('names the containers that run before, and what each asks for', () => {
+    const resources = { requests: { cpu: '500m', memory: '1Gi' }, limits: { memory: '2Gi' } }
+    const initContainers = [{ name: 'fetch', image: 'fetch:1', resources }]
+    const template = { spec: { initContainers, containers: [{ name: 'worker', image: 'mine:1' }] } }
+    const text = planCommand(jobFile({ model: SMALL, workers: { template } }), OPTIONS)
+    const fetch = 'container fetch, which runs before: image fetch:1; requests cpu 500m, memory 1Gi; limits memory 2Gi'
+    expect(text).toContain(`Each pod has\n  ${fetch}\n  container worker, which trains: image mine:1; no limits\n`)
+  })
+
+  // Seen failing without the size of the group, the capacity or the kind in the condition.
+  it('says that memory has room for the tokens of all ranks of a group where no token is dropped', () => {
+    const memory = (model: object, replicas: number) =>
+      planCommand(jobFile({ model: { ...SMALL, ...model }, workers: { replicas } }), OPTIONS)
+        .split('\n')
+        .find(line => line.startsWith('Memory of rank 0: '))
+    const room = ', with room for the tokens of all 2 ranks, because no token is dropped)'
+    expect(memory({ capacityFactor: 'none' }, 2)).toContain(room)
+    for (const [model, replicas] of [
+      [{ capacityFactor: 'none' }, 1],
+      [{ capacityFactor: '2' }, 2],
+      [{ kind: 'Dense', capacityFactor: 'none' }, 2],
+    ] as const)
+      expect(memory(model, replicas)).toMatch(/^Memory of rank 0: .* per token\)$/)
+  })
+
   it('refuses a rank that the job does not have', () => {
     expect(() => planCommand('examples/01-two-workers.yaml', { ...OPTIONS, rank: 2 })).toThrow('ranks 0 to 1')
   })

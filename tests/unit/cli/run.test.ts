@@ -1,14 +1,20 @@
 // Tests of the words and figures of `scmoe run`, from plain data. tests/native/worker/run.test.ts
 // runs jobs.
 
-import { describe, expect, it } from 'vitest'
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
+import { afterAll, describe, expect, it } from 'vitest'
 import { nearWords } from '../../../cli/nearest.ts'
 import { quantity } from '../../../cli/plan/fits.ts'
 import { exitCode, outcomeOf } from '../../../cli/run/conclusion.ts'
+import { demandOwnPlace } from '../../../cli/run/earlier-job.ts'
 import type { RankEnd } from '../../../cli/run/gang.ts'
 import { progressLine } from '../../../cli/run/live-view.ts'
 import { bandwidth, bytes, flops, time } from '../../../cli/sentence.ts'
-import type { Progress } from '../../../crds/contract.ts'
+import { API_VERSION, JOB_COPY, KIND, type Progress } from '../../../crds/contract.ts'
+import { ScMoEJobSpec } from '../../../crds/scmoejob.ts'
+import { keepJob } from '../../../worker/report/job-copy.ts'
 
 const PROGRESS: Progress = {
   jobUid: 'a',
@@ -51,6 +57,35 @@ describe('the end of a run', () => {
   ] as const)('is %s when the ranks end with %i after %j: exit code %i', (outcome, code, request, expected) => {
     const ended = { ends: [end(code)], request }
     expect([outcomeOf(ended), exitCode(ended)]).toEqual([outcome, expected])
+  })
+})
+
+describe('the copy of the job in the output folder', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'scmoe-copy-'))
+  const place = join(folder, JOB_COPY)
+  const linked = join(folder, 'linked')
+  symlinkSync(folder, linked)
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+  // Seen failing without the comparison, and with a comparison of the paths as text.
+  it('does not replace the file that the user wrote', () => {
+    const job = { apiVersion: API_VERSION, kind: KIND, metadata: { name: 'a' }, spec: { training: { steps: 1 } } }
+    for (const text of [JSON.stringify(job), '# a comment\nkind: ScMoEJob\n']) {
+      writeFileSync(place, text)
+      for (const file of [place, relative(process.cwd(), place), join(linked, JOB_COPY)])
+        expect(() => demandOwnPlace(file, folder)).toThrow(
+          `${place} would be replaced by a copy of the job: give another folder with --output`,
+        )
+    }
+    writeFileSync(join(folder, 'mine.yaml'), JSON.stringify(job))
+    for (const file of ['-', join(folder, 'mine.yaml'), join(tmpdir(), JOB_COPY)])
+      expect(() => demandOwnPlace(file, folder)).not.toThrow()
+  })
+
+  // Seen failing with every file at that path refused.
+  it('may be run again', () => {
+    keepJob(folder, { jobName: 'a', spec: ScMoEJobSpec.parse({ training: { steps: 1 } }) })
+    expect(() => demandOwnPlace(place, folder)).not.toThrow()
   })
 })
 

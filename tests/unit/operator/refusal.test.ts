@@ -36,8 +36,7 @@ describe('a refused object', () => {
     })
   })
 
-  // Seen failing with `namespaces` searched in the whole message, where the path contains it, and
-  // with a kind that begins with it.
+  // Seen failing with `namespaces` searched in the whole message, where the path contains it.
   it('of an unknown kind names the scheduler that is missing', () => {
     expect(refusalOf(group, answer(404, '404 page not found', ''))).toMatchObject({
       reason: 'SchedulerMissing',

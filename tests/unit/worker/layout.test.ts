@@ -204,7 +204,8 @@ test.each([
   expect(error).not.toContain('\n')
 })
 
-// Seen failing with a folder that was taken for a step that is not its name, which ended the job.
+// Seen failing with a folder taken for a step that is not its name, and with a file taken for a
+// folder that cannot be read. Both ended the job.
 test.each(['step-000000010', 'step-99999999999999999999999999', 'step-00000009'])(
   'a folder or a file with the name %s is no reason to fail',
   async name => {

@@ -11,7 +11,7 @@ function doubts(world: World): (string | undefined)[] {
   return Array.from({ length: 5 }, () => world.step().doubt?.note).filter(note => note !== undefined)
 }
 
-// Seen failing without the condition: the job ran on the default image without a word.
+// Seen failing without the condition in the status.
 it('a container with a wrong name: a condition in the status, and one event', () => {
   const world = new World(SIDECAR)
   const [said, ...more] = doubts(world)
