@@ -298,7 +298,9 @@ std::string difference(const Program& program, const Memory& got, const Memory& 
   for (const size_t size : got.sizes) is_output.emplace_back(size, 0);
   for (const int index : program.ops[0].outputs) {
     const Buffer& buffer = program.buffers[size_t(index)];
-    std::memset(is_output[buffer.persistent ? 0 : 1].data() + buffer.offset, 1, size_t(bytes_of(buffer)));
+    // An arena without a byte has no address.
+    if (buffer.elements > 0)
+      std::memset(is_output[buffer.persistent ? 0 : 1].data() + buffer.offset, 1, size_t(bytes_of(buffer)));
     double squares = 0;
     for (int64_t i = 0; i < buffer.elements && buffer.dtype == DType::kF32; ++i)
       squares += std::pow(reinterpret_cast<const float*>(want.at(buffer))[i], 2.0);

@@ -93,7 +93,12 @@ test.for<[string, object]>([
     const list = tensors(modelConfig(ScMoEJobSpec.parse(spec), 2))
     for (const [rank, path] of paths.entries()) {
       const { metadata, tensors: inFile = {} } = files[rank] ?? {}
-      expect(metadata).toEqual({ format: 'scmoe-1', step: '2', experts: rank === 0 ? '0-1 of 4' : '2-3 of 4' })
+      expect(metadata).toEqual({
+        format: 'scmoe-1',
+        step: '2',
+        experts: rank === 0 ? '0-1 of 4' : '2-3 of 4',
+        checkpoint: expect.stringMatching(/^[0-9a-f]{64}$/),
+      })
       const column = (pick: (tensor: (typeof inFile)[string]) => unknown) =>
         Object.fromEntries(Object.entries(inFile).map(([name, tensor]) => [name, pick(tensor)]))
       expect(column(({ shape }) => shape)).toEqual(expectedShapes(list, rank, 2))
