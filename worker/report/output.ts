@@ -21,17 +21,24 @@ export function writing<T>(path: string, act: () => T): T {
 const DEADLINE_MILLISECONDS = 60_000
 
 /**
- * Makes a folder and those above it. Node's own option `recursive` says ENOENT where the file
- * system is read-only.
+ * Makes a folder and those above it, which another rank may make at the same moment. Node's own
+ * option `recursive` says ENOENT where the file system is read-only.
  */
 export async function makeFolder(path: string): Promise<void> {
   try {
+    await makeOne(path)
+  } catch (error) {
+    if (errnoCode(error) !== 'ENOENT' || dirname(path) === path) throw error
+    await makeFolder(dirname(path))
+    await makeOne(path)
+  }
+}
+
+async function makeOne(path: string): Promise<void> {
+  try {
     await mkdir(path)
   } catch (error) {
-    if (errnoCode(error) === 'ENOENT' && dirname(path) !== path) {
-      await makeFolder(dirname(path))
-      await mkdir(path)
-    } else if (errnoCode(error) !== 'EEXIST' || !(await stat(path)).isDirectory()) throw error
+    if (errnoCode(error) !== 'EEXIST' || !(await stat(path)).isDirectory()) throw error
   }
 }
 
