@@ -43,6 +43,11 @@ export class Watched {
     return this.#seen.get(key) ?? Number.NaN
   }
 
+  /** When this was seen, if it was. */
+  seen(job: string, what: string): number | undefined {
+    return this.#seen.get(`${job} ${what}`)
+  }
+
   #seeJob(job: Job | undefined): void {
     if (job === undefined) return
     const { state = '', progress } = readStatus(job)
@@ -75,14 +80,17 @@ export async function lifeOf(
   const pods = mine()
   const made = Math.max(...pods.map(({ at }) => at))
   const ready = Math.max(...pods.map(({ readyAt = Number.NaN }) => readyAt))
-  const states = { Starting: await watched.time(name, 'Starting'), Running: await watched.time(name, 'Running') }
+  const running = await watched.time(name, 'Running')
+  // A gang that is ready before its first status is written has never been Starting.
+  const states = { Starting: watched.seen(name, 'Starting') ?? running, Running: running }
   const progress = await watched.time(name, 'progress')
   await Promise.all(pods.map(async seen => world.pods.end(seen, 0, lastWords(seen.pod))))
   const ended = performance.now()
   const complete = await watched.time(name, 'Complete')
   const events: number[] = []
   for (const [state, at] of Object.entries({ ...states, Complete: complete }))
-    events.push((await watched.time(name, REASONS[state as keyof typeof REASONS])) - at)
+    if (watched.seen(name, state) !== undefined)
+      events.push((await watched.time(name, REASONS[state as keyof typeof REASONS])) - at)
   // Two watches may bring two changes in the other order.
   const least = (milliseconds: number) => Math.max(1, milliseconds)
   return {
