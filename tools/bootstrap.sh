@@ -22,7 +22,8 @@ if [ "$purpose" != build ] && ! uses_kind; then
   need+=([containerd]=containerd [runc]=runc [/usr/lib/cni/bridge]=containernetworking-plugins
     [iptables]=iptables [ip]=iproute2 [tc]=iproute2 [nsenter]=util-linux [openssl]=openssl)
 fi
-[ "$purpose" != test ] || need+=([clang-format]=clang-format)
+# The tests push images to a registry with skopeo.
+[ "$purpose" != test ] || need+=([clang-format]=clang-format [skopeo]=skopeo)
 
 missing=()
 for what in "${!need[@]}"; do

@@ -74,7 +74,7 @@ function fallback({ schema, isRequired }: Field): string {
 function changes(path: string): Transition['changes'] | 'any time' {
   const own = TRANSITIONS.find(({ field }) => field === path)
   const above = TRANSITIONS.find(({ field, changes: when }) => when !== 'in part' && path.startsWith(`${field}.`))
-  // Rules about parts of a field that has no rule itself.
+  // A field without a rule of its own may have parts with rules.
   const hasParts = TRANSITIONS.some(({ field }) => field.startsWith(`${path}.`))
   return own?.changes ?? above?.changes ?? (hasParts ? 'in part' : 'any time')
 }

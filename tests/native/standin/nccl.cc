@@ -25,7 +25,7 @@ void set_port(UniqueId& id, uint16_t port) {
   std::memcpy(id.bytes, &port, sizeof port);
 }
 
-// --- Calls of a group, which run at the end of the group.
+// --- The calls of a group run when the group ends.
 
 struct Pending {
   Comm* comm;
@@ -92,7 +92,7 @@ bool gather(Comm& comm, const void* from, void* to, size_t bytes) {
   return comm.exchange(transfers);
 }
 
-// Adds in the order of ranks.
+// The sum is made in the order of ranks.
 bool reduce(Comm& comm, const float* from, float* to, size_t count) {
   std::vector<float> all(count * size_t(comm.size));
   if (!gather(comm, from, all.data(), count * sizeof(float))) return false;
