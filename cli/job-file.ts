@@ -7,11 +7,12 @@ import { type Document, isMap, isNode, isPair, isScalar, LineCounter, type Parse
 import { z } from 'zod'
 import { API_VERSION, GROUP, KIND } from '../crds/contract.ts'
 import { jobSchema, type Schema } from '../crds/definition/definition.ts'
+import { isRecord } from '../crds/json.ts'
 import { brokenRules } from '../crds/rules.ts'
 import { ScMoEJobSpec } from '../crds/scmoejob.ts'
 import { warningsOf } from '../crds/warnings.ts'
 import { nearWords } from './nearest.ts'
-import { isFields, type Path, pathText } from './path.ts'
+import { type Path, pathText } from './path.ts'
 import { causeOf } from './sentence.ts'
 import { type Problem, schemaProblems, unknownFields, withDefaults } from './structural.ts'
 
@@ -52,7 +53,7 @@ const NAMELESS: Problem = {
 }
 
 function metadataProblems(metadata: unknown): Problem[] {
-  if (!isFields(metadata)) return [NAMELESS]
+  if (!isRecord(metadata)) return [NAMELESS]
   const problems: Problem[] = Object.keys(metadata)
     .filter(name => !METADATA.includes(name))
     .map(name => {
@@ -63,7 +64,7 @@ function metadataProblems(metadata: unknown): Problem[] {
   if (!metadata['name'] && !metadata['generateName']) problems.push(NAMELESS)
   const texts: [Path, unknown][] = ['name', 'generateName', 'namespace'].map(field => [[field], metadata[field]])
   const maps: [Path, unknown][] = ['labels', 'annotations'].flatMap(field =>
-    Object.entries(isFields(metadata[field]) ? metadata[field] : {}).map(([key, value]): [Path, unknown] => [
+    Object.entries(isRecord(metadata[field]) ? metadata[field] : {}).map(([key, value]): [Path, unknown] => [
       [field, key],
       value ?? 0,
     ]),
@@ -85,15 +86,15 @@ export function checkJob(object: Record<string, unknown>): Job | Problem[] {
   const { metadata: _, ...properties } = schema.properties ?? {}
   const ours: typeof schema = { ...schema, properties }
   const filled = withDefaults(rest, ours)
-  const { status: __, ...judged } = isFields(filled) ? filled : {}
+  const { status: __, ...judged } = isRecord(filled) ? filled : {}
   const problems = [...unknownFields(rest, ours), ...metadataProblems(metadata), ...schemaProblems(judged, ours)]
   if (problems.some(({ blocking }) => blocking)) return problems
-  const { name, generateName, namespace } = isFields(metadata) ? metadata : {}
+  const { name, generateName, namespace } = isRecord(metadata) ? metadata : {}
   // The API server appends five characters to a generateName before it asks the rules.
   const finalName = typeof name === 'string' ? name : `${String(generateName)}xxxxx`
   // The types are right here. If only a bound is broken, the rules are evaluated all the same, as
   // the API server does.
-  const typed = z.custom<ScMoEJobSpec>(isFields).parse(judged['spec'])
+  const typed = z.custom<ScMoEJobSpec>(isRecord).parse(judged['spec'])
   const broken = brokenRules(typed, finalName)
   problems.push(
     ...broken.map(({ field, message }) => ({
@@ -171,7 +172,7 @@ const syntaxError = (line: number, message: string): Finding => ({
 function judge(object: unknown, base: Path, lineAt: (path: Path) => number): Finding[] {
   if (object === null) return []
   const line = lineAt(base)
-  if (!isFields(object)) {
+  if (!isRecord(object)) {
     const found = Array.isArray(object) ? 'a list' : 'a single value'
     const remedy = `write apiVersion: ${API_VERSION}, kind: ${KIND}, metadata and spec; put --- between several jobs`
     return [{ kind: 'error', line, message: `${found} is no object of Kubernetes`, remedy }]
@@ -194,7 +195,7 @@ function judge(object: unknown, base: Path, lineAt: (path: Path) => number): Fin
 
 /** e.g. `ConfigMap web`. */
 function titleOf({ kind, metadata }: Record<string, unknown>): string {
-  const name = isFields(metadata) && typeof metadata['name'] === 'string' ? ` ${metadata['name']}` : ''
+  const name = isRecord(metadata) && typeof metadata['name'] === 'string' ? ` ${metadata['name']}` : ''
   return `${typeof kind === 'string' ? kind : 'a document without kind'}${name}`
 }
 

@@ -2,8 +2,9 @@
 // and its value, and rarely more. Pure.
 
 import type { Schema } from '../crds/definition/definition.ts'
+import { isRecord } from '../crds/json.ts'
 import { nearWords } from './nearest.ts'
-import { isFields, type Path, pathText } from './path.ts'
+import { type Path, pathText } from './path.ts'
 
 const quoted = (value: unknown) => JSON.stringify(value)
 const INTEGER = /^\s*[-+]?\d+\s*$/
@@ -23,7 +24,7 @@ export function retype(value: unknown, schema: Schema): string {
   if (schema.type === 'integer' || schema.type === 'number') return asNumber(value, schema)
   if (schema.type === 'boolean') return asSwitch(value)
   if (schema.type === 'array')
-    return `write a list: put "- " before each item${isFields(value) ? ', also before the only one' : ''}`
+    return `write a list: put "- " before each item${isRecord(value) ? ', also before the only one' : ''}`
   const names = Object.keys(schema.properties ?? {}).slice(0, 3)
   const some = names.length > 0 ? `, such as ${names.join(', ')}` : ''
   return `write fields below it${some}`

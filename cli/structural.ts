@@ -3,7 +3,8 @@
 // tests/api/crds/refusals.test.ts compares them.
 
 import type { Schema } from '../crds/definition/definition.ts'
-import { isFields, type Path, pathText } from './path.ts'
+import { isRecord } from '../crds/json.ts'
+import { type Path, pathText } from './path.ts'
 import { add, inRange, ofDuplicate, ofTooMany, rename, retype, word } from './remedy.ts'
 
 export { type Path, pathText } from './path.ts'
@@ -29,7 +30,7 @@ function typeName(value: unknown): string {
 function* children(value: unknown, schema: Schema, path: Path): Generator<[unknown, Schema | undefined, Path]> {
   if (Array.isArray(value)) {
     for (const [i, item] of value.entries()) yield [item, schema.items, [...path, i]]
-  } else if (isFields(value)) {
+  } else if (isRecord(value)) {
     const rest = typeof schema.additionalProperties === 'object' ? schema.additionalProperties : undefined
     for (const [name, item] of Object.entries(value)) yield [item, schema.properties?.[name] ?? rest, [...path, name]]
   }
@@ -40,7 +41,7 @@ export function unknownFields(value: unknown, schema: Schema, path: Path = [], r
   return [...children(value, schema, path)].flatMap(([item, child, at]) => {
     if (child) return unknownFields(item, child, at, root)
     // A list in the place of an object, or an object in the place of a list, is a wrong type.
-    if (!isFields(value) || !(schema.properties || schema.additionalProperties)) return []
+    if (!isRecord(value) || !(schema.properties || schema.additionalProperties)) return []
     const remedy = rename(at, Object.keys(schema.properties ?? {}), root)
     return [{ path: at, message: `unknown field "${pathText(at)}"`, remedy, blocking: true }]
   })
@@ -49,7 +50,7 @@ export function unknownFields(value: unknown, schema: Schema, path: Path = [], r
 /** A copy with the schema's defaults. A field that is null counts as a field that is not set. */
 export function withDefaults(value: unknown, schema: Schema): unknown {
   if (Array.isArray(value)) return value.map(item => (schema.items ? withDefaults(item, schema.items) : item))
-  if (!isFields(value)) return value
+  if (!isRecord(value)) return value
   const filled: Record<string, unknown> = Object.fromEntries(Object.entries(value).filter(([, item]) => item !== null))
   for (const [name, child] of Object.entries(schema.properties ?? {})) {
     if (filled[name] === undefined && child.default !== undefined) filled[name] = structuredClone(child.default)
@@ -72,7 +73,7 @@ export function schemaProblems(value: unknown, schema: Schema, path: Path = []):
   const own = [...bounds(value, schema)].map(({ text, message, remedy, blocking }) =>
     problem(message ?? `Invalid value: ${JSON.stringify(value)}: ${inBody(text ?? '')}`, remedy, blocking ?? false),
   )
-  if (isFields(value)) {
+  if (isRecord(value)) {
     for (const name of schema.required ?? []) {
       const remedy = add(name, schema.properties?.[name])
       if (value[name] === undefined)
@@ -141,7 +142,7 @@ function* bounds(value: unknown, schema: Schema): Generator<Refusal> {
     const message = `Unsupported value: ${JSON.stringify(value)}: supported values: ${supported}`
     yield { message, remedy: word(value, schema), blocking: true }
   }
-  if (isFields(value) && schema.maxProperties !== undefined && Object.keys(value).length > schema.maxProperties) {
+  if (isRecord(value) && schema.maxProperties !== undefined && Object.keys(value).length > schema.maxProperties) {
     const limit = schema.maxProperties === 1 ? '1 item' : `${schema.maxProperties} items`
     const message = `Too many: ${Object.keys(value).length}: must have at most ${limit}`
     yield { message, remedy: ofTooMany(value), blocking: true }
@@ -155,9 +156,9 @@ function duplicates(items: readonly unknown[], schema: Schema, path: Path): Prob
   const keys = [...(schema['x-kubernetes-list-map-keys'] ?? [])].toSorted()
   const seen = new Set<string>()
   return items.flatMap((item, i) => {
-    if (kind === 'map' && !(isFields(item) && keys.every(key => item[key] !== undefined))) return []
+    if (kind === 'map' && !(isRecord(item) && keys.every(key => item[key] !== undefined))) return []
     const identity = JSON.stringify(
-      isFields(item) && kind === 'map' ? Object.fromEntries(keys.map(key => [key, item[key]])) : item,
+      isRecord(item) && kind === 'map' ? Object.fromEntries(keys.map(key => [key, item[key]])) : item,
     )
     if (!seen.has(identity)) {
       seen.add(identity)

@@ -2,12 +2,9 @@
 // another account's rights. They are those that the Pod Security level "baseline" forbids, and
 // nodeName and service accounts. An operator with --restrict-templates refuses them.
 
+import { type Json, record } from './json.ts'
 import type { ScMoEJobSpec } from './scmoejob.ts'
 
-type Json = { readonly [key: string]: unknown }
-
-const record = (value: unknown): Json =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.fromEntries(Object.entries(value)) : {}
 const list = (value: unknown): Json[] => (Array.isArray(value) ? value.map(record) : [])
 
 /** Each field with its value, e.g. `spec.workers.template.spec.hostNetwork true`. */

@@ -4,6 +4,7 @@
 // Pure.
 
 import { ENV } from './contract.ts'
+import { record } from './json.ts'
 import { fill, messageExpression, term } from './rule.ts'
 import { brokenRules } from './rules.ts'
 import type { ScMoEJobSpec } from './scmoejob.ts'
@@ -75,8 +76,6 @@ interface Container {
   resources?: { limits?: unknown; requests?: unknown }
 }
 
-const record = (value: unknown): Record<string, unknown> =>
-  typeof value === 'object' && value !== null ? Object.fromEntries(Object.entries(value)) : {}
 const podOf = ({ workers }: ScMoEJobSpec) => record(record(workers.template)['spec'])
 const listOf = (value: unknown): Container[] => (Array.isArray(value) ? value.map(record) : [])
 const containersOf = (spec: ScMoEJobSpec) => listOf(podOf(spec)['containers'])

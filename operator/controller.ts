@@ -6,7 +6,7 @@ import { messageOf, Stalled, Waiting } from './api/errors.ts'
 import { Applier } from './apply.ts'
 import { confirmed, type Look } from './confirm.ts'
 import { isOver } from './objects/pod-state.ts'
-import type { Job, Pod } from './objects/wire.ts'
+import { type Job, namespaceOf, type Pod } from './objects/wire.ts'
 import { Caches, type Change } from './observe.ts'
 import type { Options } from './options.ts'
 import { describe, hasCreates, type Plan, plan, podsFirst, withoutCreates } from './plan/plan.ts'
@@ -113,7 +113,7 @@ export class Controller {
 
   #changed({ job, kind, now, before }: Change): void {
     if (kind === 'Pod') {
-      if (givesBack(now, before)) this.#tryRefused(job.slice(0, job.indexOf('/')))
+      if (givesBack(now, before)) this.#tryRefused(namespaceOf(job))
       this.#queue.addAfter(job, GATHER_MILLISECONDS)
       return
     }

@@ -5,6 +5,7 @@
 
 import { Shares } from './api/shares.ts'
 import { Lane } from './lane.ts'
+import { namespaceOf } from './objects/wire.ts'
 
 export type QueueHooks = {
   /** Called when a key is added. */
@@ -192,5 +193,3 @@ export class Queue {
     this.#pause = { at, timer }
   }
 }
-
-const namespaceOf = (key: string): string => key.slice(0, Math.max(0, key.indexOf('/')))

@@ -3,7 +3,7 @@
 // back or got what it asked for, because quotas and admission are not watched.
 
 import { same } from './objects/json.ts'
-import { type Job, keyOf } from './objects/wire.ts'
+import { type Job, keyOf, namespaceOf } from './objects/wire.ts'
 
 type Refused = {
   /** The version of the job that was refused. Another version is another question. */
@@ -76,7 +76,7 @@ export class Refusals {
   }
 
   forget(key: string): void {
-    const namespace = key.slice(0, key.indexOf('/'))
+    const namespace = namespaceOf(key)
     const jobs = this.#namespaces.get(namespace)
     jobs?.delete(key)
     if (jobs?.size === 0) this.#namespaces.delete(namespace)

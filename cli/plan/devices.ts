@@ -1,5 +1,6 @@
 // The speed and the memory that `scmoe plan` assumes for a rank before anything was measured.
 
+import { record } from '../../crds/json.ts'
 import { worldSizeOf } from '../../crds/ranks.ts'
 import type { ScMoEJobSpec } from '../../crds/scmoejob.ts'
 import { bandwidth, flops } from '../sentence.ts'
@@ -116,12 +117,8 @@ function gpuOf({ workers }: ScMoEJobSpec, wished: string | undefined): { gpu: Gp
 }
 
 function selectorOf(template: unknown): Readonly<Record<string, unknown>> {
-  const spec = isRecord(template) ? template['spec'] : undefined
-  const selector = isRecord(spec) ? spec['nodeSelector'] : undefined
-  return isRecord(selector) ? selector : {}
+  return record(record(record(template)['spec'])['nodeSelector'])
 }
-
-const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null
 
 /** GB/s of one GPU in one direction. */
 function linkOf(spec: ScMoEJobSpec, { link }: Gpu): number {

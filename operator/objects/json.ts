@@ -1,16 +1,11 @@
 // Functions that read and compare plain JSON.
 
-/** A JSON object as it is sent or received. */
-export type Json = { readonly [key: string]: unknown }
+import { record } from '../../crds/json.ts'
+
+export { isRecord, type Json, record } from '../../crds/json.ts'
 
 /** An element of a list whose elements are told apart by their name. */
 export type Named = { readonly name: string; readonly [key: string]: unknown }
-
-export const isRecord = (value: unknown): value is Json =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-
-/** The value if it is an object, otherwise an empty one. */
-export const record = (value: unknown): Json => (isRecord(value) ? value : {})
 
 /** The value if it is a list, otherwise an empty one. */
 export const list = (value: unknown): Named[] => (Array.isArray(value) ? value : [])

@@ -77,6 +77,9 @@ export function keyOf(object: KubeObject): string {
   return `${object.metadata.namespace ?? ''}/${object.metadata.name}`
 }
 
+/** The namespace in a key, empty if the key has none. */
+export const namespaceOf = (key: string): string => key.slice(0, Math.max(0, key.indexOf('/')))
+
 /** Compares two resource versions, which are decimal numbers of any length. */
 export function isOlder(version: string | undefined, than: string | undefined): boolean {
   const [a, b] = [version ?? '0', than ?? '0']

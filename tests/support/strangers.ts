@@ -1,6 +1,7 @@
 // Connections of somebody who is no rank and no caller with a question.
 
-import { connect, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
+import { freePort } from '../../tools/free-port.ts'
 
 export interface Said {
   /** Whatever the other side sent. */
@@ -66,5 +67,43 @@ export class Crowd implements Disposable {
       })
       socket.on('error', () => resolve())
     })
+  }
+}
+
+/** Passes connections on to a port and keeps what came from the dialling side. */
+export class Tap implements Disposable {
+  readonly #ends: Socket[] = []
+  readonly #recorded: Buffer[] = []
+  readonly #server = createServer(socket => {
+    const on = connect(this.#to, '127.0.0.1')
+    this.#ends.push(socket, on)
+    for (const end of [socket, on]) end.on('error', () => undefined)
+    socket.on('data', chunk => this.#recorded.push(chunk))
+    socket.pipe(on)
+    on.pipe(socket)
+  })
+  readonly #to: number
+  readonly port: number
+
+  private constructor(to: number, port: number) {
+    this.#to = to
+    this.port = port
+  }
+
+  static async on(to: number): Promise<Tap> {
+    const tap = new Tap(to, await freePort())
+    await new Promise<void>(resolve => {
+      tap.#server.listen(tap.port, '127.0.0.1', resolve)
+    })
+    return tap
+  }
+
+  get recorded(): Buffer {
+    return Buffer.concat(this.#recorded)
+  }
+
+  [Symbol.dispose](): void {
+    this.#server.close()
+    for (const end of this.#ends) end.destroy()
   }
 }

@@ -1,11 +1,11 @@
 // Tests of connections to a rank's engine that come from no rank. Each rank is a process.
 
-import { connect, createServer, type Socket } from 'node:net'
+import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, it } from 'vitest'
 import { freePort } from '../../../tools/free-port.ts'
 import { World } from '../../support/engine/ranks.ts'
-import { Crowd, say } from '../../support/strangers.ts'
+import { Crowd, say, Tap } from '../../support/strangers.ts'
 
 const closing: (() => void)[] = []
 afterEach(() => {
@@ -65,40 +65,17 @@ it('a silent stranger ends while the rank still waits for its peer', async () =>
   }
 })
 
-/** Passes one connection on and keeps what came from the dialling side. */
-async function recorder(to: number): Promise<{ port: number; recorded: () => Buffer }> {
-  const port = await freePort()
-  const recorded: Buffer[] = []
-  const ends: Socket[] = []
-  const server = createServer(socket => {
-    const on = connect(to, '127.0.0.1')
-    ends.push(socket, on)
-    for (const end of [socket, on]) end.on('error', () => undefined)
-    socket.on('data', chunk => recorded.push(chunk))
-    socket.pipe(on)
-    on.pipe(socket)
-  })
-  await new Promise<void>(resolve => {
-    server.listen(port, '127.0.0.1', resolve)
-  })
-  closing.push(() => {
-    server.close()
-    for (const end of ends) end.destroy()
-  })
-  return { port, recorded: () => Buffer.concat(recorded) }
-}
-
 // Seen failing without the nonces that were answered before.
 it('the recorded handshake of a peer is worth nothing to another', async () => {
   const { world, ports, stop } = await listening(3)
   try {
-    const tap = await recorder(ports[0] ?? 0)
+    using tap = await Tap.on(ports[0] ?? 0)
     const peers = ports.map(port => ({ host: '127.0.0.1', port }))
     const tapped = peers.with(0, { host: '127.0.0.1', port: tap.port })
     const joining = [0, 1].map(rank => world.rank(rank).call('connect', rank === 0 ? peers : tapped, 'attempt'))
-    await expect.poll(() => tap.recorded().length, { timeout: 10_000 }).toBe(HELLO_BYTES + 32)
+    await expect.poll(() => tap.recorded.length, { timeout: 10_000 }).toBe(HELLO_BYTES + 32)
     await sleep(100)
-    for (const bytes of [tap.recorded(), tap.recorded().subarray(0, HELLO_BYTES)])
+    for (const bytes of [tap.recorded, tap.recorded.subarray(0, HELLO_BYTES)])
       expect((await say(ports[0] ?? 0, bytes)).heard).toHaveLength(0)
     await Promise.all([...joining, world.rank(2).call('connect', peers, 'attempt')])
     expect(await sums(world)).toEqual([3, 3, 3])

@@ -1,6 +1,6 @@
 // Tests of what strangers get from the rendezvous of rank 0: not one byte, and no hold on the gang.
 
-import { connect, createServer, type Socket } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test } from 'vitest'
 import { freePort } from '../../../tools/free-port.ts'
@@ -8,7 +8,7 @@ import type { Meeting, Mesh } from '../../../worker/ranks/meeting.ts'
 import { attemptKey, makeNonce, Proofs } from '../../../worker/ranks/proof.ts'
 import { helloLine } from '../../../worker/ranks/protocol.ts'
 import { meet } from '../../../worker/ranks/rendezvous.ts'
-import { Crowd, say } from '../../support/strangers.ts'
+import { Crowd, say, Tap } from '../../support/strangers.ts'
 
 const SECRET = 'the secret of the job'
 const JOB = { secret: SECRET, jobUid: 'uid', attempt: 1 }
@@ -92,44 +92,19 @@ test('a stranger that sends a byte now and then ends as soon as one that is sile
   await Promise.all([meeting, enter(1)])
 })
 
-/** Passes connections on to a port and keeps what came from the dialling side. */
-async function recorder(to: number): Promise<{ port: number; recorded: () => Buffer }> {
-  const port = await freePort()
-  const recorded: Buffer[] = []
-  const ends: Socket[] = []
-  const server = createServer(socket => {
-    const on = connect(to, '127.0.0.1')
-    ends.push(socket, on)
-    for (const end of [socket, on]) end.on('error', () => undefined)
-    socket.on('data', chunk => recorded.push(chunk))
-    socket.pipe(on)
-    on.pipe(socket)
-  })
-  await new Promise<void>(resolve => {
-    server.listen(port, '127.0.0.1', resolve)
-  })
-  servers.push({
-    close: () => {
-      server.close()
-      for (const end of ends) end.destroy()
-    },
-  })
-  return { port, recorded: () => Buffer.concat(recorded) }
-}
-
 // Seen failing without the nonces that were answered, and with rank 0's nonce left out of the
 // proof.
 test('what a rank has said, said again by another, is worth nothing', async () => {
   const { port, enter, meeting, logs } = await job(3)
-  const tap = await recorder(port)
+  using tap = await Tap.on(port)
   const one = enter(1, { rendezvous: { host: '127.0.0.1', port: tap.port } })
-  await expect.poll(() => tap.recorded().toString().split('\n').length, { timeout: 5000 }).toBe(3)
-  expect((await say(port, tap.recorded())).heard).toHaveLength(0)
+  await expect.poll(() => tap.recorded.toString().split('\n').length, { timeout: 5000 }).toBe(3)
+  expect((await say(port, tap.recorded)).heard).toHaveLength(0)
   expect(logs.join('\n')).toContain('it repeats what another connection has said')
   // A hello that rank 0 has not heard yet is answered, but an answer of before does not fit.
   const { heard } = await say(
     port,
-    `${helloOf(SECRET, { rank: 2, worldSize: 3 })}${tap.recorded().toString().split('\n')[1]}\n`,
+    `${helloOf(SECRET, { rank: 2, worldSize: 3 })}${tap.recorded.toString().split('\n')[1]}\n`,
   )
   expect(heard.toString()).not.toContain('table')
   const meshes = await Promise.all([meeting, one, enter(2)])
